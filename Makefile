@@ -1,0 +1,38 @@
+# make demo: four pictures in outputs/.  make test: the test suite.  Both make .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test lint gallery clean
+
+demo: .venv/installed
+	$(BIN)/dream filters --output outputs/filters.png --overwrite
+	$(BIN)/dream neurons --output outputs/neurons.png --overwrite
+	$(BIN)/dream digits --output outputs/digits.png --overwrite
+	$(BIN)/stylize "$$($(BIN)/python benchmarks/sample_photo.py)" --style stained-glass --size 384 --output outputs/stylized.png --overwrite
+
+test: .venv/installed-dev
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+# Every picture of the README.
+gallery: .venv/installed
+	$(BIN)/python benchmarks/gallery.py
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache
+
+.venv/bin/python:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Dreamgram needs Python 3.10 or newer; try make PYTHON=python3.12")'
+	$(PYTHON) -m venv .venv
+
+.venv/installed: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+.venv/installed-dev: .venv/bin/python pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ .venv/installed

@@ -1,0 +1,5 @@
+"""Print the path of a photo that every installation has: matplotlib's grace_hopper.jpg (U.S. Navy, public domain)."""
+
+from matplotlib.cbook import get_sample_data
+
+print(get_sample_data("grace_hopper.jpg", asfileobj=False))

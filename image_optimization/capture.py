@@ -1,0 +1,106 @@
+"""Activations by layer name, from any ``torch.nn.Module``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from typing import Any
+
+from torch import Tensor, nn
+
+from image_optimization.layers import Layer, describe, dry_run, find_layer
+
+Activations = Mapping[str, Tensor]
+"""Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer."""
+
+
+@contextmanager
+def capture(network: nn.Module, layers: Iterable[str]) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+    """A function from images (N, C, H, W) in [0, 1] to the activations of ``layers``, differentiable in the images.
+
+    The forward pass ends at the deepest layer asked for, and an operation that writes over a captured output gets
+    a copy to write on. Inside the context the network is in evaluation mode and its weights take no gradient. On
+    leaving it the network is as it was: modes, gradient flags and hooks, your own included.
+
+    Example:
+        >>> with capture(vgg, ["relu1_1", "relu4_1"]) as activations_of:
+        ...     features = activations_of(image)["relu4_1"]
+
+    Raises (from the function, on its first call):
+        ValueError: a layer is unknown, is called several times by one forward pass (then ``name:0``, ``name:1``,
+            ... are its calls), or cannot be reached with images of that shape.
+    """
+    modes = [(module, module.training) for module in network.modules()]
+    gradients = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
+    reader = _Reader(network, dict.fromkeys(layers))
+    try:
+        network.eval().requires_grad_(False)
+        yield reader
+    finally:
+        reader.remove_hooks()
+        for module, training in modes:
+            module.training = training
+        for parameter, requires_grad in gradients:
+            parameter.requires_grad_(requires_grad)
+
+
+class _Complete(Exception):
+    """Every layer asked for has answered."""
+
+
+class _Reader:
+    def __init__(self, network: nn.Module, names: Iterable[str]) -> None:
+        self.network = network
+        self.names = list(names)
+        self.handles: list[Any] = []
+        self.calls: Counter[str] = Counter()
+        self.activations: dict[str, Tensor] = {}
+
+    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        if not self.names:
+            return {}
+        if not self.handles:
+            self._add_hooks(image)
+        self.calls.clear()
+        self.activations = {}
+        with suppress(_Complete):
+            self.network(image)
+        activations, self.activations = self.activations, {}
+        return activations
+
+    def _add_hooks(self, image: Tensor) -> None:
+        layers, failure = dry_run(self.network, image)
+        try:
+            wanted = [find_layer(name, layers) for name in self.names]
+        except ValueError:
+            if failure is None:
+                raise
+            last = layers[-1].name if layers else "its input"
+            raise ValueError(
+                f"{describe(image.shape[1:])} does not pass through {type(self.network).__name__} beyond {last}, "
+                f"so {', '.join(self.names)} cannot be reached: {str(failure).strip().splitlines()[0]}"
+            ) from failure
+        by_module: dict[str, dict[int, Layer]] = {}
+        for layer in wanted:
+            by_module.setdefault(layer.module, {})[layer.call] = layer
+        for name, calls in by_module.items():
+            self.handles.append(self.network.get_submodule(name).register_forward_hook(self._hook(name, calls)))
+
+    def _hook(self, name: str, wanted: dict[int, Layer]) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
+            layer = wanted.get(self.calls[name])
+            self.calls[name] += 1
+            if layer is None:
+                return None
+            self.activations[layer.name] = output
+            if len(self.activations) == len(self.names):
+                raise _Complete
+            return output.clone() if layer.overwritten else None
+
+        return hook
+
+    def remove_hooks(self) -> None:
+        for handle in self.handles:
+            handle.remove()
+        self.handles.clear()

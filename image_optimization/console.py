@@ -1,0 +1,130 @@
+"""What the two command lines share: one-line errors, defaults read from signatures, devices, progress."""
+
+# Nothing heavy is imported here: this is loaded before a command knows whether it has work to do.
+from __future__ import annotations
+
+import inspect
+import itertools
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+    from image_optimization.optimize import Listener, Step
+
+_START = time.perf_counter()
+
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as shells have it."""
+
+
+def default(function: Callable[..., Any], name: str) -> Any:
+    """The default of ``function``'s parameter ``name``: a flag's default, written once."""
+    return inspect.signature(function).parameters[name].default
+
+
+def positive(value: float | None) -> float | None:
+    """An option's callback: the value must be at least 1."""
+    if value is not None and value < 1:
+        raise typer.BadParameter(f"must be at least 1, not {value}")
+    return value
+
+
+def run(app: typer.Typer) -> None:
+    """Run a command line: wrong input ends with one line on stderr and exit code 2, Ctrl-C with 130.
+
+    ``--debug`` anywhere on the line shows the traceback instead.
+    """
+    arguments = sys.argv[1:]
+    debug = "--debug" in arguments
+    try:
+        code = app([argument for argument in arguments if argument != "--debug"], standalone_mode=False)
+    except typer.Abort:
+        code = _fail("interrupted: nothing was saved", INTERRUPTED)
+    except KeyboardInterrupt:
+        code = _fail("interrupted: nothing was saved", INTERRUPTED)
+    except (typer.TyperException, ValueError, OSError, ArithmeticError, ImportError) as error:
+        if debug:
+            raise
+        message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
+        code = _fail(" ".join(message.split()), 2)
+    sys.exit(code)
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def find_device(name: str) -> torch.device:
+    """The device called ``name``: ``cpu``, ``cuda``, ``cuda:1``, ``mps``; ``auto`` is an accelerator if there is one.
+
+    Raises:
+        ValueError: it is not there; the message lists what is.
+    """
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    there = ["cpu"]
+    if accelerator is not None:
+        there += [accelerator.type, *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
+    if name == "auto":
+        return torch.device(there[min(1, len(there) - 1)])
+    if name not in there:
+        raise ValueError(f"no device {name!r} on this machine; there are {', '.join(there)}")
+    return torch.device(name)
+
+
+@contextmanager
+def progress(what: str) -> Iterator[Listener]:
+    """A progress bar, as a listener of the optimization.
+
+    It reads the loss, which waits for the device, only when it redraws.
+    """
+    from tqdm.auto import tqdm
+
+    with tqdm(desc=what, unit="step", leave=False, file=sys.stderr, disable=None) as bar:
+
+        def listener(step: Step) -> None:
+            if step.number == 1:
+                bar.reset(step.steps)
+            if bar.update():
+                height, width = step.image.shape[2:]
+                bar.set_postfix_str(f"{width}x{height}, loss {step.loss.mean().item():.4g}", refresh=False)
+
+        yield listener
+
+
+def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
+    """Where a command writes: ``output``, or a new file in ``outputs/`` called after ``name``.
+
+    Checked before the work begins; raises as :func:`image_optimization.images.check_output`.
+    """
+    from image_optimization.images import check_output
+
+    if output is not None:
+        return check_output(output, overwrite)
+    path = Path("outputs", name)
+    numbered = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
+    return check_output(next(free for free in itertools.chain([path], numbered) if not free.exists()))
+
+
+def settings(context: typer.Context) -> dict[str, Any]:
+    """What a command was called with, as it is kept in the picture."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
+    return {"command": context.command_path, **values}
+
+
+def report(path: Path, stopped: str) -> None:
+    """Say what was written and the seconds since the program began; after Ctrl-C, that too, and exit with 130."""
+    typer.echo(f"{path}  {time.perf_counter() - _START:.1f} s")
+    if stopped == "interrupted":
+        typer.echo("interrupted: saved the picture so far", err=True)
+        raise typer.Exit(INTERRUPTED)

@@ -1,0 +1,236 @@
+"""Which layers a network has: one dry run, without arithmetic where the network allows it."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.weak import WeakTensorKeyDictionary
+
+aten = torch.ops.aten
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One call of one module during a forward pass."""
+
+    name: str
+    """The module's name; ``name:0``, ``name:1``, ... where one forward pass calls the module several times."""
+    module: str
+    """The module's name alone, as in ``named_modules``."""
+    call: int
+    """Which call of the module this is, from 0."""
+    kind: str
+    """The module's class."""
+    shape: tuple[int, ...]
+    """Shape of its output for one image."""
+    receptive_field: int | None
+    """Side in pixels of the square of the image that one output position depends on; None for the whole image."""
+    overwritten: bool
+    """Whether a later in-place operation writes over its output."""
+
+    @property
+    def channels(self) -> int:
+        """How many units it has: channels of (C, H, W), features of (F,), embedding dimensions of tokens (T, F)."""
+        return self.shape[1] if len(self.shape) == 2 else self.shape[0]
+
+
+def list_layers(network: nn.Module, shape: Sequence[int]) -> list[Layer]:
+    """The layers of ``network`` in the order in which they run on one image of ``shape`` (C, H, W).
+
+    Raises:
+        ValueError: such an image does not pass through the network.
+    """
+    layers, failure = dry_run(network, torch.zeros(1, *shape))
+    if failure is not None:
+        raise ValueError(f"{describe(shape)} does not pass through {type(network).__name__}: {_first_line(failure)}")
+    return layers
+
+
+def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
+    """The layer called ``name``.
+
+    Raises:
+        ValueError: there is none; the message lists what there is and the nearest name.
+    """
+    names = [layer.name for layer in layers]
+    if name in names:
+        return layers[names.index(name)]
+    calls = [layer.name for layer in layers if layer.module == name]
+    if calls:
+        raise ValueError(f"layer {name!r} runs {len(calls)} times in one forward pass; choose one: {', '.join(calls)}")
+    near = difflib.get_close_matches(name, names, 1)
+    hint = f"did you mean {near[0]!r}? " if near else ""
+    raise ValueError(f"no layer {name!r}; {hint}there are {', '.join(names)}")
+
+
+def dry_run(network: nn.Module, image: Tensor) -> tuple[list[Layer], Exception | None]:
+    """Run ``network`` once on images like ``image`` (N, C, H, W) and note every layer that answers with a tensor.
+
+    The run is made with shapes alone (PyTorch's meta device); networks that cannot do that are run for real.
+    Returns the layers seen, in order, and what stopped the run, if anything did: the layers before it are still
+    of use, since a forward pass may end at any of them.
+    """
+    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
+    weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+    layers, failure = _observe(network, weights, torch.empty_like(image, device="meta"))
+    if failure is not None:
+        real = next((tensor for tensor in state.values()), image)
+        layers, failure = _observe(network, {}, image.detach().to(real.device))
+    return layers, failure
+
+
+def describe(shape: Sequence[int]) -> str:
+    """An image shape (C, H, W) in words: "an image of 640x480 pixels and 3 channels"."""
+    channels, height, width = shape
+    return f"an image of {width}x{height} pixels and {channels} channel{'s' * (channels != 1)}"
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def _observe(network: nn.Module, weights: dict[str, Tensor], image: Tensor) -> tuple[list[Layer], Exception | None]:
+    """Run once with ``weights`` in place of the network's own."""
+    seen: list[tuple[str, nn.Module, Tensor, int, float]] = []
+    fields = _ReceptiveFields(image)
+    training = [module for module in network.modules() if module.training]
+    handles = [
+        module.register_forward_hook(
+            lambda module, args, output, name=name: (
+                seen.append((name, module, output, output._version, fields.of(output)[0]))
+                if isinstance(output, Tensor)
+                else None
+            )
+        )
+        for name, module in network.named_modules()
+        if name
+    ]
+    failure: Exception | None = None
+    try:
+        network.eval()
+        with torch.no_grad(), fields:
+            functional_call(network, weights, (image,))
+    except Exception as error:  # whatever a stranger's network raises
+        failure = error
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module in training:
+            module.training = True
+    total = Counter(name for name, *_ in seen)
+    calls: Counter[str] = Counter()
+    layers = []
+    for name, module, output, version, field in seen:
+        call = calls[name]
+        calls[name] += 1
+        layers.append(
+            Layer(
+                name=f"{name}:{call}" if total[name] > 1 else name,
+                module=name,
+                call=call,
+                kind=type(module).__name__,
+                shape=tuple(output.shape[1:]),
+                receptive_field=None if math.isinf(field) else round(field),
+                overwritten=output._version != version,
+            )
+        )
+    return layers, failure
+
+
+class _ReceptiveFields(TorchDispatchMode):
+    """Follows (receptive field, stride), both in pixels of the image, through every operation of a forward pass.
+
+    A convolution or pooling of kernel k adds (k - 1) strides to the field; a matrix product over positions, or a
+    mean over them, sees the whole image; everything else passes on the largest field among its arguments. See
+    Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
+    """
+
+    def __init__(self, image: Tensor) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.batch = len(image)
+        self.known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        self.known[image] = (1.0, 1.0)
+
+    def of(self, tensor: Tensor) -> tuple[float, float]:
+        field: tuple[float, float] = self.known.get(tensor, (0.0, 1.0))
+        return field
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        # Read before the operation runs: an in-place one answers with its own argument.
+        inputs = [x for arg in args for x in (arg if isinstance(arg, list | tuple) else [arg]) if isinstance(x, Tensor)]
+        field, stride = (max(column) for column in zip(*map(self.of, inputs), strict=True)) if inputs else (0.0, 1.0)
+        result = func(*args, **(kwargs or {}))
+        outputs = [x for x in (result if isinstance(result, list | tuple) else [result]) if isinstance(x, Tensor)]
+        if field and outputs:
+            field, stride = self._after(func.overloadpacket, args, outputs[0], field, stride)
+        if field:
+            for output in outputs:
+                self.known[output] = (field, stride)
+        return result
+
+    def _after(self, op: Any, args: Any, output: Tensor, field: float, stride: float) -> tuple[float, float]:
+        if op is aten.convolution:
+            kernel, (step, dilation, transposed) = max(args[1].shape[2:]), (max(args[3]), max(args[5]), args[6])
+            if transposed:
+                return field + math.ceil((kernel - 1) / step) * stride, stride / step
+            return field + (kernel - 1) * dilation * stride, stride * step
+        if op in (aten.max_pool2d_with_indices, aten.max_pool2d, aten.avg_pool2d):
+            kernel = max(args[1])
+            step = max(args[2]) if len(args) > 2 and args[2] else kernel
+            dilation = max(args[4]) if op is not aten.avg_pool2d and len(args) > 4 else 1
+            return field + (kernel - 1) * dilation * stride, stride * step
+        if op in (aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d):
+            before, after = max(args[0].shape[2:]), max(output.shape[2:])
+            step = max(before // after, 1)
+            return field + (before - (after - 1) * step - 1) * stride, stride * step
+        rows = output.shape[0] if output.ndim == 2 else 0
+        mixes_positions = (
+            (op in (aten.mm, aten.addmm) and rows == self.batch)
+            or op in (aten.bmm, aten.baddbmm)
+            or "scaled_dot_product" in str(op)
+            or (
+                op in (aten.mean, aten.sum, aten.amax)
+                and output.numel() < args[0].numel()
+                and len(args) > 1
+                and _spatial(args)
+            )
+        )
+        return (math.inf, stride) if mixes_positions else (field, stride)
+
+
+def _spatial(args: Any) -> bool:
+    """Whether a reduction (tensor, dimensions, ...) runs over positions: height and width, or tokens."""
+    tensor, dimensions = args[0], {d % args[0].ndim for d in args[1]}
+    return bool(dimensions >= {2, 3}) if tensor.ndim == 4 else dimensions == {1}
+
+
+def default_shape(network: nn.Module, size: int | None = None) -> tuple[int, int, int]:
+    """The (C, H, W) of images for ``network``: its ``input_shape``, or a square of ``size`` pixels.
+
+    A network of yours that has no ``input_shape`` is taken for a convolutional one: the channels of its first
+    convolution, 224 pixels square.
+
+    Raises:
+        ValueError: it has no convolution either, or ``size`` is not positive.
+    """
+    if size is not None and size < 1:
+        raise ValueError(f"size must be at least 1 pixel, not {size}")
+    declared = getattr(network, "input_shape", None)
+    if declared is None:
+        convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+        if convolution is None:
+            raise ValueError(
+                f"{type(network).__name__} does not say what images it takes: set its input_shape = (C, H, W)"
+            )
+        declared = (convolution.in_channels, 224, 224)
+    channels, height, width = declared
+    return (channels, size or height, size or width)

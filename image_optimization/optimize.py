@@ -1,0 +1,160 @@
+"""The one loop: gradient descent on an image."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from image_optimization.parameterizations import Parameterization
+
+CHECK_EVERY = 16
+"""On an accelerator the losses are read, which waits for the device, only every so many steps."""
+
+HISTORY = 50
+"""Curvature pairs that L-BFGS keeps, each the size of the image."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """What a listener is told after every step."""
+
+    number: int
+    """From 1."""
+    steps: int
+    """How many were planned."""
+    loss: Tensor
+    """Before this step: () or one per image (N,). On an accelerator, reading its value waits for the device."""
+    image: Tensor
+    """The image (N, C, H, W) in [0, 1], detached. The next step may write over it: clone what you keep."""
+
+
+Listener = Callable[[Step], None]
+
+
+@dataclass(frozen=True)
+class Run:
+    """What an optimization did."""
+
+    losses: Tensor
+    """The loss before each step: (steps,) or (steps, N). On the CPU."""
+    stopped: Literal["finished", "converged", "interrupted"]
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The loss became infinite or NaN."""
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Draw all randomness from one generator with this seed; the random state is put back on leaving.
+
+    It is PyTorch's default CPU generator: the one that torchvision's transforms draw from. Nothing is drawn on an
+    accelerator, so that a seed means the same on every device.
+    """
+    generator = torch.default_generator
+    state = generator.get_state()
+    try:
+        generator.manual_seed(seed)
+        yield
+    finally:
+        generator.set_state(state)
+
+
+def optimize(
+    image: Parameterization,
+    loss: Callable[[Tensor], Tensor],
+    *,
+    steps: int,
+    learning_rate: float,
+    optimizer: Literal["adam", "lbfgs"] = "adam",
+    tolerance: float = 0.0,
+    patience: int = 20,
+    listeners: Sequence[Listener] = (),
+) -> Run:
+    """Move ``image`` so that ``loss`` falls.
+
+    Args:
+        image: what to move; holds the result afterwards.
+        loss: from the rendered image (N, C, H, W) in [0, 1] to what to minimize, () or one value per image (N,);
+            their sum is minimized.
+        steps: evaluations of the loss and its gradient, at most.
+        learning_rate: Adam's step in units of the leaf; for L-BFGS a factor of the quasi-Newton step, usually 1.
+        optimizer: Adam (Kingma and Ba 2014), or L-BFGS without line search (Nocedal 1980), as is usual for style
+            transfer: one evaluation a step.
+        tolerance: stop as soon as the mean loss of the last ``patience`` steps is not lower, by more than this share,
+            than that of the ``patience`` steps before; 0 never stops.
+        patience: see ``tolerance``.
+        listeners: told of every step.
+
+    Ctrl-C ends the run after its first step; the image is then that of the last finished step.
+
+    Raises:
+        NonFiniteLoss: with the number of the step.
+        ValueError: ``steps`` or ``learning_rate`` is not positive.
+    """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
+    if not learning_rate > 0:
+        raise ValueError(f"the learning rate must be positive, not {learning_rate}")
+    method: torch.optim.Optimizer
+    if optimizer == "adam":
+        method = torch.optim.Adam([image.leaf], lr=learning_rate, betas=(0.9, 0.99))
+    elif optimizer == "lbfgs":
+        method = torch.optim.LBFGS(
+            [image.leaf], lr=learning_rate, max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0
+        )
+    else:
+        raise ValueError(f"optimizer must be 'adam' or 'lbfgs', not {optimizer!r}")
+    check_every = 1 if image.leaf.device.type == "cpu" else CHECK_EVERY
+    losses: list[Tensor] = []
+    seen: list[Tensor] = []
+
+    def evaluate() -> Tensor:
+        method.zero_grad()
+        rendered = image.render()
+        values = loss(rendered)
+        total = values.sum()
+        total.backward()
+        seen[:] = [rendered.detach(), values.detach()]
+        return total
+
+    stopped: Literal["finished", "converged", "interrupted"] = "finished"
+    try:
+        for number in range(1, steps + 1):
+            method.step(evaluate)  # type: ignore[no-untyped-call]
+            image.project()
+            rendered, values = seen
+            losses.append(values)
+            for listener in listeners:
+                listener(Step(number, steps, values, rendered))
+            if number % check_every == 0 or number == steps:
+                _check_finite(losses, number - len(losses[-check_every:]))
+                if tolerance and _converged(losses, tolerance, patience):
+                    stopped = "converged"
+                    break
+    except KeyboardInterrupt:
+        if not losses:
+            raise  # there is nothing to show yet
+        stopped = "interrupted"
+    return Run(torch.stack(losses).cpu(), stopped)
+
+
+def _check_finite(losses: list[Tensor], start: int) -> None:
+    totals = torch.stack(losses[start:]).reshape(len(losses) - start, -1)
+    for number, total in enumerate(totals.sum(1).tolist(), start + 1):
+        if not math.isfinite(total):
+            raise NonFiniteLoss(f"the loss is {total} at step {number}; a smaller learning rate may help")
+
+
+def _converged(losses: list[Tensor], tolerance: float, patience: int) -> bool:
+    if len(losses) < 2 * patience:
+        return False
+    recent = torch.stack(losses[-2 * patience :]).reshape(2, patience, -1).sum(dim=2).mean(dim=1)
+    before, after = recent.tolist()
+    return bool(before - after <= tolerance * abs(before))

@@ -1,0 +1,225 @@
+"""A photo in a painter's hand: an image optimized against the photo's content and the paintings' style."""
+
+# Torch is imported where it is needed, so that the command line can read the defaults below without it.
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from image_optimization.optimize import Listener
+
+CONTENT_LAYERS = ("relu4_2",)
+STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
+
+COARSEST = 96
+"""The pyramid begins where the shorter side would fall below this many pixels."""
+
+
+RATES = {"lbfgs": 1.0, "adam": 0.02}
+"""L-BFGS takes the quasi-Newton step whole; Adam moves a pixel by about 5 of 255 levels a step."""
+
+
+@dataclass(frozen=True)
+class Preset:
+    """How the losses are weighed against each other."""
+
+    content_weight: float
+    style_weight: float
+    """Of every style layer."""
+    tv_weight: float
+    relative: bool
+    """Content and style errors as a share of their target's mean square, so that a weight means the same for every
+    layer, network and picture; else in the network's own units."""
+    tv_sum: bool
+    """Total variation as a sum in units of 0-255 rather than a mean in units of [0, 1]."""
+
+
+PRESETS = {
+    "default": Preset(content_weight=1.0, style_weight=3.0, tv_weight=0.05, relative=True, tv_sum=False),
+    # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
+    "gatys": Preset(content_weight=5.0, style_weight=100.0, tv_weight=1e-3, relative=False, tv_sum=True),
+}
+
+
+@dataclass(frozen=True)
+class Stylized:
+    """What :func:`stylize` made."""
+
+    image: Tensor
+    """(1, 3, H, W) in [0, 1], on the CPU."""
+    history: list[Tensor]
+    """The loss before each step, (steps,), for each scale."""
+    stopped: str
+    """``finished`` or ``interrupted`` (Ctrl-C)."""
+
+
+def stylize(
+    content: Tensor,
+    styles: Sequence[Tensor],
+    *,
+    model: nn.Module | None = None,
+    size: int = 512,
+    blend: Sequence[float] | None = None,
+    preset: str = "default",
+    content_weight: float | None = None,
+    style_weight: float | None = None,
+    tv_weight: float | None = None,
+    init: Literal["content", "noise"] | Tensor = "content",
+    optimizer: Literal["adam", "lbfgs"] = "lbfgs",
+    steps: int = 100,
+    seed: int = 0,
+    listeners: Sequence[Listener] = (),
+) -> Stylized:
+    """``content`` in the manner of ``styles``: Gatys et al., "A Neural Algorithm of Artistic Style", arXiv:1508.06576.
+
+    The image is optimized coarse to fine, each scale twice as large as the one before: large forms are settled
+    where they are cheap.
+
+    Args:
+        content: the photo, (1, 3, H, W), RGB in [0, 1].
+        styles: the paintings, likewise; each is resized so that its longer side is the image's.
+        model: a network with VGG's layer names, on the device to work on; by default ``models.load("vgg16")``.
+        size: the longer side of the result in pixels.
+        blend: a weight for each style; by default all the same.
+        preset: how the losses are weighed, a key of :data:`PRESETS`.
+        content_weight, style_weight, tv_weight: instead of the preset's.
+        init: what to start from: the photo, noise, or an image (1, 3, H, W) in [0, 1].
+        optimizer: ``lbfgs`` or ``adam``.
+        steps: at each scale.
+        seed: of the noise to start from.
+        listeners: told of every step; the step numbers begin again at every scale.
+
+    Raises:
+        ValueError: an argument out of range, or a picture smaller than the network's smallest input.
+        NonFiniteLoss: the loss became infinite or NaN.
+    """
+    from image_optimization.capture import capture
+    from image_optimization.images import fit, resize
+    from image_optimization.optimize import optimize, seeded
+    from image_optimization.parameterizations import PixelImage
+
+    weights = _choose_preset(preset, content_weight, style_weight, tv_weight)
+    shares = _shares(blend, len(styles))
+    if model is None:
+        from models import load
+
+        model = load("vgg16")
+    device = next(model.parameters()).device
+    image = content if isinstance(init, str) else init
+    history: list[Tensor] = []
+    stopped = "finished"
+    with seeded(seed), capture(model, (*CONTENT_LAYERS, *STYLE_LAYERS)) as activations_of:
+        for scale in pyramid(content, size):
+            photo = fit(content, scale).to(device)
+            loss = style_transfer_loss(
+                activations_of, photo, [fit(style, scale).to(device) for style in styles], shares, weights
+            )
+            if init == "noise" and not history:
+                pixels = PixelImage.from_noise((1, 3, photo.shape[2], photo.shape[3]), device=device)
+            else:
+                pixels = PixelImage.from_image(resize(image.to(device), (photo.shape[2], photo.shape[3])))
+            run = optimize(
+                pixels, loss, steps=steps, learning_rate=RATES[optimizer], optimizer=optimizer, listeners=listeners
+            )
+            image = pixels.render().detach()
+            history.append(run.losses)
+            if run.stopped == "interrupted":
+                stopped = run.stopped
+                break
+    height, width = fit(content, size).shape[2:]
+    return Stylized(resize(image.cpu(), (height, width)), history, stopped)
+
+
+def style_transfer_loss(
+    activations_of: Callable[[Tensor], dict[str, Tensor]],
+    content: Tensor,
+    styles: Sequence[Tensor],
+    blend: Sequence[float],
+    weights: Preset,
+) -> Callable[[Tensor], Tensor]:
+    """The loss of an image (1, 3, H, W) in [0, 1]; its targets are computed here, once.
+
+    Args:
+        activations_of: a :func:`image_optimization.capture.capture` of the content and style layers.
+        content: the photo, of the image's size.
+        styles: the paintings, of any size.
+        blend: the share of each, in sum 1.
+        weights: how the losses are weighed.
+    """
+    import torch
+
+    from style_transfer.losses import ContentLoss, GramLoss, gram_matrix, total_variation, total_variation_sum
+
+    with torch.no_grad():
+        photo = activations_of(content)
+        paintings = [
+            {layer: gram_matrix(a) for layer, a in activations_of(style).items() if layer in STYLE_LAYERS}
+            for style in styles
+        ]
+    shares = torch.tensor(blend, device=content.device).view(-1, 1, 1)
+    blended = {
+        layer: (shares * torch.cat([grams[layer] for grams in paintings])).sum(0, keepdim=True)
+        for layer in STYLE_LAYERS
+    }
+    terms: list[tuple[str, float, ContentLoss | GramLoss]] = [
+        *((layer, weights.content_weight, ContentLoss(photo[layer])) for layer in CONTENT_LAYERS),
+        *((layer, weights.style_weight, GramLoss(blended[layer])) for layer in STYLE_LAYERS),
+    ]
+    if weights.relative:
+        terms = [(layer, weight / term.target.square().mean().item(), term) for layer, weight, term in terms]
+    variation = total_variation_sum if weights.tv_sum else total_variation
+
+    def loss(image: Tensor) -> Tensor:
+        activations = activations_of(image)
+        total = weights.tv_weight * variation(image)
+        for layer, weight, term in terms:
+            total = total + weight * term(activations[layer])
+        return total
+
+    return loss
+
+
+def pyramid(content: Tensor, size: int) -> list[int]:
+    """The longer sides at which to optimize, coarse to fine.
+
+    These are ``size`` and its halves, as long as the shorter side keeps :data:`COARSEST` pixels.
+    """
+    if size < 1:
+        raise ValueError(f"size must be at least 1 pixel, not {size}")
+    height, width = content.shape[2:]
+    sizes = [size]
+    while min(height, width) / max(height, width) * sizes[0] / 2 >= COARSEST:
+        sizes.insert(0, round(sizes[0] / 2))
+    return sizes
+
+
+def _choose_preset(
+    name: str, content_weight: float | None, style_weight: float | None, tv_weight: float | None
+) -> Preset:
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    given = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
+    for key, value in given.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{key} must be 0 or more, not {value}")
+    overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    return replace(PRESETS[name], **overrides)
+
+
+def _shares(blend: Sequence[float] | None, styles: int) -> list[float]:
+    if styles == 0:
+        raise ValueError("no style given")
+    if blend is None:
+        return [1 / styles] * styles
+    if len(blend) != styles:
+        raise ValueError(
+            f"{styles} style{'s' * (styles != 1)} but {len(blend)} blend weight{'s' * (len(blend) != 1)}; "
+            "give one for each"
+        )
+    if min(blend) < 0 or not sum(blend) > 0:
+        raise ValueError(f"blend weights must be 0 or more and not all 0, not {', '.join(map(str, blend))}")
+    return [weight / sum(blend) for weight in blend]
