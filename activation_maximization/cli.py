@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -91,7 +90,8 @@ def filters(
     path = console.output_path(output, "filters.png", overwrite)
     network = _load(model, weights, device)
     chosen = _parse_units(units, network, layer, size)
-    dreams = _ascend(network, partial(channel, layer), chosen, f"{model} {layer}", size=size, steps=steps, seed=seed)
+    objectives = [channel(layer, some) for some in _batches(chosen)]
+    dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed)
     _save(context, path, _captioned(dreams, chosen, columns, f"{model}  {layer}  filters"), overwrite, dreams)
 
 
@@ -116,7 +116,8 @@ def neurons(
     path = console.output_path(output, "neurons.png", overwrite)
     network = _load(model, weights, device)
     chosen = _parse_units(units, network, layer, size)
-    dreams = _ascend(network, partial(neuron, layer), chosen, f"{model} {layer}", size=size, steps=steps, seed=seed)
+    objectives = [neuron(layer, some) for some in _batches(chosen)]
+    dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed)
     _save(context, path, _captioned(dreams, chosen, columns, f"{model}  {layer}  neurons"), overwrite, dreams)
 
 
@@ -139,16 +140,12 @@ def digits(
     path = console.output_path(output, "digits.png", overwrite)
     network = _load(model, weights, device)
     chosen = _parse_units(classes, network, "logits", None)
-    plain = _ascend(network, logit, chosen, "without regularizer", steps=steps, seed=seed)
-    rows = ["maximal activation"]
-    if plain.stopped != "interrupted":
-        sparing = _ascend(
-            network, lambda some: logit(some) - pixel_sum(ink), chosen, "with pixel sum", steps=steps, seed=seed
-        )
-        rows.append(f"maximal activation - {ink:g} x sum of pixels")
-        plain = _joined([plain, replace(sparing, activations=evaluate(network, logit(chosen), sparing.images))])
-    picture = _captioned(plain, chosen * len(rows), len(chosen), f"{model}  logits", rows)
-    _save(context, path, picture, overwrite, plain)
+    dreams = _ascend(network, [logit(chosen), logit(chosen) - pixel_sum(ink)], steps=steps, seed=seed)
+    # Both rows are captioned with the activation alone.
+    dreams = [replace(row, activations=evaluate(network, logit(chosen), row.images)) for row in dreams]
+    rows = ["activation", f"activation - {ink:g} x sum of pixels"]
+    picture = _captioned(dreams, chosen * len(dreams), len(chosen), f"{model}  logits", rows)
+    _save(context, path, picture, overwrite, dreams)
 
 
 def _load(model: str, weights: Path | None, device: str) -> nn.Module:
@@ -162,10 +159,10 @@ def _parse_units(text: str, network: nn.Module, layer: str, size: int | None) ->
     """``all``, ``0-11`` or ``3,7`` as numbers of units that ``layer`` has."""
     import torch
 
-    from image_optimization.layers import default_shape, dry_run, find_layer
+    from image_optimization.layers import default_shape, reach_layers
 
-    layers, _ = dry_run(network, torch.zeros(1, *default_shape(network, size)))
-    count = find_layer(layer, layers).channels
+    [reached] = reach_layers(network, torch.zeros(1, *default_shape(network, size)), [layer])
+    count = reached.channels
     if text.strip() == "all":
         return list(range(count))
     units: list[int] = []
@@ -182,48 +179,53 @@ def _parse_units(text: str, network: nn.Module, layer: str, size: int | None) ->
     return units
 
 
-def _ascend(
-    network: nn.Module, objective: Callable[[list[int]], Objective], units: list[int], what: str, **settings: Any
-) -> Dreams:
-    parts: list[Dreams] = []
-    for start in range(0, len(units), BATCH):
-        with console.progress(what) as listener:
-            parts.append(maximize(network, objective(units[start : start + BATCH]), listeners=[listener], **settings))
-        if parts[-1].stopped == "interrupted":
+def _batches(units: list[int]) -> list[list[int]]:
+    return [units[start : start + BATCH] for start in range(0, len(units), BATCH)]
+
+
+def _ascend(network: nn.Module, objectives: Sequence[Objective], **settings: Any) -> list[Dreams]:
+    """The dreams of each objective; after Ctrl-C, of those so far."""
+    done: list[Dreams] = []
+    for number, objective in enumerate(objectives, 1):
+        try:
+            with console.progress(f"{number}/{len(objectives)}") as listener:
+                done.append(maximize(network, objective, listeners=[listener], **settings))
+        except KeyboardInterrupt:  # before its first step
+            if not done:
+                raise
+            done[-1] = replace(done[-1], stopped="interrupted")
+        if done[-1].stopped == "interrupted":
             break
-    return _joined(parts)
-
-
-def _joined(parts: list[Dreams]) -> Dreams:
-    import torch
-
-    return Dreams(
-        torch.cat([part.images for part in parts]),
-        torch.cat([part.activations for part in parts]),
-        torch.cat([part.history[: min(len(p.history) for p in parts)] for part in parts], dim=1),
-        parts[-1].stopped,
-    )
+    return done
 
 
 def _captioned(
-    dreams: Dreams, units: list[int], columns: int | None, title: str, rows: Sequence[str] = ()
+    dreams: Sequence[Dreams], units: list[int], columns: int | None, title: str, rows: Sequence[str] = ()
 ) -> Image.Image:
+    import torch
+
     from activation_maximization.grids import contact_sheet
 
-    captions = [f"{unit}\t{value:.4g}" for unit, value in zip(units, dreams.activations.tolist(), strict=False)]
-    return contact_sheet(dreams.images, captions, columns=columns, title=title, rows=rows)
+    images = torch.cat([part.images for part in dreams])
+    activations = torch.cat([part.activations for part in dreams]).tolist()
+    captions = [f"{unit}\t{_short(activation)}" for unit, activation in zip(units, activations, strict=False)]
+    return contact_sheet(images, captions, columns=columns, title=title, rows=rows)
 
 
-def _save(context: typer.Context, path: Path, picture: Image.Image, overwrite: bool, dreams: Dreams) -> None:
+def _short(value: float) -> str:
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
+
+
+def _save(context: typer.Context, path: Path, picture: Image.Image, overwrite: bool, dreams: Sequence[Dreams]) -> None:
     from image_optimization.images import save
 
     save(picture, path, console.settings(context), overwrite)
-    console.report(path, dreams.stopped)
+    console.report(path, dreams[-1].stopped)
 
 
 def main() -> None:
     """The entry point of ``dream``."""
-    console.run(app)
+    console.run(app, "dream")
 
 
 if __name__ == "__main__":

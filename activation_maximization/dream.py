@@ -37,7 +37,7 @@ def maximize(
     objective: Objective,
     *,
     size: int | None = None,
-    steps: int = 256,
+    steps: int = 128,
     learning_rate: float = 0.05,
     parameterization: type[Parameterization] | None = None,
     transform: Transform | None = None,

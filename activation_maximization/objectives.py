@@ -65,29 +65,24 @@ def channel(layer: str, unit: int | Iterable[int]) -> Objective:
     For images of one size, what maximizes the mean maximizes the sum; the mean can be compared between sizes.
     """
     units, images, label = _units(unit)
-    return Objective(
-        f"{layer}:{label}", frozenset([layer]), lambda a: _of_unit(a[layer], layer, units).flatten(1).mean(1), images
-    )
+    return Objective(f"{layer}:{label}", frozenset([layer]), lambda a: _mean(_of_unit(a[layer], layer, units)), images)
 
 
-def neuron(layer: str, unit: int | Iterable[int], position: tuple[int, int] | None = None) -> Objective:
-    """One neuron: of a fully connected layer, or of a convolution's channel at ``position``.
+def neuron(layer: str, unit: int | Iterable[int], position: tuple[int, ...] | None = None) -> Objective:
+    """One neuron: of a fully connected layer, or of a channel at ``position``.
 
     Args:
         layer: its name.
         unit: number of the neuron or channel; a list of them is one image for each.
-        position: (row, column) in the convolution's output, by default the middle.
+        position: (row, column) in a convolution's output, (token,) in a transformer's; by default the middle.
     """
     units, images, label = _units(unit)
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         responses = _of_unit(activations[layer], layer, units)
-        if responses.ndim == 1:
-            return responses
-        row, column = position or (responses.shape[1] // 2, responses.shape[2] // 2)
-        return responses[:, row, column]
+        return responses[(slice(None), *(position or [side // 2 for side in responses.shape[1:]]))]
 
-    where = f"@{position[0]},{position[1]}" if position else ""
+    where = f"@{','.join(map(str, position))}" if position else ""
     return Objective(f"{layer}:{label}{where}", frozenset([layer]), value, images)
 
 
@@ -122,6 +117,10 @@ def _of_unit(activation: Tensor, layer: str, units: list[int]) -> Tensor:
     if len(units) != len(activation):
         raise ValueError(f"{len(units)} units of layer {layer!r} need as many images, not {len(activation)}")
     return activation[range(len(units)), units]
+
+
+def _mean(responses: Tensor) -> Tensor:
+    return responses.reshape(len(responses), -1).mean(1)
 
 
 def _objective(value: Objective | float) -> Objective:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from image_optimization.layers import Layer, describe, dry_run, find_layer
+from image_optimization.layers import Layer, reach_layers
 
 Activations = Mapping[str, Tensor]
 """Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer."""
@@ -70,19 +70,8 @@ class _Reader:
         return activations
 
     def _add_hooks(self, image: Tensor) -> None:
-        layers, failure = dry_run(self.network, image)
-        try:
-            wanted = [find_layer(name, layers) for name in self.names]
-        except ValueError:
-            if failure is None:
-                raise
-            last = layers[-1].name if layers else "its input"
-            raise ValueError(
-                f"{describe(image.shape[1:])} does not pass through {type(self.network).__name__} beyond {last}, "
-                f"so {', '.join(self.names)} cannot be reached: {str(failure).strip().splitlines()[0]}"
-            ) from failure
         by_module: dict[str, dict[int, Layer]] = {}
-        for layer in wanted:
+        for layer in reach_layers(self.network, image, self.names):
             by_module.setdefault(layer.module, {})[layer.call] = layer
         for name, calls in by_module.items():
             self.handles.append(self.network.get_submodule(name).register_forward_hook(self._hook(name, calls)))

@@ -3,6 +3,7 @@
 # Nothing heavy is imported here: this is loaded before a command knows whether it has work to do.
 from __future__ import annotations
 
+import importlib.metadata
 import inspect
 import itertools
 import sys
@@ -37,24 +38,26 @@ def positive(value: float | None) -> float | None:
     return value
 
 
-def run(app: typer.Typer) -> None:
-    """Run a command line: wrong input ends with one line on stderr and exit code 2, Ctrl-C with 130.
+def run(app: typer.Typer, name: str) -> None:
+    """Run the command line ``name``: wrong input ends with one line on stderr and exit code 2, Ctrl-C with 130.
 
     ``--debug`` anywhere on the line shows the traceback instead.
     """
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
-        code = app([argument for argument in arguments if argument != "--debug"], standalone_mode=False)
-    except typer.Abort:
+        given = [argument for argument in arguments if argument != "--debug"]
+        code = app(given, prog_name=name, standalone_mode=False)
+        if code == INTERRUPTED:  # Typer's answer to a Ctrl-C that reached it
+            raise KeyboardInterrupt
+    except (KeyboardInterrupt, typer.Abort):
         code = _fail("interrupted: nothing was saved", INTERRUPTED)
-    except KeyboardInterrupt:
-        code = _fail("interrupted: nothing was saved", INTERRUPTED)
-    except (typer.TyperException, ValueError, OSError, ArithmeticError, ImportError) as error:
+    except (typer.TyperException, ValueError, OSError, ImportError, ArithmeticError) as error:
         if debug:
             raise
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
-        code = _fail(" ".join(message.split()), 2)
+        # The loss can become NaN (an ArithmeticError) without anybody's input being wrong.
+        code = _fail(" ".join(message.split()), 1 if isinstance(error, ArithmeticError) else 2)
     sys.exit(code)
 
 
@@ -119,7 +122,7 @@ def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
 def settings(context: typer.Context) -> dict[str, Any]:
     """What a command was called with, as it is kept in the picture."""
     values = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
-    return {"command": context.command_path, **values}
+    return {"command": context.command_path, "version": importlib.metadata.version("dreamgram"), **values}
 
 
 def report(path: Path, stopped: str) -> None:
@@ -127,4 +130,4 @@ def report(path: Path, stopped: str) -> None:
     typer.echo(f"{path}  {time.perf_counter() - _START:.1f} s")
     if stopped == "interrupted":
         typer.echo("interrupted: saved the picture so far", err=True)
-        raise typer.Exit(INTERRUPTED)
+        sys.exit(INTERRUPTED)

@@ -77,7 +77,8 @@ def _pixels(picture: Image.Image) -> Array:
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         gray = np.asarray(picture, dtype=np.float32)
-        top = 65535.0 if gray.max(initial=0) > 1 else 1.0  # a float TIFF is in [0, 1] already
+        # Floats are from 0 to 1, or to 255 where some are larger.
+        top = 65535 if picture.mode != "F" else 255 if gray.max() > 1 else 1
         return np.repeat((gray / top).clip(0, 1)[:, :, None], 3, axis=2)
     alpha = None
     if picture.has_transparency_data:
@@ -108,28 +109,27 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
 def _is_deep_png(picture: Image.Image) -> bool:
     """Whether this is a PNG of 16-bit colour, which Pillow would cut to 8 bits."""
     tiles = getattr(picture, "tile", None)
-    deep = (
-        picture.format == "PNG"
-        and tiles is not None
-        and str(tiles[0].args).endswith(";16B")
-        and picture.mode in ("RGB", "RGBA")
-    )
-    return deep and not picture.info.get("icc_profile")
+    deep = picture.format == "PNG" and bool(tiles) and picture.mode in ("RGB", "RGBA")
+    return deep and _tile(picture).args == f"{picture.mode};16B" and not picture.info.get("icc_profile")
 
 
 def _deep_png(picture: Image.Image, path: Path) -> Array:
-    """A PNG of 16-bit colour as RGB, (H, W, 3) float32 in [0, 1]."""
-    from torchvision.io import decode_image, read_file
+    """A PNG of 16-bit colour as RGB, (H, W, 3) float32 in [0, 1].
 
-    Image._decompression_bomb_check(picture.size)
-    pixels = decode_image(read_file(str(path))).permute(1, 2, 0).numpy().astype(np.float32) / 65535
-    orientation = picture.getexif().get(0x0112, 1)
-    if orientation >= 5:
-        pixels = pixels.transpose(1, 0, 2)
-    # Of the eight orientations (transposed for 5 to 8) these are still upside down, or left for right.
-    pixels = pixels[::-1] if orientation in (3, 4, 7, 8) else pixels
-    pixels = pixels[:, ::-1] if orientation in (2, 3, 6, 7) else pixels
+    Of each number Pillow keeps the byte that it takes for the higher one. So the file is read twice: as it is, and
+    as though its bytes came in the other order, which keeps the lower ones.
+    """
+    with Image.open(path) as lower:
+        lower.tile = [_tile(lower)._replace(args=f"{lower.mode};16L")]
+        low = np.asarray(ImageOps.exif_transpose(lower), dtype=np.float32)
+    high = np.asarray(ImageOps.exif_transpose(picture), dtype=np.float32)
+    pixels = (256 * high + low) / 65535
     return _over_white(pixels[:, :, :3], pixels[:, :, 3:]) if pixels.shape[2] == 4 else pixels
+
+
+def _tile(picture: Image.Image) -> Any:
+    """How Pillow is going to decode the picture."""
+    return picture.tile[0]  # type: ignore[attr-defined]
 
 
 def _over_white(pixels: Array, alpha: Array) -> Array:

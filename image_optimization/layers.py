@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import bisect
 import difflib
 import math
 from collections import Counter
@@ -72,10 +73,51 @@ def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
     raise ValueError(f"no layer {name!r}; {hint}there are {', '.join(names)}")
 
 
+def reach_layers(network: nn.Module, image: Tensor, names: Sequence[str]) -> list[Layer]:
+    """The layers called ``names``, if images like ``image`` (N, C, H, W) get that far.
+
+    Raises:
+        ValueError: a layer is unknown, or the forward pass fails before it.
+    """
+    layers, failure = dry_run(network, image)
+    try:
+        return [find_layer(name, layers) for name in names]
+    except ValueError:
+        if failure is None:
+            raise
+        last = layers[-1].name if layers else "its input"
+        raise ValueError(
+            f"{describe(image.shape[1:])} does not pass through {type(network).__name__} beyond {last}, "
+            f"so {', '.join(names)} cannot be reached: {_first_line(failure)}"
+        ) from failure
+
+
+def smallest_size(network: nn.Module, layers: Sequence[str]) -> int:
+    """The side in pixels of the smallest square image with which ``network`` reaches all of ``layers``.
+
+    Raises:
+        ValueError: a layer is unknown, or not even images of the network's default size reach it.
+    """
+    shape = default_shape(network)
+    reach_layers(network, torch.zeros(1, *shape), layers)
+
+    def reaches(size: int) -> bool:
+        seen, _ = dry_run(network, torch.zeros(1, shape[0], size, size))
+        return set(layers) <= {layer.name for layer in seen}
+
+    enough = next((size for size in (2**power for power in range(11)) if reaches(size)), None)
+    if enough is None:
+        raise ValueError(
+            f"{type(network).__name__} does not reach {', '.join(layers)} with any image up to 1024 pixels"
+        )
+    return bisect.bisect_left(range(enough), True, lo=enough // 2, key=reaches)
+
+
 def dry_run(network: nn.Module, image: Tensor) -> tuple[list[Layer], Exception | None]:
     """Run ``network`` once on images like ``image`` (N, C, H, W) and note every layer that answers with a tensor.
 
-    The run is made with shapes alone (PyTorch's meta device); networks that cannot do that are run for real.
+    The run is made with shapes alone (PyTorch's meta device), hooks of yours included; networks that cannot do that
+    are run for real.
     Returns the layers seen, in order, and what stopped the run, if anything did: the layers before it are still
     of use, since a forward pass may end at any of them.
     """

@@ -11,13 +11,11 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from image_optimization.lbfgs import LBFGS
 from image_optimization.parameterizations import Parameterization
 
 CHECK_EVERY = 16
 """On an accelerator the losses are read, which waits for the device, only every so many steps."""
-
-HISTORY = 50
-"""Curvature pairs that L-BFGS keeps, each the size of the image."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +69,7 @@ def optimize(
     loss: Callable[[Tensor], Tensor],
     *,
     steps: int,
-    learning_rate: float,
+    learning_rate: float = 0.05,
     optimizer: Literal["adam", "lbfgs"] = "adam",
     tolerance: float = 0.0,
     patience: int = 20,
@@ -84,15 +82,16 @@ def optimize(
         loss: from the rendered image (N, C, H, W) in [0, 1] to what to minimize, () or one value per image (N,);
             their sum is minimized.
         steps: evaluations of the loss and its gradient, at most.
-        learning_rate: Adam's step in units of the leaf; for L-BFGS a factor of the quasi-Newton step, usually 1.
-        optimizer: Adam (Kingma and Ba 2014), or L-BFGS without line search (Nocedal 1980), as is usual for style
-            transfer: one evaluation a step.
+        learning_rate: Adam's step in units of the leaf; L-BFGS finds its own.
+        optimizer: Adam (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014), also for a loss that is
+            random; or :class:`image_optimization.lbfgs.LBFGS`, faster for one that is not. Its result is the image
+            with the lowest loss, Adam's the last one.
         tolerance: stop as soon as the mean loss of the last ``patience`` steps is not lower, by more than this share,
             than that of the ``patience`` steps before; 0 never stops.
         patience: see ``tolerance``.
         listeners: told of every step.
 
-    Ctrl-C ends the run after its first step; the image is then that of the last finished step.
+    Ctrl-C ends the run after its first step; the image is then the result so far.
 
     Raises:
         NonFiniteLoss: with the number of the step.
@@ -102,37 +101,32 @@ def optimize(
         raise ValueError(f"steps must be at least 1, not {steps}")
     if not learning_rate > 0:
         raise ValueError(f"the learning rate must be positive, not {learning_rate}")
-    method: torch.optim.Optimizer
     if optimizer == "adam":
-        method = torch.optim.Adam([image.leaf], lr=learning_rate, betas=(0.9, 0.99))
+        adam = torch.optim.Adam([image.leaf], lr=learning_rate, betas=(0.9, 0.99))
     elif optimizer == "lbfgs":
-        method = torch.optim.LBFGS(
-            [image.leaf], lr=learning_rate, max_iter=1, history_size=HISTORY, tolerance_grad=0, tolerance_change=0
-        )
+        lbfgs = LBFGS(image.leaf, image.bounds)
     else:
         raise ValueError(f"optimizer must be 'adam' or 'lbfgs', not {optimizer!r}")
     check_every = 1 if image.leaf.device.type == "cpu" else CHECK_EVERY
     losses: list[Tensor] = []
-    seen: list[Tensor] = []
-
-    def evaluate() -> Tensor:
-        method.zero_grad()
-        rendered = image.render()
-        values = loss(rendered)
-        total = values.sum()
-        total.backward()
-        seen[:] = [rendered.detach(), values.detach()]
-        return total
-
     stopped: Literal["finished", "converged", "interrupted"] = "finished"
     try:
         for number in range(1, steps + 1):
-            method.step(evaluate)  # type: ignore[no-untyped-call]
-            image.project()
-            rendered, values = seen
-            losses.append(values)
+            image.leaf.grad = None
+            rendered = image.render()
+            values = loss(rendered)
+            total = values.sum()
+            total.backward()
+            if optimizer == "adam":
+                adam.step()
+                with torch.no_grad():
+                    image.leaf.clamp_(*image.bounds)
+            else:
+                assert image.leaf.grad is not None
+                lbfgs.step(total.item(), image.leaf.grad)
+            losses.append(values.detach())
             for listener in listeners:
-                listener(Step(number, steps, values, rendered))
+                listener(Step(number, steps, values.detach(), rendered.detach()))
             if number % check_every == 0 or number == steps:
                 _check_finite(losses, number - len(losses[-check_every:]))
                 if tolerance and _converged(losses, tolerance, patience):
@@ -142,6 +136,8 @@ def optimize(
         if not losses:
             raise  # there is nothing to show yet
         stopped = "interrupted"
+    if optimizer == "lbfgs":
+        lbfgs.finish()
     return Run(torch.stack(losses).cpu(), stopped)
 
 
@@ -149,7 +145,7 @@ def _check_finite(losses: list[Tensor], start: int) -> None:
     totals = torch.stack(losses[start:]).reshape(len(losses) - start, -1)
     for number, total in enumerate(totals.sum(1).tolist(), start + 1):
         if not math.isfinite(total):
-            raise NonFiniteLoss(f"the loss is {total} at step {number}; a smaller learning rate may help")
+            raise NonFiniteLoss(f"the loss is {total} at step {number}; a smaller learning rate or weight may help")
 
 
 def _converged(losses: list[Tensor], tolerance: float, patience: int) -> bool:

@@ -4,7 +4,7 @@ A parameterization is a class with
 
 - ``leaf``: the tensor that the optimizer moves,
 - ``render()``: the image (N, C, H, W) in [0, 1], differentiable in the leaf,
-- ``project()``: called after every step, moves the leaf back to where it may be,
+- ``bounds``: within which each number of the leaf is kept,
 - ``from_noise(shape)`` and ``from_image(image)``: how to begin.
 
 To add one, write such a class here.
@@ -12,6 +12,7 @@ To add one, write such a class here.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Protocol
 
 import torch
@@ -30,10 +31,9 @@ class Parameterization(Protocol):
     """What the optimization loop needs of an image."""
 
     leaf: Tensor
+    bounds: tuple[float, float]
 
     def render(self) -> Tensor: ...
-
-    def project(self) -> None: ...
 
     @classmethod
     def from_noise(cls, shape: Shape, std: float = ..., device: Device = ...) -> Self: ...
@@ -43,7 +43,9 @@ class Parameterization(Protocol):
 
 
 class PixelImage:
-    """The pixels themselves, any number of channels; every step is projected back into [0, 1]."""
+    """The pixels themselves, any number of channels."""
+
+    bounds = (0.0, 1.0)
 
     def __init__(self, leaf: Tensor) -> None:
         self.leaf = leaf.detach().clone().requires_grad_()
@@ -61,10 +63,6 @@ class PixelImage:
     def render(self) -> Tensor:
         return self.leaf
 
-    def project(self) -> None:
-        with torch.no_grad():
-            self.leaf.clamp_(0, 1)
-
 
 CORRELATION = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 """Square root of the correlation of ImageNet's colours: row R, G, B; column a decorrelated colour.
@@ -81,6 +79,8 @@ class FourierImage:
     Visualization", Distill 2017. Colours are decorrelated for 3 channels; gray and other numbers of channels are
     taken as they are.
     """
+
+    bounds = (-math.inf, math.inf)
 
     GAIN = 0.25
     """How far a unit step moves the image, as in Lucid, whose learning rates hold here."""
@@ -115,9 +115,6 @@ class FourierImage:
         spectrum = torch.view_as_complex(self.leaf) * (self.scale * self.GAIN)
         logits = torch.fft.irfft2(spectrum, s=self.size, norm="ortho")
         return torch.sigmoid(torch.einsum("cd,ndhw->nchw", self.colors, logits))
-
-    def project(self) -> None:
-        """Every leaf is allowed."""
 
     @staticmethod
     def _scale(size: tuple[int, int]) -> Tensor:

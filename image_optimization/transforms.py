@@ -36,11 +36,11 @@ def robust(
     return v2.Compose(
         [
             # What moves in from outside is the picture's own mirror image: no border for a filter to respond to.
-            v2.Pad([size[1] // 4, size[0] // 4], padding_mode="reflect"),
-            # The shares are of the padded sides, half as long again.
+            v2.Pad([size[1] // 2, size[0] // 2], padding_mode="reflect"),
+            # The shares are of the padded sides, twice as long.
             v2.RandomAffine(
                 degrees,
-                (translate / 1.5, translate / 1.5),
+                (translate / 2, translate / 2),
                 scale,
                 shear,
                 interpolation=v2.InterpolationMode.BILINEAR,

@@ -32,6 +32,11 @@ class DigitCNN(nn.Module):
         self.pool2 = nn.MaxPool2d(2)  # -> 50 x 5 x 5 = 1250
         self.hidden = nn.Linear(1250, 100)
         self.logits = nn.Linear(100, 10)
+        for layer in (self.conv1, self.conv2, self.hidden):
+            # He's gain for a ReLU; with the default, filters start so small that some never fire again.
+            nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
+            assert layer.bias is not None
+            nn.init.zeros_(layer.bias)
 
     def forward(self, image: Tensor) -> Tensor:
         x = relu(self.pool1(self.conv1(image)))

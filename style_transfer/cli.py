@@ -136,7 +136,7 @@ def _numbers(text: str | None) -> list[float] | None:
 
 def main() -> None:
     """The entry point of ``stylize``."""
-    console.run(app)
+    console.run(app, "stylize")
 
 
 if __name__ == "__main__":

@@ -19,8 +19,8 @@ COARSEST = 96
 """The pyramid begins where the shorter side would fall below this many pixels."""
 
 
-RATES = {"lbfgs": 1.0, "adam": 0.02}
-"""L-BFGS takes the quasi-Newton step whole; Adam moves a pixel by about 5 of 255 levels a step."""
+ADAM_RATE = 0.02
+"""Adam moves a pixel by about 5 of 255 levels a step."""
 
 
 @dataclass(frozen=True)
@@ -109,26 +109,34 @@ def stylize(
 
         model = load("vgg16")
     device = next(model.parameters()).device
+    pictures = {f"style {number}": style for number, style in enumerate(styles, 1)}
+    scales = pyramid(content, size)
+    _check_sizes(model, {"photo": content, "photo at its final size": fit(content, size), **pictures})
     image = content if isinstance(init, str) else init
     history: list[Tensor] = []
-    stopped = "finished"
+    stopped = ""
     with seeded(seed), capture(model, (*CONTENT_LAYERS, *STYLE_LAYERS)) as activations_of:
-        for scale in pyramid(content, size):
-            photo = fit(content, scale).to(device)
-            loss = style_transfer_loss(
-                activations_of, photo, [fit(style, scale).to(device) for style in styles], shares, weights
-            )
-            if init == "noise" and not history:
-                pixels = PixelImage.from_noise((1, 3, photo.shape[2], photo.shape[3]), device=device)
-            else:
-                pixels = PixelImage.from_image(resize(image.to(device), (photo.shape[2], photo.shape[3])))
-            run = optimize(
-                pixels, loss, steps=steps, learning_rate=RATES[optimizer], optimizer=optimizer, listeners=listeners
-            )
+        for scale in scales:
+            try:
+                photo = fit(content, scale).to(device)
+                paintings = [fit(style, scale).to(device) for style in styles]
+                loss = style_transfer_loss(activations_of, photo, paintings, shares, weights)
+                if init == "noise" and not history:
+                    pixels = PixelImage.from_noise((1, 3, photo.shape[2], photo.shape[3]), device=device)
+                else:
+                    pixels = PixelImage.from_image(resize(image.to(device), (photo.shape[2], photo.shape[3])))
+                run = optimize(
+                    pixels, loss, steps=steps, learning_rate=ADAM_RATE, optimizer=optimizer, listeners=listeners
+                )
+            except KeyboardInterrupt:  # before this scale's first step: the image of the scale before is there
+                if not history:
+                    raise
+                stopped = "interrupted"
+                break
             image = pixels.render().detach()
             history.append(run.losses)
-            if run.stopped == "interrupted":
-                stopped = run.stopped
+            stopped = run.stopped
+            if stopped == "interrupted":
                 break
     height, width = fit(content, size).shape[2:]
     return Stylized(resize(image.cpu(), (height, width)), history, stopped)
@@ -195,6 +203,18 @@ def pyramid(content: Tensor, size: int) -> list[int]:
     while min(height, width) / max(height, width) * sizes[0] / 2 >= COARSEST:
         sizes.insert(0, round(sizes[0] / 2))
     return sizes
+
+
+def _check_sizes(model: nn.Module, pictures: dict[str, Tensor]) -> None:
+    from image_optimization.layers import smallest_size
+
+    smallest = smallest_size(model, (*CONTENT_LAYERS, *STYLE_LAYERS))
+    for name, picture in pictures.items():
+        height, width = picture.shape[2:]
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"the {name} has {width}x{height} pixels; {type(model).__name__} needs {smallest} each way"
+            )
 
 
 def _choose_preset(

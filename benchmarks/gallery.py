@@ -1,0 +1,38 @@
+"""Make the pictures of the README, ``outputs/gallery/``, with the two command lines."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+from matplotlib.cbook import get_sample_data
+
+GALLERY = Path("outputs/gallery")
+PHOTO = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
+
+COMMANDS = {
+    "digits.png": "dream digits",
+    "digits-mlp.png": "dream digits --model digits-mlp",
+    "filters.png": "dream filters --columns 6",
+    "filters-all.png": "dream filters --units all --columns 10",
+    "neurons.png": "dream neurons --units 0-11 --columns 6",
+    "vgg16-relu2_2.png": "dream filters --model vgg16 --layer relu2_2 --units 0-5 --columns 6",
+    "vgg16-relu3_3.png": "dream filters --model vgg16 --layer relu3_3 --units 0-5 --columns 6",
+    "vgg16-relu4_1.png": "dream filters --model vgg16 --layer relu4_1 --units 1,7,50,100,200,333 --columns 6",
+    "vgg16-relu5_1.png": "dream filters --model vgg16 --layer relu5_1 --units 0-5 --columns 6",
+    "stained-glass.jpg": f"stylize {PHOTO} --style stained-glass",
+    "brushwork.jpg": f"stylize {PHOTO} --style brushwork",
+    "marbling.jpg": f"stylize {PHOTO} --style marbling",
+    "pointillism.jpg": f"stylize {PHOTO} --style pointillism",
+}
+
+
+def main(wanted: list[str]) -> None:
+    for name in wanted or COMMANDS:
+        tool, *arguments = COMMANDS[name].split()
+        module = {"dream": "activation_maximization.cli", "stylize": "style_transfer.cli"}[tool]
+        output = ["--output", str(GALLERY / name), "--overwrite"]
+        subprocess.run([sys.executable, "-m", module, *arguments, *output], check=True)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,35 @@
+"""Print neural-style's loss of an image: ``python benchmarks/gatys_loss.py CONTENT STYLE IMAGE --size 512``.
+
+The loss of anyone's output, whatever program made it: content 5 * MSE(F), style 100 * MSE(F F^T / (C H W)) for each of
+five layers, total variation 1e-3 * sum |difference| in units of 0-255, on VGG-16 in float32. The image is taken as it
+is; the photo is resized to the image's pixels and the style so that its longer side is SIZE.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import typer
+
+from image_optimization import images
+from image_optimization.capture import capture
+from models import load
+from style_transfer.transfer import CONTENT_LAYERS, PRESETS, STYLE_LAYERS, style_transfer_loss
+
+
+def main(
+    content: Path,
+    style: Path,
+    image: Path,
+    size: Annotated[int, typer.Option(help="Longer side of the style in pixels.")] = 512,
+) -> None:
+    picture = images.load(image)
+    photo = images.resize(images.load(content), (picture.shape[2], picture.shape[3]))
+    painting = images.fit(images.load(style), size)
+    with torch.no_grad(), capture(load("vgg16"), (*CONTENT_LAYERS, *STYLE_LAYERS)) as activations_of:
+        loss = style_transfer_loss(activations_of, photo, [painting], [1.0], PRESETS["gatys"])
+        typer.echo(f"{loss(picture).item():.6g}")
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,222 @@
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageCms
+from torch import Tensor
+
+from image_optimization import images
+from tests.files import bad_files, png16
+
+
+@pytest.fixture
+def scene() -> Image.Image:
+    """Eight by six pixels, all different, no symmetry."""
+    y, x = np.mgrid[0:6, 0:8]
+    return Image.fromarray(np.stack([x * 30, y * 40, x * y * 5], axis=2).astype(np.uint8))
+
+
+def as_tensor(picture: Image.Image) -> Tensor:
+    return torch.from_numpy(np.asarray(picture.convert("RGB")).copy()).permute(2, 0, 1)[None] / 255
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.tif", "a.bmp", "a.gif", "a.jpg"])
+def test_common_formats(name: str, scene: Image.Image, tmp_path: Path) -> None:
+    smooth = scene.resize((80, 60), Image.Resampling.BICUBIC)
+    options = {"lossless": True} if name.endswith("webp") else {"quality": 98} if name.endswith("jpg") else {}
+    smooth.save(tmp_path / name, **options)
+    image = images.load(tmp_path / name)
+    assert image.shape == (1, 3, 60, 80)
+    assert image.dtype == torch.float32
+    error = (image - as_tensor(smooth)).abs().mean()
+    assert error < (0.03 if name.endswith(("gif", "jpg")) else 1e-6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_orientation(orientation: int, scene: Image.Image, tmp_path: Path) -> None:
+    """However the camera was held, the picture comes out upright."""
+    inverse = {
+        2: Image.Transpose.FLIP_LEFT_RIGHT,
+        3: Image.Transpose.ROTATE_180,
+        4: Image.Transpose.FLIP_TOP_BOTTOM,
+        5: Image.Transpose.TRANSPOSE,
+        6: Image.Transpose.ROTATE_90,
+        7: Image.Transpose.TRANSVERSE,
+        8: Image.Transpose.ROTATE_270,
+    }
+    stored = scene.transpose(inverse[orientation]) if orientation > 1 else scene
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    stored.save(tmp_path / "a.png", exif=exif)
+    assert torch.equal(images.load(tmp_path / "a.png"), as_tensor(scene))
+    deep = np.asarray(stored).astype(np.uint16) * 257
+    torch.testing.assert_close(images.load(png16(tmp_path / "b.png", deep, orientation)), as_tensor(scene))
+
+
+def test_icc_profile_is_converted_to_srgb(scene: Image.Image, tmp_path: Path) -> None:
+    """A profile that leaves colours alone changes nothing; one of linear light makes the same numbers much lighter."""
+    srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    scene.save(tmp_path / "srgb.png", icc_profile=srgb)
+    torch.testing.assert_close(images.load(tmp_path / "srgb.png"), as_tensor(scene), rtol=0, atol=2 / 255)
+    gray = Image.new("RGB", (4, 4), (55, 55, 55))
+    gray.save(tmp_path / "linear.png", icc_profile=linear_rgb_profile(srgb))
+    linear = 55 / 255
+    expected = 1.055 * linear ** (1 / 2.4) - 0.055  # IEC 61966-2-1
+    torch.testing.assert_close(
+        images.load(tmp_path / "linear.png"), torch.full((1, 3, 4, 4), expected), rtol=0, atol=0.02
+    )
+    scene.save(tmp_path / "broken.png", icc_profile=b"not a profile")
+    assert torch.equal(images.load(tmp_path / "broken.png"), as_tensor(scene))
+
+
+def linear_rgb_profile(profile: bytes) -> bytes:
+    """``profile`` with its tone curves replaced by straight lines."""
+    data = bytearray(profile)
+    count = struct.unpack(">I", data[128:132])[0]
+    straight = b"curv" + bytes(8)
+    for tag in range(count):
+        place = 132 + 12 * tag
+        name, offset, length = data[place : place + 4], *struct.unpack(">II", data[place + 4 : place + 12])
+        if name in (b"rTRC", b"gTRC", b"bTRC"):
+            assert length >= len(straight)
+            data[offset : offset + 12] = straight
+            data[place + 8 : place + 12] = struct.pack(">I", 12)
+    return bytes(data)
+
+
+def test_sixteen_bits_keep_their_precision(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    color = generator.integers(0, 65536, (5, 7, 3), dtype=np.uint16)
+    expected = torch.from_numpy(color.astype(np.float32) / 65535).permute(2, 0, 1)[None]
+    torch.testing.assert_close(images.load(png16(tmp_path / "rgb.png", color)), expected)
+    Image.fromarray(color[:, :, 0]).save(tmp_path / "gray.png")
+    Image.fromarray(color[:, :, 0]).save(tmp_path / "gray.tif")
+    for name in ("gray.png", "gray.tif"):
+        torch.testing.assert_close(images.load(tmp_path / name), expected[:, :1].expand(1, 3, 5, 7))
+    dark = np.zeros((2, 2), dtype=np.uint16)
+    dark[0, 0] = 1
+    Image.fromarray(dark).save(tmp_path / "dark.png")  # the darkest of 65,535 grays is not white
+    assert images.load(tmp_path / "dark.png").max() == pytest.approx(1 / 65535)
+
+
+def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
+    pixels = np.zeros((2, 2, 4), dtype=np.uint8)
+    pixels[..., 0] = 200
+    pixels[0, :, 3] = 255
+    pixels[1, 0, 3] = 128
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    red = 200 / 255
+    image = images.load(tmp_path / "a.png")
+    assert image[0, :, 0, 0].tolist() == pytest.approx([red, 0, 0])
+    assert image[0, :, 1, 0].tolist() == pytest.approx([1 + (red - 1) * 128 / 255, 1 - 128 / 255, 1 - 128 / 255])
+    assert image[0, :, 1, 1].tolist() == [1, 1, 1]
+    deep = png16(tmp_path / "b.png", pixels.astype(np.uint16) * 257)
+    torch.testing.assert_close(images.load(deep), image)
+    palette = Image.fromarray(pixels[:, :, :3]).convert("P")
+    palette.save(tmp_path / "c.png", transparency=palette.getpixel((0, 0)))
+    assert images.load(tmp_path / "c.png").min() == 1
+
+
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "CMYK", "YCbCr", "HSV", "I", "F"])
+def test_every_mode_becomes_rgb(mode: str, scene: Image.Image, tmp_path: Path) -> None:
+    name = tmp_path / "a.tif"
+    picture = scene.convert("L").convert(mode) if mode in ("I", "F") else scene.convert(mode)
+    if mode == "HSV":
+        name = tmp_path / "a.png"
+        picture = picture.convert("RGB")
+    picture.save(name)
+    image = images.load(name)
+    assert image.shape == (1, 3, 6, 8)
+    assert 0 <= image.min() <= image.max() <= 1
+    if mode in ("P", "CMYK", "YCbCr", "HSV"):
+        assert (image - as_tensor(scene)).abs().mean() < 0.05
+
+
+def test_gray_networks_get_one_channel(scene: Image.Image, tmp_path: Path) -> None:
+    scene.save(tmp_path / "a.png")
+    gray = images.load(tmp_path / "a.png", channels=1)
+    expected = as_tensor(scene.convert("L"))[:, :1]
+    torch.testing.assert_close(gray, expected, rtol=0, atol=2 / 255)
+
+
+@pytest.mark.parametrize(
+    ("kind", "message"),
+    [
+        ("zero", r"zero\.png is empty \(0 bytes\)"),
+        ("text", r"text\.png is not an image"),
+        ("cut", r"cut\.png is a damaged image: .*truncated"),
+        ("cutjpeg", r"cut\.jpg is a damaged image: .*truncated"),
+        ("cut16", r"cut16\.png is a damaged image: "),
+        ("bomb", r"bomb\.png unpacks to more than 178,956,970 pixels: refused"),
+    ],
+)
+def test_each_bad_file_gets_its_own_message(kind: str, message: str, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=message):
+        images.load(bad_files(tmp_path)[kind])
+
+
+def test_what_is_no_file_at_all(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match="no image file"):
+        images.load(tmp_path / "missing.png")
+    with pytest.raises(IsADirectoryError, match="is a folder"):
+        images.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.tif", "a.webp", "a.jpg"])
+def test_saved_it_loads_again(name: str, photo: Tensor, tmp_path: Path) -> None:
+    path = images.save(photo, tmp_path / name)
+    error = (images.load(path) - photo).abs().mean()
+    assert error < (0.5 / 255 if name in ("a.png", "a.tif") else 0.03)
+    gray = images.save(photo[0, :1], tmp_path / f"gray-{name}")
+    assert images.load(gray, channels=1).shape == (1, 1, *photo.shape[2:])
+
+
+def test_settings_are_kept_in_the_png(photo: Tensor, tmp_path: Path) -> None:
+    settings = {"command": "stylize", "size": 512, "style": ["Scène d'été.jpg"], "seed": None}
+    images.save(photo, tmp_path / "a.png", settings)
+    assert images.read_settings(tmp_path / "a.png") == settings
+    images.save(photo, tmp_path / "b.png")
+    with pytest.raises(ValueError, match="holds no Dreamgram settings"):
+        images.read_settings(tmp_path / "b.png")
+
+
+def test_saving_is_all_or_nothing(photo: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    images.save(photo, tmp_path / "a.png")
+    before = (tmp_path / "a.png").read_bytes()
+
+    def full_disk(self: Image.Image, path: Path, *args: Any, **kwargs: Any) -> None:
+        path.write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Image.Image, "save", full_disk)
+    with pytest.raises(OSError, match="No space left"):
+        images.save(1 - photo, tmp_path / "a.png", overwrite=True)
+    assert (tmp_path / "a.png").read_bytes() == before
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_nothing_is_overwritten_unasked(photo: Tensor, tmp_path: Path) -> None:
+    images.save(photo, tmp_path / "a.png")
+    with pytest.raises(FileExistsError, match=r"a\.png exists; .*--overwrite"):
+        images.save(photo, tmp_path / "a.png")
+    images.save(photo, tmp_path / "a.png", overwrite=True)
+    with pytest.raises(ValueError, match=r"cannot write 'a\.pcx': the file name must end in \.png, \.jpg"):
+        images.save(photo, tmp_path / "a.pcx")
+    (tmp_path / "file").touch()
+    with pytest.raises(OSError, match=r"cannot write into .*file"):
+        images.save(photo, tmp_path / "file" / "a.png")
+
+
+def test_fit_and_resize(photo: Tensor) -> None:
+    assert images.fit(photo, 32).shape == (1, 3, 32, round(32 * photo.shape[3] / photo.shape[2]))
+    assert images.fit(photo.transpose(2, 3), 32).shape[3] == 32
+    enlarged = images.resize(images.resize(photo, (256, 220)), (photo.shape[2], photo.shape[3]))
+    assert (enlarged - photo).abs().mean() < 0.02
+    checker = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float()[None, None]
+    assert (images.resize(checker, (16, 16)) - 0.5).abs().max() < 0.05  # antialiased, not every fourth pixel
+    assert images.resize(checker, (97, 97)).min() >= 0  # bicubic overshoot is cut

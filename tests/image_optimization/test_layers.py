@@ -1,0 +1,116 @@
+from __future__ import annotations
+
+import pytest
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from image_optimization.layers import default_shape, dry_run, find_layer, list_layers, smallest_size
+
+
+def columns_seen(network: nn.Module, layer: str, size: int) -> int:
+    """The receptive field by trial: how many columns of the image can make the middle of ``layer`` NaN."""
+    image = torch.rand(size, 3, size, size)
+    for column in range(size):
+        image[column, :, :, column] = torch.nan
+    seen: list[Tensor] = []
+    handle = network.get_submodule(layer).register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        network(image)
+    handle.remove()
+    middle = seen[0].shape[2] // 2
+    return int(seen[0][:, :, middle, middle].isnan().any(1).sum())
+
+
+@pytest.mark.parametrize(
+    ("layer", "field"), [("relu1_1", 3), ("pool1", 6), ("relu2_2", 14), ("pool2", 16), ("relu3_3", 40), ("pool3", 44)]
+)
+def test_receptive_fields_of_vgg_by_trial(vgg16: nn.Module, layer: str, field: int) -> None:
+    assert find_layer(layer, list_layers(vgg16, (3, 128, 128))).receptive_field == field
+    assert columns_seen(vgg16, layer, 64) == field
+
+
+@pytest.mark.parametrize("layer", ["conv1", "layer1.0", "layer2.0.conv2", "layer2.0", "layer2"])
+def test_receptive_fields_of_a_residual_network_by_trial(layer: str) -> None:
+    network = torchvision.models.resnet18().eval()
+    told = find_layer(layer, list_layers(network, (3, 128, 128))).receptive_field
+    assert told == columns_seen(network, layer, 128)
+
+
+def test_what_sees_the_whole_image(digits: nn.Module) -> None:
+    fields = {layer.name: layer.receptive_field for layer in list_layers(digits, (1, 28, 28))}
+    assert fields == {"conv1": 3, "pool1": 4, "conv2": 8, "pool2": 10, "hidden": None, "logits": None}
+    network = torchvision.models.mobilenet_v3_small()  # squeeze and excitation: a mean over all positions
+    assert find_layer("features.1.block.1", list_layers(network, (3, 64, 64))).receptive_field is None
+    vit = torchvision.models.vit_b_32()
+    layers = list_layers(vit, (3, 224, 224))
+    assert find_layer("conv_proj", layers).receptive_field == 32
+    assert find_layer("encoder.layers.encoder_layer_0", layers).receptive_field is None
+
+
+def test_layers_in_running_order_with_shapes(vgg16: nn.Module) -> None:
+    layers = list_layers(vgg16, (3, 64, 48))
+    assert [layer.name for layer in layers[:5]] == ["conv1_1", "relu1_1", "conv1_2", "relu1_2", "pool1"]
+    assert layers[-1].shape == (512, 2, 1)
+    assert layers[-1].channels == 512
+    assert layers[-1].kind == "MaxPool2d"
+
+
+def test_a_dry_run_leaves_no_trace() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Dropout())
+    network[1].eval()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    list_layers(network, (3, 8, 8))
+    assert [module.training for module in network.modules()] == [True, True, False, True]
+    assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
+    assert not any(module._forward_hooks for module in network.modules())
+
+
+def test_a_network_that_cannot_run_on_shapes_alone_runs_for_real() -> None:
+    class Stubborn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(1, 2, 3)
+
+        def forward(self, image: Tensor) -> Tensor:
+            features: Tensor = self.conv(image)
+            return features * float(features.mean().item() >= -100)  # a shape has no value
+
+    layers, failure = dry_run(Stubborn(), torch.zeros(1, 1, 8, 8))
+    assert failure is None
+    assert [layer.name for layer in layers] == ["conv"]
+
+
+def test_a_layer_name_that_is_not_there() -> None:
+    layers = list_layers(torchvision.models.resnet18(), (3, 64, 64))
+    with pytest.raises(
+        ValueError, match=r"no layer 'layer1\.0\.conv3'; did you mean 'layer1\.0\.conv.'\? there are conv1"
+    ):
+        find_layer("layer1.0.conv3", layers)
+    with pytest.raises(ValueError, match=r"'layer1\.0\.relu' runs 2 times .*: layer1\.0\.relu:0, layer1\.0\.relu:1"):
+        find_layer("layer1.0.relu", layers)
+
+
+def test_the_smallest_size(vgg16: nn.Module) -> None:
+    assert smallest_size(vgg16, ["relu1_1"]) == 1
+    assert smallest_size(vgg16, ["relu4_2", "relu5_1"]) == 16
+    assert smallest_size(vgg16, ["pool5"]) == 32
+    with pytest.raises(ValueError, match="no layer 'relu6_1'; did you mean"):
+        smallest_size(vgg16, ["relu6_1"])
+
+
+def test_an_image_that_does_not_pass(digits: nn.Module, vgg16: nn.Module) -> None:
+    with pytest.raises(ValueError, match="an image of 64x64 pixels and 1 channel does not pass through DigitCNN"):
+        list_layers(digits, (1, 64, 64))
+    with pytest.raises(ValueError, match="an image of 8x8 pixels and 3 channels does not pass through VGG"):
+        list_layers(vgg16, (3, 8, 8))
+
+
+def test_default_shapes(digits: nn.Module) -> None:
+    assert default_shape(digits) == (1, 28, 28)
+    assert default_shape(digits, 40) == (1, 40, 40)
+    assert default_shape(nn.Sequential(nn.Conv2d(5, 2, 3))) == (5, 224, 224)
+    with pytest.raises(ValueError, match="set its input_shape"):
+        default_shape(nn.Linear(3, 3))
+    with pytest.raises(ValueError, match="size must be at least 1 pixel, not -4"):
+        default_shape(digits, -4)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from image_optimization.optimize import NonFiniteLoss, Step, optimize, seeded
+from image_optimization.parameterizations import FourierImage, PixelImage
+
+
+def test_adam_against_the_formulas() -> None:
+    """Kingma and Ba, algorithm 1, for one pixel, in plain numbers."""
+    image = PixelImage(torch.full((1, 1, 1, 1), 0.9, dtype=torch.float64))
+    run = optimize(image, lambda x: (x - 0.3).square().sum(), steps=5, learning_rate=0.05)
+    x, m, v, losses = 0.9, 0.0, 0.0, []
+    for t in range(1, 6):
+        losses.append((x - 0.3) ** 2)
+        gradient = 2 * (x - 0.3)
+        m, v = 0.9 * m + 0.1 * gradient, 0.99 * v + 0.01 * gradient**2
+        x -= 0.05 * (m / (1 - 0.9**t)) / ((v / (1 - 0.99**t)) ** 0.5 + 1e-8)
+    assert image.render().item() == pytest.approx(x, abs=1e-9)
+    assert run.losses.tolist() == pytest.approx(losses, abs=1e-9)
+
+
+def test_lbfgs_finds_the_minimum_of_a_stretched_bowl() -> None:
+    torch.manual_seed(1)
+    stretch = torch.logspace(0, 3, 64).reshape(1, 1, 8, 8)
+    target = torch.rand(1, 1, 8, 8)
+    image = PixelImage.from_noise((1, 1, 8, 8))
+    optimize(image, lambda x: (stretch * (x - target).square()).sum(), steps=150, optimizer="lbfgs")
+    torch.testing.assert_close(image.render().detach(), target, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+def test_same_seed_same_picture_bit_for_bit(optimizer: str) -> None:
+    def picture(seed: int) -> Tensor:
+        with seeded(seed):
+            image = FourierImage.from_noise((2, 3, 16, 16))
+            noisy = lambda x: (x + 0.1 * torch.randn(x.shape) - 0.7).square().sum(dim=(1, 2, 3))  # noqa: E731
+            optimize(image, noisy, steps=12, learning_rate=0.1, optimizer=optimizer)  # type: ignore[arg-type]
+            return image.render().detach()
+
+    assert torch.equal(picture(7), picture(7))
+    assert not torch.equal(picture(7), picture(8))
+
+
+def test_seeded_puts_the_random_state_back() -> None:
+    states = (torch.get_rng_state(), random.getstate(), np.random.get_state()[1].tolist())  # type: ignore[union-attr]
+    with seeded(3):
+        first = torch.rand(5)
+    with seeded(3):
+        assert torch.equal(first, torch.rand(5))
+    assert torch.equal(torch.get_rng_state(), states[0])
+    assert random.getstate() == states[1]
+    assert np.random.get_state()[1].tolist() == states[2]  # type: ignore[union-attr]
+
+
+def test_listeners_hear_every_step() -> None:
+    heard: list[Step] = []
+    pictures: list[Tensor] = []
+    run = optimize(
+        PixelImage.from_noise((2, 1, 4, 4)),
+        lambda x: (x - 1).square().sum(dim=(1, 2, 3)),
+        steps=6,
+        learning_rate=0.1,
+        listeners=[heard.append, lambda step: pictures.append(step.image.clone())],
+    )
+    assert [step.number for step in heard] == [1, 2, 3, 4, 5, 6]
+    assert {step.steps for step in heard} == {6}
+    assert torch.equal(torch.stack([step.loss for step in heard]), run.losses)
+    assert run.losses.shape == (6, 2)
+    assert not heard[0].loss.requires_grad
+    assert pictures[-1].mean() > pictures[0].mean()
+    assert run.stopped == "finished"
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf])
+def test_a_loss_that_is_no_number_stops_with_its_step(optimizer: str, bad: float) -> None:
+    calls = iter([1.0, 1.0, 1.0, bad, 1.0, 1.0])
+    with pytest.raises(NonFiniteLoss, match=r"the loss is (nan|inf) at step 4"):
+        optimize(
+            PixelImage.from_noise((1, 1, 4, 4)),
+            lambda x: (x - 0.2).square().sum() * next(calls),
+            steps=6,
+            learning_rate=0.1,
+            optimizer=optimizer,  # type: ignore[arg-type]
+        )
+
+
+def test_it_stops_when_nothing_is_gained() -> None:
+    def steps(tolerance: float) -> tuple[int, str]:
+        image = PixelImage.from_noise((1, 1, 4, 4))
+        run = optimize(
+            image, lambda x: 1 + (x - 0.2).square().sum(), steps=400, learning_rate=0.05, tolerance=tolerance
+        )
+        return len(run.losses), run.stopped
+
+    assert steps(0) == (400, "finished")
+    count, stopped = steps(1e-3)
+    assert stopped == "converged"
+    assert 40 <= count < 200
+
+
+def test_interrupted_it_keeps_the_picture_so_far() -> None:
+    def interrupt(step: Step) -> None:
+        if step.number == 3:
+            raise KeyboardInterrupt
+
+    image = PixelImage.from_noise((1, 1, 4, 4))
+    loss = lambda x: (x - 1).square().sum()  # noqa: E731
+    run = optimize(image, loss, steps=100, learning_rate=0.1, listeners=[interrupt])
+    assert run.stopped == "interrupted"
+    assert len(run.losses) == 3
+    assert loss(image.render()) < run.losses[0]
+
+    def at_once(x: Tensor) -> Tensor:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        optimize(image, at_once, steps=100, learning_rate=0.1)
+
+
+def test_settings_do_not_stick() -> None:
+    def run() -> Tensor:
+        image = PixelImage(torch.zeros(1, 1, 4, 4))
+        optimize(image, lambda x: (x - 1).square().sum(), steps=3, learning_rate=0.01)
+        return image.render().detach()
+
+    first = run()
+    optimize(PixelImage(torch.zeros(1, 1, 4, 4)), lambda x: x.sum(), steps=2, learning_rate=0.5, optimizer="lbfgs")
+    assert torch.equal(first, run())
+
+
+def test_bad_settings() -> None:
+    image = PixelImage.from_noise((1, 1, 4, 4))
+    with pytest.raises(ValueError, match="steps must be at least 1, not 0"):
+        optimize(image, lambda x: x.sum(), steps=0, learning_rate=0.1)
+    with pytest.raises(ValueError, match=r"learning rate must be positive, not -0\.1"):
+        optimize(image, lambda x: x.sum(), steps=1, learning_rate=-0.1)
+    with pytest.raises(ValueError, match="optimizer must be 'adam' or 'lbfgs', not 'sgd'"):
+        optimize(image, lambda x: x.sum(), steps=1, learning_rate=1, optimizer="sgd")  # type: ignore[arg-type]

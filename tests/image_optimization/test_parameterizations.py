@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+
+from image_optimization import parameterizations
+from image_optimization.optimize import optimize
+from image_optimization.parameterizations import FourierImage, Parameterization, PixelImage
+
+# Every class of the module with a way to begin: a new one is tested without being listed.
+ALL = [
+    cls for name, cls in vars(parameterizations).items() if hasattr(cls, "from_image") and cls is not Parameterization
+]
+
+
+def test_the_list_is_complete() -> None:
+    assert {FourierImage, PixelImage} <= set(ALL)
+
+
+def with_channels(photo: Tensor, channels: int) -> Tensor:
+    return photo.repeat(1, 2, 1, 1)[:, :channels]
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("kind", ALL)
+def test_it_can_fit_a_photo_from_noise(kind: type[Parameterization], channels: int, photo: Tensor) -> None:
+    target = with_channels(photo, channels)
+    image = kind.from_noise(target.shape)
+    optimize(image, lambda x: (x - target).square().mean(), steps=250, learning_rate=0.05)
+    assert (image.render() - target).abs().mean() < 0.02
+
+
+@pytest.mark.parametrize("channels", [1, 3, 5])
+@pytest.mark.parametrize("kind", ALL)
+def test_it_starts_from_a_photo_as_it_is(kind: type[Parameterization], channels: int, photo: Tensor) -> None:
+    target = with_channels(photo, channels)[:, :, :63, :51]  # odd sizes too
+    image = kind.from_image(torch.cat([target, 1 - target]))
+    assert image.render().shape == (2, channels, 63, 51)
+    torch.testing.assert_close(image.render(), torch.cat([target, 1 - target]), rtol=0, atol=1 / 255)
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_it_stays_an_image(kind: type[Parameterization]) -> None:
+    image = kind.from_noise((2, 3, 9, 10))
+    optimize(image, lambda x: -(x[:, :1].sum() - x[:, 1:].sum()) * 100, steps=200, learning_rate=0.2)
+    rendered = image.render().detach()
+    assert rendered.min() >= 0
+    assert rendered.max() <= 1
+    assert rendered[:, 0].mean() > 0.6 > 0.4 > rendered[:, 1:].mean()
+
+
+@pytest.mark.parametrize("kind", ALL)
+def test_noise_is_the_same_for_every_image_of_a_batch(kind: type[Parameterization]) -> None:
+    torch.manual_seed(3)
+    alone = kind.from_noise((1, 3, 16, 16)).render()
+    torch.manual_seed(3)
+    batch = kind.from_noise((4, 3, 16, 16)).render()
+    assert alone.std() > 0
+    torch.testing.assert_close(batch, alone.expand(4, 3, 16, 16))
+
+
+def test_fourier_colours_are_decorrelated(photo: Tensor) -> None:
+    """The photo's channels vary together; in the leaf's colours they do so much less."""
+
+    def correlation(planes: Tensor) -> float:
+        matrix = torch.corrcoef(planes.flatten(1)).abs()
+        return float(matrix[0, 1] + matrix[0, 2] + matrix[1, 2])
+
+    leaf = FourierImage.from_image(photo).leaf.detach()[0]
+    assert correlation(leaf[:, 1:]) < 0.5 * correlation(photo[0])
+
+
+def test_fourier_leaf_is_white(photo: Tensor) -> None:
+    """A photo's spectrum falls by orders of magnitude; scaled by 1 / f it hardly does."""
+
+    def fall(spectrum: Tensor) -> float:
+        low, high = spectrum[0, 0, 2:6, 2:6].abs().mean(), spectrum[0, 0, 20:28, 20:28].abs().mean()
+        return float(low / high)
+
+    photo = photo[:, :, :54, :54]
+    leaf = torch.view_as_complex(FourierImage.from_image(photo).leaf.detach())
+    assert fall(leaf) < 0.3 * fall(torch.fft.rfft2(photo))

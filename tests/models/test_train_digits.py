@@ -1,0 +1,45 @@
+from __future__ import annotations
+
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+from models.digits import digit_sample
+
+
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The shipped digits in the files of MNIST: 800 to train, 200 to test."""
+    folder = tmp_path_factory.mktemp("data")
+    raw = folder / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    images, labels = digit_sample()
+    pixels, classes = (images * 255).round().byte().squeeze(1).numpy(), labels.byte().numpy()
+    tested = np.arange(1000) % 5 == 0
+    for part, chosen in (("train", ~tested), ("t10k", tested)):
+        some, their = pixels[chosen], classes[chosen]
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4i", 0x803, len(some), 28, 28) + some.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2i", 0x801, len(their)) + their.tobytes())
+    return folder
+
+
+@pytest.mark.parametrize(("model", "rate"), [("cnn", 0.05), ("mlp", 0.1)])
+def test_training_as_typed(model: str, rate: float, data: Path, tmp_path: Path) -> None:
+    weights = tmp_path / "out" / f"{model}.safetensors"
+    settings = ["--epochs", "6", "--batch", "32", "--learning-rate", str(rate), "--output", str(weights)]
+    run = subprocess.run(
+        [sys.executable, "-m", "models.train_digits", "--model", model, "--data", str(data), *settings],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    assert "test accuracy" in run.stdout
+    with safe_open(weights, "pt") as file:
+        assert float(file.metadata()["test_accuracy"]) > 0.5
+    assert [path.name for path in weights.parent.iterdir()] == [weights.name]  # nothing half written beside it

@@ -1,0 +1,146 @@
+from __future__ import annotations
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from image_optimization.images import read_settings
+from style_transfer.painters import PAINTERS
+from tests.conftest import Command
+from tests.files import bad_files
+
+QUICK = ["--size", 40, "--steps", 2]
+
+
+def test_stylize_as_typed(command: Command, photo_file: Path) -> None:
+    run = command("stylize", photo_file, "--style", "stained-glass", *QUICK)
+    assert run.code == 0, run.err
+    assert run.out.startswith("outputs/stylized.png  ")
+    assert Image.open("outputs/stylized.png").size == (34, 40)
+    settings = read_settings("outputs/stylized.png")
+    assert settings["command"] == "stylize"
+    assert settings["style"] == ["stained-glass"]
+    assert settings["photo"] == str(photo_file)
+
+
+def test_every_option_as_typed(command: Command, photo_file: Path) -> None:
+    shutil.copy(photo_file, "painting.jpg")
+    run = command(
+        "stylize", photo_file, "--style", "painting.jpg", "--style", "marbling", "--blend", "2,1", "--size", 48,
+        "--content-weight", 2, "--style-weight", 5, "--tv-weight", 0.1, "--init", "noise", "--optimizer", "adam",
+        "--steps", 2, "--seed", 4, "--device", "cpu", "--output", "new/folder/a.jpg",
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    assert Image.open("new/folder/a.jpg").size == (41, 48)
+    run = command(
+        "stylize", photo_file, "--style", "marbling", "--init", "new/folder/a.jpg", "--preset", "gatys", *QUICK
+    )
+    assert run.code == 0, run.err
+
+
+def test_list_styles(command: Command) -> None:
+    run = command("stylize", "--list-styles")
+    assert run.code == 0
+    assert [line.split()[0] for line in run.out.splitlines()] == list(PAINTERS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["missing.jpg", "--style", "marbling"], "no image file missing.jpg"),
+        (["folder", "--style", "marbling"], "folder is a folder, not an image file"),
+        (["zero.png", "--style", "marbling"], "zero.png is empty (0 bytes), not an image"),
+        (["text.png", "--style", "marbling"], "text.png is not an image that can be read"),
+        (["cut.png", "--style", "marbling"], "cut.png is a damaged image"),
+        (["bomb.png", "--style", "marbling"], "bomb.png unpacks to more than 178,956,970 pixels: refused"),
+        (["tiny.png", "--style", "marbling"], "the photo has 9x9 pixels; VGG needs 16 each way"),
+        (["whole.png", "--style", "text.png"], "text.png is not an image that can be read"),
+        (["whole.png", "--style", "marblin"], "no image file or drawn style 'marblin'; did you mean 'marbling'?"),
+        (["whole.png"], "Missing option '--style'"),
+        (["whole.png", "--style", "marbling", "--blend", "1,2"], "1 style but 2 blend weights; give one for each"),
+        (["whole.png", "--style", "marbling", "--blend", "x"], "blend weights are numbers such as 2,1, not 'x'"),
+        (
+            ["whole.png", "--style", "marbling", "--size", "-1"],
+            "Invalid value for '--size': must be at least 1, not -1",
+        ),
+        (
+            ["whole.png", "--style", "marbling", "--steps", "-7"],
+            "Invalid value for '--steps': must be at least 1, not -7",
+        ),
+        (["whole.png", "--style", "marbling", "--style-weight", "-1"], "style_weight must be 0 or more, not -1"),
+        (["whole.png", "--style", "marbling", "--init", "nois"], "no image file nois"),
+        (["whole.png", "--style", "marbling", "--preset", "x"], "no preset 'x'; there are default, gatys"),
+        (["whole.png", "--style", "marbling", "--optimizer", "sgd"], "Invalid value for '--optimizer'"),
+        (["whole.png", "--style", "marbling", "--model", "vgg"], "no network 'vgg'; did you mean 'vgg19'?"),
+        (["whole.png", "--style", "marbling", "--model", "digits"], "no layer 'relu4_2'"),
+        (["whole.png", "--style", "marbling", "--device", "tpu"], "no device 'tpu' on this machine; there are cpu"),
+        (["whole.png", "--style", "marbling", "--output", "whole.png"], "whole.png exists"),
+        (["whole.png", "--style", "marbling", "--output", "zero.png/a.png"], "cannot write into zero.png"),
+    ],
+)
+def test_bad_input_gets_one_clear_line(arguments: list[str], message: str, command: Command) -> None:
+    bad_files(Path())
+    Path("folder").mkdir()
+    Image.effect_noise((9, 9), 50).save("tiny.png")
+    before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+    run = command("stylize", *arguments, *([] if "--size" in arguments or "--steps" in arguments else QUICK))
+    assert run.code == 2
+    assert message in run.err
+    assert run.err.startswith("error: ")
+    assert run.err.count("\n") == 1
+    assert "Traceback" not in run.err
+    assert {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()} == before
+
+
+def test_ctrl_c_saves_the_picture_so_far(photo_file: Path, tmp_path: Path) -> None:
+    arguments = [photo_file, "--style", "marbling", "--size", "200", "--steps", "100000", "--output", "a.png"]
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED_LATER, *map(str, arguments)],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "step 3\n"
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "a.png  " in out
+    assert "interrupted: saved the picture so far" in err
+    assert "Traceback" not in err
+    assert Image.open(tmp_path / "a.png").size == (171, 200)
+
+
+# The command line itself, with a listener more: it tells the test when the third step is done.
+INTERRUPTED_LATER = """
+from contextlib import contextmanager
+from image_optimization import console
+from style_transfer.cli import main
+
+@contextmanager
+def progress(what):
+    yield lambda step: print(f"step {step.number}", flush=True) if step.number == 3 else None
+
+console.progress = progress
+main()
+"""
+
+
+def test_ctrl_c_before_the_first_step(photo_file: Path, tmp_path: Path) -> None:
+    arguments = [str(photo_file), "--style", "marbling"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "style_transfer.cli", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+    )
+    time.sleep(0.7)  # still importing
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert err == "error: interrupted: nothing was saved\n"
+    assert not list(tmp_path.rglob("*.png"))

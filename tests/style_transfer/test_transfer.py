@@ -1,0 +1,236 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from image_optimization import images
+from image_optimization.capture import capture
+from image_optimization.optimize import Step
+from models.loading import WEIGHTS, read_weights
+from style_transfer import PRESETS, stylize
+from style_transfer.transfer import CONTENT_LAYERS, STYLE_LAYERS, pyramid, style_transfer_loss
+
+LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
+
+
+def features_from_the_weights(rgb: Tensor) -> dict[str, Tensor]:
+    """VGG-16 without our network: the weights file, a convolution after the other, in double precision."""
+    weights = {name: tensor.double() for name, tensor in read_weights(WEIGHTS / "vgg16.fp16.safetensors").items()}
+    x = torch.stack([rgb[:, 2] * 255 - 103.939, rgb[:, 1] * 255 - 116.779, rgb[:, 0] * 255 - 123.68], dim=1).double()
+    features = {}
+    for block, count in enumerate((2, 2, 3, 3, 3), 1):
+        for number in range(1, count + 1):
+            name = f"conv{block}_{number}"
+            x = nn.functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1).clamp(min=0)
+            features[f"relu{block}_{number}"] = x
+        x = nn.functional.max_pool2d(x, 2)
+    return features
+
+
+def neural_style_loss(image: Tensor, content: Tensor, style: Tensor) -> Tensor:
+    """The formulas of neural-style, written out; differentiable in ``image``."""
+    of_image, of_content, of_style = map(features_from_the_weights, (image, content, style))
+
+    def gram(features: Tensor) -> Tensor:
+        flat = features.view(features.shape[1], -1)
+        return flat @ flat.T / features.numel()
+
+    loss = 5 * (of_image["relu4_2"] - of_content["relu4_2"]).square().mean()
+    for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
+        loss = loss + 100 * (gram(of_image[layer]) - gram(of_style[layer])).square().mean()
+    pixels = image.double() * 255
+    rows = (pixels[:, :, 1:, :] - pixels[:, :, :-1, :]).abs().sum()
+    columns = (pixels[:, :, :, 1:] - pixels[:, :, :, :-1]).abs().sum()
+    return loss + 1e-3 * (rows + columns)
+
+
+def our_loss(image: Tensor, content: Tensor, style: Tensor, vgg16: nn.Module, preset: str = "gatys") -> Tensor:
+    with capture(vgg16, LAYERS) as activations_of:
+        return style_transfer_loss(activations_of, content, [style], [1.0], PRESETS[preset])(image)
+
+
+def test_the_gatys_preset_is_neural_styles_loss(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    image = (0.5 * photo + 0.5 * torch.rand_like(photo)).requires_grad_()
+    theirs = neural_style_loss(image, photo, painting)
+    (their_gradient,) = torch.autograd.grad(theirs, image)
+    ours = our_loss(image, photo, painting, vgg16)
+    (our_gradient,) = torch.autograd.grad(ours, image)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-3)
+    assert (our_gradient - their_gradient).norm() < 1e-3 * their_gradient.norm()
+
+
+def test_the_benchmark_prints_that_value_for_anyones_output(
+    photo: Tensor, photo_file: Path, painting: Tensor, tmp_path: Path
+) -> None:
+    style = images.save(painting, tmp_path / "style.png")
+    output = images.save((photo + 0.1).clamp(0, 1), tmp_path / "output.png")
+    script = Path(__file__).parents[2] / "benchmarks" / "gatys_loss.py"
+    arguments = [str(photo_file), str(style), str(output), "--size", "64"]
+    run = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=True)
+    expected = neural_style_loss(images.load(output), photo, images.load(style))
+    assert float(run.stdout) == pytest.approx(expected.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_loss_falls(preset: str, optimizer: str, photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    result = stylize(
+        photo,
+        [painting],
+        model=vgg16,
+        size=48,
+        preset=preset,
+        optimizer=optimizer,
+        steps=25,  # type: ignore[arg-type]
+    )
+    assert result.image.shape == (1, 3, 48, 41)
+    assert result.image.min() >= 0
+    assert result.image.max() <= 1
+    assert result.history[-1][-1] < 0.4 * result.history[-1][0]
+
+
+def test_style_and_content_are_traded(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    def distances(style_weight: float) -> tuple[float, float]:
+        result = stylize(photo, [painting], model=vgg16, size=64, style_weight=style_weight, steps=30)
+        with torch.no_grad(), capture(vgg16, LAYERS) as activations_of:
+            of_image, of_photo, of_style = map(activations_of, (result.image, photo, painting))
+            content = (of_image["relu4_2"] - of_photo["relu4_2"]).norm() / of_photo["relu4_2"].norm()
+            a, b = (features["relu2_1"].flatten(2).mean(2) for features in (of_image, of_style))
+            return float(content), float((a - b).norm() / b.norm())
+
+    faithful, painterly = distances(0.01), distances(100)
+    assert faithful[0] < 0.7 * painterly[0]
+    assert painterly[1] < 0.7 * faithful[1]
+
+
+def test_a_weight_means_the_same_at_every_size(photo_file: Path, vgg16: nn.Module) -> None:
+    """The terms of the default loss, for the same pictures at 96 and at 192 pixels, agree within a factor."""
+    from torchvision.transforms.v2 import functional as F
+
+    from style_transfer.painters import paint
+
+    painting = F.pil_to_tensor(paint("brushwork", 192))[None] / 255
+    photo = images.load(photo_file)
+    values = []
+    for size in (96, 192):
+        content, style = images.fit(photo, size), images.fit(painting, size)
+        values.append(
+            our_loss(images.resize(style, (content.shape[2], content.shape[3])), content, style, vgg16, "default")
+        )
+    assert values[1].item() == pytest.approx(values[0].item(), rel=0.4)
+
+
+def test_the_default_errors_are_shares_of_their_targets(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    """Scaling a network's activations, as VGG-19's are larger than VGG-16's, leaves the default loss as it is."""
+
+    def scaled(image: Tensor) -> dict[str, Tensor]:
+        with capture(vgg16, LAYERS) as activations_of:
+            return {layer: 7 * activation for layer, activation in activations_of(image).items()}
+
+    loss = style_transfer_loss(scaled, photo, [painting], [1.0], PRESETS["default"])(1 - photo)
+    torch.testing.assert_close(loss, our_loss(1 - photo, photo, painting, vgg16, "default"), rtol=1e-4, atol=0)
+
+
+def test_several_styles_are_blended(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    other = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.2
+    images_ = [
+        stylize(photo, [painting, other], model=vgg16, size=48, blend=blend, steps=8).image
+        for blend in ([1.0, 0.0], [0.0, 2.0], [1.0, 1.0], None)
+    ]
+    only_first = stylize(photo, [painting], model=vgg16, size=48, steps=8).image
+    only_second = stylize(photo, [other], model=vgg16, size=48, steps=8).image
+    torch.testing.assert_close(images_[0], only_first, rtol=0, atol=1e-2)
+    torch.testing.assert_close(images_[1], only_second, rtol=0, atol=1e-2)
+    assert torch.equal(images_[2], images_[3])
+    assert (images_[2] - only_first).abs().mean() > 0.02
+
+
+def test_where_it_starts(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    def start(init: object, seed: int = 0) -> Tensor:
+        seen: list[Tensor] = []
+        stylize(
+            photo, [painting], model=vgg16, size=64, init=init, steps=1, seed=seed,  # type: ignore[arg-type]
+            optimizer="adam", listeners=[lambda step: seen.append(step.image.clone())],
+        )  # fmt: skip
+        return seen[0]
+
+    near = 0.03  # one step of Adam later
+    assert (start("content") - photo).abs().max() < near
+    assert (start(1 - photo) - (1 - photo)).abs().max() < near
+    assert (start("noise") - 0.5).abs().mean() < 2 * near
+    assert torch.equal(start("noise"), start("noise"))
+    assert not torch.equal(start("noise"), start("noise", seed=1))
+
+
+def test_the_pyramid() -> None:
+    assert pyramid(torch.zeros(1, 3, 600, 512), 512) == [128, 256, 512]
+    assert pyramid(torch.zeros(1, 3, 100, 100), 100) == [100]
+    assert pyramid(torch.zeros(1, 3, 100, 1000), 1000) == [1000]
+
+
+def test_scales_and_interruption(
+    photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("style_transfer.transfer.COARSEST", 24)
+    photo = images.load(photo_file)
+    sizes: list[tuple[int, int]] = []
+
+    def watch(step: Step) -> None:
+        sizes.append((step.image.shape[2], step.number))
+
+    whole = stylize(photo, [painting], model=vgg16, size=64, steps=3, listeners=[watch])
+    assert sizes == [(32, 1), (32, 2), (32, 3), (64, 1), (64, 2), (64, 3)]
+    assert [len(losses) for losses in whole.history] == [3, 3]
+    assert whole.stopped == "finished"
+
+    def interrupt(step: Step) -> None:
+        if step.number == 2:
+            raise KeyboardInterrupt
+
+    part = stylize(photo, [painting], model=vgg16, size=64, steps=3, listeners=[interrupt])
+    assert part.stopped == "interrupted"
+    assert part.image.shape == whole.image.shape
+    assert [len(losses) for losses in part.history] == [2]
+
+    def between_scales(*arguments: object) -> object:
+        targets.append(arguments)
+        if len(targets) == 2:
+            raise KeyboardInterrupt
+        return style_transfer_loss(*arguments)  # type: ignore[arg-type]
+
+    targets: list[object] = []
+    monkeypatch.setattr("style_transfer.transfer.style_transfer_loss", between_scales)
+    part = stylize(photo, [painting], model=vgg16, size=64, steps=3)
+    assert part.stopped == "interrupted"
+    assert part.image.shape == whole.image.shape
+    assert [len(losses) for losses in part.history] == [3]
+
+
+def test_same_seed_same_picture_bit_for_bit(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    first, second = (stylize(photo, [painting], model=vgg16, size=40, steps=4, init="noise").image for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module, digits: nn.Module) -> None:
+    def message(*styles: Tensor, content: Tensor = photo, **settings: object) -> str:
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            stylize(content, styles, **{"model": vgg16, "size": 32, "steps": 1, **settings})  # type: ignore[arg-type]
+        return str(error.value)
+
+    assert message() == "no style given"
+    assert message(painting, blend=[1, 2]) == "1 style but 2 blend weights; give one for each"
+    assert message(painting, painting, blend=[0, 0]) == "blend weights must be 0 or more and not all 0, not 0, 0"
+    assert message(painting, preset="gatis") == "no preset 'gatis'; there are default, gatys"
+    assert message(painting, style_weight=-1) == "style_weight must be 0 or more, not -1"
+    assert message(painting, tv_weight=float("nan")) == "tv_weight must be 0 or more, not nan"
+    assert message(painting, size=-5) == "size must be at least 1 pixel, not -5"
+    assert message(painting, size=12) == "the photo at its final size has 10x12 pixels; VGG needs 16 each way"
+    assert message(painting, content=photo[:, :, :9]) == "the photo has 55x9 pixels; VGG needs 16 each way"
+    assert message(painting, painting[:, :, :, :7]) == "the style 2 has 7x64 pixels; VGG needs 16 each way"
+    assert "no layer 'relu4_2'" in message(painting, model=digits)
+    assert "optimizer must be 'adam' or 'lbfgs', not 'sgd'" in message(painting, size=20, optimizer="sgd")
