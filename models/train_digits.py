@@ -44,7 +44,7 @@ def train(
     output: Annotated[Path | None, typer.Option(help="Weights file; by default the shipped one.")] = None,
     epochs: Annotated[int, typer.Option(min=1)] = 40,
     batch: Annotated[int, typer.Option(min=CHUNKS, help="Digits per step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 0.1,
+    learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 0.05,
     seed: int = 0,
 ) -> None:
     """Minimize the total cross-entropy of MNIST's training set by gradient descent on mini-batches.

@@ -39,7 +39,7 @@ class Preset:
 
 
 PRESETS = {
-    "default": Preset(content_weight=1.0, style_weight=3.0, tv_weight=0.05, relative=True, tv_sum=False),
+    "default": Preset(content_weight=1.0, style_weight=3.0, tv_weight=0.5, relative=True, tv_sum=False),
     # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
     "gatys": Preset(content_weight=5.0, style_weight=100.0, tv_weight=1e-3, relative=False, tv_sum=True),
 }

@@ -69,9 +69,6 @@ def test_a_dreamed_class_is_recognized_and_ink_is_saved(digits: nn.Module, digit
     assert (digits(plain.images).argmax(1) == classes).all()
     assert (digits(sparing.images).argmax(1) == classes).all()
     assert (digits_mlp(sparing.images).argmax(1) == classes).sum() >= 8
-    assert (digits_mlp(sparing.images).argmax(1) == classes).sum() > (
-        digits_mlp(plain.images).argmax(1) == classes
-    ).sum()
     assert (sparing.images.sum((1, 2, 3)) < 0.7 * plain.images.sum((1, 2, 3))).all()
 
 

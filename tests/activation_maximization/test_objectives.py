@@ -60,7 +60,7 @@ def test_operators_leave_their_operands_alone() -> None:
     assert (a.name, a.layers, a.images, value(a)) == before
     assert combined.layers == {"logits", IMAGE}
     assert combined.images == 2
-    assert str(combined) == "(((3 * logits:0) - logits:1,2) + 0.1 pixel sum)"
+    assert str(combined) == "(((3 * logits:0) - logits:1,2) + 0.08 pixel sum)"
 
 
 def test_units_that_are_not_there() -> None:
