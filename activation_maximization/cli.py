@@ -25,13 +25,12 @@ app = typer.Typer(
     add_completion=False,
 )
 
-BATCH = 64
-"""Pictures made at a time, so that the memory for ``--units all`` of a large network is bounded."""
+PIXELS = 64 * 128 * 128
+"""Made at a time, so that the memory for ``--units all`` of a large network, or for a large ``--size``, is bounded."""
 
 Model = Annotated[
     str, typer.Option(help="digits, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or path/to/file.py:function.")
 ]
-Weights = Annotated[Path | None, typer.Option(help="A local weights file in place of the network's own.")]
 Units = Annotated[str, typer.Option(help="Which: all, or numbers and ranges such as 0-11 or 3,7.")]
 Size = Annotated[
     int | None,
@@ -40,21 +39,14 @@ Size = Annotated[
     ),
 ]
 Steps = Annotated[int, typer.Option(callback=console.positive, help="Gradient steps.")]
-Seed = Annotated[int, typer.Option(help="Of the first noise and of the random transforms.")]
 Columns = Annotated[int | None, typer.Option(callback=console.positive, help="Pictures a row.")]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
-Output = Annotated[
-    Path | None, typer.Option("--output", "-o", help="Picture to write; by default a new file in outputs/.")
-]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
-
 STEPS: int = console.default(maximize, "steps")
 SEED: int = console.default(maximize, "seed")
 PIXEL_SUM: float = console.default(pixel_sum, "weight")
 
 
 @app.command()
-def layers(model: Model = "digits", weights: Weights = None, size: Size = None) -> None:
+def layers(model: Model = "digits", weights: console.Weights = None, size: Size = None) -> None:
     """List the layers of a network: what --layer takes."""
     from image_optimization.layers import default_shape, list_layers
     from models import load
@@ -77,22 +69,28 @@ def filters(
     model: Model = "digits",
     layer: Annotated[str, typer.Option(help="A convolution or pooling; dream layers lists them.")] = "pool2",
     units: Units = "0-11",
-    weights: Weights = None,
+    weights: console.Weights = None,
     size: Size = None,
     steps: Steps = STEPS,
-    seed: Seed = SEED,
+    seed: console.Seed = SEED,
     columns: Columns = None,
-    device: Device = "auto",
-    output: Output = None,
-    overwrite: Overwrite = False,
+    device: console.Device = "auto",
+    output: console.Output = None,
+    overwrite: console.Overwrite = False,
 ) -> None:
     """Filters of a convolution: for each, the texture that it looks for."""
     path = console.output_path(output, "filters.png", overwrite)
     network = _load(model, weights, device)
     chosen = _parse_units(units, network, layer, size)
-    objectives = [channel(layer, some) for some in _batches(chosen)]
+    objectives = [channel(layer, some) for some in _batches(chosen, network, size)]
     dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed)
-    _save(context, path, _captioned(dreams, chosen, columns, f"{model}  {layer}  filters"), overwrite, dreams)
+    _save(
+        context,
+        path,
+        _captioned(dreams, chosen, columns, f"{model}  {layer}  filters, mean activation"),
+        overwrite,
+        dreams,
+    )
 
 
 @app.command()
@@ -103,22 +101,24 @@ def neurons(
         str, typer.Option(help="A fully connected layer; of a convolution, the neurons in its middle.")
     ] = "hidden",
     units: Units = "0-8",
-    weights: Weights = None,
+    weights: console.Weights = None,
     size: Size = None,
     steps: Steps = STEPS,
-    seed: Seed = SEED,
+    seed: console.Seed = SEED,
     columns: Columns = None,
-    device: Device = "auto",
-    output: Output = None,
-    overwrite: Overwrite = False,
+    device: console.Device = "auto",
+    output: console.Output = None,
+    overwrite: console.Overwrite = False,
 ) -> None:
     """Neurons of a fully connected layer: for each, the whole image that it looks for."""
     path = console.output_path(output, "neurons.png", overwrite)
     network = _load(model, weights, device)
     chosen = _parse_units(units, network, layer, size)
-    objectives = [neuron(layer, some) for some in _batches(chosen)]
+    objectives = [neuron(layer, some) for some in _batches(chosen, network, size)]
     dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed)
-    _save(context, path, _captioned(dreams, chosen, columns, f"{model}  {layer}  neurons"), overwrite, dreams)
+    _save(
+        context, path, _captioned(dreams, chosen, columns, f"{model}  {layer}  neurons, activation"), overwrite, dreams
+    )
 
 
 @app.command()
@@ -129,12 +129,12 @@ def digits(
     ink: Annotated[
         float, typer.Option("--pixel-sum", help="Weight of the sum of all pixels in the second row.")
     ] = PIXEL_SUM,
-    weights: Weights = None,
+    weights: console.Weights = None,
     steps: Steps = STEPS,
-    seed: Seed = SEED,
-    device: Device = "auto",
-    output: Output = None,
-    overwrite: Overwrite = False,
+    seed: console.Seed = SEED,
+    device: console.Device = "auto",
+    output: console.Output = None,
+    overwrite: console.Overwrite = False,
 ) -> None:
     """The output neurons, twice: as they are, and with as little ink as possible."""
     path = console.output_path(output, "digits.png", overwrite)
@@ -179,8 +179,12 @@ def _parse_units(text: str, network: nn.Module, layer: str, size: int | None) ->
     return units
 
 
-def _batches(units: list[int]) -> list[list[int]]:
-    return [units[start : start + BATCH] for start in range(0, len(units), BATCH)]
+def _batches(units: list[int], network: nn.Module, size: int | None) -> list[list[int]]:
+    from image_optimization.layers import default_shape
+
+    _, height, width = default_shape(network, size)
+    count = max(1, min(64, PIXELS // (height * width)))
+    return [units[start : start + count] for start in range(0, len(units), count)]
 
 
 def _ascend(network: nn.Module, objectives: Sequence[Objective], **settings: Any) -> list[Dreams]:
@@ -217,10 +221,7 @@ def _short(value: float) -> str:
 
 
 def _save(context: typer.Context, path: Path, picture: Image.Image, overwrite: bool, dreams: Sequence[Dreams]) -> None:
-    from image_optimization.images import save
-
-    save(picture, path, console.settings(context), overwrite)
-    console.report(path, dreams[-1].stopped)
+    console.save(picture, path, context, overwrite, dreams[-1].stopped)
 
 
 def main() -> None:

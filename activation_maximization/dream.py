@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from activation_maximization.objectives import IMAGE, Objective
 
 if TYPE_CHECKING:
-    import torch
     from torch import Tensor, nn
 
     from image_optimization.optimize import Listener
@@ -69,7 +68,7 @@ def maximize(
         NonFiniteLoss: the objective became infinite or NaN.
     """
     from image_optimization.capture import capture
-    from image_optimization.layers import default_shape
+    from image_optimization.layers import default_shape, device_of
     from image_optimization.optimize import optimize, seeded
     from image_optimization.parameterizations import FourierImage, PixelImage
     from image_optimization.transforms import robust
@@ -78,7 +77,7 @@ def maximize(
     transform = transform or robust(shape[1:])
     parameterization = parameterization or (FourierImage if shape[0] == 3 else PixelImage)
     with seeded(seed), capture(model, objective.layers - {IMAGE}) as activations_of:
-        device = _device(model)
+        device = device_of(model)
         if init is None:
             image = parameterization.from_noise((objective.images, *shape), device=device)
         else:
@@ -98,13 +97,8 @@ def evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
     import torch
 
     from image_optimization.capture import capture
+    from image_optimization.layers import device_of
 
-    images = images.to(_device(model))
+    images = images.to(device_of(model))
     with torch.no_grad(), capture(model, objective.layers - {IMAGE}) as activations_of:
         return objective({**activations_of(images), IMAGE: images}).cpu()
-
-
-def _device(model: nn.Module) -> torch.device:
-    import torch
-
-    return next((weights.device for weights in model.parameters()), torch.device("cpu"))

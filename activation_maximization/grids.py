@@ -45,8 +45,9 @@ def contact_sheet(
     pitch = (tile[0] + GAP, label + tile[1] + TEXT + 2 * GAP)
     lines = math.ceil(len(images) / columns)
     size = (2 * MARGIN + columns * pitch[0] - GAP, 2 * MARGIN + head + lines * pitch[1] - GAP)
-    # A sheet of few narrow pictures is still as wide as its title.
-    size = (max(size[0], round(title_font.getlength(title)) + 2 * MARGIN), size[1])
+    # A sheet of few narrow pictures is still as wide as its title and the names of its rows.
+    texts = [title_font.getlength(title), *map(font.getlength, rows)]
+    size = (max(size[0], math.ceil(max(texts)) + 2 * MARGIN), size[1])
     sheet = Image.new("RGB", size, PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, INK, title_font)

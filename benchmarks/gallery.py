@@ -6,7 +6,7 @@ from pathlib import Path
 
 from matplotlib.cbook import get_sample_data
 
-GALLERY = Path("outputs/gallery")
+GALLERY = Path(__file__).parents[1] / "outputs" / "gallery"
 PHOTO = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
 
 COMMANDS = {
@@ -19,16 +19,16 @@ COMMANDS = {
     "vgg16-relu3_3.png": "dream filters --model vgg16 --layer relu3_3 --units 0-5 --columns 6",
     "vgg16-relu4_1.png": "dream filters --model vgg16 --layer relu4_1 --units 1,7,50,100,200,333 --columns 6",
     "vgg16-relu5_1.png": "dream filters --model vgg16 --layer relu5_1 --units 0-5 --columns 6",
-    "stained-glass.jpg": f"stylize {PHOTO} --style stained-glass",
-    "brushwork.jpg": f"stylize {PHOTO} --style brushwork",
-    "marbling.jpg": f"stylize {PHOTO} --style marbling",
-    "pointillism.jpg": f"stylize {PHOTO} --style pointillism",
+    "stained-glass.jpg": "stylize PHOTO --style stained-glass",
+    "brushwork.jpg": "stylize PHOTO --style brushwork",
+    "marbling.jpg": "stylize PHOTO --style marbling",
+    "pointillism.jpg": "stylize PHOTO --style pointillism",
 }
 
 
 def main(wanted: list[str]) -> None:
     for name in wanted or COMMANDS:
-        tool, *arguments = COMMANDS[name].split()
+        tool, *arguments = [PHOTO if word == "PHOTO" else word for word in COMMANDS[name].split()]
         module = {"dream": "activation_maximization.cli", "stylize": "style_transfer.cli"}[tool]
         output = ["--output", str(GALLERY / name), "--overwrite"]
         subprocess.run([sys.executable, "-m", module, *arguments, *output], check=True)

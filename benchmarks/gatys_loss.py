@@ -11,7 +11,7 @@ from typing import Annotated
 import torch
 import typer
 
-from image_optimization import images
+from image_optimization import console, images
 from image_optimization.capture import capture
 from models import load
 from style_transfer.transfer import CONTENT_LAYERS, PRESETS, STYLE_LAYERS, style_transfer_loss
@@ -21,7 +21,7 @@ def main(
     content: Path,
     style: Path,
     image: Path,
-    size: Annotated[int, typer.Option(help="Longer side of the style in pixels.")] = 512,
+    size: Annotated[int, typer.Option(callback=console.positive, help="Longer side of the style in pixels.")] = 512,
 ) -> None:
     picture = images.load(image)
     photo = images.resize(images.load(content), (picture.shape[2], picture.shape[3]))
@@ -32,4 +32,6 @@ def main(
 
 
 if __name__ == "__main__":
-    typer.run(main)
+    app = typer.Typer(add_completion=False)
+    app.command()(main)
+    console.run(app, "gatys_loss")

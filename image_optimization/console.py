@@ -11,12 +11,14 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
     import torch
+    from PIL import Image
+    from torch import Tensor
 
     from image_optimization.optimize import Listener, Step
 
@@ -36,6 +38,15 @@ def positive(value: float | None) -> float | None:
     if value is not None and value < 1:
         raise typer.BadParameter(f"must be at least 1, not {value}")
     return value
+
+
+Weights = Annotated[Path | None, typer.Option(help="A local weights file in place of the network's own.")]
+Seed = Annotated[int, typer.Option(help="Of everything random.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+Output = Annotated[
+    Path | None, typer.Option("--output", "-o", help="Picture to write; by default a new file in outputs/.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
 
 def run(app: typer.Typer, name: str) -> None:
@@ -62,7 +73,8 @@ def run(app: typer.Typer, name: str) -> None:
 
 
 def _fail(message: str, code: int) -> int:
-    print(f"error: {message}", file=sys.stderr)
+    if message:  # there is none where the help was shown instead
+        print(f"error: {message}", file=sys.stderr)
     return code
 
 
@@ -114,19 +126,27 @@ def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
 
     if output is not None:
         return check_output(output, overwrite)
-    path = Path("outputs", name)
+    return check_output(_free(Path("outputs", name)))
+
+
+def _free(path: Path) -> Path:
+    """``path``, or with -2, -3, ... after its name the first that does not exist."""
     numbered = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
-    return check_output(next(free for free in itertools.chain([path], numbered) if not free.exists()))
+    return next(free for free in itertools.chain([path], numbered) if not free.exists())
 
 
-def settings(context: typer.Context) -> dict[str, Any]:
-    """What a command was called with, as it is kept in the picture."""
+def save(picture: Tensor | Image.Image, path: Path, context: typer.Context, overwrite: bool, stopped: str) -> None:
+    """Save a command's picture with the settings of the command, and say where, and how many seconds it took.
+
+    Where ``path`` was free before the work and is not any more, a free name beside it is taken: work that is done
+    is not refused. After Ctrl-C, ``stopped`` is "interrupted"; that is said too, and the exit code is 130.
+    """
+    from image_optimization import images
+
     values = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
-    return {"command": context.command_path, "version": importlib.metadata.version("dreamgram"), **values}
-
-
-def report(path: Path, stopped: str) -> None:
-    """Say what was written and the seconds since the program began; after Ctrl-C, that too, and exit with 130."""
+    version = importlib.metadata.version("dreamgram")
+    path = path if overwrite else _free(path)
+    images.save(picture, path, {"command": context.command_path, "version": version, **values}, overwrite)
     typer.echo(f"{path}  {time.perf_counter() - _START:.1f} s")
     if stopped == "interrupted":
         typer.echo("interrupted: saved the picture so far", err=True)

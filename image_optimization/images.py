@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import struct
 import tempfile
 import warnings
 from collections.abc import Mapping
@@ -30,9 +31,9 @@ Array = np.ndarray[Any, np.dtype[Any]]
 def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
     """The picture in a file, as a person would see it: (1, ``channels``, H, W), sRGB in [0, 1], float32.
 
-    EXIF orientation is applied, an embedded ICC profile is converted to sRGB, 16-bit gray and 16-bit PNG keep
-    their precision (16-bit colour with an ICC profile is converted in 8 bits), transparency is laid over white, and
-    of an animation the first frame is taken.
+    EXIF orientation is applied, an embedded ICC profile is converted to sRGB (in 8 bits; one of 16-bit gray is not
+    looked at), 16-bit gray and 16-bit colour PNG keep their precision, transparency is laid over white, and of an
+    animation the first frame is taken.
 
     Args:
         path: PNG, JPEG, WebP, TIFF, or whatever else Pillow reads.
@@ -65,6 +66,7 @@ def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
         EOFError,
         ValueError,
         RuntimeError,
+        struct.error,
     ) as error:  # Pillow's and libpng's words for damaged files
         raise ValueError(f"{path} is a damaged image: {error}") from error
     image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)

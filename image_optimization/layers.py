@@ -255,6 +255,11 @@ def _spatial(args: Any) -> bool:
     return bool(dimensions >= {2, 3}) if tensor.ndim == 4 else dimensions == {1}
 
 
+def device_of(network: nn.Module) -> torch.device:
+    """The device of the network's weights; the CPU if it has none."""
+    return next((weights.device for weights in network.parameters()), torch.device("cpu"))
+
+
 def default_shape(network: nn.Module, size: int | None = None) -> tuple[int, int, int]:
     """The (C, H, W) of images for ``network``: its ``input_shape``, or a square of ``size`` pixels.
 

@@ -11,9 +11,12 @@ from __future__ import annotations
 import difflib
 import importlib
 import importlib.util
+import inspect
 import pkgutil
+import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -126,20 +129,25 @@ def _take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], 
 def _torchvision(name: str, weights: Path | None) -> nn.Module:
     import torchvision.models as zoo
 
-    if name not in zoo.list_models():
-        raise ValueError(_unknown("torchvision network", name, zoo.list_models()))
+    # The quantized ones keep no gradient.
+    known = [each for each in zoo.list_models() if not each.startswith("quantized_")]
+    if name not in known:
+        raise ValueError(_unknown("torchvision network", name, known))
     pretrained = zoo.get_model_weights(name).DEFAULT
-    model: nn.Module = zoo.get_model(name, weights=None)
     if weights is None:
         try:
-            state = pretrained.get_state_dict(progress=True, check_hash=True)
-        except OSError as error:  # urllib's errors are OSErrors
+            model: nn.Module = zoo.get_model(name, weights=pretrained)  # which checks the hash
+        except (OSError, RuntimeError, HTTPException) as error:  # no network, a wrong hash, half a file
             reason = getattr(error, "reason", error)
             raise OSError(_unfetched(f"{pretrained.url} ({reason})")) from error
-        model.load_state_dict(state)
     else:
-        file = weights
-        _fitting(name, weights, lambda: _filled(model, file))
+        # What the builder would set of itself if it were to fetch the weights.
+        parts = {"weights_backbone": None, "aux_loss": True}
+        accepted = inspect.signature(zoo.get_model_builder(name)).parameters
+        empty = zoo.get_model(name, weights=None, **{key: parts[key] for key in parts if key in accepted})
+        if hasattr(empty, "transform_input"):
+            empty.transform_input = True
+        model = _fitting(name, weights, lambda: _filled(empty, weights))
     preset = pretrained.transforms()
     # Detection and segmentation presets have no crop or mean: those networks normalize for themselves.
     size = getattr(preset, "crop_size", [224])[0]
@@ -161,8 +169,8 @@ def _timm(name: str, weights: Path | None) -> nn.Module:
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise OSError(_unfetched(f"the weights of timm:{name} ({reason})")) from error
     else:
-        file, empty = weights, timm.create_model(name, pretrained=False)
-        model = _fitting(name, weights, lambda: _filled(empty, file))
+        empty = timm.create_model(name, pretrained=False)
+        model = _fitting(name, weights, lambda: _filled(empty, weights))
     config = timm.data.resolve_model_data_config(model)
     return _take_images(model, config["input_size"], config["mean"], config["std"])
 
@@ -172,16 +180,24 @@ def _from_file(path: Path, function: str, weights: Path | None) -> nn.Module:
 
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"_dreamgram_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None  # the name ends in .py
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
+    sys.modules[name] = module  # dataclasses look their module up
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:  # whatever a stranger's file raises
+        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     build = getattr(module, function, None)
     if not callable(build):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise ValueError(_unknown(f"function in {path}", function, functions))
-    model = build()
+    try:
+        model = build()
+    except Exception as error:
+        raise ValueError(f"{function}() in {path} failed: {type(error).__name__}: {error}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{function} in {path} must return a torch.nn.Module, not {type(model).__name__}")
     return model if weights is None else _fitting(f"{path}:{function}", weights, lambda: _filled(model, weights))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from image_optimization import console
-from style_transfer.transfer import stylize
+from style_transfer.transfer import PRESETS, stylize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -18,6 +18,9 @@ app = typer.Typer(add_completion=False, epilog="--debug shows the traceback of a
 
 def _default(name: str) -> Any:
     return console.default(stylize, name)
+
+
+SEED: int = _default("seed")
 
 
 def _list_styles(wanted: bool) -> None:
@@ -36,16 +39,14 @@ def main_command(
     style: Annotated[
         list[str], typer.Option(help="A painting, or a drawn style (--list-styles). May be given several times.")
     ],
-    output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Picture to write; by default a new file in outputs/.")
-    ] = None,
+    output: console.Output = None,
     size: Annotated[
         int, typer.Option(callback=console.positive, help="Longer side of the result in pixels.")
     ] = _default("size"),
     blend: Annotated[
         str | None, typer.Option(help="Weights of several styles, such as 2,1; by default all the same.")
     ] = None,
-    preset: Annotated[str, typer.Option(help="How the losses are weighed: default, or gatys as published.")] = _default(
+    preset: Annotated[str, typer.Option(help=f"How the losses are weighed: {', '.join(PRESETS)}.")] = _default(
         "preset"
     ),
     content_weight: Annotated[float | None, typer.Option(help="In place of the preset's.")] = _default(
@@ -65,10 +66,10 @@ def main_command(
         "steps"
     ),
     model: Annotated[str, typer.Option(help="vgg16, vgg19, or another network with VGG's layer names.")] = "vgg16",
-    weights: Annotated[Path | None, typer.Option(help="A local weights file in place of the network's own.")] = None,
-    seed: Annotated[int, typer.Option(help="Of the noise to start from.")] = _default("seed"),
-    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")] = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    weights: console.Weights = None,
+    seed: console.Seed = SEED,
+    device: console.Device = "auto",
+    overwrite: console.Overwrite = False,
     list_styles: Annotated[
         bool,
         typer.Option("--list-styles", callback=_list_styles, is_eager=True, help="List the drawn styles and exit."),
@@ -104,22 +105,18 @@ def main_command(
             seed=seed,
             listeners=[listener],
         )
-    images.save(result.image, path, console.settings(context), overwrite)
-    console.report(path, result.stopped)
+    console.save(result.image, path, context, overwrite, result.stopped)
 
 
 def _style(name: str, size: int) -> Tensor:
     """A drawn style, or the picture in a file."""
     import difflib
 
-    from torchvision.transforms.v2 import functional as F
-
     from image_optimization import images
     from style_transfer.painters import PAINTERS, paint
 
     if name in PAINTERS and not Path(name).exists():
-        painting: Tensor = F.to_dtype(F.pil_to_tensor(paint(name, size)), scale=True)
-        return painting.unsqueeze(0)
+        return paint(name, size)
     if not Path(name).exists():
         near = difflib.get_close_matches(name, PAINTERS, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -1,12 +1,38 @@
 """Losses of style transfer: each computes its target once and is then a function to minimize.
 
-To add one, write a class here that takes the target's activations and is called with the image's.
+A style loss is a class with
+
+- ``statistic(activation)``: what it compares, from activations (N, C, H, W); several paintings are blended in it,
+- ``__init__(target)``: with the painting's statistic,
+- ``__call__(activation)``: the loss of the image's activations, with ``target`` as an attribute.
+
+To add one, write such a class here and name it in a :class:`style_transfer.transfer.Preset`.
 """
 
+# Torch is not imported: tensors bring their operations along, and the command line reads the presets without it.
 from __future__ import annotations
 
-from torch import Tensor
-from torch.nn.functional import mse_loss
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Loss(Protocol):
+    """What the sum of losses needs of each."""
+
+    target: Tensor
+
+    def __call__(self, activation: Tensor) -> Tensor: ...
+
+
+class StyleLoss(Loss, Protocol):
+    """A loss of a statistic that does not depend on the size of the picture."""
+
+    def __init__(self, target: Tensor) -> None: ...
+
+    @staticmethod
+    def statistic(activation: Tensor) -> Tensor: ...
 
 
 class ContentLoss:
@@ -20,7 +46,7 @@ class ContentLoss:
         self.target = target.detach()
 
     def __call__(self, activation: Tensor) -> Tensor:
-        return mse_loss(activation, self.target)
+        return (activation - self.target).square().mean()
 
 
 class GramLoss:
@@ -31,16 +57,16 @@ class GramLoss:
         self.target = target.detach()
 
     def __call__(self, activation: Tensor) -> Tensor:
-        return mse_loss(gram_matrix(activation), self.target)
+        return (self.statistic(activation) - self.target).square().mean()
 
+    @staticmethod
+    def statistic(activation: Tensor) -> Tensor:
+        """Which channels fire together: (N, C, H, W) -> (N, C, C), F F^T / (C H W).
 
-def gram_matrix(activation: Tensor) -> Tensor:
-    """Which channels fire together: (N, C, H, W) -> (N, C, C), F F^T / (C H W).
-
-    Divided by the number of positions, unlike in the paper, so that pictures of different sizes compare.
-    """
-    features = activation.flatten(2)
-    return features @ features.transpose(1, 2) / features[0].numel()
+        Divided by the number of positions, unlike in the paper, so that pictures of different sizes compare.
+        """
+        features = activation.flatten(2)
+        return features @ features.transpose(1, 2) / features[0].numel()
 
 
 def total_variation(image: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 from PIL import Image, ImageDraw
+from torch import Tensor
+from torchvision.transforms.v2 import functional as F
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Painter = Callable[[int, np.random.Generator], Image.Image]
@@ -28,11 +30,12 @@ def painter(name: str) -> Callable[[Painter], Painter]:
     return register
 
 
-def paint(name: str, size: int = 512, seed: int = 0) -> Image.Image:
-    """The drawn style ``name``, a key of :data:`PAINTERS`: RGB, ``size`` pixels square, the same for the same seed."""
+def paint(name: str, size: int = 512, seed: int = 0) -> Tensor:
+    """The drawn style ``name``, a key of :data:`PAINTERS`: (1, 3, size, size), RGB in [0, 1], the same for a seed."""
     # Drawn at twice the size and reduced: that is what smooths the edges.
-    picture = PAINTERS[name](2 * size, np.random.default_rng(seed))
-    return picture.resize((size, size), Image.Resampling.LANCZOS)
+    picture = PAINTERS[name](2 * size, np.random.default_rng(seed)).resize((size, size), Image.Resampling.LANCZOS)
+    painting: Tensor = F.pil_to_tensor(picture)
+    return painting.unsqueeze(0) / 255
 
 
 @painter("stained-glass")

@@ -3,9 +3,19 @@
 # Torch is imported where it is needed, so that the command line can read the defaults below without it.
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
+
+from style_transfer.losses import (
+    ContentLoss,
+    GramLoss,
+    Loss,
+    StyleLoss,
+    total_variation,
+    total_variation_sum,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -25,7 +35,7 @@ ADAM_RATE = 0.02
 
 @dataclass(frozen=True)
 class Preset:
-    """How the losses are weighed against each other."""
+    """How an image is judged: which losses, and how they are weighed."""
 
     content_weight: float
     style_weight: float
@@ -34,14 +44,14 @@ class Preset:
     relative: bool
     """Content and style errors as a share of their target's mean square, so that a weight means the same for every
     layer, network and picture; else in the network's own units."""
-    tv_sum: bool
-    """Total variation as a sum in units of 0-255 rather than a mean in units of [0, 1]."""
+    style_loss: type[StyleLoss]
+    total_variation: Callable[[Tensor], Tensor]
 
 
 PRESETS = {
-    "default": Preset(content_weight=1.0, style_weight=3.0, tv_weight=0.5, relative=True, tv_sum=False),
+    "default": Preset(1.0, 3.0, 0.5, relative=True, style_loss=GramLoss, total_variation=total_variation),
     # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
-    "gatys": Preset(content_weight=5.0, style_weight=100.0, tv_weight=1e-3, relative=False, tv_sum=True),
+    "gatys": Preset(5.0, 100.0, 1e-3, relative=False, style_loss=GramLoss, total_variation=total_variation_sum),
 }
 
 
@@ -81,7 +91,8 @@ def stylize(
 
     Args:
         content: the photo, (1, 3, H, W), RGB in [0, 1].
-        styles: the paintings, likewise; each is resized so that its longer side is the image's.
+        styles: the paintings, likewise; each is resized so that its longer side is the image's, or so that its
+            shorter one is not below the network's smallest input.
         model: a network with VGG's layer names, on the device to work on; by default ``models.load("vgg16")``.
         size: the longer side of the result in pixels.
         blend: a weight for each style; by default all the same.
@@ -99,19 +110,29 @@ def stylize(
     """
     from image_optimization.capture import capture
     from image_optimization.images import fit, resize
+    from image_optimization.layers import device_of, smallest_size
     from image_optimization.optimize import optimize, seeded
     from image_optimization.parameterizations import PixelImage
 
+    if isinstance(init, str) and init not in ("content", "noise"):
+        raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
     weights = _choose_preset(preset, content_weight, style_weight, tv_weight)
     shares = _shares(blend, len(styles))
     if model is None:
         from models import load
 
         model = load("vgg16")
-    device = next(model.parameters()).device
+    device = device_of(model)
     pictures = {f"style {number}": style for number, style in enumerate(styles, 1)}
     scales = pyramid(content, size)
-    _check_sizes(model, {"photo": content, "photo at its final size": fit(content, size), **pictures})
+    smallest = smallest_size(model, (*CONTENT_LAYERS, *STYLE_LAYERS))
+    pictures = {f"style {number}": style for number, style in enumerate(styles, 1)}
+    for name, picture in {"photo": content, "photo at its final size": fit(content, size), **pictures}.items():
+        height, width = picture.shape[2:]
+        if min(height, width) < smallest:
+            raise ValueError(
+                f"the {name} has {width}x{height} pixels; {type(model).__name__} needs {smallest} each way"
+            )
     image = content if isinstance(init, str) else init
     history: list[Tensor] = []
     stopped = ""
@@ -119,7 +140,7 @@ def stylize(
         for scale in scales:
             try:
                 photo = fit(content, scale).to(device)
-                paintings = [fit(style, scale).to(device) for style in styles]
+                paintings = [fit(style, _style_size(style, scale, smallest)).to(device) for style in styles]
                 loss = style_transfer_loss(activations_of, photo, paintings, shares, weights)
                 if init == "noise" and not history:
                     pixels = PixelImage.from_noise((1, 3, photo.shape[2], photo.shape[3]), device=device)
@@ -160,30 +181,26 @@ def style_transfer_loss(
     """
     import torch
 
-    from style_transfer.losses import ContentLoss, GramLoss, gram_matrix, total_variation, total_variation_sum
-
+    statistic = weights.style_loss.statistic
     with torch.no_grad():
         photo = activations_of(content)
         paintings = [
-            {layer: gram_matrix(a) for layer, a in activations_of(style).items() if layer in STYLE_LAYERS}
-            for style in styles
+            {layer: share * statistic(activations[layer]) for layer in STYLE_LAYERS}
+            for share, activations in zip(blend, map(activations_of, styles), strict=True)
         ]
-    shares = torch.tensor(blend, device=content.device).view(-1, 1, 1)
-    blended = {
-        layer: (shares * torch.cat([grams[layer] for grams in paintings])).sum(0, keepdim=True)
-        for layer in STYLE_LAYERS
-    }
-    terms: list[tuple[str, float, ContentLoss | GramLoss]] = [
+    terms: list[tuple[str, float, Loss]] = [
         *((layer, weights.content_weight, ContentLoss(photo[layer])) for layer in CONTENT_LAYERS),
-        *((layer, weights.style_weight, GramLoss(blended[layer])) for layer in STYLE_LAYERS),
+        *(
+            (layer, weights.style_weight, weights.style_loss(torch.stack([each[layer] for each in paintings]).sum(0)))
+            for layer in STYLE_LAYERS
+        ),
     ]
     if weights.relative:
         terms = [(layer, weight / term.target.square().mean().item(), term) for layer, weight, term in terms]
-    variation = total_variation_sum if weights.tv_sum else total_variation
 
     def loss(image: Tensor) -> Tensor:
         activations = activations_of(image)
-        total = weights.tv_weight * variation(image)
+        total = weights.tv_weight * weights.total_variation(image)
         for layer, weight, term in terms:
             total = total + weight * term(activations[layer])
         return total
@@ -205,16 +222,10 @@ def pyramid(content: Tensor, size: int) -> list[int]:
     return sizes
 
 
-def _check_sizes(model: nn.Module, pictures: dict[str, Tensor]) -> None:
-    from image_optimization.layers import smallest_size
-
-    smallest = smallest_size(model, (*CONTENT_LAYERS, *STYLE_LAYERS))
-    for name, picture in pictures.items():
-        height, width = picture.shape[2:]
-        if min(height, width) < smallest:
-            raise ValueError(
-                f"the {name} has {width}x{height} pixels; {type(model).__name__} needs {smallest} each way"
-            )
+def _style_size(style: Tensor, scale: int, smallest: int) -> int:
+    """The longer side of ``style`` for an image of ``scale``: more where its shorter side would get too small."""
+    short, long = sorted(style.shape[2:])
+    return max(scale, math.ceil(smallest * long / short))
 
 
 def _choose_preset(

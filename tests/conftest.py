@@ -43,11 +43,9 @@ def photo(photo_file: Path) -> Tensor:
 
 @pytest.fixture(scope="session")
 def painting() -> Tensor:
-    from torchvision.transforms.v2 import functional as F
-
     from style_transfer.painters import paint
 
-    return (F.pil_to_tensor(paint("stained-glass", 64)) / 255).unsqueeze(0)
+    return paint("stained-glass", 64)
 
 
 @pytest.fixture(autouse=True)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -63,6 +64,29 @@ def test_a_second_run_does_not_overwrite_the_first(command: Command) -> None:
     assert read_settings("outputs/digits.png")["classes"] == "1"
     assert command("dream", "digits", "--classes", 2, "--steps", 1, "-o", "outputs/digits.png", "--overwrite").code == 0
     assert read_settings("outputs/digits.png")["classes"] == "2"
+
+
+def test_finished_work_is_never_refused(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another program takes the name while this one works."""
+    from activation_maximization import cli
+
+    ascend = cli._ascend
+
+    def meanwhile(*args: Any, **kwargs: Any) -> Any:
+        Path("a.png").write_text("someone else's")
+        return ascend(*args, **kwargs)
+
+    monkeypatch.setattr(cli, "_ascend", meanwhile)
+    run = command("dream", "digits", "--classes", 1, "--steps", 1, "--output", "a.png")
+    assert run.code == 0
+    assert run.out.startswith("a-2.png  ")
+    assert Path("a.png").read_text() == "someone else's"
+
+
+def test_no_arguments_show_the_help(command: Command) -> None:
+    run = command("dream")
+    assert "Usage: dream" in run.out + run.err
+    assert "error" not in run.err
 
 
 def test_all_units(command: Command) -> None:

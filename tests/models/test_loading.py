@@ -110,3 +110,23 @@ def test_a_function_in_a_file_of_yours(tmp_path: Path) -> None:
         load(f"{file}:wrong")
     with pytest.raises(FileNotFoundError, match="no file"):
         load(f"{tmp_path}/theirs.py:tiny")
+    file.write_text(
+        "from __future__ import annotations\nfrom dataclasses import dataclass\n@dataclass\nclass A:\n    x: int\n"
+        "def needs(argument): ...\n"
+    )
+    with pytest.raises(ValueError, match=r"needs\(\) in .* failed: TypeError"):
+        load(f"{file}:needs")
+    file.write_text("def f(:\n")
+    with pytest.raises(ValueError, match=r"mine\.py cannot be run: SyntaxError"):
+        load(f"{file}:f")
+
+
+@pytest.mark.parametrize("name", ["googlenet", "deeplabv3_mobilenet_v3_large", "fasterrcnn_mobilenet_v3_large_fpn"])
+def test_torchvision_networks_with_settings_of_their_own(name: str, tmp_path: Path) -> None:
+    """The file that torchvision would fetch fits, nothing else is fetched, and inputs are treated as trained."""
+    more = {"googlenet": {"init_weights": False}, "deeplabv3_mobilenet_v3_large": {"aux_loss": True}}.get(name, {})
+    backbone = {} if name == "googlenet" else {"weights_backbone": None}
+    original = torchvision.models.get_model(name, weights=None, **more, **backbone)
+    torch.save(original.state_dict(), tmp_path / "w.pt")
+    model = load(f"torchvision:{name}", tmp_path / "w.pt")
+    assert getattr(model, "transform_input", True)

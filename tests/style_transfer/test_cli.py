@@ -135,10 +135,17 @@ main()
 
 def test_ctrl_c_before_the_first_step(photo_file: Path, tmp_path: Path) -> None:
     arguments = [str(photo_file), "--style", "marbling"]
+    code = "from style_transfer.cli import main; print('ready', flush=True); main()"
     process = subprocess.Popen(
-        [sys.executable, "-m", "style_transfer.cli", *arguments], cwd=tmp_path, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-c", code, *arguments],
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    time.sleep(0.7)  # still importing
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(0.3)  # now it is importing torch, which takes seconds
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130

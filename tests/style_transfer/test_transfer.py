@@ -13,6 +13,7 @@ from image_optimization.capture import capture
 from image_optimization.optimize import Step
 from models.loading import WEIGHTS, read_weights
 from style_transfer import PRESETS, stylize
+from style_transfer.painters import paint
 from style_transfer.transfer import CONTENT_LAYERS, STYLE_LAYERS, pyramid, style_transfer_loss
 
 LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
@@ -110,11 +111,7 @@ def test_style_and_content_are_traded(photo: Tensor, painting: Tensor, vgg16: nn
 
 def test_a_weight_means_the_same_at_every_size(photo_file: Path, vgg16: nn.Module) -> None:
     """The terms of the default loss, for the same pictures at 96 and at 192 pixels, agree within a factor."""
-    from torchvision.transforms.v2 import functional as F
-
-    from style_transfer.painters import paint
-
-    painting = F.pil_to_tensor(paint("brushwork", 192))[None] / 255
+    painting = paint("brushwork", 192)
     photo = images.load(photo_file)
     values = []
     for size in (96, 192):
@@ -148,6 +145,11 @@ def test_several_styles_are_blended(photo: Tensor, painting: Tensor, vgg16: nn.M
     torch.testing.assert_close(images_[1], only_second, rtol=0, atol=1e-2)
     assert torch.equal(images_[2], images_[3])
     assert (images_[2] - only_first).abs().mean() > 0.02
+
+
+def test_a_long_thin_painting_is_never_too_small(photo: Tensor, vgg16: nn.Module) -> None:
+    scroll = torch.rand(1, 3, 20, 300)  # at 48 pixels only 3 high
+    assert stylize(photo, [scroll], model=vgg16, size=48, steps=2).image.shape == (1, 3, 48, 41)
 
 
 def test_where_it_starts(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
@@ -228,6 +230,7 @@ def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module, digits: nn.Mo
     assert message(painting, preset="gatis") == "no preset 'gatis'; there are default, gatys"
     assert message(painting, style_weight=-1) == "style_weight must be 0 or more, not -1"
     assert message(painting, tv_weight=float("nan")) == "tv_weight must be 0 or more, not nan"
+    assert message(painting, init="nois") == "init must be 'content', 'noise' or an image, not 'nois'"
     assert message(painting, size=-5) == "size must be at least 1 pixel, not -5"
     assert message(painting, size=12) == "the photo at its final size has 10x12 pixels; VGG needs 16 each way"
     assert message(painting, content=photo[:, :, :9]) == "the photo has 55x9 pixels; VGG needs 16 each way"
