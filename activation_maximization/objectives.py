@@ -80,7 +80,9 @@ def neuron(layer: str, unit: int | Iterable[int], position: tuple[int, ...] | No
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         responses = _of_unit(activations[layer], layer, units)
-        return responses[(slice(None), *(position or [side // 2 for side in responses.shape[1:]]))]
+        middle = tuple(side // 2 for side in responses.shape[1:])
+        place = (slice(None), *(position or middle))
+        return responses[place]
 
     where = f"@{','.join(map(str, position))}" if position else ""
     return Objective(f"{layer}:{label}{where}", frozenset([layer]), value, images)
