@@ -81,7 +81,7 @@ def neuron(layer: str, unit: int | Iterable[int], position: tuple[int, ...] | No
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         responses = _of_unit(activations[layer], layer, units)
         middle = tuple(side // 2 for side in responses.shape[1:])
-        place = (slice(None), *(position or middle))
+        place: tuple[slice | int, ...] = (slice(None), *(position or middle))
         return responses[place]
 
     where = f"@{','.join(map(str, position))}" if position else ""
