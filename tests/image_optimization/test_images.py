@@ -122,18 +122,15 @@ def test_transparency_is_laid_over_white(tmp_path: Path) -> None:
     assert images.load(tmp_path / "c.png").min() == 1
 
 
-@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "CMYK", "YCbCr", "HSV", "I", "F"])
+@pytest.mark.parametrize("mode", ["L", "1", "P", "LA", "CMYK", "I", "F"])
 def test_every_mode_becomes_rgb(mode: str, scene: Image.Image, tmp_path: Path) -> None:
     name = tmp_path / "a.tif"
     picture = scene.convert("L").convert(mode) if mode in ("I", "F") else scene.convert(mode)
-    if mode == "HSV":
-        name = tmp_path / "a.png"
-        picture = picture.convert("RGB")
     picture.save(name)
     image = images.load(name)
     assert image.shape == (1, 3, 6, 8)
     assert 0 <= image.min() <= image.max() <= 1
-    if mode in ("P", "CMYK", "YCbCr", "HSV"):
+    if mode in ("P", "CMYK"):
         assert (image - as_tensor(scene)).abs().mean() < 0.05
 
 
