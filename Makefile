@@ -8,7 +8,7 @@ demo: .venv/installed
 	$(BIN)/dream filters --output outputs/filters.png --overwrite
 	$(BIN)/dream neurons --output outputs/neurons.png --overwrite
 	$(BIN)/dream digits --output outputs/digits.png --overwrite
-	$(BIN)/stylize "$$($(BIN)/python benchmarks/sample_photo.py)" --style stained-glass --size 384 --output outputs/stylized.png --overwrite
+	$(BIN)/stylize "$$($(BIN)/python benchmarks/sample_photo.py)" --style stained-glass --style-weight 3 --size 384 --output outputs/stylized.png --overwrite
 
 test: .venv/installed-dev
 	$(BIN)/python -m pytest

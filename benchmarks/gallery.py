@@ -19,10 +19,10 @@ COMMANDS = {
     "vgg16-relu3_3.png": "dream filters --model vgg16 --layer relu3_3 --units 0-5 --columns 6",
     "vgg16-relu4_1.png": "dream filters --model vgg16 --layer relu4_1 --units 1,7,50,100,200,333 --columns 6",
     "vgg16-relu5_1.png": "dream filters --model vgg16 --layer relu5_1 --units 0-5 --columns 6",
-    "stained-glass.jpg": "stylize PHOTO --style stained-glass",
-    "brushwork.jpg": "stylize PHOTO --style brushwork",
-    "marbling.jpg": "stylize PHOTO --style marbling",
-    "pointillism.jpg": "stylize PHOTO --style pointillism",
+    "stained-glass.jpg": "stylize PHOTO --style stained-glass --style-weight 3",
+    "brushwork.jpg": "stylize PHOTO --style brushwork --style-weight 3",
+    "marbling.jpg": "stylize PHOTO --style marbling --style-weight 3",
+    "pointillism.jpg": "stylize PHOTO --style pointillism --style-weight 3",
 }
 
 

@@ -49,7 +49,7 @@ class Preset:
 
 
 PRESETS = {
-    "default": Preset(1.0, 3.0, 0.5, relative=True, style_loss=GramLoss, total_variation=total_variation),
+    "default": Preset(1.0, 1.0, 0.5, relative=True, style_loss=GramLoss, total_variation=total_variation),
     # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
     "gatys": Preset(5.0, 100.0, 1e-3, relative=False, style_loss=GramLoss, total_variation=total_variation_sum),
 }
