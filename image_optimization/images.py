@@ -60,14 +60,7 @@ def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
         raise ValueError(f"{path} unpacks to more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: refused") from None
     except PermissionError:
         raise
-    except (
-        OSError,
-        SyntaxError,
-        EOFError,
-        ValueError,
-        RuntimeError,
-        struct.error,
-    ) as error:  # Pillow's and libpng's words for damaged files
+    except (OSError, SyntaxError, EOFError, ValueError, struct.error) as error:  # Pillow's words for damaged files
         raise ValueError(f"{path} is a damaged image: {error}") from error
     image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
     return F.rgb_to_grayscale(image) if channels == 1 else image
@@ -100,11 +93,8 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
         converted = ImageCms.profileToProfile(
             picture, BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
         )
-    except (
-        ImageCms.PyCMSError,
-        OSError,
-    ):  # broken, or made for another number of channels: better ignored than refused
-        return picture
+    except (ImageCms.PyCMSError, OSError):
+        return picture  # a profile that is broken, or for another number of channels, is better ignored than refused
     return converted or picture
 
 

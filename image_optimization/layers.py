@@ -105,12 +105,7 @@ def smallest_size(network: nn.Module, layers: Sequence[str]) -> int:
         seen, _ = dry_run(network, torch.zeros(1, shape[0], size, size))
         return set(layers) <= {layer.name for layer in seen}
 
-    enough = next((size for size in (2**power for power in range(11)) if reaches(size)), None)
-    if enough is None:
-        raise ValueError(
-            f"{type(network).__name__} does not reach {', '.join(layers)} with any image up to 1024 pixels"
-        )
-    return bisect.bisect_left(range(enough), True, lo=enough // 2, key=reaches)
+    return bisect.bisect_left(range(min(shape[1:])), True, lo=1, key=reaches)
 
 
 def dry_run(network: nn.Module, image: Tensor) -> tuple[list[Layer], Exception | None]:

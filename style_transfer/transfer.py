@@ -123,7 +123,6 @@ def stylize(
 
         model = load("vgg16")
     device = device_of(model)
-    pictures = {f"style {number}": style for number, style in enumerate(styles, 1)}
     scales = pyramid(content, size)
     smallest = smallest_size(model, (*CONTENT_LAYERS, *STYLE_LAYERS))
     pictures = {f"style {number}": style for number, style in enumerate(styles, 1)}
