@@ -96,8 +96,11 @@ class FourierImage:
         self.colors = self._colors(leaf.shape[1]).to(leaf.device)
 
     @classmethod
-    def from_noise(cls, shape: Shape, std: float = 0.01, device: Device = None) -> Self:
-        """Gray with 1 / f noise; one picture of noise for the whole batch."""
+    def from_noise(cls, shape: Shape, std: float = 0.1, device: Device = None) -> Self:
+        """Gray with 1 / f noise; one picture of noise for the whole batch.
+
+        Ten times Lucid's deviation: in a fainter picture some filters behind a ReLU never fire: no gradient.
+        """
         n, c, h, w = shape
         return cls(std * _noise((n, c, h, w // 2 + 1, 2), device), (h, w))
 

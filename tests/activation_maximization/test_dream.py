@@ -45,6 +45,13 @@ def test_objectives_ascend_on_vgg(objective: Objective, vgg16: nn.Module) -> Non
     assert (dreams.activations > 1.5 * start.clamp(min=1)).all()
 
 
+def test_a_filter_that_is_silent_at_first_wakes_up(vgg16: nn.Module) -> None:
+    """It does not fire for a nearly gray picture; from Lucid's faint noise it stayed gray to the end."""
+    dreams = maximize(vgg16, channel("relu4_1", 50), steps=12)
+    assert dreams.activations > 100
+    assert dreams.images.std() > 0.05
+
+
 @pytest.mark.parametrize(
     ("network", "layer", "size"),
     [(torchvision.models.resnet18, "layer2", 64), (torchvision.models.vit_b_32, "encoder.layers.encoder_layer_0", 224)],
