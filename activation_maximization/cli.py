@@ -13,6 +13,8 @@ from activation_maximization.dream import Dreams, evaluate, maximize
 from activation_maximization.objectives import Objective, channel, logit, neuron
 from activation_maximization.regularizers import pixel_sum
 from image_optimization import console
+from image_optimization.precision import Precision
+from models import load
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -42,6 +44,7 @@ Steps = Annotated[int, typer.Option(callback=console.positive, help="Gradient st
 Columns = Annotated[int | None, typer.Option(callback=console.positive, help="Pictures a row.")]
 STEPS: int = console.default(maximize, "steps")
 SEED: int = console.default(maximize, "seed")
+PRECISION: Precision = console.default(maximize, "precision")
 PIXEL_SUM: float = console.default(pixel_sum, "weight")
 
 
@@ -49,7 +52,6 @@ PIXEL_SUM: float = console.default(pixel_sum, "weight")
 def layers(model: Model = "digits", weights: console.Weights = None, size: Size = None) -> None:
     """List the layers of a network: what --layer takes."""
     from image_optimization.layers import default_shape, list_layers
-    from models import load
 
     network = load(model, weights)
     shape = default_shape(network, size)
@@ -75,15 +77,18 @@ def filters(
     seed: console.Seed = SEED,
     columns: Columns = None,
     device: console.Device = "auto",
+    precision: console.Precision = PRECISION,
     output: console.Output = None,
     overwrite: console.Overwrite = False,
 ) -> None:
     """Filters of a convolution: for each, the texture that it looks for."""
+    place = console.find_device(device)
     path = console.output_path(output, "filters.png", overwrite)
-    network = _load(model, weights, device)
+    precision = console.find_precision(precision, place, context)
+    network = load(model, weights).to(place)
     chosen = _parse_units(units, network, layer, size)
     objectives = [channel(layer, some) for some in _batches(chosen, network, size)]
-    dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed)
+    dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed, precision=precision)
     _save(
         context,
         path,
@@ -107,15 +112,18 @@ def neurons(
     seed: console.Seed = SEED,
     columns: Columns = None,
     device: console.Device = "auto",
+    precision: console.Precision = PRECISION,
     output: console.Output = None,
     overwrite: console.Overwrite = False,
 ) -> None:
     """Neurons of a fully connected layer: for each, the whole image that it looks for."""
+    place = console.find_device(device)
     path = console.output_path(output, "neurons.png", overwrite)
-    network = _load(model, weights, device)
+    precision = console.find_precision(precision, place, context)
+    network = load(model, weights).to(place)
     chosen = _parse_units(units, network, layer, size)
     objectives = [neuron(layer, some) for some in _batches(chosen, network, size)]
-    dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed)
+    dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed, precision=precision)
     _save(
         context, path, _captioned(dreams, chosen, columns, f"{model}  {layer}  neurons, activation"), overwrite, dreams
     )
@@ -133,26 +141,24 @@ def digits(
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
     device: console.Device = "auto",
+    precision: console.Precision = PRECISION,
     output: console.Output = None,
     overwrite: console.Overwrite = False,
 ) -> None:
     """The output neurons, twice: as they are, and with as little ink as possible."""
+    place = console.find_device(device)
     path = console.output_path(output, "digits.png", overwrite)
-    network = _load(model, weights, device)
+    precision = console.find_precision(precision, place, context)
+    network = load(model, weights).to(place)
     chosen = _parse_units(classes, network, "logits", None)
-    dreams = _ascend(network, [logit(chosen), logit(chosen) - pixel_sum(ink)], steps=steps, seed=seed)
+    dreams = _ascend(
+        network, [logit(chosen), logit(chosen) - pixel_sum(ink)], steps=steps, seed=seed, precision=precision
+    )
     # Both rows are captioned with the activation alone.
     dreams = [replace(row, activations=evaluate(network, logit(chosen), row.images)) for row in dreams]
     rows = ["activation", f"activation - {ink:g} x sum of pixels"]
     picture = _captioned(dreams, chosen * len(dreams), len(chosen), f"{model}  logits", rows)
     _save(context, path, picture, overwrite, dreams)
-
-
-def _load(model: str, weights: Path | None, device: str) -> nn.Module:
-    from models import load
-
-    place = console.find_device(device)
-    return load(model, weights).to(place)
 
 
 def _parse_units(text: str, network: nn.Module, layer: str, size: int | None) -> list[int]:
@@ -187,13 +193,15 @@ def _batches(units: list[int], network: nn.Module, size: int | None) -> list[lis
     return [units[start : start + count] for start in range(0, len(units), count)]
 
 
-def _ascend(network: nn.Module, objectives: Sequence[Objective], **settings: Any) -> list[Dreams]:
+def _ascend(network: nn.Module, objectives: Sequence[Objective], precision: Precision, **settings: Any) -> list[Dreams]:
     """The dreams of each objective; after Ctrl-C, of those so far."""
+    from image_optimization.layers import device_of
+
     done: list[Dreams] = []
     for number, objective in enumerate(objectives, 1):
         try:
-            with console.progress(f"{number}/{len(objectives)}") as listener:
-                done.append(maximize(network, objective, listeners=[listener], **settings))
+            with console.progress(f"{number}/{len(objectives)}", device_of(network), precision) as listener:
+                done.append(maximize(network, objective, precision=precision, listeners=[listener], **settings))
         except KeyboardInterrupt:  # before its first step
             if not done:
                 raise

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
     from image_optimization.optimize import Listener
     from image_optimization.parameterizations import Parameterization
+    from image_optimization.precision import Precision
     from image_optimization.transforms import Transform
 
 
@@ -42,6 +43,7 @@ def maximize(
     transform: Transform | None = None,
     init: Tensor | None = None,
     seed: int = 0,
+    precision: Precision = "auto",
     listeners: Sequence[Listener] = (),
 ) -> Dreams:
     """The images that maximize ``objective``, by gradient ascent with Adam on the input of ``model``.
@@ -61,6 +63,7 @@ def maximize(
         init: (N or 1, C, H, W) in [0, 1] to start from; by default noise. Takes the place of ``size``.
         seed: of the noise and the transforms; every image of a batch has the same, so that it does not depend on
             which others are made with it.
+        precision: of the network's arithmetic, see :func:`image_optimization.precision.choose_dtype`.
         listeners: told of every step.
 
     Raises:
@@ -71,13 +74,15 @@ def maximize(
     from image_optimization.layers import default_shape, device_of
     from image_optimization.optimize import optimize, seeded
     from image_optimization.parameterizations import FourierImage, PixelImage
+    from image_optimization.precision import choose_dtype
     from image_optimization.transforms import robust
 
     shape = default_shape(model, size) if init is None else (init.shape[1], init.shape[2], init.shape[3])
-    transform = transform or robust(shape[1:])
+    transform = transform or robust()
     parameterization = parameterization or (FourierImage if shape[0] == 3 else PixelImage)
-    with seeded(seed), capture(model, objective.layers - {IMAGE}) as activations_of:
-        device = device_of(model)
+    device = device_of(model)
+    dtype = choose_dtype(precision, device)
+    with seeded(seed), capture(model, objective.layers - {IMAGE}, dtype) as activations_of:
         if init is None:
             image = parameterization.from_noise((objective.images, *shape), device=device)
         else:
@@ -85,7 +90,8 @@ def maximize(
 
         def loss(rendered: Tensor) -> Tensor:
             # The one place where the sign flips: an objective is maximized, a loss minimized.
-            return -objective({**activations_of(transform(rendered)), IMAGE: rendered})
+            activations = {name: activation.float() for name, activation in activations_of(transform(rendered)).items()}
+            return -objective({**activations, IMAGE: rendered})
 
         run = optimize(image, loss, steps=steps, learning_rate=learning_rate, listeners=listeners)
         images = image.render().detach()

@@ -3,6 +3,7 @@
 # Nothing heavy is imported here: this is loaded before a command knows whether it has work to do.
 from __future__ import annotations
 
+import gc
 import importlib.metadata
 import inspect
 import itertools
@@ -11,9 +12,12 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+from image_optimization.precision import Precision as PrecisionName
+from image_optimization.precision import choose_dtype
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +47,9 @@ def positive(value: float | None) -> float | None:
 Weights = Annotated[Path | None, typer.Option(help="A local weights file in place of the network's own.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
+Precision = Annotated[
+    PrecisionName, typer.Option(help="Of the network's arithmetic; auto is bfloat16 where it is fast.")
+]
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Picture to write; by default a new file in outputs/.")
 ]
@@ -54,6 +61,8 @@ def run(app: typer.Typer, name: str) -> None:
 
     ``--debug`` anywhere on the line shows the traceback instead.
     """
+    # Importing PyTorch makes many objects and no garbage; to look for some meanwhile takes a third of a second.
+    gc.set_threshold(100_000, 50, 50)
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:
@@ -84,8 +93,11 @@ def find_device(name: str) -> torch.device:
     Raises:
         ValueError: it is not there; the message lists what is.
     """
+    first = "torch" not in sys.modules
     import torch
 
+    if first:
+        gc.freeze()  # it is here to stay: to take all its objects apart at the end takes half a second
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     there = ["cpu"]
     if accelerator is not None:
@@ -97,22 +109,35 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
+def find_precision(name: PrecisionName, device: torch.device, context: typer.Context) -> PrecisionName:
+    """What ``auto`` means on ``device``, any other as it is; the settings that are saved will say so."""
+    dtype = str(choose_dtype(name, device))
+    chosen = cast("PrecisionName", dtype.removeprefix("torch."))
+    context.params["precision"] = chosen
+    return chosen
+
+
 @contextmanager
-def progress(what: str) -> Iterator[Listener]:
-    """A progress bar, as a listener of the optimization.
+def progress(what: str, device: torch.device, precision: PrecisionName) -> Iterator[Listener]:
+    """A progress bar, as a listener of the optimization; it shows what was chosen.
 
     It reads the loss, which waits for the device, only when it redraws.
     """
+    import torch
     from tqdm.auto import tqdm
 
+    threads = f" x {torch.get_num_threads()}" if device.type == "cpu" else ""
     with tqdm(desc=what, unit="step", leave=False, file=sys.stderr, disable=None) as bar:
 
         def listener(step: Step) -> None:
             if step.number == 1:
                 bar.reset(step.steps)
-            if bar.update():
+            if bar.update() or step.number == 1:
                 height, width = step.image.shape[2:]
-                bar.set_postfix_str(f"{width}x{height}, loss {step.loss.mean().item():.4g}", refresh=False)
+                bar.set_postfix_str(
+                    f"{width}x{height}, {device}{threads} {precision}, loss {step.loss.mean().item():.4g}",
+                    refresh=step.number == 1,
+                )
 
         yield listener
 

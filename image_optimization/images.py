@@ -17,13 +17,16 @@ import torch
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
+from torch.nn.functional import interpolate
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 """What can be written, by file ending."""
 
 SETTINGS = "dreamgram"
 """The PNG text entry that holds a picture's settings."""
+
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+"""Share of red, green and blue in the gray of a colour, ITU-R BT.601."""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -63,7 +66,7 @@ def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
     except (OSError, SyntaxError, EOFError, ValueError, struct.error) as error:  # Pillow's words for damaged files
         raise ValueError(f"{path} is a damaged image: {error}") from error
     image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
-    return F.rgb_to_grayscale(image) if channels == 1 else image
+    return (image * LUMA).sum(1, keepdim=True) if channels == 1 else image
 
 
 def _pixels(picture: Image.Image) -> Array:
@@ -140,16 +143,13 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """``image`` (N, C, H, W) in [0, 1] resized to (H, W), bicubic and antialiased."""
     if tuple(image.shape[2:]) == size:
         return image
-    resized: Tensor = F.resize(image, list(size), interpolation=F.InterpolationMode.BICUBIC, antialias=True)
-    return resized.clamp(0, 1)
+    return interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
 def to_pillow(image: Tensor) -> Image.Image:
     """One image, (C, H, W) or (1, C, H, W) in [0, 1] with 1 or 3 channels, as an 8-bit Pillow image."""
-    picture: Image.Image = F.to_pil_image(
-        (image.detach().reshape(image.shape[-3:]).cpu().clamp(0, 1) * 255).round().byte()
-    )
-    return picture
+    levels = (image.detach().reshape(image.shape[-3:]).cpu().clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).numpy())
 
 
 def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:

@@ -7,6 +7,7 @@ import difflib
 import math
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,6 +18,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 aten = torch.ops.aten
+
+SMALL = 3 * 128 * 128
+"""Numbers in an image that is run for real: less work, for networks of any size, than it is for PyTorch to load what
+the meta device needs for a convolution (0.4 s)."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +39,10 @@ class Layer:
     shape: tuple[int, ...]
     """Shape of its output for one image."""
     receptive_field: int | None
-    """Side in pixels of the square of the image that one output position depends on; None for the whole image."""
+    """Side in pixels of the square of the image that one output position depends on; None for the whole image.
+
+    Found out by :func:`list_layers` alone, else None.
+    """
     overwritten: bool
     """Whether a later in-place operation writes over its output."""
 
@@ -50,7 +58,7 @@ def list_layers(network: nn.Module, shape: Sequence[int]) -> list[Layer]:
     Raises:
         ValueError: such an image does not pass through the network.
     """
-    layers, failure = dry_run(network, torch.zeros(1, *shape))
+    layers, failure = dry_run(network, torch.zeros(1, *shape), receptive_fields=True)
     if failure is not None:
         raise ValueError(f"{describe(shape)} does not pass through {type(network).__name__}: {_first_line(failure)}")
     return layers
@@ -108,21 +116,23 @@ def smallest_size(network: nn.Module, layers: Sequence[str]) -> int:
     return bisect.bisect_left(range(min(shape[1:])), True, lo=1, key=reaches)
 
 
-def dry_run(network: nn.Module, image: Tensor) -> tuple[list[Layer], Exception | None]:
-    """Run ``network`` once on images like ``image`` (N, C, H, W) and note every layer that answers with a tensor.
+def dry_run(network: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
+    """Run ``network`` once on the first of ``image`` (N, C, H, W) and note every layer that answers with a tensor.
 
     The run is made with shapes alone (PyTorch's meta device), hooks of yours included; networks that cannot do that
-    are run for real.
+    are run for real, and all are with a small image.
     Returns the layers seen, in order, and what stopped the run, if anything did: the layers before it are still
     of use, since a forward pass may end at any of them.
     """
+    image = image[:1].detach()
     state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-    layers, failure = _observe(network, weights, torch.empty_like(image, device="meta"))
-    if failure is not None:
-        real = next((tensor for tensor in state.values()), image)
-        layers, failure = _observe(network, {}, image.detach().to(real.device))
-    return layers, failure
+    if image.numel() > SMALL:
+        weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
+        layers, failure = _observe(network, weights, torch.empty_like(image, device="meta"), receptive_fields)
+        if failure is None:
+            return layers, None
+    real = next((tensor for tensor in state.values()), image)
+    return _observe(network, {}, image.to(real.device), receptive_fields)
 
 
 def describe(shape: Sequence[int]) -> str:
@@ -135,7 +145,9 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
-def _observe(network: nn.Module, weights: dict[str, Tensor], image: Tensor) -> tuple[list[Layer], Exception | None]:
+def _observe(
+    network: nn.Module, weights: dict[str, Tensor], image: Tensor, receptive_fields: bool
+) -> tuple[list[Layer], Exception | None]:
     """Run once with ``weights`` in place of the network's own."""
     seen: list[tuple[str, nn.Module, Tensor, int, float]] = []
     fields = _ReceptiveFields(image)
@@ -154,7 +166,8 @@ def _observe(network: nn.Module, weights: dict[str, Tensor], image: Tensor) -> t
     failure: Exception | None = None
     try:
         network.eval()
-        with torch.no_grad(), fields:
+        # The mode that follows the fields costs a second: PyTorch loads its compiler for it.
+        with torch.no_grad(), fields if receptive_fields else nullcontext():
             functional_call(network, weights, (image,))
     except Exception as error:  # whatever a stranger's network raises
         failure = error
@@ -176,7 +189,7 @@ def _observe(network: nn.Module, weights: dict[str, Tensor], image: Tensor) -> t
                 call=call,
                 kind=type(module).__name__,
                 shape=tuple(output.shape[1:]),
-                receptive_field=None if math.isinf(field) else round(field),
+                receptive_field=round(field) if receptive_fields and math.isfinite(field) else None,
                 overwritten=output._version != version,
             )
         )

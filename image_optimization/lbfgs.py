@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections import deque
 
 import torch
 from torch import Tensor
@@ -32,67 +31,97 @@ class LBFGS:
     Variables at a bound that the gradient pushes further out are left out of the direction, and the curvature is
     learned from the step that was possible rather than the one that was wanted (Bertsekas, "Projected Newton
     Methods for Optimization Problems with Simple Constraints", 1982).
+
+    The direction is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of Quasi-Newton
+    Matrices and Their Use in Limited Memory Methods", 1994: it reads the curvature pairs half as often as the
+    two-loop recursion. Every decision is made on the device, so that a step never waits for it.
     """
 
     def __init__(self, leaf: Tensor, bounds: tuple[float, float] = (-math.inf, math.inf)) -> None:
         """``leaf``: what to move, in place; ``bounds``: of each of its numbers."""
         self.leaf = leaf
         self.bounds = bounds
-        self.pairs: deque[tuple[Tensor, Tensor, Tensor]] = deque(maxlen=HISTORY)
-        self.accepted: deque[float] = deque(maxlen=LOOK_BACK)
-        self.last: tuple[Tensor, Tensor] | None = None  # point and gradient
-        self.best = math.inf
-        self.best_point: Tensor | None = None
+        self.steps = 0
+        self.point, self.gradient = (torch.zeros_like(leaf).flatten() for _ in range(2))  # where it stands
+        self.accepted = leaf.new_full((LOOK_BACK,), -math.inf)
+        self.best, self.best_point = leaf.new_tensor(math.inf), leaf.detach().flatten()
+        # Curvature pairs, one a row: how far it moved, and how the gradient changed by that.
+        self.moves, self.changes = leaf.new_zeros(2, HISTORY, leaf.numel())
+        self.valid = torch.zeros(HISTORY, dtype=torch.bool, device=leaf.device)
+        # Their products in double precision, for the small systems of equations; Apple's GPUs have none.
+        precise = torch.float32 if leaf.device.type == "mps" else torch.float64
+        self.move_change, self.change_change = torch.zeros(2, HISTORY, HISTORY, dtype=precise, device=leaf.device)
+        self.scale = leaf.new_zeros((), dtype=precise)
 
     @torch.no_grad()
-    def step(self, loss: float, gradient: Tensor) -> None:
-        """Move the leaf, given the loss and its gradient there."""
-        point = self.leaf.detach().clone()
-        if loss < self.best:
-            self.best, self.best_point = loss, point
-        if self.last is not None:
-            last_point, last_gradient = self.last
-            moved = point - last_point
-            if not loss <= max(self.accepted):
-                self.leaf.copy_(last_point + moved / 4)
-                return
-            self._learn(moved, gradient - last_gradient)
-        self.accepted.append(loss)
-        self.last = (point, gradient.clone())
-        self.leaf.copy_((point + self._direction(point, gradient)).clamp(*self.bounds))
+    def step(self, loss: Tensor, gradient: Tensor) -> None:
+        """Move the leaf, given the loss () and its gradient there."""
+        point, gradient = self.leaf.detach().flatten().clone(), gradient.flatten().clone()
+        better = loss < self.best
+        self.best = torch.where(better, loss, self.best)
+        self.best_point = torch.where(better, point, self.best_point)
+        moved = point - self.point
+        accepted = (loss <= self.accepted.max()) | (self.steps == 0)
+        if self.steps:
+            self._learn(moved, gradient - self.gradient, accepted)
+        self.accepted = torch.where(accepted, torch.cat([self.accepted[1:], loss[None]]), self.accepted)
+        shortened = self.point + moved / 4
+        self.point = torch.where(accepted, point, self.point)
+        self.gradient = torch.where(accepted, gradient, self.gradient)
+        onward = (self.point + self._direction()).clamp(*self.bounds)
+        self.leaf.copy_(torch.where(accepted, onward, shortened).view_as(self.leaf))
+        self.steps += 1
 
     @torch.no_grad()
     def finish(self) -> None:
         """Put the leaf where the loss was lowest."""
-        if self.best_point is not None:
-            self.leaf.copy_(self.best_point)
+        self.leaf.copy_(self.best_point.view_as(self.leaf))
 
-    def _learn(self, moved: Tensor, change: Tensor) -> None:
+    def _learn(self, moved: Tensor, change: Tensor, accepted: Tensor) -> None:
         """Keep what ``change`` of the gradient came of having ``moved``, if the curvature between is positive."""
-        curvature = (moved * change).sum()
-        if curvature > 1e-10 * change.square().sum():
-            self.pairs.append((moved, change, 1 / curvature))
+        slot = (self.steps - 1) % HISTORY
+        curvature, square = moved @ change, change @ change
+        valid = accepted & (curvature > 1e-10 * square)
+        self.valid[slot] = valid
+        self.moves[slot] = torch.where(valid, moved, 0)
+        self.changes[slot] = torch.where(valid, change, 0)
+        self.scale = torch.where(valid, (curvature / square).to(self.scale), self.scale)
+        pair = torch.stack([self.moves[slot], self.changes[slot]], dim=1)
+        by_change = (self.changes @ pair).to(self.scale)
+        self.move_change[slot], self.change_change[slot] = by_change[:, 0], by_change[:, 1]
+        self.change_change[:, slot] = by_change[:, 1]
+        self.move_change[:, slot] = (self.moves @ pair[:, 1]).to(self.scale)
 
-    def _direction(self, point: Tensor, gradient: Tensor) -> Tensor:
-        """The quasi-Newton step by the two-loop recursion."""
+    def _direction(self) -> Tensor:
+        """The quasi-Newton step, no longer than allowed."""
         low, high = self.bounds
-        free = ~(((point <= low) & (gradient > 0)) | ((point >= high) & (gradient < 0)))
-        descent = -gradient * free
-        direction = descent.clone()
-        weights = []
-        for moved, change, inverse in reversed(self.pairs):
-            weight = inverse * (moved * direction).sum()
-            direction -= weight * change
-            weights.append(weight)
-        if self.pairs:
-            _, change, inverse = self.pairs[-1]
-            direction /= inverse * change.square().sum()
-        for (moved, change, inverse), weight in zip(self.pairs, reversed(weights), strict=True):
-            direction += (weight - inverse * (change * direction).sum()) * moved
-        direction *= free
-        if not (direction * descent).sum() > 0:  # rounding has spoilt the curvature, or nothing is left to gain
-            self.pairs.clear()
-            direction = descent
-        longest = LONGEST_STEP if self.pairs else FIRST_STEP
+        free = ~(((self.point <= low) & (self.gradient > 0)) | ((self.point >= high) & (self.gradient < 0)))
+        descent = -self.gradient * free
+        direction = self._times_inverse_hessian(descent) * free
+        # Rounding has spoilt the curvature, or nothing is known of it, or nothing is left to gain.
+        useless = ~(direction @ descent > 0)
+        self.valid &= ~useless
+        self.scale = torch.where(useless, 0, self.scale)
+        direction = torch.where(useless, descent, direction)
         length = direction.square().mean().sqrt()
-        return direction * (longest / length.clamp(min=longest if self.pairs else 1e-30))
+        return direction * torch.where(
+            useless, FIRST_STEP / length.clamp(min=1e-30), LONGEST_STEP / length.clamp(min=LONGEST_STEP)
+        )
+
+    def _times_inverse_hessian(self, vector: Tensor) -> Tensor:
+        """Byrd, Nocedal and Schnabel, equation 3.1; their S, Y, R and D are of the moves and the changes."""
+        age = self.steps % HISTORY  # slots rolled by so many are from the oldest to the newest
+        valid = self.valid.roll(-age).to(self.scale)
+        both = valid * valid[:, None]
+        # A pair that is not valid has a row and a column of its own, and no part in the others.
+        products = self.move_change.roll((-age, -age), (0, 1)) * both
+        upper = products.triu() + torch.diag(1 - valid)
+        squares = self.change_change.roll((-age, -age), (0, 1)) * both
+        by_move = (self.moves @ vector).to(self.scale).roll(-age) * valid
+        by_change = (self.changes @ vector).to(self.scale).roll(-age) * valid
+        first = torch.linalg.solve_triangular(upper, by_move[:, None], upper=True)[:, 0]
+        rest = products.diagonal() * first + self.scale * (squares @ first - by_change)
+        second = torch.linalg.solve_triangular(upper.T, rest[:, None], upper=False)[:, 0]
+        of_moves, of_changes = second.roll(age).to(vector), (-self.scale * first).roll(age).to(vector)
+        step: Tensor = self.scale.to(vector) * vector + of_moves @ self.moves + of_changes @ self.changes
+        return step

@@ -11,6 +11,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
+from image_optimization.adam import Adam
 from image_optimization.lbfgs import LBFGS
 from image_optimization.parameterizations import Parameterization
 
@@ -52,7 +53,7 @@ class NonFiniteLoss(ArithmeticError):
 def seeded(seed: int) -> Iterator[None]:
     """Draw all randomness from one generator with this seed; the random state is put back on leaving.
 
-    It is PyTorch's default CPU generator: the one that torchvision's transforms draw from. Nothing is drawn on an
+    It is PyTorch's default CPU generator: the one that everybody's transforms draw from. Nothing is drawn on an
     accelerator, so that a seed means the same on every device.
     """
     generator = torch.default_generator
@@ -83,9 +84,9 @@ def optimize(
             their sum is minimized.
         steps: evaluations of the loss and its gradient, at most.
         learning_rate: Adam's step in units of the leaf; L-BFGS finds its own.
-        optimizer: Adam (Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014), also for a loss that is
-            random; or :class:`image_optimization.lbfgs.LBFGS`, faster for one that is not. Its result is the image
-            with the lowest loss, Adam's the last one.
+        optimizer: :class:`image_optimization.adam.Adam`, also for a loss that is random; or
+            :class:`image_optimization.lbfgs.LBFGS`, faster for one that is not. Its result is the image with the
+            lowest loss, Adam's the last one.
         tolerance: stop as soon as the mean loss of the last ``patience`` steps is not lower, by more than this share,
             than that of the ``patience`` steps before; 0 never stops.
         patience: see ``tolerance``.
@@ -101,10 +102,11 @@ def optimize(
         raise ValueError(f"steps must be at least 1, not {steps}")
     if not learning_rate > 0:
         raise ValueError(f"the learning rate must be positive, not {learning_rate}")
+    method: Adam | LBFGS
     if optimizer == "adam":
-        adam = torch.optim.Adam([image.leaf], lr=learning_rate, betas=(0.9, 0.99))
+        method = Adam(image.leaf, image.bounds, learning_rate)
     elif optimizer == "lbfgs":
-        lbfgs = LBFGS(image.leaf, image.bounds)
+        method = LBFGS(image.leaf, image.bounds)
     else:
         raise ValueError(f"optimizer must be 'adam' or 'lbfgs', not {optimizer!r}")
     check_every = 1 if image.leaf.device.type == "cpu" else CHECK_EVERY
@@ -117,13 +119,8 @@ def optimize(
             values = loss(rendered)
             total = values.sum()
             total.backward()
-            if optimizer == "adam":
-                adam.step()
-                with torch.no_grad():
-                    image.leaf.clamp_(*image.bounds)
-            else:
-                assert image.leaf.grad is not None
-                lbfgs.step(total.item(), image.leaf.grad)
+            assert image.leaf.grad is not None
+            method.step(total.detach(), image.leaf.grad)
             losses.append(values.detach())
             for listener in listeners:
                 listener(Step(number, steps, values.detach(), rendered.detach()))
@@ -136,8 +133,7 @@ def optimize(
         if not losses:
             raise  # there is nothing to show yet
         stopped = "interrupted"
-    if optimizer == "lbfgs":
-        lbfgs.finish()
+    method.finish()
     return Run(torch.stack(losses).cpu(), stopped)
 
 

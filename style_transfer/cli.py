@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from image_optimization import console
+from image_optimization.precision import Precision
 from style_transfer.transfer import PRESETS, stylize
 
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ def _default(name: str) -> Any:
 
 
 SEED: int = _default("seed")
+PRECISION: Precision = _default("precision")
 
 
 def _list_styles(wanted: bool) -> None:
@@ -69,6 +71,7 @@ def main_command(
     weights: console.Weights = None,
     seed: console.Seed = SEED,
     device: console.Device = "auto",
+    precision: console.Precision = PRECISION,
     overwrite: console.Overwrite = False,
     list_styles: Annotated[
         bool,
@@ -79,8 +82,9 @@ def main_command(
 
     An image is optimized against the activations of the one and the Gram matrices of the other.
     """
-    path = console.output_path(output, "stylized.png", overwrite)
     place = console.find_device(device)
+    path = console.output_path(output, "stylized.png", overwrite)
+    precision = console.find_precision(precision, place, context)
     from image_optimization import images
     from models import load
 
@@ -88,7 +92,7 @@ def main_command(
     paintings = [_style(name, size) for name in style]
     start: Any = init if init in ("content", "noise") else images.load(init)
     network = load(model, weights).to(place)
-    with console.progress("stylize") as listener:
+    with console.progress("stylize", place, precision) as listener:
         result = stylize(
             content,
             paintings,
@@ -103,6 +107,7 @@ def main_command(
             optimizer=optimizer,
             steps=steps,
             seed=seed,
+            precision=precision,
             listeners=[listener],
         )
     console.save(result.image, path, context, overwrite, result.stopped)

@@ -2,7 +2,8 @@
 
 A style loss is a class with
 
-- ``statistic(activation)``: what it compares, from activations (N, C, H, W); several paintings are blended in it,
+- ``statistic(activation)``: what it compares, in float32, from activations (N, C, H, W) in float32 or bfloat16;
+  several paintings are blended in it,
 - ``__init__(target)``: with the painting's statistic,
 - ``__call__(activation)``: the loss of the image's activations, with ``target`` as an attribute.
 
@@ -42,7 +43,7 @@ class ContentLoss:
     """
 
     def __init__(self, target: Tensor) -> None:
-        """``target``: the photo's activations (1, C, H, W)."""
+        """``target``: the photo's activations (1, C, H, W), in float32."""
         self.target = target.detach()
 
     def __call__(self, activation: Tensor) -> Tensor:
@@ -61,12 +62,10 @@ class GramLoss:
 
     @staticmethod
     def statistic(activation: Tensor) -> Tensor:
-        """Which channels fire together: (N, C, H, W) -> (N, C, C), F F^T / (C H W).
+        """Which channels fire together: (N, C, H, W) -> (N, C, C)."""
+        from style_transfer.gram import gram_matrix
 
-        Divided by the number of positions, unlike in the paper, so that pictures of different sizes compare.
-        """
-        features = activation.flatten(2)
-        return features @ features.transpose(1, 2) / features[0].numel()
+        return gram_matrix(activation)
 
 
 def total_variation(image: Tensor) -> Tensor:

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
+import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
-from torchvision.transforms.v2 import functional as F
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Painter = Callable[[int, np.random.Generator], Image.Image]
@@ -34,7 +34,7 @@ def paint(name: str, size: int = 512, seed: int = 0) -> Tensor:
     """The drawn style ``name``, a key of :data:`PAINTERS`: (1, 3, size, size), RGB in [0, 1], the same for a seed."""
     # Drawn at twice the size and reduced: that is what smooths the edges.
     picture = PAINTERS[name](2 * size, np.random.default_rng(seed)).resize((size, size), Image.Resampling.LANCZOS)
-    painting: Tensor = F.pil_to_tensor(picture)
+    painting = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     return painting.unsqueeze(0) / 255
 
 

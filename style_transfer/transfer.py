@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from image_optimization.optimize import Listener
+    from image_optimization.precision import Precision
 
 CONTENT_LAYERS = ("relu4_2",)
 STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
@@ -82,6 +83,7 @@ def stylize(
     optimizer: Literal["adam", "lbfgs"] = "lbfgs",
     steps: int = 100,
     seed: int = 0,
+    precision: Precision = "auto",
     listeners: Sequence[Listener] = (),
 ) -> Stylized:
     """``content`` in the manner of ``styles``: Gatys et al., "A Neural Algorithm of Artistic Style", arXiv:1508.06576.
@@ -102,6 +104,7 @@ def stylize(
         optimizer: ``lbfgs`` or ``adam``.
         steps: at each scale.
         seed: of the noise to start from.
+        precision: of the network's arithmetic, see :func:`image_optimization.precision.choose_dtype`.
         listeners: told of every step; the step numbers begin again at every scale.
 
     Raises:
@@ -113,6 +116,7 @@ def stylize(
     from image_optimization.layers import device_of, smallest_size
     from image_optimization.optimize import optimize, seeded
     from image_optimization.parameterizations import PixelImage
+    from image_optimization.precision import choose_dtype
 
     if isinstance(init, str) and init not in ("content", "noise"):
         raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
@@ -132,19 +136,24 @@ def stylize(
             raise ValueError(
                 f"the {name} has {width}x{height} pixels; {type(model).__name__} needs {smallest} each way"
             )
-    image = content if isinstance(init, str) else init
+    start = None if init == "noise" else (content if isinstance(init, str) else init).to(device)
+    image: Tensor | None = None
     history: list[Tensor] = []
     stopped = ""
-    with seeded(seed), capture(model, (*CONTENT_LAYERS, *STYLE_LAYERS)) as activations_of:
+    dtype = choose_dtype(precision, device)
+    with seeded(seed), capture(model, (*CONTENT_LAYERS, *STYLE_LAYERS), dtype) as activations_of:
         for scale in scales:
             try:
                 photo = fit(content, scale).to(device)
                 paintings = [fit(style, _style_size(style, scale, smallest)).to(device) for style in styles]
                 loss = style_transfer_loss(activations_of, photo, paintings, shares, weights)
-                if init == "noise" and not history:
-                    pixels = PixelImage.from_noise((1, 3, photo.shape[2], photo.shape[3]), device=device)
+                shape = (photo.shape[2], photo.shape[3])
+                if image is not None:
+                    pixels = PixelImage.from_image(refine(image, start, shape))
+                elif start is not None:
+                    pixels = PixelImage.from_image(resize(start, shape))
                 else:
-                    pixels = PixelImage.from_image(resize(image.to(device), (photo.shape[2], photo.shape[3])))
+                    pixels = PixelImage.from_noise((1, 3, *shape), device=device)
                 run = optimize(
                     pixels, loss, steps=steps, learning_rate=ADAM_RATE, optimizer=optimizer, listeners=listeners
                 )
@@ -159,6 +168,7 @@ def stylize(
             if stopped == "interrupted":
                 break
     height, width = fit(content, size).shape[2:]
+    assert image is not None  # of the first scale, at least
     return Stylized(resize(image.cpu(), (height, width)), history, stopped)
 
 
@@ -188,7 +198,7 @@ def style_transfer_loss(
             for share, activations in zip(blend, map(activations_of, styles), strict=True)
         ]
     terms: list[tuple[str, float, Loss]] = [
-        *((layer, weights.content_weight, ContentLoss(photo[layer])) for layer in CONTENT_LAYERS),
+        *((layer, weights.content_weight, ContentLoss(photo[layer].float())) for layer in CONTENT_LAYERS),
         *(
             (layer, weights.style_weight, weights.style_loss(torch.stack([each[layer] for each in paintings]).sum(0)))
             for layer in STYLE_LAYERS
@@ -219,6 +229,16 @@ def pyramid(content: Tensor, size: int) -> list[int]:
     while min(height, width) / max(height, width) * sizes[0] / 2 >= COARSEST:
         sizes.insert(0, round(sizes[0] / 2))
     return sizes
+
+
+def refine(image: Tensor, start: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """``image`` at a finer ``size``, with the detail of ``start``, if any, that it was too coarse to hold."""
+    from image_optimization.images import resize
+
+    if start is None:
+        return resize(image, size)
+    coarse, fine = (image.shape[2], image.shape[3]), resize(start, size)
+    return resize(image, size) + fine - resize(resize(fine, coarse), size)
 
 
 def _style_size(style: Tensor, scale: int, smallest: int) -> int:

@@ -28,12 +28,12 @@ DIGIT_OBJECTIVES = {
 @pytest.mark.parametrize("name", DIGIT_OBJECTIVES)
 def test_every_objective_ascends(name: str, parameterization: type[PixelImage], digits: nn.Module) -> None:
     objective = DIGIT_OBJECTIVES[name]
-    dreams = maximize(digits, objective, steps=24, parameterization=parameterization)
+    dreams = maximize(digits, objective, steps=64, parameterization=parameterization)
     assert dreams.images.shape == (objective.images, 1, 28, 28)
     assert dreams.images.min() >= 0
     assert dreams.images.max() <= 1
-    assert dreams.history.shape == (24, objective.images)
-    assert (dreams.history[-4:].mean(0) > dreams.history[:4].mean(0)).all()
+    assert dreams.history.shape == (64, objective.images)
+    assert (dreams.history[-16:].mean(0) > dreams.history[:16].mean(0)).all()
     start = evaluate(digits, objective, torch.full((objective.images, 1, 28, 28), 0.5))
     assert (dreams.activations > start).all()
 

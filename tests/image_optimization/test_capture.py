@@ -15,7 +15,7 @@ def test_activations_are_those_of_a_plain_forward_pass(digits: nn.Module) -> Non
         activations = activations_of(image)
     assert set(activations) == set(expected)
     for name in expected:
-        assert torch.equal(activations[name], expected[name])
+        torch.testing.assert_close(activations[name], expected[name])
 
 
 def test_in_place_operations_do_no_harm(vgg16: nn.Module) -> None:
@@ -112,8 +112,8 @@ def test_calls_of_a_reused_module_are_told_apart() -> None:
     first = network.conv(image)
     with capture(network, ["conv:1", "conv:0"]) as activations_of:
         activations = activations_of(image)
-    assert torch.equal(activations["conv:0"], first)
-    assert torch.equal(activations["conv:1"], network.conv(first))
+    torch.testing.assert_close(activations["conv:0"], first)
+    torch.testing.assert_close(activations["conv:1"], network.conv(first))
     with capture(network, ["conv"]) as activations_of, pytest.raises(ValueError, match="runs 2 times"):
         activations_of(image)
 
@@ -141,3 +141,85 @@ def test_errors_name_layers_and_sizes(digits: nn.Module, vgg16: nn.Module) -> No
         activations_of(torch.rand(1, 3, 8, 8))
     with capture(digits, ["conv1"]) as activations_of:  # the layers before the fully connected ones take any size
         assert activations_of(torch.rand(1, 1, 50, 40))["conv1"].shape == (1, 25, 48, 38)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_low_precision_is_close_to_float32_and_the_weights_come_back(vgg16: nn.Module, dtype: torch.dtype) -> None:
+    before = {name: (tensor.clone(), tensor.stride()) for name, tensor in vgg16.state_dict().items()}
+    image = torch.rand(1, 3, 32, 32, requires_grad=True)
+
+    def gradient(dtype: torch.dtype) -> Tensor:
+        with capture(vgg16, ["relu1_1", "relu3_1"], dtype) as activations_of:
+            activations = activations_of(image)
+            # So small a loss that its gradient in the network would be zero in float16.
+            (1e-9 * sum(activation.float().square().mean() for activation in activations.values())).backward()
+        found, image.grad = image.grad, None
+        assert found is not None
+        return found
+
+    exact, low = gradient(torch.float32), gradient(dtype)
+    assert low.dtype == torch.float32
+    assert (low - exact).norm() < 0.05 * exact.norm()
+    for name, tensor in vgg16.state_dict().items():
+        assert torch.equal(tensor, before[name][0])
+        assert tensor.stride() == before[name][1]
+
+
+def test_normalization_and_attention_run_in_low_precision() -> None:
+    class Attends(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.patches = nn.Conv2d(3, 8, 4, 4)
+            self.norm = nn.LayerNorm(8)
+            self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+            self.head = nn.Linear(8, 5)
+
+        def forward(self, image: Tensor) -> Tensor:
+            tokens = self.norm(self.patches(image).flatten(2).transpose(1, 2))
+            answer: Tensor = self.head(self.attention(tokens, tokens, tokens)[0])
+            return answer
+
+    network, image = Attends(), torch.rand(2, 3, 16, 16)
+    with torch.no_grad(), capture(network, ["head"], torch.bfloat16) as activations_of:
+        low = activations_of(image)["head"].float()
+    torch.testing.assert_close(low, network(image).detach(), rtol=0.05, atol=0.02)
+
+
+def test_a_network_that_views_its_features_as_they_lie() -> None:
+    class LeNet(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.head = nn.Linear(4 * 6 * 6, 5)
+
+        def forward(self, image: Tensor) -> Tensor:
+            features = self.conv(image).relu()
+            answer: Tensor = self.head(features.view(len(features), -1))
+            return answer
+
+    network, image = LeNet(), torch.rand(2, 3, 8, 8)
+    with capture(network, ["head", "conv"]) as activations_of:
+        for _ in range(2):
+            torch.testing.assert_close(activations_of(image)["head"], network(image))
+
+
+def test_the_network_can_be_used_inside(vgg16: nn.Module) -> None:
+    image = torch.rand(1, 3, 32, 32)
+    with torch.no_grad(), capture(vgg16, ["relu2_1"], torch.bfloat16) as activations_of:
+        low = activations_of(image)["relu2_1"]
+        with capture(vgg16, ["relu2_1"]) as exact_activations_of:
+            exact = exact_activations_of(image)["relu2_1"]
+        assert vgg16(image).dtype == torch.float32
+        assert torch.equal(activations_of(image)["relu2_1"], low)
+    assert exact.dtype == torch.float32
+    torch.testing.assert_close(low.float(), exact, rtol=0.05, atol=0.05 * exact.max().item())
+
+
+def test_layers_that_share_their_weights() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 3, 3, padding=1), nn.ReLU(), nn.Conv2d(3, 3, 3, padding=1))
+    network[2].weight = network[0].weight
+    image = torch.rand(1, 3, 8, 8)
+    for dtype in (torch.float32, torch.bfloat16):
+        with torch.no_grad(), capture(network, ["2"], dtype) as activations_of:
+            torch.testing.assert_close(activations_of(image)["2"].float(), network(image), rtol=0.02, atol=0.02)
+    assert network[2].weight is network[0].weight

@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from image_optimization.lbfgs import LBFGS
+from image_optimization.lbfgs import HISTORY, LBFGS
 from image_optimization.optimize import optimize
 from image_optimization.parameterizations import PixelImage
 
@@ -22,7 +24,7 @@ def minimize(
         loss.backward()
         assert leaf.grad is not None
         losses.append(loss.item())
-        method.step(loss.item(), leaf.grad)
+        method.step(loss.detach(), leaf.grad)
         assert bounds[0] <= leaf.min() <= leaf.max() <= bounds[1]
     method.finish()
     return leaf.detach(), losses
@@ -84,3 +86,66 @@ def test_nothing_to_gain() -> None:
     before = image.render().detach().clone()
     optimize(image, lambda x: 0 * x.sum(), steps=5, optimizer="lbfgs")
     assert torch.equal(image.render(), before)
+
+
+def test_the_direction_is_that_of_the_two_loop_recursion() -> None:
+    """Over more steps than there is room for pairs, with a pair of negative curvature among them."""
+    generator = torch.Generator().manual_seed(0)
+    factor = torch.randn(60, 60, generator=generator).double()
+    hessian = factor @ factor.T / 60 + 0.1 * torch.eye(60)
+    leaf = torch.randn(60, generator=generator).double()
+    method = LBFGS(leaf)
+    pairs: list[tuple[Tensor, Tensor]] = []
+    refused = 0
+    last_point = last_gradient = leaf
+    for step in range(HISTORY + 12):
+        point, gradient = leaf.clone(), hessian @ leaf
+        if step == HISTORY:
+            gradient = 3 * last_gradient  # the curvature between is negative
+        if step:
+            moved, change = point - last_point, gradient - last_gradient
+            pairs.append((moved, change))
+            refused += bool(moved @ change <= 0)
+        last_point, last_gradient = point, gradient
+        vector = torch.randn(60, generator=generator).double()
+        method.step(torch.tensor(-float(step)).double(), gradient)  # every step is accepted
+        method.steps -= 1  # as it was when the direction was computed
+        if pairs:
+            kept = [(moved, change) for moved, change in pairs[-HISTORY:] if moved @ change > 0]
+            torch.testing.assert_close(method._times_inverse_hessian(vector), two_loops(kept, vector))
+        method.steps += 1
+    assert len(pairs) > HISTORY
+    assert refused
+
+
+def two_loops(pairs: list[tuple[Tensor, Tensor]], vector: Tensor) -> Tensor:
+    """Nocedal and Wright, "Numerical Optimization", algorithm 7.4."""
+    weights = []
+    for moved, change in reversed(pairs):
+        weights.append((moved @ vector) / (moved @ change))
+        vector = vector - weights[-1] * change
+    moved, change = pairs[-1]
+    vector = vector * (moved @ change) / (change @ change)
+    for (moved, change), weight in zip(pairs, reversed(weights), strict=True):
+        vector = vector + (weight - (change @ vector) / (moved @ change)) * moved
+    return vector
+
+
+class NoReading(TorchDispatchMode):
+    """Fails where a number is read from a tensor: on an accelerator that waits for the device."""
+
+    def __torch_dispatch__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        assert function is not torch.ops.aten._local_scalar_dense.default
+        return function(*args, **(kwargs or {}))
+
+
+def test_a_step_never_waits_for_the_device() -> None:
+    leaf = torch.rand(3, 4)
+    method = LBFGS(leaf, (0, 1))
+    with NoReading():
+        for _ in range(30):
+            method.step(leaf.square().sum(), 2 * leaf)
+        method.finish()
+    assert leaf.abs().max() < 0.1
+    with NoReading(), pytest.raises(AssertionError):
+        leaf.sum().item()

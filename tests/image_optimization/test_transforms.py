@@ -8,7 +8,7 @@ from image_optimization.transforms import robust
 
 
 def test_views_have_the_size_of_the_image_and_differ(photo: Tensor) -> None:
-    transform = robust((photo.shape[2], photo.shape[3]))
+    transform = robust()
     with seeded(0):
         views = [transform(photo) for _ in range(4)]
     assert all(view.shape == photo.shape for view in views)
@@ -18,7 +18,7 @@ def test_views_have_the_size_of_the_image_and_differ(photo: Tensor) -> None:
 
 
 def test_the_whole_batch_is_seen_alike_and_by_seed(photo: Tensor) -> None:
-    transform = robust((photo.shape[2], photo.shape[3]))
+    transform = robust()
     with seeded(5):
         batch = transform(photo.repeat(3, 1, 1, 1))
     with seeded(5):
@@ -29,11 +29,38 @@ def test_the_whole_batch_is_seen_alike_and_by_seed(photo: Tensor) -> None:
 def test_nothing_black_moves_in() -> None:
     with seeded(0):
         for _ in range(20):
-            assert robust((28, 28))(torch.ones(1, 1, 28, 28)).min() > 0.99
+            assert robust()(torch.ones(1, 1, 28, 28)).min() > 0.99
 
 
 def test_gradients_pass(photo: Tensor) -> None:
     image = photo.clone().requires_grad_()
-    robust((photo.shape[2], photo.shape[3]))(image).square().sum().backward()
+    robust()(image).square().sum().backward()
     assert image.grad is not None
     assert image.grad.abs().mean() > 0.01
+
+
+def test_nothing_drawn_is_nothing_changed(photo: Tensor) -> None:
+    torch.testing.assert_close(robust(0, 0, (1, 1), 0)(photo), photo, rtol=0, atol=1e-4)
+
+
+def test_distances_in_the_picture() -> None:
+    """In an oblong picture of its own columns or rows: a turned one keeps their spacing, a scaled one does not."""
+    rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(100.0), indexing="ij")
+    ramps = torch.stack([rows, columns])[:, None]
+
+    def spacing(view: Tensor) -> Tensor:
+        """Of the values around the middle, down and across, for both ramps."""
+        middle = view[:, 0, 25:35, 45:55]
+        return torch.stack([middle.diff(dim=1).mean((1, 2)), middle.diff(dim=2).mean((1, 2))])
+
+    for _ in range(5):
+        turned = spacing(robust(40, 0, (1, 1), 0)(ramps))
+        torch.testing.assert_close(turned.norm(dim=0), torch.ones(2))
+        torch.testing.assert_close(turned @ turned.T, torch.eye(2), rtol=0, atol=1e-4)
+        torch.testing.assert_close(spacing(robust(0, 0, (2, 2), 0)(ramps)), torch.eye(2) / 2)
+        torch.testing.assert_close(spacing(robust(0, 0.1, (1, 1), 0)(ramps)), torch.eye(2))
+        moved = robust(0, 0.1, (1, 1), 0)(ramps) - ramps
+        assert 0 < abs(moved[0, 0, 30, 50]) <= 6
+        assert 0 < abs(moved[1, 0, 30, 50]) <= 10
+        sheared = spacing(robust(0, 0, (1, 1), 30)(ramps))
+        torch.testing.assert_close(torch.linalg.det(sheared), torch.tensor(1.0))

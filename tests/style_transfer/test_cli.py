@@ -27,6 +27,7 @@ def test_stylize_as_typed(command: Command, photo_file: Path) -> None:
     assert settings["command"] == "stylize"
     assert settings["style"] == ["stained-glass"]
     assert settings["photo"] == str(photo_file)
+    assert settings["precision"] in ("float32", "bfloat16")  # what auto was
 
 
 def test_every_option_as_typed(command: Command, photo_file: Path) -> None:
@@ -34,7 +35,7 @@ def test_every_option_as_typed(command: Command, photo_file: Path) -> None:
     run = command(
         "stylize", photo_file, "--style", "painting.jpg", "--style", "marbling", "--blend", "2,1", "--size", 48,
         "--content-weight", 2, "--style-weight", 5, "--tv-weight", 0.1, "--init", "noise", "--optimizer", "adam",
-        "--steps", 2, "--seed", 4, "--device", "cpu", "--output", "new/folder/a.jpg",
+        "--steps", 2, "--seed", 4, "--device", "cpu", "--precision", "float32", "--output", "new/folder/a.jpg",
     )  # fmt: skip
     assert run.code == 0, run.err
     assert Image.open("new/folder/a.jpg").size == (41, 48)
@@ -77,6 +78,7 @@ def test_list_styles(command: Command) -> None:
         (["whole.png", "--style", "marbling", "--init", "nois"], "no image file nois"),
         (["whole.png", "--style", "marbling", "--preset", "x"], "no preset 'x'; there are default, gatys"),
         (["whole.png", "--style", "marbling", "--optimizer", "sgd"], "Invalid value for '--optimizer'"),
+        (["whole.png", "--style", "marbling", "--precision", "fp16"], "Invalid value for '--precision'"),
         (["whole.png", "--style", "marbling", "--model", "vgg"], "no network 'vgg'; did you mean 'vgg19'?"),
         (["whole.png", "--style", "marbling", "--model", "digits"], "no layer 'relu4_2'"),
         (["whole.png", "--style", "marbling", "--device", "tpu"], "no device 'tpu' on this machine; there are cpu"),
@@ -125,7 +127,7 @@ from image_optimization import console
 from style_transfer.cli import main
 
 @contextmanager
-def progress(what):
+def progress(what, device, precision):
     yield lambda step: print(f"step {step.number}", flush=True) if step.number == 3 else None
 
 console.progress = progress

@@ -11,10 +11,11 @@ from torch import Tensor, nn
 from image_optimization import images
 from image_optimization.capture import capture
 from image_optimization.optimize import Step
+from image_optimization.precision import Precision
 from models.loading import WEIGHTS, read_weights
 from style_transfer import PRESETS, stylize
 from style_transfer.painters import paint
-from style_transfer.transfer import CONTENT_LAYERS, STYLE_LAYERS, pyramid, style_transfer_loss
+from style_transfer.transfer import CONTENT_LAYERS, STYLE_LAYERS, pyramid, refine, style_transfer_loss
 
 LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
 
@@ -237,3 +238,23 @@ def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module, digits: nn.Mo
     assert message(painting, painting[:, :, :, :7]) == "the style 2 has 7x64 pixels; VGG needs 16 each way"
     assert "no layer 'relu4_2'" in message(painting, model=digits)
     assert "optimizer must be 'adam' or 'lbfgs', not 'sgd'" in message(painting, size=20, optimizer="sgd")
+
+
+def test_bfloat16_comes_to_the_loss_of_float32(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    def loss_after(precision: Precision) -> float:
+        image = stylize(photo, [painting], model=vgg16, size=64, steps=30, preset="gatys", precision=precision).image
+        return our_loss(image, photo, painting, vgg16).item()
+
+    exact, low = loss_after("float32"), loss_after("bfloat16")
+    assert exact < 0.1 * our_loss(photo, photo, painting, vgg16).item()
+    assert low == pytest.approx(exact, rel=0.1)
+
+
+def test_each_scale_gets_the_detail_that_the_one_before_could_not_hold(photo: Tensor) -> None:
+    fine = (photo.shape[2], photo.shape[3])
+    coarse = images.resize(photo, (fine[0] // 2, fine[1] // 2))
+    torch.testing.assert_close(refine(coarse, photo, fine), photo)
+    gray = torch.full_like(coarse, 0.5)
+    detail = refine(gray, photo, fine) - 0.5
+    assert detail.abs().mean() > 0.005
+    assert images.resize(detail, (fine[0] // 8, fine[1] // 8)).abs().mean() < 0.25 * detail.abs().mean()

@@ -1,0 +1,25 @@
+from __future__ import annotations
+
+import torch
+
+from image_optimization.adam import DECAY, Adam
+
+
+def test_it_is_pytorchs_adam() -> None:
+    start = torch.randn(5, 7)
+    ours, theirs = start.clone(), start.clone().requires_grad_()
+    method, reference = Adam(ours, learning_rate=0.03), torch.optim.Adam([theirs], lr=0.03, betas=DECAY)
+    for _ in range(50):
+        gradient = torch.randn(5, 7) * torch.logspace(-6, 3, 7)
+        theirs.grad = gradient.clone()
+        reference.step()
+        method.step(torch.tensor(0.0), gradient)
+        torch.testing.assert_close(ours, theirs.detach())
+
+
+def test_it_stays_inside_its_bounds() -> None:
+    leaf = torch.full((3,), 0.5)
+    method = Adam(leaf, (0, 1), learning_rate=0.3)
+    for _ in range(4):
+        method.step(torch.tensor(0.0), torch.tensor([1.0, -1.0, 0.0]))
+    assert leaf.tolist() == [0, 1, 0.5]

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from style_transfer.gram import gram_matrix
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_sums_and_gradient_are_those_of_double_precision(dtype: torch.dtype, order: torch.memory_format) -> None:
+    """Over 90,000 positions, where sums in the type of the activations would be far off."""
+    activation = torch.rand(2, 8, 300, 300).to(dtype).contiguous(memory_format=order).requires_grad_()
+    weight = torch.randn(8, 8)
+    exact = activation.detach().double().requires_grad_()
+    features = exact.flatten(2)
+    expected = features @ features.transpose(1, 2) / features[0].numel()
+    (expected * weight).sum().backward()
+    gram = gram_matrix(activation)
+    (gram * weight * 1e4).sum().backward()
+    assert gram.dtype == torch.float32
+    assert (gram - expected).norm() < {torch.float32: 1e-5, torch.bfloat16: 6e-4}[dtype] * expected.norm()
+    assert activation.grad is not None
+    assert exact.grad is not None
+    error = (activation.grad.double() / 1e4 - exact.grad).norm() / exact.grad.norm()
+    assert error < {torch.float32: 1e-5, torch.bfloat16: 0.01}[dtype]
