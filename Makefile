@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint gallery clean
+.PHONY: demo test lint bench gallery clean
 
 demo: .venv/installed
 	$(BIN)/dream filters --output outputs/filters.png --overwrite
@@ -17,6 +17,10 @@ lint: .venv/installed-dev
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+# The table of docs/benchmarks.md, in less than half an hour; prints what changed.
+bench: .venv/installed
+	$(BIN)/python -m benchmarks.table
 
 # Every picture of the README.
 gallery: .venv/installed

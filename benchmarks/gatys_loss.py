@@ -17,18 +17,22 @@ from models import load
 from style_transfer.transfer import CONTENT_LAYERS, PRESETS, STYLE_LAYERS, style_transfer_loss
 
 
+def gatys_loss(content: Path, style: Path, image: Path, size: int) -> float:
+    picture = images.load(image)
+    photo = images.resize(images.load(content), (picture.shape[2], picture.shape[3]))
+    painting = images.fit(images.load(style), size)
+    with torch.no_grad(), capture(load("vgg16"), (*CONTENT_LAYERS, *STYLE_LAYERS)) as activations_of:
+        loss = style_transfer_loss(activations_of, photo, [painting], [1.0], PRESETS["gatys"])
+        return loss(picture).item()
+
+
 def main(
     content: Path,
     style: Path,
     image: Path,
     size: Annotated[int, typer.Option(callback=console.positive, help="Longer side of the style in pixels.")] = 512,
 ) -> None:
-    picture = images.load(image)
-    photo = images.resize(images.load(content), (picture.shape[2], picture.shape[3]))
-    painting = images.fit(images.load(style), size)
-    with torch.no_grad(), capture(load("vgg16"), (*CONTENT_LAYERS, *STYLE_LAYERS)) as activations_of:
-        loss = style_transfer_loss(activations_of, photo, [painting], [1.0], PRESETS["gatys"])
-        typer.echo(f"{loss(picture).item():.6g}")
+    typer.echo(f"{gatys_loss(content, style, image, size):.6g}")
 
 
 if __name__ == "__main__":

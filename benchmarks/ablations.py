@@ -1,0 +1,107 @@
+"""What each means of speed is worth: ``python -m benchmarks.ablations``; the log in docs/benchmarks.md is about these.
+
+A step is forward and backward through VGG-16 to relu5_1, 512 x 512 pixels. A schedule is the list of scales of style
+transfer; all have the same steps at each scale, and the loss is that of the finished picture, in float32.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+
+from benchmarks.process import PAINTING, PHOTO
+from image_optimization import images
+from image_optimization.capture import capture
+from models import load
+from style_transfer import stylize, transfer
+from style_transfer.gram import gram_matrix
+
+SIZE = 512
+
+
+def seconds(function: Callable[[], Any], times: int = 5) -> float:
+    function()
+    measured = []
+    for _ in range(times):
+        start = time.perf_counter()
+        function()
+        measured.append(time.perf_counter() - start)
+    return statistics.median(measured)
+
+
+def network_step(dtype: torch.dtype) -> float:
+    image = torch.rand(1, 3, SIZE, SIZE, requires_grad=True)
+    with capture(load("vgg16"), ["relu5_1"], dtype) as activations_of:
+        return seconds(lambda: activations_of(image)["relu5_1"].float().sum().backward())
+
+
+def plain_step() -> float:
+    """As any program does it: the network as it was loaded."""
+    network = load("vgg16").requires_grad_(False)
+    layers = list(network.children())[: [name for name, _ in network.named_children()].index("relu5_1") + 1]
+    image = torch.rand(1, 3, SIZE, SIZE, requires_grad=True)
+    return seconds(lambda: torch.nn.Sequential(*layers)(image).sum().backward())
+
+
+def gram_matrices(ours: bool) -> float:
+    """Of all five style layers, there and back, from bfloat16."""
+    shapes = [(64, SIZE), (128, SIZE // 2), (256, SIZE // 4), (512, SIZE // 8), (512, SIZE // 16)]
+    activations = [torch.rand(1, c, side, side).bfloat16() for c, side in shapes]
+    activations = [a.contiguous(memory_format=torch.channels_last).requires_grad_() for a in activations]
+
+    def plain(activation: torch.Tensor) -> torch.Tensor:
+        features = activation.float().flatten(2)
+        return features @ features.transpose(1, 2) / features[0].numel()
+
+    function = gram_matrix if ours else plain
+    return seconds(lambda: sum(function(a).square().sum() for a in activations).backward())
+
+
+def schedule(scales: list[int], steps: int, precision: str = "auto", detail: bool = True) -> str:
+    photo, painting = images.load(PHOTO), images.load(PAINTING)
+    kept = transfer.pyramid, transfer.refine
+    transfer.pyramid = lambda content, size: scales
+    if not detail:
+        transfer.refine = lambda image, start, size: images.resize(image, size)
+    try:
+        start = time.perf_counter()
+        picture = stylize(photo, [painting], preset="gatys", size=SIZE, steps=steps, precision=precision).image
+        took = time.perf_counter() - start
+    finally:
+        transfer.pyramid, transfer.refine = kept
+    content, style = images.fit(photo, SIZE), images.fit(painting, SIZE)
+    layers = (*transfer.CONTENT_LAYERS, *transfer.STYLE_LAYERS)
+    with torch.no_grad(), capture(load("vgg16"), layers) as activations_of:
+        loss = transfer.style_transfer_loss(activations_of, content, [style], [1.0], transfer.PRESETS["gatys"])
+        return f"{took:5.1f} s to {loss(picture).item():.4g}"
+
+
+def main() -> None:
+    if len(sys.argv) > 1:
+        print(f"{network_step(torch.bfloat16):.3f}")
+        return
+    print(f"step, float32, as loaded                {plain_step():.3f} s")
+    print(f"step, float32, channels last            {network_step(torch.float32):.3f} s")
+    for pages in ("0", "1"):
+        environment = {**os.environ, "THP_MEM_ALLOC_ENABLE": pages}
+        command = [sys.executable, "-m", "benchmarks.ablations", "step"]
+        printed = subprocess.run(command, env=environment, stdout=subprocess.PIPE, text=True, check=True).stdout.strip()
+        print(f"step, bfloat16, {'large' if pages == '1' else 'small'} pages             {printed} s")
+    print(f"Gram matrices by autograd, in float32   {gram_matrices(False):.3f} s")
+    print(f"Gram matrices by style_transfer.gram    {gram_matrices(True):.3f} s")
+    print("128, 256, 512, 50 steps, float32       ", schedule([128, 256, 512], 50, "float32"))
+    print("128, 256, 512, 50 steps, bfloat16      ", schedule([128, 256, 512], 50, "bfloat16"))
+    print("the same without the photo's detail    ", schedule([128, 256, 512], 50, detail=False))
+    print("128, 181, 256, 362, 512, 33 steps      ", schedule([128, 181, 256, 362, 512], 33))
+    print("512 alone, 65 steps                    ", schedule([512], 65))
+
+
+if __name__ == "__main__":
+    main()

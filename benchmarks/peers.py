@@ -1,0 +1,134 @@
+"""The peers, as their users run them: neural-style 0.5.7 and torch-lucent 0.1.8 from PyPI, on our PyTorch and weights.
+
+``python -m benchmarks.peers`` lets both run to their end, which takes an hour, and writes what they reached to
+``benchmarks/peers.json``. The other benchmarks time a few of their steps, beside ours.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from benchmarks.process import PAINTING, PHOTO
+
+FOLDER = Path(__file__).parents[1] / "build" / "peers"
+REACHED = Path(__file__).with_suffix(".json")
+PYTHON = [sys.executable, "-u"]
+
+SIZE = 512
+"""Longer side of neural-style's picture, its default."""
+
+UNITS = (0, 128, 256, 384)
+"""Of VGG-16's relu4_1: every 128th, chosen before anything was measured."""
+
+SAVED_EVERY = 50
+"""Iterations of neural-style."""
+
+LUCENT = """
+import statistics, sys, time
+import kornia, numpy, torch
+import kornia.geometry.transform as geometry
+kornia.get_rotation_matrix2d, kornia.warp_affine = geometry.get_rotation_matrix2d, geometry.warp_affine  # moved since
+from lucent.optvis import objectives, render
+from models import load
+unit, steps, output = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+torch.manual_seed(0)
+numpy.random.seed(0)
+network = load("vgg16")  # which normalizes for itself: preprocess=False
+times = []
+@objectives.wrap_objective()
+def timed():
+    inner = objectives.channel("relu4_1", unit)
+    return lambda model: (times.append(time.perf_counter()), inner(model))[1]
+[picture] = render.render_vis(network, timed(), thresholds=(steps,), preprocess=False, progress=False, show_image=False)
+print(statistics.median(later - sooner for sooner, later in zip(times[2:], times[3:])))
+torch.save(torch.from_numpy(picture).permute(0, 3, 1, 2).clone(), output)
+"""
+
+
+def install() -> None:
+    """Both peers and what they import, beside the PyTorch that is installed rather than with one of their own."""
+    done = FOLDER / "installed"
+    if not done.exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(FOLDER)]
+        subprocess.run([*pip, "kornia-rs", "decorator", "ipython"], check=True)
+        subprocess.run([*pip, "--no-deps", "neural-style==0.5.7", "torch-lucent==0.1.8", "kornia==0.9.0"], check=True)
+        done.touch()
+    weights = FOLDER / "vgg16.pth"
+    if not weights.exists():
+        import torch
+
+        from models import load
+
+        layers = list(load("vgg16").children())
+        state = {
+            f"features.{i}.{key}": tensor
+            for i, layer in enumerate(layers)
+            for key, tensor in layer.state_dict().items()
+        }
+        torch.save(state, weights)
+
+
+def _environment() -> dict[str, str]:
+    root = str(Path(__file__).parents[1])
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), root]), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def neural_style(iterations: int, output: Path) -> float:
+    """Seconds an iteration: the median, after the first two."""
+    install()
+    options = f"-gpu c -image_size {SIZE} -num_iterations {iterations} -print_iter 1 -save_iter {SAVED_EVERY} -seed 0"
+    files = ["-content_image", PHOTO, "-style_image", PAINTING, "-output_image", output]
+    weights = ["-model_file", FOLDER / "vgg16.pth", "-disable_check"]  # of the hash: they are the same without the head
+    command = [*PYTHON, "-m", "neural_style.neural_style", *options.split(), *map(str, files + weights)]
+    with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        times = [time.perf_counter() for line in process.stdout if line.startswith("Iteration")]
+    if process.returncode:
+        raise RuntimeError("neural-style failed")
+    return statistics.median(later - sooner for sooner, later in itertools.pairwise(times[2:]))
+
+
+def lucent(unit: int, steps: int, output: Path) -> float:
+    """Seconds a step, for one picture: the median, after the first two."""
+    install()
+    command = [*PYTHON, "-c", LUCENT, str(unit), str(steps), str(output)]
+    return float(subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, check=True).stdout)
+
+
+def _activation(picture: Path, unit: int, size: int) -> float:
+    import torch
+
+    from activation_maximization import evaluate
+    from activation_maximization.objectives import channel
+    from models import load
+
+    image = torch.nn.functional.interpolate(torch.load(picture), size=(size, size), mode="bilinear", align_corners=True)
+    return evaluate(load("vgg16"), channel("relu4_1", unit), image).item()
+
+
+def main() -> None:
+    from benchmarks.gatys_loss import gatys_loss
+
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    output = FOLDER / "neural_style.png"
+    neural_style(1000, output)
+    after = {n: output.with_stem(f"neural_style_{n}") for n in range(SAVED_EVERY, 1000, SAVED_EVERY)} | {1000: output}
+    losses = {iterations: gatys_loss(PHOTO, PAINTING, picture, SIZE) for iterations, picture in after.items()}
+    activations = {}
+    for unit in UNITS:
+        picture = FOLDER / f"lucent_{unit}.pt"
+        lucent(unit, 512, picture)
+        # As the network sees the picture in lucent, enlarged to 224, and as the picture is.
+        activations[unit] = {size: _activation(picture, unit, size) for size in (224, 128)}
+    REACHED.write_text(json.dumps({"neural-style": losses, "lucent": activations}, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

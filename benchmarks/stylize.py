@@ -1,0 +1,52 @@
+"""Style transfer to the loss that neural-style reaches: ``python -m benchmarks.stylize``.
+
+Both losses are those of the saved file, by ``benchmarks/gatys_loss.py``, in float32. Our time is of the whole command;
+neural-style's is its seconds an iteration, measured beside ours, times the iterations after which it first had that
+loss: past some hundreds its pixels leave [0, 1] and its files get worse.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from pathlib import Path
+
+from benchmarks.figure import Figure
+from benchmarks.gatys_loss import gatys_loss
+from benchmarks.peers import REACHED, SIZE, neural_style
+from benchmarks.process import PAINTING, PHOTO, run
+
+STEPS = 38
+"""At each scale: enough for the loss of neural-style's best file."""
+
+
+def measure() -> list[Figure]:
+    losses = {int(iterations): loss for iterations, loss in json.loads(REACHED.read_text())["neural-style"].items()}
+    with tempfile.TemporaryDirectory() as folder:
+        picture = Path(folder, "stylized.png")
+        iteration = neural_style(8, picture)
+
+        def stylize(*options: object) -> tuple[float, float]:
+            command = ["stylize", PHOTO, "--style", PAINTING, "--preset", "gatys", "--size", SIZE, "--device", "cpu"]
+            seconds = run(*command, *options, "--output", picture, "--overwrite").seconds
+            return seconds, gatys_loss(PHOTO, PAINTING, picture, SIZE)
+
+        ours, default = stylize("--steps", STEPS), stylize()
+
+    def figure(name: str, goal: float, ours: tuple[float, float], target: str) -> Figure:
+        first = min(iterations for iterations, loss in losses.items() if loss <= goal)
+        seconds, loss = ours
+        theirs = first * iteration
+        result = f"{seconds:.0f} s to {loss:.4g}; theirs {theirs:.0f} s ({first} iterations) to {losses[first]:.4g}"
+        return Figure(name, theirs / seconds if loss <= goal else math.nan, "x faster", target, result)
+
+    return [
+        figure("neural-style's loss after 500 iterations", losses[500], ours, ">= 5, aim 10"),
+        figure("neural-style's loss after 1000 iterations", losses[1000], ours, ">= 5, aim 10"),
+        figure("its best loss, with our default steps", min(losses.values()), default, ""),
+    ]
+
+
+if __name__ == "__main__":
+    print(*measure(), sep="\n")

@@ -1,0 +1,92 @@
+"""The whole table of docs/benchmarks.md: ``make bench``.
+
+Every benchmark is run several times, in turn, each time in a process of its own. Printed is each figure's median and
+range, and how far it is from the committed one; with ``--write`` the table is replaced.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from benchmarks.figure import Figure
+
+DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
+MARKS = "<!-- table -->\n", "<!-- end of table -->\n"
+COMMITTED = Path(__file__).with_suffix(".json")
+BENCHMARKS = ("stylize", "filters", "digits", "roofline", "memory")
+
+Row = dict[str, Any]
+
+
+def main(
+    runs: Annotated[int, typer.Option(help="Of every benchmark.")] = 5,
+    write: Annotated[bool, typer.Option(help="Replace the committed table.")] = False,
+) -> None:
+    figures: dict[str, list[Figure]] = {}
+    sources: dict[str, str] = {}
+    for number in range(1, runs + 1):
+        for benchmark in BENCHMARKS:
+            for figure in _measure(benchmark):
+                figures.setdefault(figure.name, []).append(figure)
+                sources[figure.name] = benchmark
+                typer.echo(f"{number}/{runs}  {figure}", err=True)
+    rows = {name: _row(measured, sources[name]) for name, measured in figures.items()}
+    committed = json.loads(COMMITTED.read_text())["rows"] if COMMITTED.exists() else {}
+    for name, row in rows.items():
+        before = committed.get(name)
+        change = f"{100 * (row['median'] / before['median'] - 1):+.0f} % of {before['median']:.3g}" if before else "new"
+        typer.echo(f"{name}: {row['median']:.3g} {row['unit']} ({row['low']:.3g} to {row['high']:.3g}), {change}")
+    if write:
+        table = {"machine": _machine(), "runs": runs, "rows": rows}
+        COMMITTED.write_text(json.dumps(table, indent=2) + "\n")
+        _write(table)
+
+
+def _measure(benchmark: str) -> list[Figure]:
+    code = f"import json; from benchmarks.{benchmark} import measure; print(json.dumps([vars(f) for f in measure()]))"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
+    return [Figure(**values) for values in json.loads(done.stdout.splitlines()[-1])]
+
+
+def _machine() -> str:
+    import torch
+
+    flags = torch.cpu.get_capabilities()
+    units = [name for key, name in {"avx512_bf16": "AVX-512 BF16", "amx_bf16": "AMX"}.items() if flags.get(key)]
+    processor = ", ".join([flags.get("cpu_name") or platform.processor(), *units])
+    return f"{processor}, {os.cpu_count()} cores, PyTorch {torch.__version__.partition('+')[0]}"
+
+
+def _row(measured: list[Figure], source: str) -> Row:
+    values = [figure.value for figure in measured]
+    middle = statistics.median(values)
+    typical = min(measured, key=lambda figure: abs(figure.value - middle))
+    about = {"unit": typical.unit, "target": typical.target, "result": typical.result, "source": source}
+    return {"median": middle, "low": min(values), "high": max(values), **about}
+
+
+def _write(table: dict[str, Any]) -> None:
+    lines = [f"Medians and ranges of {table['runs']} runs on {table['machine']}.\n"]
+    lines += ["| what | median | range | target | in the middle run | `python -m` |", "|---|---|---|---|---|---|"]
+    for name, row in table["rows"].items():
+        span = f"{row['low']:.3g} to {row['high']:.3g}"
+        middle = f"**{row['median']:.3g} {row['unit']}**"
+        lines.append(
+            f"| {name} | {middle} | {span} | {row['target']} | {row['result']} | `benchmarks.{row['source']}` |"
+        )
+    text = DOCUMENT.read_text()
+    before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
+    DOCUMENT.write_text(before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + after)
+
+
+if __name__ == "__main__":
+    typer.run(main)
