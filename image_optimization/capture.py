@@ -26,8 +26,9 @@ def capture(
 
     The forward pass ends at the deepest layer asked for, and an operation that writes over a captured output gets
     a copy to write on. The network computes in ``dtype``, with activations of that type; those of float16 come out
-    in float32, lest their gradients fall below its range. Inside the context the network is in evaluation mode and its
-    weights take no gradient. On leaving it the network is as it was: modes, gradient flags and hooks, yours included.
+    in float32, lest their gradients fall below its range. The parameters are read at the first call: changes after
+    it are not seen. Inside the context the network is in evaluation mode and its weights take no gradient. On leaving
+    it the network is as it was: modes, gradient flags and hooks, yours included.
 
     Example:
         >>> with capture(vgg, ["relu1_1", "relu4_1"]) as activations_of:

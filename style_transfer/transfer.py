@@ -89,7 +89,7 @@ def stylize(
     """``content`` in the manner of ``styles``: Gatys et al., "A Neural Algorithm of Artistic Style", arXiv:1508.06576.
 
     The image is optimized coarse to fine, each scale twice as large as the one before: large forms are settled
-    where they are cheap.
+    where they are cheap. What a scale was too coarse to hold of the photo, or of ``init``, the next one is given.
 
     Args:
         content: the photo, (1, 3, H, W), RGB in [0, 1].
