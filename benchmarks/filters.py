@@ -15,6 +15,7 @@ from pathlib import Path
 from activation_maximization import channel, maximize
 from benchmarks.figure import Figure
 from benchmarks.peers import REACHED, UNITS, lucent
+from image_optimization.memory import keep_freed_memory
 from models import load
 
 STEPS, LEARNING_RATE = 112, 0.1
@@ -22,6 +23,7 @@ STEPS, LEARNING_RATE = 112, 0.1
 
 
 def measure() -> list[Figure]:
+    keep_freed_memory()  # as the command does
     theirs = json.loads(REACHED.read_text())["lucent"]
     # Lucent enlarges the picture to 224 pixels for the network. Of its two activations, there and as it is, the larger.
     goals = [max(theirs[str(unit)].values()) for unit in UNITS]

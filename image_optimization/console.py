@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
+from image_optimization.memory import keep_freed_memory
 from image_optimization.precision import Precision as PrecisionName
 from image_optimization.precision import choose_dtype
 
@@ -63,6 +64,7 @@ def run(app: typer.Typer, name: str) -> None:
     """
     # Importing PyTorch makes many objects and no garbage; to look for some meanwhile takes a third of a second.
     gc.set_threshold(100_000, 50, 50)
+    keep_freed_memory()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
     try:

@@ -1,0 +1,30 @@
+"""Memory that is freed stays with the process, where the C library can be told so."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+PAGES = """
+import resource, torch
+from image_optimization.memory import keep_freed_memory
+print(keep_freed_memory())
+for _ in range(8):  # until the heap is as large as it gets
+    torch.zeros(2**24).sum()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(8):
+    torch.zeros(2**24).sum()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's allocator")
+def test_the_same_memory_is_used_again() -> None:
+    # In a process of its own: it holds for all of it, and for the rest of it.
+    done = subprocess.run([sys.executable, "-c", PAGES], capture_output=True, text=True, check=True)
+    possible, faults = done.stdout.split()
+    if possible == "False":
+        pytest.skip("the C library has no mallopt")
+    assert int(faults) < 2**26 / 4096  # of one tensor; eight of them have eight times as many
