@@ -80,6 +80,12 @@ def digits(weights: Path) -> DigitCNN:
     return model
 
 
+@network("digits-robust", weights="digits-robust.safetensors")
+def digits_robust(weights: Path) -> DigitCNN:
+    """The same CNN, trained against noise that is made to mislead it: its dreams look like digits to us, too."""
+    return digits(weights)
+
+
 @network("digits-mlp", weights="digits-mlp.safetensors")
 def digits_mlp(weights: Path) -> DigitMLP:
     """The fully connected network 784-500-500-10 with sigmoids."""

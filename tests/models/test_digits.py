@@ -5,8 +5,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
+from models import load
 from models.digits import DigitCNN, DigitMLP, digit_sample
 from models.loading import WEIGHTS
+from models.train_digits import accuracy, attack
 
 
 def test_the_sample_holds_100_digits_of_each_class() -> None:
@@ -17,19 +19,29 @@ def test_the_sample_holds_100_digits_of_each_class() -> None:
     assert labels.bincount().tolist() == [100] * 10
 
 
-@pytest.mark.parametrize(("name", "least"), [("digits", 0.99), ("digits_mlp", 0.98)])
-def test_shipped_accuracy(name: str, least: float, request: pytest.FixtureRequest) -> None:
-    model: nn.Module = request.getfixturevalue(name)
+@pytest.mark.parametrize(("name", "least"), [("digits", 0.99), ("digits-mlp", 0.98), ("digits-robust", 0.98)])
+def test_shipped_accuracy(name: str, least: float) -> None:
+    model = load(name)
     images, labels = digit_sample()
     assert (model(images).argmax(1) == labels).float().mean() >= least
 
 
-@pytest.mark.parametrize(("file", "least"), [("digits.safetensors", 0.993), ("digits-mlp.safetensors", 0.983)])
+@pytest.mark.parametrize(
+    ("file", "least"),
+    [("digits.safetensors", 0.993), ("digits-mlp.safetensors", 0.983), ("digits-robust.safetensors", 0.985)],
+)
 def test_the_weights_tell_their_settings_and_accuracy(file: str, least: float) -> None:
     with safe_open(WEIGHTS / file, "pt") as weights:
         metadata = weights.metadata()
     assert float(metadata["test_accuracy"]) >= least
     assert '"epochs"' in metadata["settings"]
+
+
+def test_the_robust_network_is_hard_to_mislead() -> None:
+    network = load("digits-robust").requires_grad_(False)
+    images, labels = (each[::5] for each in digit_sample())
+    misleading = attack(network, images, labels, 0.2, steps=20)
+    assert accuracy(network, misleading, labels) > 0.9
 
 
 def test_the_lecture_networks_have_the_lecture_sizes() -> None:

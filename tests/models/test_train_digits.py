@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
+from models import load
 from models.digits import digit_sample
+from models.train_digits import accuracy, attack
 
 
 @pytest.fixture(scope="module")
@@ -28,10 +30,17 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.mark.parametrize(("model", "rate"), [("cnn", 0.05), ("mlp", 0.1)])
-def test_training_as_typed(model: str, rate: float, data: Path, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "options"),
+    [
+        ("cnn", ["--learning-rate", "0.05"]),
+        ("mlp", ["--learning-rate", "0.1"]),
+        ("cnn", ["--adversarial", "--epsilon", "0.05"]),
+    ],
+)
+def test_training_as_typed(model: str, options: list[str], data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "out" / f"{model}.safetensors"
-    settings = ["--epochs", "6", "--batch", "32", "--learning-rate", str(rate), "--output", str(weights)]
+    settings = ["--epochs", "6", "--batch", "32", *options, "--output", str(weights)]
     run = subprocess.run(
         [sys.executable, "-m", "models.train_digits", "--model", model, "--data", str(data), *settings],
         capture_output=True,
@@ -42,4 +51,16 @@ def test_training_as_typed(model: str, rate: float, data: Path, tmp_path: Path) 
     assert "test accuracy" in run.stdout
     with safe_open(weights, "pt") as file:
         assert float(file.metadata()["test_accuracy"]) > 0.5
+        assert ("test_accuracy_under_attack" in file.metadata()) == ("--adversarial" in options)
     assert [path.name for path in weights.parent.iterdir()] == [weights.name]  # nothing half written beside it
+
+
+def test_an_attack_misleads_within_its_bounds() -> None:
+    network = load("digits").requires_grad_(False)
+    images, labels = (each[::10] for each in digit_sample())
+    misleading = attack(network, images, labels, 0.2)
+    assert (misleading - images).abs().max() <= 0.2 + 1e-6
+    assert misleading.min() >= 0
+    assert misleading.max() <= 1
+    assert accuracy(network, images, labels) > 0.97
+    assert accuracy(network, misleading, labels) < 0.3
