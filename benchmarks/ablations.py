@@ -64,16 +64,16 @@ def gram_matrices(ours: bool) -> float:
 
 def schedule(scales: list[int], steps: int, precision: str = "auto", detail: bool = True) -> str:
     photo, painting = images.load(PHOTO), images.load(PAINTING)
-    kept = transfer.pyramid, transfer.refine
+    kept = transfer.pyramid, images.refine
     transfer.pyramid = lambda content, size: scales
     if not detail:
-        transfer.refine = lambda image, start, size: images.resize(image, size)
+        images.refine = lambda image, start, size: images.resize(image, size)
     try:
         start = time.perf_counter()
         picture = stylize(photo, [painting], preset="gatys", size=SIZE, steps=steps, precision=precision).image
         took = time.perf_counter() - start
     finally:
-        transfer.pyramid, transfer.refine = kept
+        transfer.pyramid, images.refine = kept
     content, style = images.fit(photo, SIZE), images.fit(painting, SIZE)
     layers = (*transfer.CONTENT_LAYERS, *transfer.STYLE_LAYERS)
     with torch.no_grad(), capture(load("vgg16"), layers) as activations_of:

@@ -15,7 +15,10 @@ from image_optimization.float16 import Range
 from image_optimization.layers import Layer, reach_layers
 
 Activations = Mapping[str, Tensor]
-"""Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer."""
+"""By layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer, (N, T, F) of a transformer's tokens.
+
+A network that has its channels last, (N, H, W, C), is read as (N, C, H, W) too.
+"""
 
 
 @contextmanager
@@ -110,7 +113,7 @@ class _Reader:
             self.calls[name] += 1
             if layer is None:
                 return None
-            self.activations[layer.name] = output
+            self.activations[layer.name] = output.movedim(-1, 1) if layer.channels_last else output
             if len(self.activations) == len(self.names):
                 raise _Complete
             return output.clone() if layer.overwritten else None

@@ -162,6 +162,12 @@ def _free(path: Path) -> Path:
     return next(free for free in itertools.chain([path], numbered) if not free.exists())
 
 
+def settings(context: typer.Context) -> dict[str, Any]:
+    """What a command was asked for, to be kept in its pictures."""
+    values = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
+    return {"command": context.command_path, "version": importlib.metadata.version("dreamgram"), **values}
+
+
 def save(picture: Tensor | Image.Image, path: Path, context: typer.Context, overwrite: bool, stopped: str) -> None:
     """Save a command's picture with the settings of the command, and say where, and how many seconds it took.
 
@@ -170,10 +176,8 @@ def save(picture: Tensor | Image.Image, path: Path, context: typer.Context, over
     """
     from image_optimization import images
 
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
-    version = importlib.metadata.version("dreamgram")
     path = path if overwrite else _free(path)
-    images.save(picture, path, {"command": context.command_path, "version": version, **values}, overwrite)
+    images.save(picture, path, settings(context), overwrite)
     typer.echo(f"{path}  {time.perf_counter() - _START:.1f} s")
     if stopped == "interrupted":
         typer.echo("interrupted: saved the picture so far", err=True)

@@ -146,6 +146,14 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     return interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 
+def refine(image: Tensor, start: Tensor | None, size: tuple[int, int]) -> Tensor:
+    """``image`` at a finer ``size``, with the detail of ``start``, if any, that it was too coarse to hold."""
+    if start is None:
+        return resize(image, size)
+    coarse, fine = (image.shape[2], image.shape[3]), resize(start, size)
+    return resize(image, size) + fine - resize(resize(fine, coarse), size)
+
+
 def to_pillow(image: Tensor) -> Image.Image:
     """One image, (C, H, W) or (1, C, H, W) in [0, 1] with 1 or 3 channels, as an 8-bit Pillow image."""
     levels = (image.detach().reshape(image.shape[-3:]).cpu().clamp(0, 1) * 255).round().byte()

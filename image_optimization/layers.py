@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -41,15 +41,21 @@ class Layer:
     receptive_field: int | None
     """Side in pixels of the square of the image that one output position depends on; None for the whole image.
 
-    Found out by :func:`list_layers` alone, else None.
+    Found out by :func:`list_layers` alone, else None; so are the next two.
     """
+    stride: float
+    """How many pixels that square moves from one position to the next."""
+    start: float
+    """Where in the image the square of the first position begins; below 0 where there is padding."""
     overwritten: bool
     """Whether a later in-place operation writes over its output."""
+    channels_last: bool = False
+    """Whether the output is (H, W, C), as that of some transformers with windows."""
 
     @property
     def channels(self) -> int:
         """How many units it has: channels of (C, H, W), features of (F,), embedding dimensions of tokens (T, F)."""
-        return self.shape[1] if len(self.shape) == 2 else self.shape[0]
+        return self.shape[-1] if len(self.shape) == 2 or self.channels_last else self.shape[0]
 
 
 def list_layers(network: nn.Module, shape: Sequence[int]) -> list[Layer]:
@@ -149,13 +155,13 @@ def _observe(
     network: nn.Module, weights: dict[str, Tensor], image: Tensor, receptive_fields: bool
 ) -> tuple[list[Layer], Exception | None]:
     """Run once with ``weights`` in place of the network's own."""
-    seen: list[tuple[str, nn.Module, Tensor, int, float]] = []
+    seen: list[tuple[str, nn.Module, Tensor, int, Field]] = []
     fields = _ReceptiveFields(image)
     training = [module for module in network.modules() if module.training]
     handles = [
         module.register_forward_hook(
             lambda module, args, output, name=name: (
-                seen.append((name, module, output, output._version, fields.of(output)[0]))
+                seen.append((name, module, output, output._version, fields.of(output)))
                 if isinstance(output, Tensor)
                 else None
             )
@@ -189,15 +195,36 @@ def _observe(
                 call=call,
                 kind=type(module).__name__,
                 shape=tuple(output.shape[1:]),
-                receptive_field=round(field) if receptive_fields and math.isfinite(field) else None,
+                receptive_field=round(field.side) if receptive_fields and math.isfinite(field.side) else None,
+                stride=field.stride,
+                start=field.start,
                 overwritten=output._version != version,
+                channels_last=output.ndim == 4 and _channels_last(output.shape[1:], image.shape[2:]),
             )
         )
     return layers, failure
 
 
+def _channels_last(shape: Sequence[int], image: Sequence[int]) -> bool:
+    """Whether it is the first two sides of ``shape`` that have the proportions of the image's, not the last two."""
+    wanted = math.log(image[0] / image[1])
+    off_first, off_last = (abs(math.log(h / w) - wanted) for h, w in (shape[1:], shape[:2]))
+    return off_last < 0.1 < off_first
+
+
+class Field(NamedTuple):
+    """What a position of an output sees, in pixels of the image."""
+
+    side: float
+    stride: float
+    start: float
+
+
+NOTHING = Field(0.0, 1.0, 0.0)
+
+
 class _ReceptiveFields(TorchDispatchMode):
-    """Follows (receptive field, stride), both in pixels of the image, through every operation of a forward pass.
+    """Follows the receptive field through every operation of a forward pass.
 
     A convolution or pooling of kernel k adds (k - 1) strides to the field; a matrix product over positions, or a
     mean over them, sees the whole image; everything else passes on the largest field among its arguments. See
@@ -208,40 +235,42 @@ class _ReceptiveFields(TorchDispatchMode):
         super().__init__()  # type: ignore[no-untyped-call]
         self.batch = len(image)
         self.known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self.known[image] = (1.0, 1.0)
+        self.known[image] = Field(1.0, 1.0, 0.0)
 
-    def of(self, tensor: Tensor) -> tuple[float, float]:
-        field: tuple[float, float] = self.known.get(tensor, (0.0, 1.0))
+    def of(self, tensor: Tensor) -> Field:
+        field: Field = self.known.get(tensor, NOTHING)
         return field
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         # Read before the operation runs: an in-place one answers with its own argument.
         inputs = [x for arg in args for x in (arg if isinstance(arg, list | tuple) else [arg]) if isinstance(x, Tensor)]
-        field, stride = (max(column) for column in zip(*map(self.of, inputs), strict=True)) if inputs else (0.0, 1.0)
+        field = max(map(self.of, inputs), default=NOTHING)
         result = func(*args, **(kwargs or {}))
         outputs = [x for x in (result if isinstance(result, list | tuple) else [result]) if isinstance(x, Tensor)]
-        if field and outputs:
-            field, stride = self._after(func.overloadpacket, args, outputs[0], field, stride)
-        if field:
+        if field.side and outputs:
+            field = self._after(func.overloadpacket, args, outputs[0], field)
             for output in outputs:
-                self.known[output] = (field, stride)
+                self.known[output] = field
         return result
 
-    def _after(self, op: Any, args: Any, output: Tensor, field: float, stride: float) -> tuple[float, float]:
+    def _after(self, op: Any, args: Any, output: Tensor, field: Field) -> Field:
+        side, stride, start = field
         if op is aten.convolution:
-            kernel, (step, dilation, transposed) = max(args[1].shape[2:]), (max(args[3]), max(args[5]), args[6])
-            if transposed:
-                return field + math.ceil((kernel - 1) / step) * stride, stride / step
-            return field + (kernel - 1) * dilation * stride, stride * step
+            kernel, step, padding, dilation = max(args[1].shape[2:]), max(args[3]), max(args[4]), max(args[5])
+            if args[6]:  # transposed
+                reach = math.ceil((kernel - 1) / step)
+                return Field(side + reach * stride, stride / step, start - (reach - padding / step) * stride)
+            return Field(side + (kernel - 1) * dilation * stride, stride * step, start - padding * stride)
         if op in (aten.max_pool2d_with_indices, aten.max_pool2d, aten.avg_pool2d):
             kernel = max(args[1])
             step = max(args[2]) if len(args) > 2 and args[2] else kernel
+            padding = max(args[3]) if len(args) > 3 else 0
             dilation = max(args[4]) if op is not aten.avg_pool2d and len(args) > 4 else 1
-            return field + (kernel - 1) * dilation * stride, stride * step
+            return Field(side + (kernel - 1) * dilation * stride, stride * step, start - padding * stride)
         if op in (aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d):
             before, after = max(args[0].shape[2:]), max(output.shape[2:])
             step = max(before // after, 1)
-            return field + (before - (after - 1) * step - 1) * stride, stride * step
+            return Field(side + (before - (after - 1) * step - 1) * stride, stride * step, start)
         rows = output.shape[0] if output.ndim == 2 else 0
         mixes_positions = (
             (op in (aten.mm, aten.addmm) and rows == self.batch)
@@ -254,7 +283,7 @@ class _ReceptiveFields(TorchDispatchMode):
                 and _spatial(args)
             )
         )
-        return (math.inf, stride) if mixes_positions else (field, stride)
+        return Field(math.inf, stride, start) if mixes_positions else field
 
 
 def _spatial(args: Any) -> bool:
@@ -268,8 +297,8 @@ def device_of(network: nn.Module) -> torch.device:
     return next((weights.device for weights in network.parameters()), torch.device("cpu"))
 
 
-def default_shape(network: nn.Module, size: int | None = None) -> tuple[int, int, int]:
-    """The (C, H, W) of images for ``network``: its ``input_shape``, or a square of ``size`` pixels.
+def default_shape(network: nn.Module, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
+    """The (C, H, W) of images for ``network``: its ``input_shape``, or with ``size`` pixels a side, or (H, W) of them.
 
     A network of yours that has no ``input_shape`` is taken for a convolutional one: the channels of its first
     convolution, 224 pixels square.
@@ -277,7 +306,8 @@ def default_shape(network: nn.Module, size: int | None = None) -> tuple[int, int
     Raises:
         ValueError: it has no convolution either, or ``size`` is not positive.
     """
-    if size is not None and size < 1:
+    sides = (size, size) if isinstance(size, int) else size
+    if sides is not None and min(sides) < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
     declared = getattr(network, "input_shape", None)
     if declared is None:
@@ -288,4 +318,4 @@ def default_shape(network: nn.Module, size: int | None = None) -> tuple[int, int
             )
         declared = (convolution.in_channels, 224, 224)
     channels, height, width = declared
-    return (channels, size or height, size or width)
+    return (channels, *(sides or (height, width)))

@@ -112,7 +112,7 @@ def stylize(
         NonFiniteLoss: the loss became infinite or NaN.
     """
     from image_optimization.capture import capture
-    from image_optimization.images import fit, resize
+    from image_optimization.images import fit, refine, resize
     from image_optimization.layers import device_of, smallest_size
     from image_optimization.optimize import optimize, seeded
     from image_optimization.parameterizations import PixelImage
@@ -229,16 +229,6 @@ def pyramid(content: Tensor, size: int) -> list[int]:
     while min(height, width) / max(height, width) * sizes[0] / 2 >= COARSEST:
         sizes.insert(0, round(sizes[0] / 2))
     return sizes
-
-
-def refine(image: Tensor, start: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """``image`` at a finer ``size``, with the detail of ``start``, if any, that it was too coarse to hold."""
-    from image_optimization.images import resize
-
-    if start is None:
-        return resize(image, size)
-    coarse, fine = (image.shape[2], image.shape[3]), resize(start, size)
-    return resize(image, size) + fine - resize(resize(fine, coarse), size)
 
 
 def _style_size(style: Tensor, scale: int, smallest: int) -> int:

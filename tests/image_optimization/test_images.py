@@ -217,3 +217,13 @@ def test_fit_and_resize(photo: Tensor) -> None:
     checker = (torch.arange(64)[:, None] + torch.arange(64)).remainder(2).float()[None, None]
     assert (images.resize(checker, (16, 16)) - 0.5).abs().max() < 0.05  # antialiased, not every fourth pixel
     assert images.resize(checker, (97, 97)).min() >= 0  # bicubic overshoot is cut
+
+
+def test_each_scale_gets_the_detail_that_the_one_before_could_not_hold(photo: Tensor) -> None:
+    fine = (photo.shape[2], photo.shape[3])
+    coarse = images.resize(photo, (fine[0] // 2, fine[1] // 2))
+    torch.testing.assert_close(images.refine(coarse, photo, fine), photo)
+    gray = torch.full_like(coarse, 0.5)
+    detail = images.refine(gray, photo, fine) - 0.5
+    assert detail.abs().mean() > 0.005
+    assert images.resize(detail, (fine[0] // 8, fine[1] // 8)).abs().mean() < 0.25 * detail.abs().mean()

@@ -8,8 +8,11 @@ from torch import Tensor, nn
 from image_optimization.layers import default_shape, dry_run, find_layer, list_layers, smallest_size
 
 
-def columns_seen(network: nn.Module, layer: str, size: int) -> int:
-    """The receptive field by trial: how many columns of the image can make the middle of ``layer`` NaN."""
+def columns_seen(network: nn.Module, layer: str, size: int) -> tuple[int, int, int]:
+    """The receptive field by trial: which columns of the image can make the middle of ``layer`` NaN.
+
+    Returns how many, the first, and which position the middle is.
+    """
     image = torch.rand(size, 3, size, size)
     for column in range(size):
         image[column, :, :, column] = torch.nan
@@ -19,22 +22,27 @@ def columns_seen(network: nn.Module, layer: str, size: int) -> int:
         network(image)
     handle.remove()
     middle = seen[0].shape[2] // 2
-    return int(seen[0][:, :, middle, middle].isnan().any(1).sum())
+    columns = seen[0][:, :, middle, middle].isnan().any(1).nonzero()[:, 0]
+    return len(columns), int(columns[0]), middle
 
 
 @pytest.mark.parametrize(
     ("layer", "field"), [("relu1_1", 3), ("pool1", 6), ("relu2_2", 14), ("pool2", 16), ("relu3_3", 40), ("pool3", 44)]
 )
 def test_receptive_fields_of_vgg_by_trial(vgg16: nn.Module, layer: str, field: int) -> None:
-    assert find_layer(layer, list_layers(vgg16, (3, 128, 128))).receptive_field == field
-    assert columns_seen(vgg16, layer, 64) == field
+    told = find_layer(layer, list_layers(vgg16, (3, 128, 128)))
+    side, first, middle = columns_seen(vgg16, layer, 64)
+    assert told.receptive_field == side == field
+    assert told.start + told.stride * middle == first
 
 
 @pytest.mark.parametrize("layer", ["conv1", "layer1.0", "layer2.0.conv2", "layer2.0", "layer2"])
 def test_receptive_fields_of_a_residual_network_by_trial(layer: str) -> None:
     network = torchvision.models.resnet18().eval()
-    told = find_layer(layer, list_layers(network, (3, 128, 128))).receptive_field
-    assert told == columns_seen(network, layer, 128)
+    told = find_layer(layer, list_layers(network, (3, 128, 128)))
+    side, first, middle = columns_seen(network, layer, 128)
+    assert told.receptive_field == side
+    assert told.start + told.stride * middle == first
 
 
 def test_what_sees_the_whole_image(digits: nn.Module) -> None:

@@ -76,7 +76,7 @@ def test_the_result_is_the_image_with_the_lowest_loss() -> None:
         return torch.sin(9 * x).sum() + (x - 0.3).abs().sum()
 
     for steps in (1, 2, 7, 30):
-        image = PixelImage.from_noise((1, 1, 6, 6), std=0.3)
+        image = PixelImage.from_noise((1, 1, 6, 6), strength=30)
         run = optimize(image, loss, steps=steps, optimizer="lbfgs")
         assert loss(image.render()).item() == pytest.approx(run.losses.min().item(), abs=1e-5)
 

@@ -11,10 +11,10 @@ PAGES = """
 import resource, torch
 from image_optimization.memory import keep_freed_memory
 print(keep_freed_memory())
-for _ in range(8):  # until the heap is as large as it gets
+for _ in range(32):  # until the heap is as large as it gets
     torch.zeros(2**24).sum()
 before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
-for _ in range(8):
+for _ in range(32):
     torch.zeros(2**24).sum()
 print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
 """
@@ -27,4 +27,4 @@ def test_the_same_memory_is_used_again() -> None:
     possible, faults = done.stdout.split()
     if possible == "False":
         pytest.skip("the C library has no mallopt")
-    assert int(faults) < 2**26 / 4096  # of one tensor; eight of them have eight times as many
+    assert int(faults) < 32 * 2**26 / 4096 / 4  # fresh memory each time would be four times as many, at least

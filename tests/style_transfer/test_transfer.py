@@ -15,7 +15,7 @@ from image_optimization.precision import Precision
 from models.loading import WEIGHTS, read_weights
 from style_transfer import PRESETS, stylize
 from style_transfer.painters import paint
-from style_transfer.transfer import CONTENT_LAYERS, STYLE_LAYERS, pyramid, refine, style_transfer_loss
+from style_transfer.transfer import CONTENT_LAYERS, STYLE_LAYERS, pyramid, style_transfer_loss
 
 LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
 
@@ -248,13 +248,3 @@ def test_bfloat16_comes_to_the_loss_of_float32(photo: Tensor, painting: Tensor, 
     exact, low = loss_after("float32"), loss_after("bfloat16")
     assert exact < 0.1 * our_loss(photo, photo, painting, vgg16).item()
     assert low == pytest.approx(exact, rel=0.1)
-
-
-def test_each_scale_gets_the_detail_that_the_one_before_could_not_hold(photo: Tensor) -> None:
-    fine = (photo.shape[2], photo.shape[3])
-    coarse = images.resize(photo, (fine[0] // 2, fine[1] // 2))
-    torch.testing.assert_close(refine(coarse, photo, fine), photo)
-    gray = torch.full_like(coarse, 0.5)
-    detail = refine(gray, photo, fine) - 0.5
-    assert detail.abs().mean() > 0.005
-    assert images.resize(detail, (fine[0] // 8, fine[1] // 8)).abs().mean() < 0.25 * detail.abs().mean()
