@@ -5,8 +5,8 @@ BIN := .venv/bin
 .PHONY: demo test lint bench gallery clean
 
 demo: .venv/installed
-	$(BIN)/dream filters --output outputs/filters.png --overwrite
-	$(BIN)/dream neurons --output outputs/neurons.png --overwrite
+	$(BIN)/dream units --layer pool2 --output outputs/filters.png --overwrite
+	$(BIN)/dream units --layer hidden --units 0-8 --output outputs/neurons.png --overwrite
 	$(BIN)/dream digits --output outputs/digits.png --overwrite
 	$(BIN)/stylize "$$($(BIN)/python benchmarks/sample_photo.py)" --style stained-glass --style-weight 3 --size 384 --output outputs/stylized.png --overwrite
 

@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from activation_maximization.dream import Dreams, evaluate, maximize
-from activation_maximization.objectives import Objective, channel, logit, neuron
-from activation_maximization.regularizers import pixel_sum
+from activation_maximization import objectives
+from activation_maximization.dream import Dreams, activations, batch_size, evaluate, maximize
+from activation_maximization.examples import top_examples
+from activation_maximization.folder import make_each
+from activation_maximization.objectives import Objective, channel, deepdream, logit, match, neuron
+from activation_maximization.octaves import amplify as deep_dream
+from activation_maximization.regularizers import sparing, total_variation
 from image_optimization import console
 from image_optimization.precision import Precision
 from models import load
 
 if TYPE_CHECKING:
+    import torch
     from PIL import Image
-    from torch import nn
+    from torch import Tensor, nn
 
 app = typer.Typer(
     help="What does this filter, this neuron, this class look for? Gradient ascent on the input image of a network.",
@@ -26,9 +33,6 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
 )
-
-PIXELS = 64 * 128 * 128
-"""Made at a time, so that the memory for ``--units all`` of a large network, or for a large ``--size``, is bounded."""
 
 Model = Annotated[
     str, typer.Option(help="digits, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or path/to/file.py:function.")
@@ -42,10 +46,18 @@ Size = Annotated[
 ]
 Steps = Annotated[int, typer.Option(callback=console.positive, help="Gradient steps.")]
 Columns = Annotated[int | None, typer.Option(callback=console.positive, help="Pictures a row.")]
+Layer = Annotated[str, typer.Option(help="Which; dream layers lists them.")]
+Photo = Annotated[Path, typer.Argument(help="A picture file.", show_default=False)]
+PhotoSize = Annotated[
+    int, typer.Option("--size", callback=console.positive, help="Longer side of the picture in pixels.")
+]
 STEPS: int = console.default(maximize, "steps")
 SEED: int = console.default(maximize, "seed")
 PRECISION: Precision = console.default(maximize, "precision")
-PIXEL_SUM: float = console.default(pixel_sum, "weight")
+OCTAVES: int = console.default(deep_dream, "octaves")
+OCTAVE_STEPS: int = console.default(deep_dream, "steps")
+INK: float = console.default(sparing, "ink")
+SMOOTHNESS: float = console.default(sparing, "smoothness")
 
 
 @app.command()
@@ -66,67 +78,85 @@ def layers(model: Model = "digits", weights: console.Weights = None, size: Size 
 
 
 @app.command()
-def filters(
+def units(
     context: typer.Context,
     model: Model = "digits",
-    layer: Annotated[str, typer.Option(help="A convolution or pooling; dream layers lists them.")] = "pool2",
+    layer: Layer = "pool2",
     units: Units = "0-11",
+    position: Annotated[
+        str | None, typer.Option(help="ROW,COLUMN (of tokens TOKEN): one neuron of each filter, not its mean.")
+    ] = None,
     weights: console.Weights = None,
     size: Size = None,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
     columns: Columns = None,
+    folder: Annotated[
+        Path | None,
+        typer.Option(help="Each unit in a file of its own in here, too; a run that was stopped goes on where it was."),
+    ] = None,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
     overwrite: console.Overwrite = False,
 ) -> None:
-    """Filters of a convolution: for each, the texture that it looks for."""
-    place = console.find_device(device)
-    path = console.output_path(output, "filters.png", overwrite)
-    precision = console.find_precision(precision, place, context)
-    network = load(model, weights).to(place)
-    chosen = _parse_units(units, network, layer, size)
-    objectives = [channel(layer, some) for some in _batches(chosen, network, size)]
-    dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed, precision=precision)
-    _save(
-        context,
-        path,
-        _captioned(dreams, chosen, columns, f"{model}  {layer}  filters, mean activation"),
-        overwrite,
-        dreams,
-    )
+    """Units of any layer: the texture that a filter looks for, the whole image that a neuron does."""
+    job = _begin(context, "units.png", model, weights, device, precision, output, overwrite)
+    chosen = _parse_units(units, job.network, layer, size)
+    where = None if position is None else _parse_position(position)
+
+    def make(some: list[int]) -> Dreams:
+        objective = channel(layer, some) if where is None else neuron(layer, some, where)
+        return job.ascend(objective, size=size, steps=steps, seed=seed)
+
+    if folder is None:
+        dreams = make(chosen)
+    else:
+        from image_optimization.layers import default_shape
+
+        _, height, width = default_shape(job.network, size)
+        asked = console.settings(context)
+        how = {name: asked[name] for name in asked if name not in ("units", "columns", "folder", "output", "overwrite")}
+        batch = batch_size(height * width)
+        dreams = make_each(folder, chosen, make, batch=batch, settings=how, overwrite=overwrite)
+    title = f"{model}  {layer}  activation{f' at {position}' if position else ''}"
+    job.save(_captioned([dreams], chosen, columns, title), dreams, [f"unit {unit}" for unit in chosen])
 
 
 @app.command()
-def neurons(
+def examples(
     context: typer.Context,
     model: Model = "digits",
-    layer: Annotated[
-        str, typer.Option(help="A fully connected layer; of a convolution, the neurons in its middle.")
-    ] = "hidden",
-    units: Units = "0-8",
+    layer: Layer = "pool2",
+    units: Units = "0-5",
+    data: Annotated[
+        Path | None, typer.Option(help="A folder of pictures; by default, for gray 28x28 ones, 1,000 test digits.")
+    ] = None,
+    count: Annotated[int, typer.Option("--top", callback=console.positive, help="Patches a unit.")] = 9,
     weights: console.Weights = None,
     size: Size = None,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
-    columns: Columns = None,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
     overwrite: console.Overwrite = False,
 ) -> None:
-    """Neurons of a fully connected layer: for each, the whole image that it looks for."""
-    place = console.find_device(device)
-    path = console.output_path(output, "neurons.png", overwrite)
-    precision = console.find_precision(precision, place, context)
-    network = load(model, weights).to(place)
-    chosen = _parse_units(units, network, layer, size)
-    objectives = [neuron(layer, some) for some in _batches(chosen, network, size)]
-    dreams = _ascend(network, objectives, size=size, steps=steps, seed=seed, precision=precision)
-    _save(
-        context, path, _captioned(dreams, chosen, columns, f"{model}  {layer}  neurons, activation"), overwrite, dreams
-    )
+    """Units beside what excites them most among real pictures: each dream, then the patches that the unit saw."""
+    job = _begin(context, "examples.png", model, weights, device, precision, output, overwrite)
+    chosen = _parse_units(units, job.network, layer, size)
+    from activation_maximization.grids import contact_sheet
+
+    best = top_examples(job.network, layer, chosen, _pictures(data, job.network, size), count)
+    dreams = job.ascend(channel(layer, chosen), size=size, steps=steps, seed=seed)
+    title = f"{model}  {layer}  dreams with their mean activation, and what excited each unit most"
+    tiles: list[Tensor] = []
+    captions: list[str] = []
+    for unit, dream, activation, found in zip(chosen, dreams.images, dreams.activations.tolist(), best, strict=False):
+        tiles += [dream, *(example.patch for example in found)]
+        captions += [f"{unit}\t{_short(activation)}", *(f"{e.name}\t{_short(e.activation)}" for e in found)]
+    sheet = contact_sheet(tiles, captions, columns=1 + len(best[0]), title=title)
+    job.save(sheet, dreams, [f"unit {unit}" for unit in chosen])
 
 
 @app.command()
@@ -135,8 +165,14 @@ def digits(
     model: Model = "digits",
     classes: Annotated[str, typer.Option(help="Which: all, or numbers and ranges such as 0-9 or 3,7.")] = "0-9",
     ink: Annotated[
-        float, typer.Option("--pixel-sum", help="Weight of the sum of all pixels in the second row.")
-    ] = PIXEL_SUM,
+        float, typer.Option("--pixel-sum", help="Weight of the sum of all pixels in the second row, at the end.")
+    ] = INK,
+    smoothness: Annotated[
+        float, typer.Option("--blur", help="Weight of what a blur would change, in the second row.")
+    ] = SMOOTHNESS,
+    compare: Annotated[
+        bool, typer.Option("--compare", help="A third row: the second, by digits-robust, which is harder to fool.")
+    ] = False,
     weights: console.Weights = None,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
@@ -146,19 +182,253 @@ def digits(
     overwrite: console.Overwrite = False,
 ) -> None:
     """The output neurons, twice: as they are, and with as little ink as possible."""
+    job = _begin(context, "digits.png", model, weights, device, precision, output, overwrite)
+    chosen = _parse_units(classes, job.network, "logits", None)
+    objective = logit(chosen) - sparing(ink, smoothness)
+    minus = f"activation - {ink:g} x sum of pixels - {smoothness:g} x what a blur would change"
+    rows = {
+        f"{model}: activation": (job, logit(chosen)),
+        f"{model}: {minus}": (job, objective),
+    }
+    if compare:
+        robust = replace(job, network=load("digits-robust").to(job.device))
+        rows[f"digits-robust: {minus}"] = (robust, objective)
+    dreams: list[Dreams] = []
+    for painter, wanted in rows.values():
+        try:
+            made = painter.ascend(wanted, steps=steps, seed=seed)
+        except KeyboardInterrupt:  # before the first step of this row
+            if not dreams:
+                raise
+            dreams[-1] = replace(dreams[-1], stopped="interrupted")
+            break
+        # All rows are captioned with the activation alone.
+        dreams.append(replace(made, activations=evaluate(painter.network, logit(chosen), made.images)))
+        if made.stopped == "interrupted":
+            break
+    sheet = _captioned(dreams, chosen * len(rows), len(chosen), "logits", list(rows))
+    job.save(sheet, dreams[-1], [f"class {unit}" for unit in chosen])
+
+
+@app.command()
+def amplify(
+    context: typer.Context,
+    photo: Photo,
+    model: Model = "vgg16",
+    layer: Layer = "relu4_3",
+    unit: Annotated[int | None, typer.Option(help="Amplify this one alone, not all that the layer sees.")] = None,
+    octaves: Annotated[int, typer.Option(callback=console.positive, help="Sizes, from coarse to fine.")] = OCTAVES,
+    weights: console.Weights = None,
+    size: PhotoSize = 512,
+    steps: Annotated[int, typer.Option(callback=console.positive, help="Gradient steps an octave.")] = OCTAVE_STEPS,
+    seed: console.Seed = SEED,
+    device: console.Device = "auto",
+    precision: console.Precision = PRECISION,
+    output: console.Output = None,
+    overwrite: console.Overwrite = False,
+) -> None:
+    """A deep dream: more and more of what a layer sees in a photo."""
+    job = _begin(context, "amplified.png", model, weights, device, precision, output, overwrite)
+    objective = deepdream(layer) if unit is None else channel(layer, unit)
+    settings = {"photo": _open(photo, job.network, size), "octaves": octaves, "steps": steps, "seed": seed}
+    dreams = job.ascend(objective, by=deep_dream, **settings)
+    job.save(dreams.images, dreams)
+
+
+@app.command()
+def invert(
+    context: typer.Context,
+    photo: Photo,
+    model: Model = "vgg16",
+    layer: Layer = "relu4_1",
+    smoothness: Annotated[float, typer.Option(help="Weight of the total variation.")] = 0.5,
+    weights: console.Weights = None,
+    size: PhotoSize = 224,
+    steps: Steps = 256,
+    seed: console.Seed = SEED,
+    device: console.Device = "auto",
+    precision: console.Precision = PRECISION,
+    output: console.Output = None,
+    overwrite: console.Overwrite = False,
+) -> None:
+    """What a layer still knows of a photo: an image, begun from noise, to which it answers the same."""
+    job = _begin(context, "inverted.png", model, weights, device, precision, output, overwrite)
+    picture = _open(photo, job.network, size)
+    dreams = job.ascend(match(layer, picture) - total_variation(smoothness), steps=steps, seed=seed)
+    job.save(dreams.images, dreams)
+
+
+@app.command()
+def caricature(
+    context: typer.Context,
+    photo: Photo,
+    model: Model = "vgg16",
+    layer: Layer = "relu4_1",
+    weights: console.Weights = None,
+    size: PhotoSize = 224,
+    steps: Steps = 256,
+    seed: console.Seed = SEED,
+    device: console.Device = "auto",
+    precision: console.Precision = PRECISION,
+    output: console.Output = None,
+    overwrite: console.Overwrite = False,
+) -> None:
+    """What a layer sees in a photo, exaggerated, begun from noise."""
+    job = _begin(context, "caricature.png", model, weights, device, precision, output, overwrite)
+    picture = _open(photo, job.network, size)
+    dreams = job.ascend(objectives.caricature(layer, picture), steps=steps, seed=seed)
+    job.save(dreams.images, dreams)
+
+
+@app.command()
+def accentuate(
+    context: typer.Context,
+    photo: Photo,
+    unit: Annotated[int, typer.Option(help="Whose part in the photo to bring out.")],
+    model: Model = "vgg16",
+    layer: Layer = "relu4_1",
+    near: Annotated[str, typer.Option(help="The earlier layer in which the photo must stay itself.")] = "relu2_1",
+    nearness: Annotated[float, typer.Option(help="How much it must.")] = 30,
+    weights: console.Weights = None,
+    size: PhotoSize = 224,
+    steps: Steps = STEPS,
+    seed: console.Seed = SEED,
+    device: console.Device = "auto",
+    precision: console.Precision = PRECISION,
+    output: console.Output = None,
+    overwrite: console.Overwrite = False,
+) -> None:
+    """Where a unit finds what it looks for in a photo: the photo, changed as far as that brings it out."""
+    job = _begin(context, "accentuated.png", model, weights, device, precision, output, overwrite)
+    picture = _open(photo, job.network, size)
+    # In units of the layer's usual strength, so that the same nearness holds for every layer and network.
+    usual = activations(job.network, picture, [layer])[layer].square().mean().sqrt().item()
+    objective = channel(layer, unit) * (1 / usual) + nearness * match(near, picture)
+    dreams = job.ascend(objective, init=picture, steps=steps, seed=seed)
+    job.save(dreams.images, dreams)
+
+
+@app.command()
+def replay(
+    picture: Annotated[Path, typer.Argument(help="A PNG that dream made.", show_default=False)],
+    output: console.Output = None,
+    overwrite: console.Overwrite = False,
+) -> None:
+    """Make a picture again, from the settings that it holds: on the same machine, bit for bit."""
+    from image_optimization.images import read_settings
+
+    kept = read_settings(picture)
+    tool, _, name = kept["command"].partition(" ")
+    commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    if tool != "dream" or name not in commands:
+        raise ValueError(f"{picture} was made by {kept['command']!r}: dream cannot make it again")
+    with TemporaryDirectory() as folder:
+        given = {**kept, "output": output, "overwrite": overwrite, "folder": None}
+        if "unit" in kept:  # one of a folder
+            given.update(units=kept["unit"], folder=folder, output=Path(folder, "sheet.png"))
+            target = console.output_path(output, picture.name, overwrite)
+        app([name, *_arguments(commands[name], given)], prog_name="dream", standalone_mode=False)
+        if "unit" in kept:
+            shutil.copyfile(next(path for path in Path(folder).iterdir() if path.name != "sheet.png"), target)
+            typer.echo(target)
+
+
+def _arguments(command: Any, given: Mapping[str, Any]) -> list[str]:
+    """The command line that gives a command these values of its parameters."""
+    words: list[str] = []
+    for parameter in command.params:
+        value = given.get(parameter.name)
+        if value is None or value is False:
+            continue
+        flag = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        words += flag if value is True else [*flag, str(value)]
+    return words
+
+
+@dataclass(frozen=True)
+class _Job:
+    """What the options that the commands share come to."""
+
+    context: typer.Context
+    network: nn.Module
+    device: torch.device
+    precision: Precision
+    path: Path
+    overwrite: bool
+
+    def ascend(self, objective: Objective, by: Callable[..., Dreams] = maximize, **settings: Any) -> Dreams:
+        """What maximizes ``objective``, with a progress bar."""
+        with console.progress(str(self.context.info_name), self.device, self.precision) as listener:
+            return by(self.network, objective, precision=self.precision, listeners=[listener], **settings)
+
+    def save(self, picture: Tensor | Image.Image, dreams: Dreams, names: Sequence[str] = ("the picture",)) -> None:
+        """Save what was made of ``dreams``, and say which of them, by their ``names``, mean nothing."""
+        if dreams.silent:
+            silent = ", ".join(names[number] for number in dreams.silent)
+            typer.echo(
+                f"silent: whatever noise it began with, the network passed no gradient back to {silent}", err=True
+            )
+        console.save(picture, self.path, self.context, self.overwrite, dreams.stopped)
+
+
+def _begin(
+    context: typer.Context,
+    name: str,
+    model: str,
+    weights: Path | None,
+    device: str,
+    precision: Precision,
+    output: Path | None,
+    overwrite: bool,
+) -> _Job:
     place = console.find_device(device)
-    path = console.output_path(output, "digits.png", overwrite)
-    precision = console.find_precision(precision, place, context)
-    network = load(model, weights).to(place)
-    chosen = _parse_units(classes, network, "logits", None)
-    dreams = _ascend(
-        network, [logit(chosen), logit(chosen) - pixel_sum(ink)], steps=steps, seed=seed, precision=precision
-    )
-    # Both rows are captioned with the activation alone.
-    dreams = [replace(row, activations=evaluate(network, logit(chosen), row.images)) for row in dreams]
-    rows = ["activation", f"activation - {ink:g} x sum of pixels"]
-    picture = _captioned(dreams, chosen * len(dreams), len(chosen), f"{model}  logits", rows)
-    _save(context, path, picture, overwrite, dreams)
+    path = console.output_path(output, name, overwrite)
+    chosen = console.find_precision(precision, place, context)
+    return _Job(context, load(model, weights).to(place), place, chosen, path, overwrite)
+
+
+def _open(photo: Path, network: nn.Module, size: int) -> Tensor:
+    """The photo with as many channels as the network takes, its longer side ``size``."""
+    from image_optimization import images
+    from image_optimization.layers import default_shape
+
+    return images.fit(images.load(photo, default_shape(network)[0]), size)
+
+
+def _pictures(folder: Path | None, network: nn.Module, size: int | None) -> Iterator[tuple[str, Tensor]]:
+    """Names and pictures, of the size for ``network``; a file that cannot be read is named and left out."""
+    from image_optimization import images
+    from image_optimization.layers import default_shape
+    from models.digits import digit_sample
+
+    channels, height, width = default_shape(network, size)
+    if folder is None:
+        if (channels, height, width) != (1, 28, 28):
+            raise ValueError("there are no pictures for this network in the package: give a folder of them (--data)")
+        digits, labels = digit_sample()
+        for digit, label in zip(digits, labels.tolist(), strict=True):
+            yield f"a {label}", digit[None]
+        return
+    if not folder.is_dir():
+        raise ValueError(f"no folder {folder}")
+    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower() in images.FORMATS and each.is_file()):
+        try:
+            picture = images.load(path, channels)
+        except (OSError, ValueError) as error:
+            typer.echo(f"left out: {error}", err=True)
+            continue
+        # As networks are tested: the middle of the picture, of the size that the network was trained at.
+        scale = max(height / picture.shape[2], width / picture.shape[3])
+        whole = images.resize(picture, (round(picture.shape[2] * scale), round(picture.shape[3] * scale)))
+        top, left = (whole.shape[2] - height) // 2, (whole.shape[3] - width) // 2
+        yield path.stem, whole[:, :, top : top + height, left : left + width]
+
+
+def _parse_position(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"a position is ROW,COLUMN, of tokens TOKEN, not {text!r}") from None
 
 
 def _parse_units(text: str, network: nn.Module, layer: str, size: int | None) -> list[int]:
@@ -185,32 +455,6 @@ def _parse_units(text: str, network: nn.Module, layer: str, size: int | None) ->
     return units
 
 
-def _batches(units: list[int], network: nn.Module, size: int | None) -> list[list[int]]:
-    from image_optimization.layers import default_shape
-
-    _, height, width = default_shape(network, size)
-    count = max(1, min(64, PIXELS // (height * width)))
-    return [units[start : start + count] for start in range(0, len(units), count)]
-
-
-def _ascend(network: nn.Module, objectives: Sequence[Objective], precision: Precision, **settings: Any) -> list[Dreams]:
-    """The dreams of each objective; after Ctrl-C, of those so far."""
-    from image_optimization.layers import device_of
-
-    done: list[Dreams] = []
-    for number, objective in enumerate(objectives, 1):
-        try:
-            with console.progress(f"{number}/{len(objectives)}", device_of(network), precision) as listener:
-                done.append(maximize(network, objective, precision=precision, listeners=[listener], **settings))
-        except KeyboardInterrupt:  # before its first step
-            if not done:
-                raise
-            done[-1] = replace(done[-1], stopped="interrupted")
-        if done[-1].stopped == "interrupted":
-            break
-    return done
-
-
 def _captioned(
     dreams: Sequence[Dreams], units: list[int], columns: int | None, title: str, rows: Sequence[str] = ()
 ) -> Image.Image:
@@ -226,10 +470,6 @@ def _captioned(
 
 def _short(value: float) -> str:
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
-
-
-def _save(context: typer.Context, path: Path, picture: Image.Image, overwrite: bool, dreams: Sequence[Dreams]) -> None:
-    console.save(picture, path, context, overwrite, dreams[-1].stopped)
 
 
 def main() -> None:

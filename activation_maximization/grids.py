@@ -17,12 +17,18 @@ PAPER, INK, FAINT = "#ffffff", "#1a1a1a", "#6b6b6b"
 
 
 def contact_sheet(
-    images: Tensor, captions: Sequence[str], *, columns: int | None = None, title: str = "", rows: Sequence[str] = ()
+    images: Tensor | Sequence[Tensor],
+    captions: Sequence[str],
+    *,
+    columns: int | None = None,
+    title: str = "",
+    rows: Sequence[str] = (),
 ) -> Image.Image:
     """The images side by side, row by row, each above its caption.
 
     Args:
-        images: (N, C, H, W) in [0, 1], gray or RGB. Small ones are enlarged by a whole factor, pixels kept square.
+        images: (N, C, H, W) in [0, 1], gray or RGB, or a list of (C, H, W): all are shown in the size of the first.
+            Small ones are enlarged by a whole factor, pixels kept square.
         captions: one a picture; a part after a tab is set in gray to the right.
         columns: pictures a row; by default about as many as rows.
         title: above the whole sheet.
@@ -36,7 +42,7 @@ def contact_sheet(
     if columns is not None and columns < 1:
         raise ValueError(f"columns must be at least 1, not {columns}")
     columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
-    height, width = images.shape[2:]
+    height, width = images[0].shape[1:]
     factor = max(1, math.ceil(TILE / max(height, width)))
     tile = (width * factor, height * factor)
     font, title_font = ImageFont.load_default(TEXT), ImageFont.load_default(TEXT + 4)
@@ -56,7 +62,11 @@ def contact_sheet(
         x, y = MARGIN + column * pitch[0], MARGIN + head + row * pitch[1]
         if column == 0 and row < len(rows):
             draw.text((x, y), rows[row], INK, font)
-        sheet.paste(to_pillow(image).resize(tile, Image.Resampling.NEAREST), (x, y + label))
+        picture = to_pillow(image)
+        whole = tile[0] % picture.width == 0 == tile[1] % picture.height
+        sheet.paste(
+            picture.resize(tile, Image.Resampling.NEAREST if whole else Image.Resampling.BICUBIC), (x, y + label)
+        )
         name, _, value = caption.partition("\t")
         below = y + label + tile[1] + GAP // 2
         draw.text((x, below), name, INK, font)

@@ -13,8 +13,8 @@ import os, sys
 os.chdir(sys.argv[1])
 from activation_maximization.cli import app
 from image_optimization import console
-for name in "filters --units all", "digits":
-    sys.argv[1:] = [*name.split(), "--output", name[:6] + ".png"]
+for name in "units --units all", "digits":
+    sys.argv[1:] = [*name.split(), "--output", name.split()[0] + ".png"]
     try:
         console.run(app, "dream")
     except SystemExit as end:

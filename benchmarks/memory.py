@@ -33,9 +33,7 @@ def measure() -> list[Figure]:
         usual, exact = stylize(512, STEPS), stylize(512, STEPS, "float32")
         peaks = np.array([stylize(size, FEW_STEPS) for size in SIZES])
         sheet = ["--layer", "relu4_1", "--units", "0-63", "--steps", 3, "--device", "cpu"]
-        filters = (
-            run("dream", "filters", "--model", "vgg16", *sheet, "--output", Path(folder, "filters.png")).peak - base
-        )
+        filters = run("dream", "units", "--model", "vgg16", *sheet, "--output", Path(folder, "units.png")).peak - base
     pixels = np.square(SIZES)
     slope, start = np.polyfit(pixels, peaks, 1)
     away = np.abs(peaks / (start + slope * pixels) - 1).max()

@@ -1,50 +1,177 @@
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 from PIL import Image
+from torch import Tensor
 
+from image_optimization import images
 from image_optimization.images import read_settings
 from tests.conftest import Command
 
 
-def test_filters_as_typed(command: Command) -> None:
-    run = command("dream", "filters", "--model", "digits", "--layer", "pool2", "--units", "0-3,7", "--steps", 3)
+def test_units_as_typed(command: Command) -> None:
+    run = command("dream", "units", "--model", "digits", "--layer", "pool2", "--units", "0-3,7", "--steps", 3)
     assert run.code == 0, run.err
-    assert run.out.startswith("outputs/filters.png  ")
+    assert run.out.startswith("outputs/units.png  ")
     assert run.out.strip().endswith(" s")
-    assert Image.open("outputs/filters.png").size[0] > 300
-    settings = read_settings("outputs/filters.png")
-    assert settings["command"] == "dream filters"
+    assert Image.open("outputs/units.png").size[0] > 300
+    settings = read_settings("outputs/units.png")
+    assert settings["command"] == "dream units"
     assert settings["units"] == "0-3,7"
     assert settings["seed"] == 0
 
 
-def test_filters_of_vgg_as_typed(command: Command) -> None:
-    run = command(
-        "dream",
-        "filters",
-        "--model",
-        "vgg16",
-        "--layer",
-        "relu2_1",
-        "--units",
-        "5,6",
-        "--size",
-        32,
-        "--steps",
-        2,
-        "-o",
-        "v.png",
-    )
+def test_units_of_vgg_as_typed(command: Command) -> None:
+    size = ["--size", 32, "--steps", 2]
+    run = command("dream", "units", "--model", "vgg16", "--layer", "relu2_1", "--units", "5,6", *size, "-o", "v.png")
     assert run.code == 0, run.err
     assert Path("v.png").exists()
+    position = ["--position", "3,4", "-o", "p.png"]
+    run = command("dream", "units", "--model", "vgg16", "--layer", "relu2_1", "--units", "5", *size, *position)
+    assert run.code == 0, run.err
+
+
+@pytest.mark.parametrize("job", [["amplify"], ["invert"], ["caricature"], ["accentuate", "--unit", 3]])
+def test_a_photo_as_typed(job: list[object], command: Command, photo: Tensor) -> None:
+    images.save(photo, "photo.png")
+    run = command("dream", *job, "photo.png", "--layer", "relu2_2", "--size", 48, "--steps", 2)
+    assert run.code == 0, run.err
+    [written] = Path("outputs").iterdir()
+    assert run.out.startswith(str(written))
+    picture = images.load(written)
+    assert max(picture.shape[2:]) == 48
+    assert picture.shape == images.fit(photo, 48).shape
+    assert read_settings(written)["photo"] == "photo.png"
+
+
+def test_a_photo_for_a_gray_network_as_typed(command: Command, photo: Tensor) -> None:
+    images.save(photo, "photo.png")
+    run = command("dream", "invert", "photo.png", "--model", "digits", "--layer", "conv1", "--size", 40, "--steps", 2)
+    assert run.code == 0, run.err
+    assert Image.open("outputs/inverted.png").mode == "L"
+
+
+def test_examples_as_typed(command: Command, photo: Tensor) -> None:
+    run = command("dream", "examples", "--layer", "conv2", "--units", "0,3", "--top", 4, "--steps", 2)
+    assert run.code == 0, run.err
+    assert Image.open("outputs/examples.png").size[0] > 5 * 100
+    Path("photos/more").mkdir(parents=True)
+    images.save(photo, "photos/a.png")
+    images.save(photo.flip(3), "photos/more/b.jpg")
+    Path("photos/broken.png").write_text("no picture")
+    Path("photos/notes.txt").write_text("no picture either")
+    vgg = ["--model", "vgg16", "--layer", "relu2_2", "--units", "0", "--size", 48, "--steps", 2]
+    run = command("dream", "examples", *vgg, "--data", "photos")
+    assert run.code == 0, run.err
+    assert run.err == "left out: photos/broken.png is not an image that can be read\n"
+    run = command("dream", "examples", *vgg)
+    assert "give a folder of them (--data)" in run.err
+
+
+def test_digits_compared_as_typed(command: Command) -> None:
+    assert command("dream", "digits", "--classes", "0-2", "--steps", 2).code == 0
+    assert command("dream", "digits", "--classes", "0-2", "--steps", 2, "--compare").code == 0
+    two, three = Image.open("outputs/digits.png").size[1], Image.open("outputs/digits-2.png").size[1]
+    assert three > 1.3 * two
+
+
+def test_a_silent_unit_is_named(command: Command) -> None:
+    Path("mine.py").write_text(
+        "import torch\n"
+        "class Net(torch.nn.Module):\n"
+        "    input_shape = (1, 8, 8)\n"
+        "    def __init__(self):\n"
+        "        super().__init__()\n"
+        "        self.units = torch.nn.ReLU()\n"
+        "    def forward(self, x):\n"
+        "        return self.units(torch.cat([x.mean((2, 3)), -x.mean((2, 3)) - 1], 1))\n"
+    )
+    run = command("dream", "units", "--model", "mine.py:Net", "--layer", "units", "--units", "0,1", "--steps", 2)
+    assert run.code == 0, run.err
+    assert run.err == "silent: whatever noise it began with, the network passed no gradient back to unit 1\n"
+
+
+UNITS = ["units", "--layer", "conv2", "--units", "4,9,17", "--size", 24, "--steps", 3, "--folder", "each"]
+
+
+def test_each_unit_in_a_file_of_its_own(command: Command) -> None:
+    run = command("dream", *UNITS)
+    assert run.code == 0, run.err
+    names = ["0004.png", "0009.png", "0017.png"]
+    assert sorted(path.name for path in Path("each").iterdir()) == names
+    settings = read_settings("each/0009.png")
+    assert (settings["unit"], settings["layer"], settings["steps"], settings["silent"]) == (9, "conv2", 3, False)
+    assert images.load("each/0009.png", channels=1).shape == (1, 1, 24, 24)
+    before = {path.name: path.stat().st_mtime_ns for path in Path("each").iterdir()}
+    # The sheet has those that were there and the one that was not.
+    assert command("dream", *UNITS, "--units", "4,9,17,20").code == 0
+    after = {path.name: path.stat().st_mtime_ns for path in Path("each").iterdir()}
+    assert {name: after[name] for name in names} == before
+    assert set(after) == {*names, "0020.png"}
+    run = command("dream", *UNITS, "--steps", 4)
+    assert run.code == 2
+    assert "each/0004.png was made with steps 3, not 4; choose another folder" in run.err
+    assert command("dream", *UNITS, "--steps", 4, "--overwrite").code == 0
+    assert read_settings("each/0009.png")["steps"] == 4
+
+
+def test_killed_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    script = """
+import sys, time
+from activation_maximization import cli, folder
+cli.batch_size = lambda pixels: 2
+make_each = folder.make_each
+def slow(*args, **kwargs):
+    make = args[2]
+    def told(units):
+        print(*units, flush=True)
+        return make(units)
+    return make_each(args[0], args[1], told, **kwargs)
+cli.make_each = slow
+sys.argv[1:] = "units --layer conv2 --units 0-9 --steps 40 --folder each".split()
+cli.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(3)] == ["0 1\n", "2 3\n", "4 5\n"]
+    process.kill()
+    process.communicate()
+    made = sorted(path.name for path in (tmp_path / "each").glob("*.png"))
+    assert made[:4] == [f"{unit:04}.png" for unit in range(4)]
+    assert len(made) < 10
+    assert all(Image.open(tmp_path / "each" / name).size == (28, 28) for name in made)
+    again = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    missing = list(range(len(made), 10))
+    assert again.stdout.splitlines()[:-1] == [f"{unit} {unit + 1}" for unit in missing[::2]]
+    assert len(list((tmp_path / "each").glob("*.png"))) == 10
+    assert Image.open(tmp_path / "outputs" / "units.png")
+
+
+def test_a_picture_is_made_again_bit_for_bit(command: Command) -> None:
+    commands = [
+        ["digits", "--classes", "0-2", "--pixel-sum", 0.1, "--steps", 4, "--seed", 3],
+        ["units", "--layer", "hidden", "--units", "0,5", "--steps", 4, "--columns", 1],
+    ]
+    for number, arguments in enumerate(commands):
+        assert command("dream", *arguments, "--output", f"{number}.png").code == 0
+        run = command("dream", "replay", f"{number}.png", "--output", f"{number}-again.png")
+        assert run.code == 0, run.err
+        first, second = (Image.open(f"{number}{suffix}.png") for suffix in ("", "-again"))
+        assert first.tobytes() == second.tobytes()
+    assert command("dream", *UNITS).code == 0
+    assert command("dream", "replay", "each/0009.png", "-o", "9.png").code == 0
+    assert Image.open("9.png").tobytes() == Image.open("each/0009.png").tobytes()
+    assert read_settings("9.png")["unit"] == 9
 
 
 def test_neurons_and_digits_as_typed(command: Command) -> None:
-    assert command("dream", "neurons", "--layer", "hidden", "--units", "0-8", "--steps", 2).code == 0
+    neurons = ["--layer", "hidden", "--units", "0-8", "--steps", 2, "--output", "outputs/hidden.png"]
+    assert command("dream", "units", *neurons).code == 0
     assert (
         command("dream", "digits", "--model", "digits-mlp", "--classes", "0-9", "--pixel-sum", 0.2, "--steps", 2).code
         == 0
@@ -52,7 +179,7 @@ def test_neurons_and_digits_as_typed(command: Command) -> None:
     wide, high = Image.open("outputs/digits.png").size
     assert wide > 10 * 100  # ten classes
     assert high > 2 * 100  # two rows
-    assert {path.name for path in Path("outputs").iterdir()} == {"neurons.png", "digits.png"}
+    assert {path.name for path in Path("outputs").iterdir()} == {"hidden.png", "digits.png"}
 
 
 def test_a_second_run_does_not_overwrite_the_first(command: Command) -> None:
@@ -70,13 +197,13 @@ def test_finished_work_is_never_refused(command: Command, monkeypatch: pytest.Mo
     """Another program takes the name while this one works."""
     from activation_maximization import cli
 
-    ascend = cli._ascend
+    ascend = cli._Job.ascend
 
     def meanwhile(*args: Any, **kwargs: Any) -> Any:
         Path("a.png").write_text("someone else's")
         return ascend(*args, **kwargs)
 
-    monkeypatch.setattr(cli, "_ascend", meanwhile)
+    monkeypatch.setattr(cli._Job, "ascend", meanwhile)
     run = command("dream", "digits", "--classes", 1, "--steps", 1, "--output", "a.png")
     assert run.code == 0
     assert run.out.startswith("a-2.png  ")
@@ -90,7 +217,7 @@ def test_no_arguments_show_the_help(command: Command) -> None:
 
 
 def test_all_units(command: Command) -> None:
-    assert command("dream", "filters", "--layer", "conv1", "--units", "all", "--steps", 1, "--columns", 5).code == 0
+    assert command("dream", "units", "--layer", "conv1", "--units", "all", "--steps", 1, "--columns", 5).code == 0
 
 
 def test_layers_as_typed(command: Command) -> None:
@@ -106,27 +233,35 @@ def test_layers_as_typed(command: Command) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["filters", "--layer", "poool2"], "no layer 'poool2'; did you mean 'pool2'? there are conv1, pool1, conv2"),
-        (["filters", "--units", "48-52"], "no unit 50 in layer 'pool2': its 50 units are 0-49"),
-        (["filters", "--units", "a-b"], "units are 'all', or numbers and ranges such as 0-11 or 3,7, not 'a-b'"),
-        (["filters", "--units", "5-3"], "no unit '5-3' in layer 'pool2'"),
+        (["units", "--layer", "poool2"], "no layer 'poool2'; did you mean 'pool2'? there are conv1, pool1, conv2"),
+        (["units", "--units", "48-52"], "no unit 50 in layer 'pool2': its 50 units are 0-49"),
+        (["units", "--units", "a-b"], "units are 'all', or numbers and ranges such as 0-11 or 3,7, not 'a-b'"),
+        (["units", "--units", "5-3"], "no unit '5-3' in layer 'pool2'"),
         (["digits", "--classes", "10"], "no unit 10 in layer 'logits': its 10 units are 0-9"),
         (["digits", "--model", "vgg16"], "no layer 'logits'"),
-        (["filters", "--model", "digit"], "no network 'digit'; did you mean 'digits'? there are digits, digits-mlp"),
-        (["filters", "--model", "mine.py:net"], "no file mine.py"),
-        (["filters", "--weights", "none.pt"], "no weights file none.pt"),
-        (["filters", "--size", "-3"], "Invalid value for '--size': must be at least 1, not -3"),
-        (["filters", "--size", "2"], "2x2 pixels"),
-        (["filters", "--steps", "0"], "Invalid value for '--steps': must be at least 1, not 0"),
-        (["filters", "--columns", "-1"], "Invalid value for '--columns': must be at least 1, not -1"),
-        (["filters", "--steps", "many"], "Invalid value for '--steps'"),
-        (["filters", "--device", "cuda:9"], "no device 'cuda:9' on this machine; there are cpu"),
-        (["filters", "--output", "sheet.pcx"], "the file name must end in .png, .jpg"),
-        (["filters", "--output", "file/sheet.png"], "cannot write into file"),
-        (["filters", "--output", "folder.png"], "folder.png is a folder"),
-        (["neurons", "--size", "40"], "40x40 pixels"),
-        (["filtres"], "Did you mean 'filters'?"),
-        (["filters", "--unit", "3"], "No such option: --unit"),
+        (["units", "--model", "digit"], "no network 'digit'; did you mean 'digits'? there are digits, digits-mlp"),
+        (["units", "--model", "mine.py:net"], "no file mine.py"),
+        (["units", "--weights", "none.pt"], "no weights file none.pt"),
+        (["units", "--size", "-3"], "Invalid value for '--size': must be at least 1, not -3"),
+        (["units", "--size", "2"], "2x2 pixels"),
+        (["units", "--steps", "0"], "Invalid value for '--steps': must be at least 1, not 0"),
+        (["units", "--columns", "-1"], "Invalid value for '--columns': must be at least 1, not -1"),
+        (["units", "--steps", "many"], "Invalid value for '--steps'"),
+        (["units", "--device", "cuda:9"], "no device 'cuda:9' on this machine; there are cpu"),
+        (["units", "--output", "sheet.pcx"], "the file name must end in .png, .jpg"),
+        (["units", "--output", "file/sheet.png"], "cannot write into file"),
+        (["units", "--output", "folder.png"], "folder.png is a folder"),
+        (["units", "--layer", "hidden", "--size", "40"], "40x40 pixels"),
+        (["unit"], "Did you mean 'units'?"),
+        (["units", "--position", "a"], "a position is ROW,COLUMN, of tokens TOKEN, not 'a'"),
+        (["units", "--position", "9,9"], "no position (9, 9) in layer 'pool2': it has 5 x 5"),
+        (["examples", "--data", "none"], "no folder none"),
+        (["examples", "--data", "."], "there are no pictures"),
+        (["replay", "folder.png"], "folder.png"),
+        (["amplify"], "Missing argument 'photo'"),
+        (["invert", "none.png"], "none.png"),
+        (["accentuate", "file"], "Missing option '--unit'"),
+        (["units", "--unit", "3"], "No such option: --unit"),
         (["layers", "--model", "torchvision:resnet81"], "no torchvision network 'resnet81'; did you mean 'resnet18'"),
     ],
 )
@@ -144,4 +279,4 @@ def test_bad_input_gets_one_clear_line(arguments: list[str], message: str, comma
 
 def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="no layer 'x'"):
-        command("dream", "filters", "--layer", "x", "--debug")
+        command("dream", "units", "--layer", "x", "--debug")

@@ -7,9 +7,34 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from activation_maximization import Objective, channel, evaluate, logit, maximize, neuron, pixel_sum
+from activation_maximization import (
+    Objective,
+    activations,
+    blur,
+    caricature,
+    channel,
+    deepdream,
+    direction,
+    diversity,
+    evaluate,
+    l1,
+    l2,
+    log_odds,
+    logit,
+    match,
+    maximize,
+    neuron,
+    pixel_sum,
+    ramp,
+    sparing,
+    total_variation,
+)
 from image_optimization.optimize import Step
-from image_optimization.parameterizations import FourierImage, PixelImage
+from image_optimization.parameterizations import FourierImage, Parameterization, PhaseImage, PixelImage
+from models import load
+from models.digits import digit_sample
+
+DIGIT = digit_sample()[0][250:251]
 
 DIGIT_OBJECTIVES = {
     "channel": channel("pool2", [4, 17]),
@@ -21,12 +46,22 @@ DIGIT_OBJECTIVES = {
     "regularizer alone": -1 * pixel_sum(),
     "difference": logit(3) - logit(8),
     "sum over layers": channel("conv1", 2) + channel("conv2", 2),
+    "log-odds": log_odds([2, 5]),
+    "direction": direction("conv2", torch.linspace(-1, 1, 50)),
+    "cosine": direction("conv2", torch.linspace(-1, 1, 50), cosine=True),
+    "layer": deepdream("conv2"),
+    "diverse": 0.1 * logit(3) + 10 * diversity("conv1", 3),
+    "match": match("conv2", DIGIT),
+    "caricature": caricature("conv2", DIGIT),
+    "smooth": logit(4) - total_variation(10) - blur(10),
+    "near gray": logit(4) - l1(10) - l2(10),
+    "ramp": logit(4) - ramp(0.2, 0) * pixel_sum(1),
 }
 
 
-@pytest.mark.parametrize("parameterization", [PixelImage, FourierImage])
+@pytest.mark.parametrize("parameterization", [PixelImage, FourierImage, PhaseImage])
 @pytest.mark.parametrize("name", DIGIT_OBJECTIVES)
-def test_every_objective_ascends(name: str, parameterization: type[PixelImage], digits: nn.Module) -> None:
+def test_every_objective_ascends(name: str, parameterization: type[Parameterization], digits: nn.Module) -> None:
     objective = DIGIT_OBJECTIVES[name]
     dreams = maximize(digits, objective, steps=64, parameterization=parameterization)
     assert dreams.images.shape == (objective.images, 1, 28, 28)
@@ -34,8 +69,9 @@ def test_every_objective_ascends(name: str, parameterization: type[PixelImage], 
     assert dreams.images.max() <= 1
     assert dreams.history.shape == (64, objective.images)
     assert (dreams.history[-16:].mean(0) > dreams.history[:16].mean(0)).all()
-    start = evaluate(digits, objective, torch.full((objective.images, 1, 28, 28), 0.5))
-    assert (dreams.activations > start).all()
+    if parameterization is not PhaseImage:  # which is never gray
+        start = evaluate(digits, objective, torch.full((objective.images, 1, 28, 28), 0.5))
+        assert (dreams.activations > start).all()
 
 
 @pytest.mark.parametrize("objective", [channel("relu3_1", [0, 100]), neuron("relu2_2", 7), channel("conv1_2", 9)])
@@ -54,7 +90,11 @@ def test_a_filter_that_is_silent_at_first_wakes_up(vgg16: nn.Module) -> None:
 
 @pytest.mark.parametrize(
     ("network", "layer", "size"),
-    [(torchvision.models.resnet18, "layer2", 64), (torchvision.models.vit_b_32, "encoder.layers.encoder_layer_0", 224)],
+    [
+        (torchvision.models.resnet18, "layer2", 64),
+        (torchvision.models.vit_b_32, "encoder.layers.encoder_layer_0", 224),
+        (torchvision.models.swin_t, "features.1.0", 64),
+    ],
 )
 def test_other_architectures(network: type[nn.Module], layer: str, size: int) -> None:
     dreams = maximize(network(), channel(layer, [0, 1]), size=size, steps=6)
@@ -68,15 +108,19 @@ def test_any_number_of_channels() -> None:
         assert dreams.images.shape == (1, channels, 20, 20)
 
 
-def test_a_dreamed_class_is_recognized_and_ink_is_saved(digits: nn.Module, digits_mlp: nn.Module) -> None:
-    """The regularized dreams are read by a network that they were not made for, and take less ink."""
-    classes = torch.arange(10)
-    plain = maximize(digits, logit(range(10)))
-    sparing = maximize(digits, logit(range(10)) - pixel_sum())
-    assert (digits(plain.images).argmax(1) == classes).all()
-    assert (digits(sparing.images).argmax(1) == classes).all()
-    assert (digits_mlp(sparing.images).argmax(1) == classes).sum() >= 8
-    assert (sparing.images.sum((1, 2, 3)) < 0.7 * plain.images.sum((1, 2, 3))).all()
+@pytest.mark.parametrize("painter", ["digits", "digits-robust"])
+def test_a_dreamed_class_is_recognized_and_ink_is_saved(painter: str, digits_mlp: nn.Module) -> None:
+    """The regularized dreams are read by a network that they were not made for, look like digits, and take less ink."""
+    network, classes = load(painter), torch.arange(10)
+    plain = maximize(network, logit(range(10))).images
+    regularized = maximize(network, logit(range(10)) - sparing()).images
+    assert (network(plain).argmax(1) == classes).all()
+    assert (network(regularized).argmax(1) == classes).all()
+    assert (digits_mlp(regularized).argmax(1) == classes).sum() >= 9
+    assert (regularized.sum((1, 2, 3)) < 0.7 * plain.sum((1, 2, 3))).all()
+    known = digit_sample()[0].flatten(1)
+    distances = [torch.cdist(each.flatten(1), known).min(1).values.mean() for each in (plain, regularized)]
+    assert distances[1] < 0.6 * distances[0]
 
 
 def test_the_sign_flips_once(digits: nn.Module) -> None:
@@ -117,6 +161,110 @@ def test_start_from_a_picture(digits: nn.Module, photo: Tensor) -> None:
     init = photo[:, :1, 10:38, 10:38]
     dreams = maximize(digits, logit([1, 2]), init=init, steps=1, learning_rate=1e-6)
     torch.testing.assert_close(dreams.images, init.expand(2, 1, 28, 28), rtol=0, atol=1e-3)
+
+
+def test_a_window_transformers_unit_is_a_channel_not_a_row() -> None:
+    """Its activations are (N, H, W, C)."""
+    network = torchvision.models.swin_t().eval()
+    images = torch.rand(2, 3, 64, 64)
+    seen: list[Tensor] = []
+    handle = network.features[1][0].register_forward_hook(lambda module, args, output: seen.append(output))
+    with torch.no_grad():
+        network(images)
+    handle.remove()
+    assert seen[0].shape == (2, 16, 16, 96)
+    expected = seen[0][:, :, :, 77].mean((1, 2))
+    torch.testing.assert_close(evaluate(network, channel("features.1.0", 77), images), expected)
+
+
+def test_any_number_of_units_in_batches(digits: nn.Module) -> None:
+    numbers: list[tuple[int, int]] = []
+
+    def listener(step: Step) -> None:
+        numbers.append((step.number, step.steps))
+        assert len(step.image) <= 3
+
+    objective = channel("conv2", range(7)) - pixel_sum(0.001)
+    parts = maximize(digits, objective, steps=4, batch=3, listeners=[listener])
+    whole = maximize(digits, objective, steps=4)
+    torch.testing.assert_close(parts.images, whole.images, rtol=0, atol=1e-3)
+    torch.testing.assert_close(parts.activations, whole.activations, rtol=1e-3, atol=1e-3)
+    assert parts.history.shape == (4, 7)
+    assert numbers == [(i, 12) for i in range(1, 13)]
+
+
+def test_pictures_of_one_unit_differ_if_asked_to(digits: nn.Module) -> None:
+    """All begin alike but for the noise, and alike they would stay."""
+    alike = maximize(digits, channel("conv2", [9, 9, 9]), steps=30)
+    diverse = maximize(digits, channel("conv2", 9) + 5 * diversity("conv1", 3), steps=30, batch=1)
+    assert torch.equal(alike.images[0], alike.images[1])
+    assert (diverse.images[0] - diverse.images[1]).abs().mean() > 0.05
+    assert (diverse.images[1] - diverse.images[2]).abs().mean() > 0.05
+
+
+class HardToWake(nn.Module):
+    """Unit 0 fires only where the image varies much, unit 1 never, unit 2 always."""
+
+    input_shape = (1, 16, 16)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.units = nn.ReLU()
+
+    def forward(self, image: Tensor) -> Tensor:
+        spread = image.std((2, 3))
+        answers: Tensor = self.units(torch.cat([spread - 0.05, spread - 9, spread], dim=1))
+        return answers
+
+
+def test_a_start_without_gradient_is_mended_or_said() -> None:
+    faint = PixelImage.NOISE
+    assert faint < 0.05
+    dreams = maximize(HardToWake(), channel("units", range(3)) - pixel_sum(0.001), steps=20)
+    assert dreams.silent == (1,)
+    assert dreams.activations[0] > 0.1
+    # What another unit needs changes nothing for this one.
+    alone = maximize(HardToWake(), channel("units", 2) - pixel_sum(0.001), steps=20)
+    assert alone.silent == ()
+    torch.testing.assert_close(alone.images[0], dreams.images[2])
+
+
+def test_a_photo_is_known_by_its_activations(digits: nn.Module) -> None:
+    """Inversion from noise: conv2 still knows most of the digit."""
+    found = maximize(digits, match("conv2", DIGIT), steps=200, transform=lambda image: image)
+    assert found.activations > -0.02
+    assert (found.images - DIGIT).abs().mean() < 0.3 * DIGIT.mean()
+
+
+def test_the_photo_is_seen_in_the_same_view(digits: nn.Module) -> None:
+    """Else a picture that is the photo would not match it, and be driven away from it."""
+    kept = maximize(digits, match("conv2", DIGIT), init=DIGIT, steps=20)
+    assert kept.history.abs().max() < 1e-3
+    torch.testing.assert_close(kept.images, DIGIT, rtol=0, atol=0.02)
+
+
+def test_accentuated_a_photo_stays_near_itself(digits: nn.Module) -> None:
+    free = maximize(digits, logit(8), init=DIGIT, steps=30)
+    held = maximize(digits, logit(8) + 100 * match("conv1", DIGIT), init=DIGIT, steps=30)
+    before = evaluate(digits, logit(8), DIGIT)
+    assert evaluate(digits, logit(8), held.images) > before + 1
+    assert (held.images - DIGIT).abs().mean() < 0.5 * (free.images - DIGIT).abs().mean()
+
+
+def test_one_photo_for_each_picture(digits: nn.Module) -> None:
+    photos = digit_sample()[0][[0, 500, 900]]
+    together = maximize(digits, match("conv1", photos), steps=6, batch=2)
+    alone = maximize(digits, match("conv1", photos[1:2]), steps=6)
+    torch.testing.assert_close(together.images[1], alone.images[0], rtol=0, atol=1e-3)
+    with pytest.raises(ValueError, match="the photo of match of conv1 is an image of 28x28 pixels and 1 channel, not"):
+        maximize(digits, match("conv1", photos), size=30)
+
+
+def test_activations_as_the_network_computes_them(digits: nn.Module) -> None:
+    seen = activations(digits, DIGIT, ["conv1", "logits"])
+    torch.testing.assert_close(seen["logits"], digits(DIGIT).detach())
+    assert seen["conv1"].shape == (1, 25, 26, 26)
+    assert not seen["conv1"].requires_grad
 
 
 def test_interrupted_it_returns_what_there_is(digits: nn.Module) -> None:
