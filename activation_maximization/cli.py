@@ -35,7 +35,7 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str, typer.Option(help="digits, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or path/to/file.py:function.")
+    str, typer.Option(help="digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or path/to/file.py:function.")
 ]
 Units = Annotated[str, typer.Option(help="Which: all, or numbers and ranges such as 0-11 or 3,7.")]
 Size = Annotated[

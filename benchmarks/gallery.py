@@ -8,13 +8,20 @@ from matplotlib.cbook import get_sample_data
 
 GALLERY = Path(__file__).parents[1] / "outputs" / "gallery"
 PHOTO = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
+CAT = str(Path(__file__).parent / "pictures" / "chelsea.jpg")
+"""Chelsea, by Stefan van der Walt, from scikit-image; CC0."""
 
 COMMANDS = {
-    "digits.png": "dream digits",
+    "digits.png": "dream digits --compare",
     "digits-mlp.png": "dream digits --model digits-mlp",
     "filters.png": "dream units --columns 6",
     "filters-all.png": "dream units --units all --columns 10",
     "neurons.png": "dream units --layer hidden --units 0-11 --columns 6",
+    "examples.png": "dream examples --units 0-3,8",
+    "amplified.jpg": "dream amplify CAT",
+    "inverted.jpg": "dream invert CAT --size 320",
+    "caricature.jpg": "dream caricature CAT --layer relu5_1 --size 320",
+    "accentuated.jpg": "dream accentuate CAT --unit 100 --size 320",
     "vgg16-relu2_2.png": "dream units --model vgg16 --layer relu2_2 --units 0-5 --columns 6",
     "vgg16-relu3_3.png": "dream units --model vgg16 --layer relu3_3 --units 0-5 --columns 6",
     "vgg16-relu4_1.png": "dream units --model vgg16 --layer relu4_1 --units 1,7,50,100,200,333 --columns 6",
@@ -28,7 +35,7 @@ COMMANDS = {
 
 def main(wanted: list[str]) -> None:
     for name in wanted or COMMANDS:
-        tool, *arguments = [PHOTO if word == "PHOTO" else word for word in COMMANDS[name].split()]
+        tool, *arguments = [{"PHOTO": PHOTO, "CAT": CAT}.get(word, word) for word in COMMANDS[name].split()]
         module = {"dream": "activation_maximization.cli", "stylize": "style_transfer.cli"}[tool]
         output = ["--output", str(GALLERY / name), "--overwrite"]
         subprocess.run([sys.executable, "-m", module, *arguments, *output], check=True)
