@@ -13,7 +13,7 @@ import typer
 
 from activation_maximization import objectives
 from activation_maximization.dream import Dreams, activations, batch_size, evaluate, maximize
-from activation_maximization.examples import top_examples
+from activation_maximization.examples import Example, top_examples
 from activation_maximization.folder import make_each
 from activation_maximization.objectives import Objective, channel, deepdream, logit, match, neuron
 from activation_maximization.octaves import amplify as deep_dream
@@ -35,7 +35,10 @@ app = typer.Typer(
 )
 
 Model = Annotated[
-    str, typer.Option(help="digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or path/to/file.py:function.")
+    str,
+    typer.Option(
+        help="digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or path/to/file.py:function."
+    ),
 ]
 Units = Annotated[str, typer.Option(help="Which: all, or numbers and ranges such as 0-11 or 3,7.")]
 Size = Annotated[
@@ -45,12 +48,18 @@ Size = Annotated[
     ),
 ]
 Steps = Annotated[int, typer.Option(callback=console.positive, help="Gradient steps.")]
+Html = Annotated[
+    bool, typer.Option("--html", help="Beside the picture a page for the browser, with a search box, in one file.")
+]
 Columns = Annotated[int | None, typer.Option(callback=console.positive, help="Pictures a row.")]
 Layer = Annotated[str, typer.Option(help="Which; dream layers lists them.")]
 Photo = Annotated[Path, typer.Argument(help="A picture file.", show_default=False)]
 PhotoSize = Annotated[
     int, typer.Option("--size", callback=console.positive, help="Longer side of the picture in pixels.")
 ]
+NOT_OF_A_UNIT = ("units", "columns", "folder", "html", "output", "overwrite")
+"""Options of dream units that change nothing in the picture of one."""
+
 STEPS: int = console.default(maximize, "steps")
 SEED: int = console.default(maximize, "seed")
 PRECISION: Precision = console.default(maximize, "precision")
@@ -95,6 +104,7 @@ def units(
         Path | None,
         typer.Option(help="Each unit in a file of its own in here, too; a run that was stopped goes on where it was."),
     ] = None,
+    html: Html = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -116,11 +126,13 @@ def units(
 
         _, height, width = default_shape(job.network, size)
         asked = console.settings(context)
-        how = {name: asked[name] for name in asked if name not in ("units", "columns", "folder", "output", "overwrite")}
+        how = {name: value for name, value in asked.items() if name not in NOT_OF_A_UNIT}
         batch = batch_size(height * width)
         dreams = make_each(folder, chosen, make, batch=batch, settings=how, overwrite=overwrite)
     title = f"{model}  {layer}  activation{f' at {position}' if position else ''}"
     job.save(_captioned([dreams], chosen, columns, title), dreams, [f"unit {unit}" for unit in chosen])
+    if html:
+        job.save_page(title, chosen, dreams)
 
 
 @app.command()
@@ -137,6 +149,7 @@ def examples(
     size: Size = None,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
+    html: Html = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -157,6 +170,8 @@ def examples(
         captions += [f"{unit}\t{_short(activation)}", *(f"{e.name}\t{_short(e.activation)}" for e in found)]
     sheet = contact_sheet(tiles, captions, columns=1 + len(best[0]), title=title)
     job.save(sheet, dreams, [f"unit {unit}" for unit in chosen])
+    if html:
+        job.save_page(title, chosen, dreams, best)
 
 
 @app.command()
@@ -369,6 +384,19 @@ class _Job:
                 f"silent: whatever noise it began with, the network passed no gradient back to {silent}", err=True
             )
         console.save(picture, self.path, self.context, self.overwrite, dreams.stopped)
+
+    def save_page(
+        self, title: str, units: list[int], dreams: Dreams, examples: Sequence[Sequence[Example]] = ()
+    ) -> None:
+        """Beside the picture, a page of the same units."""
+        from activation_maximization.page import page
+        from image_optimization.images import whole
+
+        text = page(title, units, dreams.images, dreams.activations.tolist(), examples, console.settings(self.context))
+        path = console.free(self.path.with_suffix(".html"), self.overwrite)
+        with whole(path) as beside:
+            beside.write_text(text, encoding="utf-8")
+        typer.echo(path)
 
 
 def _begin(

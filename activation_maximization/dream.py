@@ -43,6 +43,16 @@ class Dreams:
     silent: tuple[int, ...] = ()
     """Numbers of images that mean nothing: the network passes no gradient back, whatever noise they began with."""
 
+    def _repr_png_(self) -> bytes | None:
+        """How a notebook shows it: the images, each with its activation."""
+        from activation_maximization.grids import contact_sheet
+
+        if self.images.shape[1] not in (1, 3):
+            return None
+        captions = [f"{number}\t{activation:.3g}" for number, activation in enumerate(self.activations.tolist())]
+        png: bytes | None = contact_sheet(self.images, captions)._repr_png_()
+        return png
+
 
 def maximize(
     model: nn.Module,

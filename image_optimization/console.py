@@ -153,13 +153,15 @@ def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
 
     if output is not None:
         return check_output(output, overwrite)
-    return check_output(_free(Path("outputs", name)))
+    return check_output(free(Path("outputs", name)))
 
 
-def _free(path: Path) -> Path:
-    """``path``, or with -2, -3, ... after its name the first that does not exist."""
+def free(path: Path, overwrite: bool = False) -> Path:
+    """``path``, or with -2, -3, ... after its name the first that does not exist, unless it may be overwritten."""
+    if overwrite:
+        return path
     numbered = (path.with_stem(f"{path.stem}-{i}") for i in itertools.count(2))
-    return next(free for free in itertools.chain([path], numbered) if not free.exists())
+    return next(each for each in itertools.chain([path], numbered) if not each.exists())
 
 
 def settings(context: typer.Context) -> dict[str, Any]:
@@ -176,7 +178,7 @@ def save(picture: Tensor | Image.Image, path: Path, context: typer.Context, over
     """
     from image_optimization import images
 
-    path = path if overwrite else _free(path)
+    path = free(path, overwrite)
     images.save(picture, path, settings(context), overwrite)
     typer.echo(f"{path}  {time.perf_counter() - _START:.1f} s")
     if stopped == "interrupted":

@@ -7,7 +7,8 @@ import os
 import struct
 import tempfile
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -208,13 +209,20 @@ def save(
     if kind == "PNG" and settings is not None:
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_itxt(SETTINGS, json.dumps(settings))
+    with whole(path) as beside:
+        picture.save(beside, kind, **options)
+    return path
+
+
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A file to write, which takes the place of ``path`` when that is done; if it fails, nothing has changed."""
     beside = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        picture.save(beside, kind, **options)
+        yield beside
         beside.replace(path)
     finally:
         beside.unlink(missing_ok=True)
-    return path
 
 
 def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:

@@ -67,6 +67,13 @@ class Stylized:
     stopped: str
     """``finished`` or ``interrupted`` (Ctrl-C)."""
 
+    def _repr_png_(self) -> bytes | None:
+        """How a notebook shows it."""
+        from image_optimization.images import to_pillow
+
+        png: bytes | None = to_pillow(self.image)._repr_png_()
+        return png
+
 
 def stylize(
     content: Tensor,

@@ -57,8 +57,10 @@ def test_a_photo_for_a_gray_network_as_typed(command: Command, photo: Tensor) ->
 
 
 def test_examples_as_typed(command: Command, photo: Tensor) -> None:
-    run = command("dream", "examples", "--layer", "conv2", "--units", "0,3", "--top", 4, "--steps", 2)
+    run = command("dream", "examples", "--layer", "conv2", "--units", "0,3", "--top", 4, "--steps", 2, "--html")
     assert run.code == 0, run.err
+    assert run.out.splitlines()[1] == "outputs/examples.html"
+    assert Path("outputs/examples.html").read_text(encoding="utf-8").count("<img ") == 2 * 5
     assert Image.open("outputs/examples.png").size[0] > 5 * 100
     Path("photos/more").mkdir(parents=True)
     images.save(photo, "photos/a.png")

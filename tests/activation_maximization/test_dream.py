@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import copy
+from io import BytesIO
 
 import pytest
 import torch
 import torchvision
+from PIL import Image
 from torch import Tensor, nn
 
 from activation_maximization import (
@@ -285,3 +287,12 @@ def test_errors(digits: nn.Module) -> None:
         maximize(digits, channel("conv1", 25))
     with pytest.raises(ValueError, match=r"64x64 pixels .* DigitCNN beyond pool2, so hidden cannot be reached"):
         maximize(digits, neuron("hidden", 0), size=64)
+
+
+def test_a_notebook_shows_the_pictures(digits: nn.Module) -> None:
+    dreams = maximize(digits, logit([1, 2, 3, 4]), steps=1)
+    png = dreams._repr_png_()
+    assert png is not None
+    assert Image.open(BytesIO(png)).size[0] > 2 * 112
+    odd = maximize(nn.Sequential(nn.Conv2d(5, 2, 3)), channel("0", 0), size=9, steps=1)
+    assert odd._repr_png_() is None  # of five channels there is no picture; a notebook then prints it

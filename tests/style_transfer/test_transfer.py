@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from io import BytesIO
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from image_optimization import images
@@ -15,7 +17,7 @@ from image_optimization.precision import Precision
 from models.loading import WEIGHTS, read_weights
 from style_transfer import PRESETS, stylize
 from style_transfer.painters import paint
-from style_transfer.transfer import CONTENT_LAYERS, STYLE_LAYERS, pyramid, style_transfer_loss
+from style_transfer.transfer import CONTENT_LAYERS, STYLE_LAYERS, Stylized, pyramid, style_transfer_loss
 
 LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
 
@@ -248,3 +250,9 @@ def test_bfloat16_comes_to_the_loss_of_float32(photo: Tensor, painting: Tensor, 
     exact, low = loss_after("float32"), loss_after("bfloat16")
     assert exact < 0.1 * our_loss(photo, photo, painting, vgg16).item()
     assert low == pytest.approx(exact, rel=0.1)
+
+
+def test_a_notebook_shows_the_picture(photo: Tensor) -> None:
+    png = Stylized(photo, [], "finished")._repr_png_()
+    assert png is not None
+    assert Image.open(BytesIO(png)).size == (photo.shape[3], photo.shape[2])
