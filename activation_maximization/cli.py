@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -14,7 +14,7 @@ import typer
 from activation_maximization import objectives
 from activation_maximization.dream import Dreams, activations, batch_size, evaluate, maximize
 from activation_maximization.examples import Example, top_examples
-from activation_maximization.folder import make_each
+from activation_maximization.folder import FOUND, make_each
 from activation_maximization.objectives import Objective, channel, deepdream, logit, match, neuron
 from activation_maximization.octaves import amplify as deep_dream
 from activation_maximization.regularizers import sparing, total_variation
@@ -128,7 +128,7 @@ def units(
         asked = console.settings(context)
         how = {name: value for name, value in asked.items() if name not in NOT_OF_A_UNIT}
         batch = batch_size(height * width)
-        dreams = make_each(folder, chosen, make, batch=batch, settings=how, overwrite=overwrite)
+        chosen, dreams = make_each(folder, chosen, make, batch=batch, settings=how, overwrite=overwrite)
     title = f"{model}  {layer}  activation{f' at {position}' if position else ''}"
     job.save(_captioned([dreams], chosen, columns, title), dreams, [f"unit {unit}" for unit in chosen])
     if html:
@@ -201,15 +201,12 @@ def digits(
     chosen = _parse_units(classes, job.network, "logits", None)
     objective = logit(chosen) - sparing(ink, smoothness)
     minus = f"activation - {ink:g} x sum of pixels - {smoothness:g} x what a blur would change"
-    rows = {
-        f"{model}: activation": (job, logit(chosen)),
-        f"{model}: {minus}": (job, objective),
-    }
+    rows = [(f"{model}: activation", job, logit(chosen)), (f"{model}: {minus}", job, objective)]
     if compare:
         robust = replace(job, network=load("digits-robust").to(job.device))
-        rows[f"digits-robust: {minus}"] = (robust, objective)
+        rows.append((f"digits-robust: {minus}", robust, objective))
     dreams: list[Dreams] = []
-    for painter, wanted in rows.values():
+    for _, painter, wanted in rows:
         try:
             made = painter.ascend(wanted, steps=steps, seed=seed)
         except KeyboardInterrupt:  # before the first step of this row
@@ -221,7 +218,7 @@ def digits(
         dreams.append(replace(made, activations=evaluate(painter.network, logit(chosen), made.images)))
         if made.stopped == "interrupted":
             break
-    sheet = _captioned(dreams, chosen * len(rows), len(chosen), "logits", list(rows))
+    sheet = _captioned(dreams, chosen * len(rows), len(chosen), "logits", [title for title, _, _ in rows])
     job.save(sheet, dreams[-1], [f"class {unit}" for unit in chosen])
 
 
@@ -245,7 +242,7 @@ def amplify(
     """A deep dream: more and more of what a layer sees in a photo."""
     job = _begin(context, "amplified.png", model, weights, device, precision, output, overwrite)
     objective = deepdream(layer) if unit is None else channel(layer, unit)
-    settings = {"photo": _open(photo, job.network, size), "octaves": octaves, "steps": steps, "seed": seed}
+    settings = {"photo": _open(photo, job.network, size, layer), "octaves": octaves, "steps": steps, "seed": seed}
     dreams = job.ascend(objective, by=deep_dream, **settings)
     job.save(dreams.images, dreams)
 
@@ -268,7 +265,7 @@ def invert(
 ) -> None:
     """What a layer still knows of a photo: an image, begun from noise, to which it answers the same."""
     job = _begin(context, "inverted.png", model, weights, device, precision, output, overwrite)
-    picture = _open(photo, job.network, size)
+    picture = _open(photo, job.network, size, layer)
     dreams = job.ascend(match(layer, picture) - total_variation(smoothness), steps=steps, seed=seed)
     job.save(dreams.images, dreams)
 
@@ -290,7 +287,7 @@ def caricature(
 ) -> None:
     """What a layer sees in a photo, exaggerated, begun from noise."""
     job = _begin(context, "caricature.png", model, weights, device, precision, output, overwrite)
-    picture = _open(photo, job.network, size)
+    picture = _open(photo, job.network, size, layer)
     dreams = job.ascend(objectives.caricature(layer, picture), steps=steps, seed=seed)
     job.save(dreams.images, dreams)
 
@@ -315,7 +312,7 @@ def accentuate(
 ) -> None:
     """Where a unit finds what it looks for in a photo: the photo, changed as far as that brings it out."""
     job = _begin(context, "accentuated.png", model, weights, device, precision, output, overwrite)
-    picture = _open(photo, job.network, size)
+    picture = _open(photo, job.network, size, layer)
     # In units of the layer's usual strength, so that the same nearness holds for every layer and network.
     usual = activations(job.network, picture, [layer])[layer].square().mean().sqrt().item()
     objective = channel(layer, unit) * (1 / usual) + nearness * match(near, picture)
@@ -330,22 +327,32 @@ def replay(
     overwrite: console.Overwrite = False,
 ) -> None:
     """Make a picture again, from the settings that it holds: on the same machine, bit for bit."""
+    from PIL import Image
+
+    from image_optimization import images
     from image_optimization.images import read_settings
 
     kept = read_settings(picture)
-    tool, _, name = kept["command"].partition(" ")
+    tool, _, name = kept.get("command", "").partition(" ")
     commands = typer.main.get_command(app).commands  # type: ignore[attr-defined]
     if tool != "dream" or name not in commands:
-        raise ValueError(f"{picture} was made by {kept['command']!r}: dream cannot make it again")
-    with TemporaryDirectory() as folder:
-        given = {**kept, "output": output, "overwrite": overwrite, "folder": None}
-        if "unit" in kept:  # one of a folder
-            given.update(units=kept["unit"], folder=folder, output=Path(folder, "sheet.png"))
-            target = console.output_path(output, picture.name, overwrite)
+        raise ValueError(f"{picture} was not made by dream, or not by this version: it cannot be made again")
+    if kept.get("stopped") == "interrupted":
+        raise ValueError(f"{picture} was interrupted: it cannot be made again")
+    if FOUND not in kept:
+        given = {**kept, "folder": None, "output": output, "overwrite": overwrite}
         app([name, *_arguments(commands[name], given)], prog_name="dream", standalone_mode=False)
-        if "unit" in kept:
-            shutil.copyfile(next(path for path in Path(folder).iterdir() if path.name != "sheet.png"), target)
-            typer.echo(target)
+        return
+    # One of a folder: made in the batch that it was made in.
+    target, unit = console.output_path(output, picture.name, overwrite), kept[FOUND]["unit"]
+    with TemporaryDirectory() as folder:
+        batch = ",".join(map(str, kept[FOUND]["batch"]))
+        given = {**kept, "units": batch, "folder": folder, "output": Path(folder, "sheet.png")}
+        with redirect_stdout(None):
+            app([name, *_arguments(commands[name], given)], prog_name="dream", standalone_mode=False)
+        made = Path(folder, f"{unit:04}.png")
+        images.save(Image.open(made), target, read_settings(made), overwrite)
+    typer.echo(target)
 
 
 def _arguments(command: Any, given: Mapping[str, Any]) -> list[str]:
@@ -380,9 +387,7 @@ class _Job:
         """Save what was made of ``dreams``, and say which of them, by their ``names``, mean nothing."""
         if dreams.silent:
             silent = ", ".join(names[number] for number in dreams.silent)
-            typer.echo(
-                f"silent: whatever noise it began with, the network passed no gradient back to {silent}", err=True
-            )
+            typer.echo(f"silent: the network passed no gradient back to {silent}, which means nothing", err=True)
         console.save(picture, self.path, self.context, self.overwrite, dreams.stopped)
 
     def save_page(
@@ -409,18 +414,47 @@ def _begin(
     output: Path | None,
     overwrite: bool,
 ) -> _Job:
-    place = console.find_device(device)
-    path = console.output_path(output, name, overwrite)
-    chosen = console.find_precision(precision, place, context)
-    return _Job(context, load(model, weights).to(place), place, chosen, path, overwrite)
-
-
-def _open(photo: Path, network: nn.Module, size: int) -> Tensor:
-    """The photo with as many channels as the network takes, its longer side ``size``."""
-    from image_optimization import images
     from image_optimization.layers import default_shape
 
-    return images.fit(images.load(photo, default_shape(network)[0]), size)
+    place = console.find_device(device)
+    context.params["device"] = str(place)
+    path = console.output_path(output, name, overwrite)
+    chosen = console.find_precision(precision, place, context)
+    network = load(model, weights).to(place)
+    channels = default_shape(network)[0]
+    if channels not in (1, 3):
+        raise ValueError(
+            f"{model} takes images of {channels} channels, of which there are no picture files: use Python"
+        )
+    return _Job(context, network, place, chosen, path, overwrite)
+
+
+def _open(photo: Path, network: nn.Module, size: int, layer: str) -> Tensor:
+    """The photo for the network, its longer side ``size``; its middle, where the network takes but one size."""
+    from image_optimization import images
+    from image_optimization.layers import default_shape, reach_layers
+
+    shape = default_shape(network)
+    picture = images.load(photo, shape[0])
+    fitted = images.fit(picture, size)
+    try:
+        reach_layers(network, fitted, [layer])
+    except ValueError:
+        cropped = _middle(picture, shape[1:])
+        reach_layers(network, cropped, [layer])
+        return cropped
+    return fitted
+
+
+def _middle(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """The largest part of ``picture`` around its middle that has the proportions of ``size``, at that size."""
+    from image_optimization import images
+
+    height, width = size
+    scale = max(height / picture.shape[2], width / picture.shape[3])
+    whole = images.resize(picture, (round(picture.shape[2] * scale), round(picture.shape[3] * scale)))
+    top, left = (whole.shape[2] - height) // 2, (whole.shape[3] - width) // 2
+    return whole[:, :, top : top + height, left : left + width]
 
 
 def _pictures(folder: Path | None, network: nn.Module, size: int | None) -> Iterator[tuple[str, Tensor]]:
@@ -445,11 +479,7 @@ def _pictures(folder: Path | None, network: nn.Module, size: int | None) -> Iter
         except (OSError, ValueError) as error:
             typer.echo(f"left out: {error}", err=True)
             continue
-        # As networks are tested: the middle of the picture, of the size that the network was trained at.
-        scale = max(height / picture.shape[2], width / picture.shape[3])
-        whole = images.resize(picture, (round(picture.shape[2] * scale), round(picture.shape[3] * scale)))
-        top, left = (whole.shape[2] - height) // 2, (whole.shape[3] - width) // 2
-        yield path.stem, whole[:, :, top : top + height, left : left + width]
+        yield path.stem, _middle(picture, (height, width))  # as networks are tested
 
 
 def _parse_position(text: str) -> list[int]:
@@ -480,7 +510,7 @@ def _parse_units(text: str, network: nn.Module, layer: str, size: int | None) ->
         raise ValueError(
             f"no unit {wrong[0] if wrong else text!r} in layer {layer!r}: its {count} units are 0-{count - 1}"
         )
-    return units
+    return list(dict.fromkeys(units))
 
 
 def _captioned(

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from image_optimization.optimize import Listener, Step
@@ -41,7 +42,7 @@ class Dreams:
     stopped: str
     """``finished``, ``converged`` or ``interrupted`` (Ctrl-C); then there are only the images that were begun."""
     silent: tuple[int, ...] = ()
-    """Numbers of images that mean nothing: the network passes no gradient back, whatever noise they began with."""
+    """Numbers of images that mean nothing: one of the objective's layers passes no gradient back to them."""
 
     def _repr_png_(self) -> bytes | None:
         """How a notebook shows it: the images, each with its activation."""
@@ -109,6 +110,7 @@ def maximize(
     given = objective.photo if init is None and size is None else init
     channels, height, width = default_shape(model, size) if given is None else given.shape[1:]
     count = max(objective.images, 1 if init is None else len(init))
+    _check_count(objective, 1 if init is None else len(init), count)
     parameterization = parameterization or (FourierImage if channels == 3 else PixelImage)
     device = device_of(model)
     if objective.photo is not None and objective.photo.shape[1:] != (channels, height, width):
@@ -118,7 +120,7 @@ def maximize(
     done: list[Dreams] = []
     with capture(model, objective.layers, choose_dtype(precision, device)) as activations_of:
         for numbers in parts:
-            ascent = _Ascent(activations_of, objective, numbers, transform or robust())
+            part = _Part(activations_of, objective, numbers, device, transform or robust())
             told = [_counted(listener, len(done), len(parts)) for listener in listeners]
             try:
                 with seeded(seed):
@@ -126,26 +128,26 @@ def maximize(
                         shape = (len(numbers), channels, height, width)
                         image = parameterization.from_noise(shape, device=device)
                         with seeded(seed):  # apart, so that no image's views depend on what another one needs
-                            ascent.vary_noise(image)
+                            part.vary_noise(image)
                     else:
                         own = init.expand(count, *init.shape[1:])[numbers]
                         image = parameterization.from_image(own.to(device))
-                    done.append(ascent.run(image, steps, learning_rate, told))
+                    done.append(part.run(image, steps, learning_rate, told))
             except KeyboardInterrupt:  # before the first step of these
                 if not done:
                     raise
                 done[-1] = replace(done[-1], stopped="interrupted")
             if done[-1].stopped == "interrupted":
                 break
-    images = torch.cat([part.images for part in done])
-    histories = [part.history for part in done]
+    images = torch.cat([made.images for made in done])
+    histories = [made.history for made in done]
     longest = max(map(len, histories))
     return Dreams(
         images,
-        evaluate(model, objective, images),
+        _evaluate(model, objective, images),
         torch.cat([pad(history, (0, 0, 0, longest - len(history)), value=math.nan) for history in histories], dim=1),
         done[-1].stopped,
-        tuple(number for part in done for number in part.silent),
+        tuple(number for made in done for number in made.silent),
     )
 
 
@@ -164,7 +166,21 @@ def evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
     """The value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1] as they are: (N,), on the CPU.
 
     As at the end of the optimization, if it changes with the steps.
+
+    Raises:
+        ValueError: the objective is for another number of images, or cannot be reached with these.
     """
+    _check_count(objective, len(images), len(images))
+    return _evaluate(model, objective, images)
+
+
+def _check_count(objective: Objective, given: int, count: int) -> None:
+    if given not in (1, count) or objective.images not in (1, count):
+        raise ValueError(f"{objective} is for {objective.images} images, not {given}")
+
+
+def _evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
+    """For all images of an objective, or the first of them."""
     import torch
 
     from image_optimization.capture import capture
@@ -175,18 +191,19 @@ def evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
     with torch.no_grad(), capture(model, objective.layers) as activations_of:
         for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None):
             some = images[numbers].to(device)
-            values.append(_Ascent(activations_of, objective, numbers).value(some, some, 1.0).cpu())
+            values.append(_Part(activations_of, objective, numbers, device).value(some, some, 1.0).cpu())
     return torch.cat(values)
 
 
-class _Ascent:
-    """Of some images of an objective, those with ``numbers``."""
+class _Part:
+    """Some images of an objective, those with ``numbers``."""
 
     def __init__(
         self,
         activations_of: Callable[[Tensor], dict[str, Tensor]],
         objective: Objective,
         numbers: Tensor,
+        device: torch.device,
         transform: Transform = lambda images: images,
     ) -> None:
         self.activations_of = activations_of
@@ -194,32 +211,44 @@ class _Ascent:
         self.numbers = numbers
         self.transform = transform
         photo = objective.photo
-        self.photo = photo if photo is None or len(photo) == 1 else photo[numbers]
+        if photo is not None:
+            photo = (photo if len(photo) == 1 else photo[numbers]).to(device)
+        self.photo = photo
         self.silent = list(range(len(numbers)))
-        """The images to which the network has passed no gradient back so far."""
+        """The images to which some layer has passed no gradient back so far."""
 
-    def value(self, rendered: Tensor, image: Tensor, progress: float) -> Tensor:
-        """The objective: the network sees a view of ``rendered``, the regularizers see ``image``."""
+    def value(self, rendered: Tensor, image: Tensor, progress: float, moving: str | None = None) -> Tensor:
+        """The objective: the network sees a view of ``rendered``, the regularizers see ``image``.
+
+        With ``moving``, no gradient passes but through the layer of that name.
+        """
         import torch
 
-        together = rendered if self.photo is None else torch.cat([rendered, self.photo.to(rendered)])
-        answers = {name: answer.float() for name, answer in self.activations_of(self.transform(together)).items()}
-        of_images = {name: answer[: len(rendered)] for name, answer in answers.items()}
-        of_photo = {PHOTO + name: answer[len(rendered) :] for name, answer in answers.items()}
-        about = {IMAGE: image, NUMBER: self.numbers, PROGRESS: torch.tensor(progress)}
-        return self.objective({**of_images, **of_photo, **about})
+        # One view of both. The photo's is not differentiated.
+        views = self.transform(rendered if self.photo is None else torch.cat([rendered, self.photo]))
+        seen = {name: answer.float() for name, answer in self.activations_of(views[: len(rendered)]).items()}
+        if moving is not None:
+            seen = {name: answer if name == moving else answer.detach() for name, answer in seen.items()}
+        if self.photo is not None:
+            with torch.no_grad():
+                of_photo = self.activations_of(views[len(rendered) :])
+            seen.update({PHOTO + name: answer.float() for name, answer in of_photo.items()})
+        return self.objective({**seen, IMAGE: image, NUMBER: self.numbers, PROGRESS: torch.tensor(progress)})
 
-    def listen(self, image: Parameterization) -> None:
-        """Take the images off the silent ones to which the network passes a gradient back, in a random view."""
+    def find_silent(self, image: Parameterization, nudge: float = 0.0) -> None:
+        """Take the images off the silent ones to which each layer passes a gradient back, in a random view.
+
+        ``nudge`` is the deviation of noise on the image: at the very best image, too, there is no gradient.
+        """
         import torch
 
-        rendered = image.render()
-        value = self.value(rendered, rendered.detach(), 0.0)
-        if not value.requires_grad:  # a regularizer alone
-            self.silent = []
-            return
-        [gradient] = torch.autograd.grad(value.sum(), image.leaf)
-        answers = (gradient != 0).flatten(1).any(1).tolist()
+        answers = torch.ones(len(self.numbers), dtype=torch.bool)
+        for layer in self.objective.layers:
+            rendered = image.render()
+            # In the middle, where no weight that grows from nothing or falls to it is 0.
+            value = self.value(rendered + nudge * torch.randn_like(rendered), rendered.detach(), 0.5, layer)
+            [gradient] = torch.autograd.grad(value.sum(), image.leaf)
+            answers &= (gradient != 0).flatten(1).any(1).cpu()
         self.silent = [number for number in self.silent if not answers[number]]
 
     def vary_noise(self, image: Parameterization) -> None:
@@ -229,11 +258,11 @@ class _Ascent:
         """
         if self.objective.joint:
             self._begin_anew(image, STARTS[0])
-        self.listen(image)
+        self.find_silent(image)
         for strength in (*STARTS, STARTS[0]):
             if self.silent:
                 self._begin_anew(image, strength)
-                self.listen(image)
+                self.find_silent(image)
 
     def _begin_anew(self, image: Parameterization, strength: float) -> None:
         import torch
@@ -259,7 +288,7 @@ class _Ascent:
 
         run = optimize(image, loss, steps=steps, learning_rate=learning_rate, listeners=listeners)
         if self.silent:
-            self.listen(image)
+            self.find_silent(image, nudge=0.01)
         silent = tuple(self.numbers[self.silent].tolist())
         return Dreams(image.render().detach().cpu(), torch.empty(0), -run.losses, run.stopped, silent)
 

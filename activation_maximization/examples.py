@@ -60,8 +60,9 @@ def top_examples(
             values, positions = features[list(units)].max(1)
             for best, value, position in zip(found, values.tolist(), positions.tolist(), strict=True):
                 if len(best) < count or value > best[-1].activation:
-                    row, column = divmod(position, activation.shape[-1])
-                    best.append(Example(_crop(picture[0], reached, row, column), value, name))
+                    # Tokens are not cropped: which part of the picture one belongs to, only its network knows.
+                    place = divmod(position, activation.shape[-1]) if activation.ndim == 4 else None
+                    best.append(Example(_crop(picture[0], reached, place), value, name))
                     best.sort(key=lambda example: -example.activation)
                     del best[count:]
     if reached is None:
@@ -69,13 +70,13 @@ def top_examples(
     return found
 
 
-def _crop(picture: Tensor, layer: Layer, row: int, column: int) -> Tensor:
-    """What the position of ``layer`` sees of ``picture`` (C, H, W)."""
+def _crop(picture: Tensor, layer: Layer, place: tuple[int, int] | None) -> Tensor:
+    """What a position (row, column) of ``layer`` sees of ``picture`` (C, H, W)."""
     side = layer.receptive_field
-    if side is None:
+    if side is None or place is None:
         return picture
     height, width = picture.shape[1:]
-    top, left = (round(layer.start + layer.stride * at) for at in (row, column))
+    top, left = (round(layer.start + layer.stride * at) for at in place)
     patch = picture.new_full((len(picture), side, side), 0.5)
     down = slice(max(top, 0), min(top + side, height))
     across = slice(max(left, 0), min(left + side, width))

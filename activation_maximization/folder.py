@@ -10,8 +10,10 @@ from typing import Any
 
 from activation_maximization.dream import Dreams
 
-FOUND = ("unit", "activation", "silent")
-"""What a file holds beside the settings it was made with."""
+FOUND = "found"
+"""Under which a file keeps, beside its settings, its unit, its activation, whether it is silent, and its batch."""
+
+NOT_COMPARED = (FOUND, "version")
 
 
 def make_each(
@@ -22,29 +24,30 @@ def make_each(
     batch: int,
     settings: Mapping[str, Any],
     overwrite: bool = False,
-) -> Dreams:
+) -> tuple[list[int], Dreams]:
     """The dreams of ``units``, each saved in ``folder`` as soon as it is made; those that are there are not made again.
 
+    Returns the units that there are, after Ctrl-C not all, and their dreams, without history.
+
     Args:
-        folder: where ``0007.png`` is that of unit 7. Each holds the settings, its activation, and whether it is silent.
+        folder: where ``0007.png`` is that of unit 7.
         units: their numbers.
         make: from numbers of units to their dreams.
         batch: units made at a time: what is lost at most when the run is killed.
-        settings: how they are made. Files that were made otherwise are not mixed with these.
-        overwrite: make all of them anew.
-
-    After Ctrl-C there are only those that were finished.
+        settings: how they are made.
+        overwrite: replace files that were made with other settings.
 
     Raises:
         ValueError: a file in ``folder`` was made with other settings.
+        OSError: the folder cannot be made or written.
     """
     import torch
 
     from image_optimization import images
 
     settings = json.loads(json.dumps(dict(settings)))  # as a file gives them back
-    paths = {unit: folder / f"{unit:04}.png" for unit in units}
-    to_do = [unit for unit, path in paths.items() if overwrite or not _is_made(path, settings)]
+    paths = {unit: images.check_output(folder / f"{unit:04}.png", overwrite=True) for unit in units}
+    to_do = [unit for unit, path in paths.items() if not _is_made(path, settings, overwrite)]
     stopped = "finished"
     for start in range(0, len(to_do), batch):
         some = to_do[start : start + batch]
@@ -57,37 +60,44 @@ def make_each(
         if stopped == "interrupted":
             break
         for number, unit in enumerate(some):
-            found = (unit, dreams.activations[number].item(), number in dreams.silent)
-            about = {**settings, **dict(zip(FOUND, found, strict=True))}
-            images.save(dreams.images[number], paths[unit], about, overwrite)
-    made = [path for path in paths.values() if path.exists()]
+            found = {
+                "unit": unit,
+                "activation": dreams.activations[number].item(),
+                "silent": number in dreams.silent,
+                "batch": some,  # convolutions round a little differently with the number of images
+            }
+            images.save(dreams.images[number], paths[unit], {**settings, FOUND: found}, overwrite)
+    made = [unit for unit, path in paths.items() if _is_made(path, settings, overwrite)]
     if not made:
         raise KeyboardInterrupt
-    about_all = [images.read_settings(path) for path in made]
-    pictures = [images.load(path, channels=_channels(path)) for path in made]
-    return Dreams(
-        torch.cat(pictures),
-        torch.tensor([about["activation"] for about in about_all]),
+    about = [images.read_settings(paths[unit])[FOUND] for unit in made]
+    dreams = Dreams(
+        torch.cat([images.load(paths[unit], channels=_channels(paths[unit])) for unit in made]),
+        torch.tensor([each["activation"] for each in about]),
         torch.empty(0, len(made)),
         stopped,
-        tuple(number for number, about in enumerate(about_all) if about["silent"]),
+        tuple(number for number, each in enumerate(about) if each["silent"]),
     )
+    return made, dreams
 
 
-def _is_made(path: Path, settings: Mapping[str, Any]) -> bool:
-    """Whether ``path`` is there, and made with ``settings``."""
+def _is_made(path: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether ``path`` is there, and made with ``settings``; with others it must be allowed to ``overwrite`` it."""
     from image_optimization.images import read_settings
 
     if not path.exists():
         return False
-    theirs = {name: value for name, value in read_settings(path).items() if name not in FOUND}
-    for name in {**theirs, **settings}:
-        if theirs.get(name) != settings.get(name):
-            raise ValueError(
-                f"{path} was made with {name} {theirs.get(name)}, not {settings.get(name)}; choose another folder, or "
-                "make all anew (--overwrite)"
-            )
-    return True
+    theirs = read_settings(path)
+    different = [
+        name for name in {**theirs, **settings} if name not in NOT_COMPARED and theirs.get(name) != settings.get(name)
+    ]
+    if different and not overwrite:
+        name = different[0]
+        raise ValueError(
+            f"{path} was made with {name} {theirs.get(name)}, not {settings.get(name)}; choose another folder, or "
+            "replace what is there (--overwrite)"
+        )
+    return not different
 
 
 def _channels(path: Path) -> int:

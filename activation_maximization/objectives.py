@@ -9,6 +9,7 @@ To add one, write a function here that returns an :class:`Objective`.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, TypeVar
@@ -227,7 +228,7 @@ def ramp(start: float, end: float) -> Objective:
 
 def _units(unit: int | Iterable[int]) -> tuple[list[int], str]:
     """The units, one for each image, and their label."""
-    units = [unit] if isinstance(unit, int) else list(unit)
+    units = [operator.index(each) for each in (unit if isinstance(unit, Iterable) else [unit])]
     if not units:
         raise ValueError("no units given")
     return units, ",".join(map(str, units))

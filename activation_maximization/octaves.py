@@ -37,7 +37,8 @@ def amplify(
 
     Args:
         model: as for :func:`maximize`.
-        objective: what to amplify, such as :func:`~activation_maximization.objectives.deepdream`.
+        objective: what to amplify, such as :func:`~activation_maximization.objectives.deepdream`; one with a photo of
+            its own has but one size, and needs ``octaves=1``.
         photo: (1, C, H, W) in [0, 1]; the result has its size.
         octaves: sizes, each ``ratio`` times the one before.
         ratio: between the sides of one octave and the next.
@@ -48,7 +49,7 @@ def amplify(
         listeners: told of every step; steps are counted within an octave.
 
     Raises:
-        ValueError: as :func:`maximize`, or ``octaves`` or ``ratio`` are too small.
+        ValueError: as :func:`maximize`; there are too few or too many ``octaves``; the network takes but one size.
     """
     from image_optimization.images import refine, resize
     from image_optimization.parameterizations import FourierImage
@@ -57,23 +58,30 @@ def amplify(
     if octaves < 1 or ratio <= 1:
         raise ValueError(f"amplify needs 1 octave or more, each larger than the last, not {octaves} of {ratio:g}")
     height, width = photo.shape[2:]
+    if min(height, width) / ratio ** (octaves - 1) < 1:
+        raise ValueError(f"the photo of {width}x{height} pixels is too small for {octaves} octaves")
     shapes = [(round(height / ratio**k), round(width / ratio**k)) for k in reversed(range(octaves))]
-    image = None
+    dreams: Dreams | None = None
     for shape in shapes:
-        start = resize(photo, shape) if image is None else refine(image, photo, shape).clamp(0, 1)
-        dreams = maximize(
-            model,
-            objective,
-            init=start,
-            steps=steps,
-            learning_rate=learning_rate,
-            parameterization=FourierImage,
-            transform=robust(degrees=0, translate=0.05, scale=(1, 1), shear=0),
-            seed=seed,
-            precision=precision,
-            listeners=listeners,
-        )
-        image = dreams.images
+        start = resize(photo, shape) if dreams is None else refine(dreams.images, photo, shape).clamp(0, 1)
+        try:
+            dreams = maximize(
+                model,
+                objective,
+                init=start,
+                steps=steps,
+                learning_rate=learning_rate,
+                parameterization=FourierImage,
+                transform=robust(degrees=0, translate=0.05, scale=(1, 1), shear=0),
+                seed=seed,
+                precision=precision,
+                listeners=listeners,
+            )
+        except KeyboardInterrupt:  # before the first step of this octave
+            if dreams is None:
+                raise
+            dreams = replace(dreams, stopped="interrupted")
         if dreams.stopped == "interrupted":
             break
+    assert dreams is not None  # there is an octave, at least
     return replace(dreams, images=refine(dreams.images, photo, (height, width)).clamp(0, 1))

@@ -1,8 +1,8 @@
 """The magnitudes of natural photos that ``PhaseImage`` has: ``python -m benchmarks.natural_magnitude PHOTO...``.
 
-Those in the package are of seven photos that come with Python packages: ``astronaut.png``, ``chelsea.png``,
+Those in the package are of six photos that come with Python packages: ``astronaut.png``, ``chelsea.png``,
 ``coffee.png`` and ``rocket.jpg`` of scikit-image (public domain and CC0), ``china.jpg`` and ``flower.jpg`` of
-scikit-learn (CC BY 2.0, danielbuechele and vultilion), and Matplotlib's ``grace_hopper.jpg`` (public domain).
+scikit-learn (CC BY 2.0, danielbuechele and vultilion).
 """
 
 from __future__ import annotations

@@ -179,7 +179,7 @@ def save(picture: Tensor | Image.Image, path: Path, context: typer.Context, over
     from image_optimization import images
 
     path = free(path, overwrite)
-    images.save(picture, path, settings(context), overwrite)
+    images.save(picture, path, {**settings(context), "stopped": stopped}, overwrite)
     typer.echo(f"{path}  {time.perf_counter() - _START:.1f} s")
     if stopped == "interrupted":
         typer.echo("interrupted: saved the picture so far", err=True)

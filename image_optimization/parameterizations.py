@@ -126,7 +126,7 @@ class PhaseImage:
 
     No frequency can grow beyond what photos have of it, so that nothing noisy can be made, of any size: Fel et al.,
     "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization" (MaCo),
-    arXiv:2306.06805. There the magnitudes are of ImageNet; here they are the mean of crops of seven photos,
+    arXiv:2306.06805. There the magnitudes are of ImageNet; here they are the mean of crops of six photos,
     smooth enough to be carried to any size, and of logits of pixels, which the sigmoid at the end undoes.
     Gray and other numbers of channels have the magnitudes of a photo's lightness.
     """
@@ -209,7 +209,10 @@ def _natural_magnitude(channels: int, size: tuple[int, int]) -> Tensor:
     across = (torch.fft.rfftfreq(w) * max(h, w)).round().long().clamp(max=most)
     magnitude = whitened[:, down[:, None], across[None, :]] / _frequency(size) * math.sqrt(h * w) / max(h, w)
     magnitude[:, 0, 0] = 0  # gray in the mean
-    return magnitude if channels == 3 else magnitude[:1].expand(channels, -1, -1)
+    if channels == 3:
+        return magnitude
+    lightness = magnitude[:1] * _colors(3)[:, 0].mean()
+    return lightness.expand(channels, -1, -1)
 
 
 def _noise(shape: tuple[int, ...], device: Device) -> Tensor:

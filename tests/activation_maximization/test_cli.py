@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,7 @@ def test_a_silent_unit_is_named(command: Command) -> None:
     )
     run = command("dream", "units", "--model", "mine.py:Net", "--layer", "units", "--units", "0,1", "--steps", 2)
     assert run.code == 0, run.err
-    assert run.err == "silent: whatever noise it began with, the network passed no gradient back to unit 1\n"
+    assert run.err == "silent: the network passed no gradient back to unit 1, which means nothing\n"
 
 
 UNITS = ["units", "--layer", "conv2", "--units", "4,9,17", "--size", 24, "--steps", 3, "--folder", "each"]
@@ -107,7 +108,9 @@ def test_each_unit_in_a_file_of_its_own(command: Command) -> None:
     names = ["0004.png", "0009.png", "0017.png"]
     assert sorted(path.name for path in Path("each").iterdir()) == names
     settings = read_settings("each/0009.png")
-    assert (settings["unit"], settings["layer"], settings["steps"], settings["silent"]) == (9, "conv2", 3, False)
+    assert (settings["layer"], settings["steps"]) == ("conv2", 3)
+    assert settings["found"].pop("activation") != 0
+    assert settings["found"] == {"unit": 9, "silent": False, "batch": [4, 9, 17]}
     assert images.load("each/0009.png", channels=1).shape == (1, 1, 24, 24)
     before = {path.name: path.stat().st_mtime_ns for path in Path("each").iterdir()}
     # The sheet has those that were there and the one that was not.
@@ -120,6 +123,38 @@ def test_each_unit_in_a_file_of_its_own(command: Command) -> None:
     assert "each/0004.png was made with steps 3, not 4; choose another folder" in run.err
     assert command("dream", *UNITS, "--steps", 4, "--overwrite").code == 0
     assert read_settings("each/0009.png")["steps"] == 4
+    assert read_settings("each/0020.png")["steps"] == 3  # was not asked for
+    before = Path("each/0009.png").stat().st_mtime_ns
+    assert command("dream", *UNITS, "--steps", 4, "--overwrite").code == 0
+    assert Path("each/0009.png").stat().st_mtime_ns == before  # is as it is asked for
+    run = command("dream", *UNITS[:-1], "each/0009.png")
+    assert run.code == 2
+    assert "cannot write into each/0009.png" in run.err
+
+
+def test_interrupted_a_folder_shows_what_is_in_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Unit 9 is there; Ctrl-C before 4 is finished: the sheet has 9 alone, under its own number."""
+    from activation_maximization import cli
+
+    assert command("dream", *UNITS, "--units", "9").code == 0
+    captions: list[str] = []
+    captioned, ascend = cli._captioned, cli._Job.ascend
+
+    def watch(dreams: Any, units: Any, *args: Any) -> Any:
+        captions.extend(map(str, units))
+        return captioned(dreams, units, *args)
+
+    monkeypatch.setattr(cli, "_captioned", watch)
+    monkeypatch.setattr(
+        cli._Job, "ascend", lambda self, *args, **kwargs: replace(ascend(self, *args, **kwargs), stopped="interrupted")
+    )
+    run = command("dream", *UNITS, "--units", "4,9,9", "-o", "sheet.png")
+    assert run.code == 130
+    assert captions == ["9"]
+    assert read_settings("sheet.png")["stopped"] == "interrupted"
+    run = command("dream", "replay", "sheet.png")
+    assert run.code == 2
+    assert "sheet.png was interrupted: it cannot be made again" in run.err
 
 
 def test_killed_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
@@ -154,21 +189,69 @@ cli.main()
     assert Image.open(tmp_path / "outputs" / "units.png")
 
 
-def test_a_picture_is_made_again_bit_for_bit(command: Command) -> None:
-    commands = [
-        ["digits", "--classes", "0-2", "--pixel-sum", 0.1, "--steps", 4, "--seed", 3],
+@pytest.mark.parametrize(
+    "job",
+    [
+        ["digits", "--classes", "0-2", "--pixel-sum", 0.1, "--steps", 4, "--seed", 3, "--compare"],
         ["units", "--layer", "hidden", "--units", "0,5", "--steps", 4, "--columns", 1],
-    ]
-    for number, arguments in enumerate(commands):
-        assert command("dream", *arguments, "--output", f"{number}.png").code == 0
-        run = command("dream", "replay", f"{number}.png", "--output", f"{number}-again.png")
-        assert run.code == 0, run.err
-        first, second = (Image.open(f"{number}{suffix}.png") for suffix in ("", "-again"))
-        assert first.tobytes() == second.tobytes()
-    assert command("dream", *UNITS).code == 0
-    assert command("dream", "replay", "each/0009.png", "-o", "9.png").code == 0
-    assert Image.open("9.png").tobytes() == Image.open("each/0009.png").tobytes()
-    assert read_settings("9.png")["unit"] == 9
+        ["examples", "--layer", "conv2", "--units", "3", "--steps", 2],
+        *(
+            [*job, "photo.png", "--layer", "relu2_2", "--size", 48, "--steps", 2]
+            for job in (["amplify"], ["amplify", "--unit", 3], ["invert"], ["caricature"], ["accentuate", "--unit", 3])
+        ),
+    ],
+)
+def test_a_picture_is_made_again_bit_for_bit(job: list[object], command: Command, photo: Tensor) -> None:
+    images.save(photo, "photo.png")
+    assert command("dream", *job, "--output", "first.png").code == 0
+    run = command("dream", "replay", "first.png", "--output", "again.png")
+    assert run.code == 0, run.err
+    assert Image.open("again.png").tobytes() == Image.open("first.png").tobytes()
+
+
+def test_one_of_a_folder_is_made_again_bit_for_bit(command: Command) -> None:
+    """In the batch that it was made in: alone the sums would be rounded otherwise."""
+    vgg = ["--model", "vgg16", "--layer", "relu3_1", "--size", 48, "--precision", "float32"]
+    assert command("dream", "units", *vgg, "--units", "0-4", "--steps", 10, "--folder", "each").code == 0
+    run = command("dream", "replay", "each/0003.png", "-o", "3.png")
+    assert (run.code, run.out) == (0, "3.png\n")
+    assert Image.open("3.png").tobytes() == Image.open("each/0003.png").tobytes()
+    assert read_settings("3.png")["found"]["unit"] == 3
+
+
+def test_what_cannot_be_made_again(command: Command, photo: Tensor) -> None:
+    images.save(photo, "mine.png", {"layer": "relu2_2"})
+    run = command("dream", "replay", "mine.png")
+    assert (run.code, run.err) == (
+        2,
+        "error: mine.png was not made by dream, or not by this version: it cannot be made again\n",
+    )
+
+
+def test_a_network_of_one_size_gets_the_middle_of_the_photo(command: Command, photo: Tensor) -> None:
+    images.save(photo, "photo.png")
+    Path("mine.py").write_text(
+        "import timm\n"
+        "def net():\n"
+        "    return timm.create_model('vit_tiny_patch16_224', pretrained=False, img_size=64, depth=2)\n"
+    )
+    vit = ["--model", "mine.py:net", "--layer", "blocks.1", "--steps", 2]
+    Path("mine.py").write_text(
+        Path("mine.py").read_text().replace("    return ", "    net = ")
+        + "    net.input_shape = (3, 64, 64)\n    return net\n"
+    )
+    run = command("dream", "invert", "photo.png", *vit)
+    assert run.code == 0, run.err
+    assert Image.open("outputs/inverted.png").size == (64, 64)
+    assert command("dream", "units", *vit, "--units", "5,6").code == 0
+    assert command("dream", "units", *vit, "--units", "5,6", "--position", "3").code == 0
+
+
+def test_a_network_of_five_channels_has_no_picture_files(command: Command) -> None:
+    Path("mine.py").write_text("import torch\ndef net():\n    return torch.nn.Sequential(torch.nn.Conv2d(5, 2, 3))\n")
+    run = command("dream", "units", "--model", "mine.py:net", "--layer", "0", "--units", "0")
+    assert run.code == 2
+    assert "takes images of 5 channels" in run.err
 
 
 def test_neurons_and_digits_as_typed(command: Command) -> None:

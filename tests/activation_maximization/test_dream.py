@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import copy
+from collections import OrderedDict
 from io import BytesIO
 
 import pytest
+import timm
 import torch
 import torchvision
 from PIL import Image
@@ -12,6 +14,7 @@ from torch import Tensor, nn
 from activation_maximization import (
     Objective,
     activations,
+    amplify,
     blur,
     caricature,
     channel,
@@ -229,6 +232,54 @@ def test_a_start_without_gradient_is_mended_or_said() -> None:
     alone = maximize(HardToWake(), channel("units", 2) - pixel_sum(0.001), steps=20)
     assert alone.silent == ()
     torch.testing.assert_close(alone.images[0], dreams.images[2])
+
+
+def test_a_dead_unit_is_said_whatever_else_moves_the_picture() -> None:
+    photo = torch.full((1, 1, 16, 16), 0.5)
+    network = nn.Sequential(OrderedDict(first=nn.Conv2d(1, 4, 3), second=nn.Conv2d(4, 2, 3), dead=nn.ReLU()))
+    nn.init.constant_(network.second.bias, -100)  # type: ignore[arg-type]
+    held = maximize(network, channel("dead", 1) + match("first", photo), init=photo, steps=3)
+    assert held.silent == (0,)
+
+
+def test_no_false_alarm(digits: nn.Module) -> None:
+    assert maximize(digits, ramp(0, 1) * logit([3, 4]), steps=3).silent == ()
+    assert maximize(digits, match("conv2", DIGIT), init=DIGIT, steps=3, transform=lambda image: image).silent == ()
+    assert maximize(digits, -1 * pixel_sum(), steps=3).silent == ()
+
+
+def test_a_transformers_unit_is_an_embedding_dimension() -> None:
+    network = timm.create_model("vit_tiny_patch16_224", pretrained=False, img_size=64, depth=3)
+    for objective in (channel("blocks.1", [3, 4]), neuron("blocks.1", [3, 4], position=(5,))):
+        dreams = maximize(network, objective, size=64, steps=10, learning_rate=0.1)
+        assert (dreams.history[-3:].mean(0) > dreams.history[:3].mean(0)).all()
+
+
+def test_as_many_images_as_the_objective_is_for(digits: nn.Module) -> None:
+    with pytest.raises(ValueError, match="logits:1,2,3 is for 3 images, not 2"):
+        maximize(digits, logit([1, 2, 3]), init=torch.rand(2, 1, 28, 28))
+    with pytest.raises(ValueError, match="is for 3 images, not 5"):
+        evaluate(digits, logit([1, 2, 3]), torch.rand(5, 1, 28, 28))
+    assert len(evaluate(digits, logit(1), torch.rand(5, 1, 28, 28))) == 5
+
+
+def test_amplified_a_photo_keeps_its_size(vgg16: nn.Module, photo: Tensor) -> None:
+    objective = deepdream("relu3_1")
+    dreams = amplify(vgg16, objective, photo, octaves=2, steps=3)
+    assert dreams.images.shape == photo.shape
+    assert evaluate(vgg16, objective, dreams.images) > 1.2 * evaluate(vgg16, objective, photo)
+    with pytest.raises(ValueError, match="too small for 40 octaves"):
+        amplify(vgg16, objective, photo, octaves=40)
+
+
+def test_interrupted_between_octaves_the_picture_so_far(vgg16: nn.Module, photo: Tensor) -> None:
+    def interrupt(step: Step) -> None:
+        if step.number == 2 and max(step.image.shape[2:]) == max(photo.shape[2:]):
+            raise KeyboardInterrupt
+
+    dreams = amplify(vgg16, deepdream("relu2_1"), photo, octaves=2, steps=3, listeners=[interrupt])
+    assert dreams.stopped == "interrupted"
+    assert dreams.images.shape == photo.shape
 
 
 def test_a_photo_is_known_by_its_activations(digits: nn.Module) -> None:

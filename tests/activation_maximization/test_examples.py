@@ -2,10 +2,10 @@ from __future__ import annotations
 
 import pytest
 import torch
+import torchvision
 from torch import Tensor, nn
 
 from activation_maximization.examples import top_examples
-from image_optimization import images
 from models.digits import DigitCNN, digit_sample
 
 
@@ -46,12 +46,23 @@ def test_neurons_see_whole_pictures(digits: nn.Module) -> None:
         assert torch.equal(best[0].patch, dict(pictures)[best[0].name][0])
 
 
-def test_a_patch_at_the_border_is_gray_outside(vgg16: nn.Module) -> None:
-    picture = torch.zeros(1, 3, 32, 32)
-    picture[:, :, 0, 0] = 1  # the corner alone is not black
-    [[example]] = top_examples(vgg16, "relu2_2", [4], [("corner", images.resize(picture, (32, 32)))], count=9)
-    assert example.patch.shape == (3, 14, 14)
-    assert set(example.patch.unique().tolist()) <= {0.0, 0.5, 1.0}
+def test_a_patch_at_the_border_is_gray_outside() -> None:
+    """The unit fires in the top left corner, where padding is half of what it sees."""
+    network = nn.Sequential(nn.Conv2d(1, 1, 3, padding=1))
+    nn.init.ones_(network[0].weight)
+    picture = torch.zeros(1, 1, 9, 9)
+    picture[:, :, 0, 0] = 1
+    picture[:, :, 1, 1] = 0.5
+    [[example]] = top_examples(network, "0", [0], [("corner", picture)], count=9)
+    half = [[0.5, 0.5, 0.5], [0.5, 1.0, 0.0], [0.5, 0.0, 0.5]]
+    assert example.patch.tolist() == [half]
+
+
+def test_tokens_are_not_cropped() -> None:
+    network = torchvision.models.VisionTransformer(64, 32, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32)
+    pictures = [(str(number), torch.rand(1, 3, 64, 64)) for number in range(3)]
+    [best] = top_examples(network, "encoder.layers.encoder_layer_0.ln_1", [7], pictures)
+    assert torch.equal(best[0].patch, dict(pictures)[best[0].name][0])
 
 
 def test_errors(digits: nn.Module) -> None:

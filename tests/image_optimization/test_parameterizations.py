@@ -109,10 +109,12 @@ def test_photos_keep_their_forms_in_their_phases(photo: Tensor) -> None:
     assert torch.corrcoef(torch.stack([gray.flatten(), seen.flatten()]))[0, 1] > 0.5
 
 
-def test_natural_magnitudes_are_a_photos(photo: Tensor) -> None:
+@pytest.mark.parametrize("channels", [1, 3])
+def test_natural_magnitudes_are_a_photos(channels: int, photo: Tensor) -> None:
     """At every scale within a factor of two, though the photo is none of those that were measured."""
+    photo = photo if channels == 3 else photo.mean(1, keepdim=True)
     size = (photo.shape[2], photo.shape[3])
-    ours = PhaseImage.from_noise((1, 3, *size)).magnitude[0]
+    ours = PhaseImage.from_noise((1, channels, *size)).magnitude[0]
     its = parameterizations._spectrum(photo)[0, 0].abs()
     cycles = parameterizations._frequency(size) * max(size)
     for low, high in ((2, 4), (4, 8), (8, 16), (16, 24)):
