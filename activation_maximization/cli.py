@@ -18,6 +18,7 @@ from activation_maximization.folder import FOUND, make_each
 from activation_maximization.objectives import Objective, channel, deepdream, logit, match, neuron
 from activation_maximization.octaves import amplify as deep_dream
 from activation_maximization.regularizers import sparing, total_variation
+from activation_maximization.timelapse import Timelapse, save_animation
 from image_optimization import console
 from image_optimization.precision import Precision
 from models import load
@@ -51,13 +52,14 @@ Steps = Annotated[int, typer.Option(callback=console.positive, help="Gradient st
 Html = Annotated[
     bool, typer.Option("--html", help="Beside the picture a page for the browser, with a search box, in one file.")
 ]
+Film = Annotated[bool, typer.Option("--timelapse", help="Beside the picture an animation of how it came about (WebP).")]
 Columns = Annotated[int | None, typer.Option(callback=console.positive, help="Pictures a row.")]
 Layer = Annotated[str, typer.Option(help="Which; dream layers lists them.")]
 Photo = Annotated[Path, typer.Argument(help="A picture file.", show_default=False)]
 PhotoSize = Annotated[
     int, typer.Option("--size", callback=console.positive, help="Longer side of the picture in pixels.")
 ]
-NOT_OF_A_UNIT = ("units", "columns", "folder", "html", "output", "overwrite")
+NOT_OF_A_UNIT = ("units", "columns", "folder", "html", "timelapse", "output", "overwrite")
 """Options of dream units that change nothing in the picture of one."""
 
 STEPS: int = console.default(maximize, "steps")
@@ -105,6 +107,7 @@ def units(
         typer.Option(help="Each unit in a file of its own in here, too; a run that was stopped goes on where it was."),
     ] = None,
     html: Html = False,
+    timelapse: Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -114,10 +117,15 @@ def units(
     job = _begin(context, "units.png", model, weights, device, precision, output, overwrite)
     chosen = _parse_units(units, job.network, layer, size)
     where = None if position is None else _parse_position(position)
+    film = Timelapse(steps) if timelapse else None
+    if film and folder:
+        raise ValueError(
+            "--timelapse shows all units on the way, of which --folder finds some made: choose one of them"
+        )
 
     def make(some: list[int]) -> Dreams:
         objective = channel(layer, some) if where is None else neuron(layer, some, where)
-        return job.ascend(objective, size=size, steps=steps, seed=seed)
+        return job.ascend(objective, film=film, size=size, steps=steps, seed=seed)
 
     if folder is None:
         dreams = make(chosen)
@@ -130,7 +138,9 @@ def units(
         batch = batch_size(height * width)
         chosen, dreams = make_each(folder, chosen, make, batch=batch, settings=how, overwrite=overwrite)
     title = f"{model}  {layer}  activation{f' at {position}' if position else ''}"
-    job.save(_captioned([dreams], chosen, columns, title), dreams, [f"unit {unit}" for unit in chosen])
+    sheet = _sheet(dreams.images, chosen, dreams.activations.tolist(), columns=columns, title=title)
+    job.save(sheet, dreams, [f"unit {unit}" for unit in chosen])
+    job.save_film(film, lambda images: _sheet(images, chosen, columns=columns, title=title))
     if html:
         job.save_page(title, chosen, dreams)
 
@@ -191,12 +201,15 @@ def digits(
     weights: console.Weights = None,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
+    timelapse: Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
     overwrite: console.Overwrite = False,
 ) -> None:
     """The output neurons, twice: as they are, and with as little ink as possible."""
+    import torch
+
     job = _begin(context, "digits.png", model, weights, device, precision, output, overwrite)
     chosen = _parse_units(classes, job.network, "logits", None)
     objective = logit(chosen) - sparing(ink, smoothness)
@@ -205,10 +218,11 @@ def digits(
     if compare:
         robust = replace(job, network=load("digits-robust").to(job.device))
         rows.append((f"digits-robust: {minus}", robust, objective))
+    film = Timelapse(steps) if timelapse else None
     dreams: list[Dreams] = []
     for _, painter, wanted in rows:
         try:
-            made = painter.ascend(wanted, steps=steps, seed=seed)
+            made = painter.ascend(wanted, film=film, steps=steps, seed=seed)
         except KeyboardInterrupt:  # before the first step of this row
             if not dreams:
                 raise
@@ -218,8 +232,11 @@ def digits(
         dreams.append(replace(made, activations=evaluate(painter.network, logit(chosen), made.images)))
         if made.stopped == "interrupted":
             break
-    sheet = _captioned(dreams, chosen * len(rows), len(chosen), "logits", [title for title, _, _ in rows])
-    job.save(sheet, dreams[-1], [f"class {unit}" for unit in chosen])
+    shown, units = torch.cat([made.images for made in dreams]), chosen * len(rows)
+    values = torch.cat([made.activations for made in dreams]).tolist()
+    look: dict[str, Any] = {"columns": len(chosen), "title": "logits", "rows": [title for title, _, _ in rows]}
+    job.save(_sheet(shown, units, values, **look), dreams[-1], [f"class {unit}" for unit in chosen])
+    job.save_film(film, lambda images: _sheet(images, units, **look))
 
 
 @app.command()
@@ -234,6 +251,7 @@ def amplify(
     size: PhotoSize = 512,
     steps: Annotated[int, typer.Option(callback=console.positive, help="Gradient steps an octave.")] = OCTAVE_STEPS,
     seed: console.Seed = SEED,
+    timelapse: Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -243,8 +261,8 @@ def amplify(
     job = _begin(context, "amplified.png", model, weights, device, precision, output, overwrite)
     objective = deepdream(layer) if unit is None else channel(layer, unit)
     settings = {"photo": _open(photo, job.network, size, layer), "octaves": octaves, "steps": steps, "seed": seed}
-    dreams = job.ascend(objective, by=deep_dream, **settings)
-    job.save(dreams.images, dreams)
+    film = Timelapse(octaves * steps) if timelapse else None
+    job.save_picture(job.ascend(objective, by=deep_dream, film=film, **settings), film)
 
 
 @app.command()
@@ -258,6 +276,7 @@ def invert(
     size: PhotoSize = 224,
     steps: Steps = 256,
     seed: console.Seed = SEED,
+    timelapse: Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -266,8 +285,10 @@ def invert(
     """What a layer still knows of a photo: an image, begun from noise, to which it answers the same."""
     job = _begin(context, "inverted.png", model, weights, device, precision, output, overwrite)
     picture = _open(photo, job.network, size, layer)
-    dreams = job.ascend(match(layer, picture) - total_variation(smoothness), steps=steps, seed=seed)
-    job.save(dreams.images, dreams)
+    film = Timelapse(steps) if timelapse else None
+    job.save_picture(
+        job.ascend(match(layer, picture) - total_variation(smoothness), film=film, steps=steps, seed=seed), film
+    )
 
 
 @app.command()
@@ -280,6 +301,7 @@ def caricature(
     size: PhotoSize = 224,
     steps: Steps = 256,
     seed: console.Seed = SEED,
+    timelapse: Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -288,8 +310,8 @@ def caricature(
     """What a layer sees in a photo, exaggerated, begun from noise."""
     job = _begin(context, "caricature.png", model, weights, device, precision, output, overwrite)
     picture = _open(photo, job.network, size, layer)
-    dreams = job.ascend(objectives.caricature(layer, picture), steps=steps, seed=seed)
-    job.save(dreams.images, dreams)
+    film = Timelapse(steps) if timelapse else None
+    job.save_picture(job.ascend(objectives.caricature(layer, picture), film=film, steps=steps, seed=seed), film)
 
 
 @app.command()
@@ -305,6 +327,7 @@ def accentuate(
     size: PhotoSize = 224,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
+    timelapse: Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -316,8 +339,8 @@ def accentuate(
     # In units of the layer's usual strength, so that the same nearness holds for every layer and network.
     usual = activations(job.network, picture, [layer])[layer].square().mean().sqrt().item()
     objective = channel(layer, unit) * (1 / usual) + nearness * match(near, picture)
-    dreams = job.ascend(objective, init=picture, steps=steps, seed=seed)
-    job.save(dreams.images, dreams)
+    film = Timelapse(steps) if timelapse else None
+    job.save_picture(job.ascend(objective, init=picture, film=film, steps=steps, seed=seed), film)
 
 
 @app.command()
@@ -378,10 +401,13 @@ class _Job:
     path: Path
     overwrite: bool
 
-    def ascend(self, objective: Objective, by: Callable[..., Dreams] = maximize, **settings: Any) -> Dreams:
+    def ascend(
+        self, objective: Objective, by: Callable[..., Dreams] = maximize, film: Timelapse | None = None, **settings: Any
+    ) -> Dreams:
         """What maximizes ``objective``, with a progress bar."""
         with console.progress(str(self.context.info_name), self.device, self.precision) as listener:
-            return by(self.network, objective, precision=self.precision, listeners=[listener], **settings)
+            listeners = [listener, film] if film else [listener]
+            return by(self.network, objective, precision=self.precision, listeners=listeners, **settings)
 
     def save(self, picture: Tensor | Image.Image, dreams: Dreams, names: Sequence[str] = ("the picture",)) -> None:
         """Save what was made of ``dreams``, and say which of them, by their ``names``, mean nothing."""
@@ -389,6 +415,21 @@ class _Job:
             silent = ", ".join(names[number] for number in dreams.silent)
             typer.echo(f"silent: the network passed no gradient back to {silent}, which means nothing", err=True)
         console.save(picture, self.path, self.context, self.overwrite, dreams.stopped)
+
+    def save_picture(self, dreams: Dreams, film: Timelapse | None) -> None:
+        """Save the only picture, and its timelapse if there is one."""
+        from image_optimization.images import resize, to_pillow
+
+        self.save(dreams.images, dreams)
+        size = (dreams.images.shape[2], dreams.images.shape[3])
+        self.save_film(film, lambda images: to_pillow(resize(images, size)))
+
+    def save_film(self, film: Timelapse | None, draw: Callable[[Tensor], Image.Image]) -> None:
+        """Beside the picture, how it came about, each frame drawn from its images."""
+        if film:
+            path = console.free(self.path.with_suffix(".webp"), self.overwrite)
+            save_animation(film, draw, path)
+            typer.echo(path)
 
     def save_page(
         self, title: str, units: list[int], dreams: Dreams, examples: Sequence[Sequence[Example]] = ()
@@ -513,17 +554,12 @@ def _parse_units(text: str, network: nn.Module, layer: str, size: int | None) ->
     return list(dict.fromkeys(units))
 
 
-def _captioned(
-    dreams: Sequence[Dreams], units: list[int], columns: int | None, title: str, rows: Sequence[str] = ()
-) -> Image.Image:
-    import torch
-
+def _sheet(images: Tensor, units: Sequence[int], activations: Sequence[float] = (), **look: Any) -> Image.Image:
+    """A contact sheet of the first of ``units``, as many as there are images."""
     from activation_maximization.grids import contact_sheet
 
-    images = torch.cat([part.images for part in dreams])
-    activations = torch.cat([part.activations for part in dreams]).tolist()
-    captions = [f"{unit}\t{_short(activation)}" for unit, activation in zip(units, activations, strict=False)]
-    return contact_sheet(images, captions, columns=columns, title=title, rows=rows)
+    values = [f"\t{_short(activation)}" for activation in activations] or [""] * len(images)
+    return contact_sheet(images, [f"{unit}{value}" for unit, value in zip(units, values, strict=False)], **look)
 
 
 def _short(value: float) -> str:

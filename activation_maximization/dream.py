@@ -121,7 +121,7 @@ def maximize(
     with capture(model, objective.layers, choose_dtype(precision, device)) as activations_of:
         for numbers in parts:
             part = _Part(activations_of, objective, numbers, device, transform or robust())
-            told = [_counted(listener, len(done), len(parts)) for listener in listeners]
+            told = [counted(listener, len(done), len(parts)) for listener in listeners]
             try:
                 with seeded(seed):
                     if init is None:
@@ -306,7 +306,7 @@ def _split(count: int, pixels: int, batch: int | None) -> Sequence[Tensor]:
     return parts
 
 
-def _counted(listener: Listener, part: int, parts: int) -> Listener:
+def counted(listener: Listener, part: int, parts: int) -> Listener:
     """``listener``, told the steps of one of several parts as steps of the whole."""
 
     def told(step: Step) -> None:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from activation_maximization.dream import Dreams, maximize
+from activation_maximization.dream import Dreams, counted, maximize
 from activation_maximization.objectives import Objective
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ def amplify(
         learning_rate: Adam's, in units of the Fourier coefficients: with pixels the colours get shrill.
         seed: of the random shifts.
         precision: as for :func:`maximize`.
-        listeners: told of every step; steps are counted within an octave.
+        listeners: told of every step; steps are counted through all octaves.
 
     Raises:
         ValueError: as :func:`maximize`; there are too few or too many ``octaves``; the network takes but one size.
@@ -62,7 +62,7 @@ def amplify(
         raise ValueError(f"the photo of {width}x{height} pixels is too small for {octaves} octaves")
     shapes = [(round(height / ratio**k), round(width / ratio**k)) for k in reversed(range(octaves))]
     dreams: Dreams | None = None
-    for shape in shapes:
+    for octave, shape in enumerate(shapes):
         start = resize(photo, shape) if dreams is None else refine(dreams.images, photo, shape).clamp(0, 1)
         try:
             dreams = maximize(
@@ -75,7 +75,7 @@ def amplify(
                 transform=robust(degrees=0, translate=0.05, scale=(1, 1), shear=0),
                 seed=seed,
                 precision=precision,
-                listeners=listeners,
+                listeners=[counted(listener, octave, octaves) for listener in listeners],
             )
         except KeyboardInterrupt:  # before the first step of this octave
             if dreams is None:

@@ -138,13 +138,14 @@ def test_interrupted_a_folder_shows_what_is_in_it(command: Command, monkeypatch:
 
     assert command("dream", *UNITS, "--units", "9").code == 0
     captions: list[str] = []
-    captioned, ascend = cli._captioned, cli._Job.ascend
+    sheet, ascend = cli._sheet, cli._Job.ascend
 
-    def watch(dreams: Any, units: Any, *args: Any) -> Any:
+    def watch(images: Any, units: Any, *args: Any, **look: Any) -> Any:
         captions.extend(map(str, units))
-        return captioned(dreams, units, *args)
+        assert len(images) == len(units)
+        return sheet(images, units, *args, **look)
 
-    monkeypatch.setattr(cli, "_captioned", watch)
+    monkeypatch.setattr(cli, "_sheet", watch)
     monkeypatch.setattr(
         cli._Job, "ascend", lambda self, *args, **kwargs: replace(ascend(self, *args, **kwargs), stopped="interrupted")
     )
@@ -217,6 +218,29 @@ def test_one_of_a_folder_is_made_again_bit_for_bit(command: Command) -> None:
     assert (run.code, run.out) == (0, "3.png\n")
     assert Image.open("3.png").tobytes() == Image.open("each/0003.png").tobytes()
     assert read_settings("3.png")["found"]["unit"] == 3
+
+
+@pytest.mark.parametrize(
+    ("job", "frames"),
+    [
+        (["digits", "--classes", "0-2", "--steps", 5], 5),
+        (["units", "--layer", "conv2", "--units", "0-3", "--steps", 70], 48),
+        (["invert", "photo.png", "--model", "vgg16", "--layer", "relu1_2", "--size", 40, "--steps", 3], 3),
+        (["amplify", "photo.png", "--layer", "relu1_2", "--size", 40, "--octaves", 2, "--steps", 2], 4),
+    ],
+)
+def test_a_timelapse_as_typed(job: list[object], frames: int, command: Command, photo: Tensor) -> None:
+    images.save(photo, "photo.png")
+    run = command("dream", *job, "--timelapse", "-o", "a.png")
+    assert run.code == 0, run.err
+    assert run.out.splitlines()[1] == "a.webp"
+    with Image.open("a.webp") as film, Image.open("a.png") as picture:
+        assert film.n_frames == frames
+        assert film.size == picture.size
+        first, last = film.convert("L").tobytes(), None
+        film.seek(frames - 1)
+        last = film.convert("L").tobytes()
+        assert first != last
 
 
 def test_what_cannot_be_made_again(command: Command, photo: Tensor) -> None:
@@ -342,6 +366,7 @@ def test_layers_as_typed(command: Command) -> None:
         (["units", "--position", "9,9"], "no position (9, 9) in layer 'pool2': it has 5 x 5"),
         (["examples", "--data", "none"], "no folder none"),
         (["examples", "--data", "."], "there are no pictures"),
+        (["units", "--timelapse", "--folder", "each"], "choose one of them"),
         (["replay", "folder.png"], "folder.png"),
         (["amplify"], "Missing argument 'photo'"),
         (["invert", "none.png"], "none.png"),

@@ -3,6 +3,7 @@ from __future__ import annotations
 import copy
 from collections import OrderedDict
 from io import BytesIO
+from typing import Any
 
 import pytest
 import timm
@@ -12,6 +13,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from activation_maximization import (
+    Dreams,
     Objective,
     activations,
     amplify,
@@ -29,6 +31,7 @@ from activation_maximization import (
     match,
     maximize,
     neuron,
+    octaves,
     pixel_sum,
     ramp,
     sparing,
@@ -272,14 +275,22 @@ def test_amplified_a_photo_keeps_its_size(vgg16: nn.Module, photo: Tensor) -> No
         amplify(vgg16, objective, photo, octaves=40)
 
 
-def test_interrupted_between_octaves_the_picture_so_far(vgg16: nn.Module, photo: Tensor) -> None:
-    def interrupt(step: Step) -> None:
-        if step.number == 2 and max(step.image.shape[2:]) == max(photo.shape[2:]):
-            raise KeyboardInterrupt
+def test_interrupted_between_octaves_the_picture_so_far(
+    vgg16: nn.Module, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    octaves_made: list[Tensor] = []
 
-    dreams = amplify(vgg16, deepdream("relu2_1"), photo, octaves=2, steps=3, listeners=[interrupt])
+    def once(*args: Any, **kwargs: Any) -> Dreams:
+        if octaves_made:
+            raise KeyboardInterrupt
+        octaves_made.append(kwargs["init"])
+        return maximize(*args, **kwargs)
+
+    monkeypatch.setattr(octaves, "maximize", once)
+    dreams = amplify(vgg16, deepdream("relu2_1"), photo, octaves=2, steps=3)
     assert dreams.stopped == "interrupted"
     assert dreams.images.shape == photo.shape
+    assert (dreams.images - photo).abs().mean() > 0.01
 
 
 def test_a_photo_is_known_by_its_activations(digits: nn.Module) -> None:
