@@ -168,7 +168,7 @@ def examples(
     """Units beside what excites them most among real pictures: each dream, then the patches that the unit saw."""
     job = _begin(context, "examples.png", model, weights, device, precision, output, overwrite)
     chosen = _parse_units(units, job.network, layer, size)
-    from activation_maximization.grids import contact_sheet
+    from activation_maximization.grids import contact_sheet, short
 
     best = top_examples(job.network, layer, chosen, _pictures(data, job.network, size), count)
     dreams = job.ascend(channel(layer, chosen), size=size, steps=steps, seed=seed)
@@ -177,7 +177,7 @@ def examples(
     captions: list[str] = []
     for unit, dream, activation, found in zip(chosen, dreams.images, dreams.activations.tolist(), best, strict=False):
         tiles += [dream, *(example.patch for example in found)]
-        captions += [f"{unit}\t{_short(activation)}", *(f"{e.name}\t{_short(e.activation)}" for e in found)]
+        captions += [f"{unit}\t{short(activation)}", *(f"{e.name}\t{short(e.activation)}" for e in found)]
     sheet = contact_sheet(tiles, captions, columns=1 + len(best[0]), title=title)
     job.save(sheet, dreams, [f"unit {unit}" for unit in chosen])
     if html:
@@ -556,14 +556,10 @@ def _parse_units(text: str, network: nn.Module, layer: str, size: int | None) ->
 
 def _sheet(images: Tensor, units: Sequence[int], activations: Sequence[float] = (), **look: Any) -> Image.Image:
     """A contact sheet of the first of ``units``, as many as there are images."""
-    from activation_maximization.grids import contact_sheet
+    from activation_maximization.grids import contact_sheet, short
 
-    values = [f"\t{_short(activation)}" for activation in activations] or [""] * len(images)
+    values = [f"\t{short(activation)}" for activation in activations] or [""] * len(images)
     return contact_sheet(images, [f"{unit}{value}" for unit, value in zip(units, values, strict=False)], **look)
-
-
-def _short(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
 
 def main() -> None:

@@ -46,11 +46,11 @@ class Dreams:
 
     def _repr_png_(self) -> bytes | None:
         """How a notebook shows it: the images, each with its activation."""
-        from activation_maximization.grids import contact_sheet
+        from activation_maximization.grids import contact_sheet, short
 
         if self.images.shape[1] not in (1, 3):
             return None
-        captions = [f"{number}\t{activation:.3g}" for number, activation in enumerate(self.activations.tolist())]
+        captions = [f"{number}\t{short(activation)}" for number, activation in enumerate(self.activations.tolist())]
         png: bytes | None = contact_sheet(self.images, captions)._repr_png_()
         return png
 

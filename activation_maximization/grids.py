@@ -72,3 +72,8 @@ def contact_sheet(
         draw.text((x, below), name, INK, font)
         draw.text((x + tile[0], below), value, FAINT, font, anchor="ra")
     return sheet
+
+
+def short(value: float) -> str:
+    """``value`` in few characters, for a caption."""
+    return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"

@@ -13,6 +13,7 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from torch import Tensor
 
 from activation_maximization.examples import Example
+from activation_maximization.grids import short
 from image_optimization.images import to_pillow
 
 SMALL = 64
@@ -70,4 +71,4 @@ def _picture(image: Tensor, name: str, activation: float) -> _Picture:
     written = io.BytesIO()
     to_pillow(image).save(written, kind, quality=90)
     source = f"data:image/{kind.lower()};base64,{base64.b64encode(written.getvalue()).decode()}"
-    return _Picture(source, name, f"{activation:.4g}", small)
+    return _Picture(source, name, short(activation), small)

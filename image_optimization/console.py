@@ -128,8 +128,9 @@ def progress(what: str, device: torch.device, precision: PrecisionName) -> Itera
     import torch
     from tqdm.auto import tqdm
 
+    hidden = False if "ipykernel" in sys.modules else None  # of None, tqdm asks whether this is a terminal
     threads = f" x {torch.get_num_threads()}" if device.type == "cpu" else ""
-    with tqdm(desc=what, unit="step", leave=False, file=sys.stderr, disable=None) as bar:
+    with tqdm(desc=what, unit="step", leave=False, file=sys.stderr, disable=hidden) as bar:
 
         def listener(step: Step) -> None:
             if step.number == 1:

@@ -1,0 +1,30 @@
+"""The notebook of docs/ runs from its first cell to its last, and is kept with its pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+TOUR = Path(__file__).parents[1] / "docs" / "tour.ipynb"
+
+
+def pictures(notebook: nbformat.NotebookNode) -> list[int]:
+    """How many each cell of code shows."""
+    cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
+    return [sum("image/png" in output.get("data", {}) for output in cell.outputs) for cell in cells]
+
+
+def test_the_tour_runs() -> None:
+    kept = nbformat.read(TOUR, as_version=4)
+    again = nbformat.read(TOUR, as_version=4)
+    NotebookClient(again, timeout=300, resources={"metadata": {"path": str(TOUR.parent)}}).execute()
+    assert sum(pictures(again)) == 10
+    assert pictures(again) == pictures(kept)
+    kinds = [kind for cell in again.cells for output in cell.get("outputs", []) for kind in output.get("data", {})]
+    assert "application/vnd.jupyter.widget-view+json" in kinds  # the progress bar
+
+
+def test_it_stays_small() -> None:
+    assert TOUR.stat().st_size < 1_000_000
