@@ -49,7 +49,7 @@ def test_help_imports_nothing_heavy(module: str) -> None:
 
 def test_core_dependencies_and_commands() -> None:
     core = {line.split(">")[0] for line in requires("dreamgram") or [] if "extra ==" not in line}
-    assert core == {"torch", "torchvision", "numpy", "pillow", "matplotlib", "safetensors", "typer", "tqdm"}
+    assert core == {"torch", "torchvision", "numpy", "pillow", "matplotlib", "safetensors", "typer", "tqdm", "jinja2"}
     commands = {entry.name: entry.value for entry in entry_points(group="console_scripts")}
     assert commands["dream"] == "activation_maximization.cli:main"
     assert commands["stylize"] == "style_transfer.cli:main"
