@@ -1,0 +1,40 @@
+"""The README's Python, run as it stands but for sizes and steps."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import activation_maximization
+import style_transfer
+from image_optimization import images
+
+README = Path(__file__).parents[1] / "README.md"
+
+SMALLER = {"range(512)": "range(3)", "size=128": "size=32", 'cat.jpg"), 224': 'cat.jpg"), 48', "size=512": "size=32"}
+
+
+def test_the_python_of_the_readme(photo: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    [code] = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), re.DOTALL)
+    for large, small in SMALLER.items():
+        assert large in code
+        code = code.replace(large, small)
+    monkeypatch.chdir(tmp_path)
+    for name in ("cat.jpg", "photo.jpg", "painting.jpg"):
+        images.save(photo, name)
+    for module, name in ((activation_maximization, "maximize"), (style_transfer, "stylize")):
+        function = getattr(module, name)
+        monkeypatch.setattr(module, name, lambda *args, of=function, **settings: of(*args, **{**settings, "steps": 2}))
+    names: dict[str, Any] = {}
+    exec(code, names)
+    assert names["dreams"].images.shape == (10, 1, 28, 28)
+    assert names["textures"].images.shape == (3, 3, 32, 32)
+    assert names["faces_of_one"].images.shape[0] == 4
+    assert names["brought_out"].images.shape == names["cat"].shape
+    assert torch.isfinite(names["seen"].activations).all()
+    assert Path("stylized.png").exists()
