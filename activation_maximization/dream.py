@@ -245,8 +245,9 @@ class _Part:
         answers = torch.ones(len(self.numbers), dtype=torch.bool)
         for layer in self.objective.layers:
             rendered = image.render()
+            noise = torch.randn(rendered.shape).to(rendered)  # from the CPU's generator, as everything random
             # In the middle, where no weight that grows from nothing or falls to it is 0.
-            value = self.value(rendered + nudge * torch.randn_like(rendered), rendered.detach(), 0.5, layer)
+            value = self.value(rendered + nudge * noise, rendered.detach(), 0.5, layer)
             [gradient] = torch.autograd.grad(value.sum(), image.leaf)
             answers &= (gradient != 0).flatten(1).any(1).cpu()
         self.silent = [number for number in self.silent if not answers[number]]
