@@ -61,7 +61,7 @@ def maximize(
     *,
     size: int | tuple[int, int] | None = None,
     steps: int = 128,
-    learning_rate: float = 0.05,
+    learning_rate: float = 0.1,
     parameterization: type[Parameterization] | None = None,
     transform: Transform | None = None,
     init: Tensor | None = None,

@@ -13,8 +13,9 @@ from typing import Any
 
 import torch
 
-from benchmarks.process import PAINTING, PHOTO
-from image_optimization import images
+from activation_maximization import match, maximize, total_variation
+from benchmarks.process import PAINTING, PHOTO, PICTURES
+from image_optimization import images, optimize
 from image_optimization.capture import capture
 from image_optimization.memory import keep_freed_memory
 from models import load
@@ -81,6 +82,16 @@ def schedule(scales: list[int], steps: int, precision: str = "auto", detail: boo
         return f"{took:5.1f} s to {loss(picture).item():.4g}"
 
 
+def settling(share: float) -> str:
+    photo = images.fit(images.load(PICTURES / "chelsea.jpg"), 224)
+    kept, optimize.SETTLING = optimize.SETTLING, share
+    try:
+        dreams = maximize(load("vgg16"), match("relu4_1", photo) - total_variation(0.5))
+    finally:
+        optimize.SETTLING = kept
+    return f"{-dreams.activations.item():.3f}"
+
+
 def main() -> None:
     print(f"step, float32, freed memory given back  {network_step(torch.float32):.3f} s")
     print(f"step, bfloat16, freed memory given back {network_step(torch.bfloat16):.3f} s")
@@ -90,6 +101,8 @@ def main() -> None:
     print(f"step, bfloat16                          {network_step(torch.bfloat16):.3f} s")
     print(f"Gram matrices by autograd, in float32   {gram_matrices(False):.3f} s")
     print(f"Gram matrices by style_transfer.gram    {gram_matrices(True):.3f} s")
+    print("photo inverted, error with a constant rate ", settling(1e-9))
+    print("the same with the rate falling in the end  ", settling(optimize.SETTLING))
     print("128, 256, 512, 50 steps, float32       ", schedule([128, 256, 512], 50, "float32"))
     print("128, 256, 512, 50 steps, bfloat16      ", schedule([128, 256, 512], 50, "bfloat16"))
     print("the same without the photo's detail    ", schedule([128, 256, 512], 50, detail=False))

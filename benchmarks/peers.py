@@ -1,6 +1,6 @@
 """The peers, as their users run them: neural-style 0.5.7 and torch-lucent 0.1.8 from PyPI, on our PyTorch and weights.
 
-``python -m benchmarks.peers`` lets both run to their end, which takes an hour, and writes what they reached to
+``python -m benchmarks.peers`` lets both run to their end, which takes three hours, and writes what they reached to
 ``benchmarks/peers.json``. The other benchmarks time a few of their steps, beside ours.
 """
 
@@ -24,8 +24,8 @@ PYTHON = [sys.executable, "-u"]
 SIZE = 512
 """Longer side of neural-style's picture, its default."""
 
-UNITS = (0, 128, 256, 384)
-"""Of VGG-16's relu4_1: every 128th, chosen before anything was measured."""
+LAYER, UNITS, TIMED = "relu4_1", range(0, 512, 8), range(0, 512, 128)
+"""Of VGG-16: every eighth unit, chosen before anything was measured; those whose time is measured."""
 
 SAVED_EVERY = 50
 """Iterations of neural-style."""
@@ -37,14 +37,19 @@ import kornia.geometry.transform as geometry
 kornia.get_rotation_matrix2d, kornia.warp_affine = geometry.get_rotation_matrix2d, geometry.warp_affine  # moved since
 from lucent.optvis import objectives, render
 from models import load
-unit, steps, output = int(sys.argv[1]), int(sys.argv[2]), sys.argv[3]
+layer, unit, steps, output, short = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5:]
 torch.manual_seed(0)
 numpy.random.seed(0)
 network = load("vgg16")  # which normalizes for itself: preprocess=False
+if short:
+    names = [name for name, _ in network.named_children()]
+    for name in names[names.index(layer) + 1 :]:
+        setattr(network, name, torch.nn.Identity())
+    network.requires_grad_(False)
 times = []
 @objectives.wrap_objective()
 def timed():
-    inner = objectives.channel("relu4_1", unit)
+    inner = objectives.channel(layer, unit)
     return lambda model: (times.append(time.perf_counter()), inner(model))[1]
 [picture] = render.render_vis(network, timed(), thresholds=(steps,), preprocess=False, progress=False, show_image=False)
 print(statistics.median(later - sooner for sooner, later in zip(times[2:], times[3:])))
@@ -95,10 +100,13 @@ def neural_style(iterations: int, output: Path) -> float:
     return statistics.median(later - sooner for sooner, later in itertools.pairwise(times[2:]))
 
 
-def lucent(unit: int, steps: int, output: Path) -> float:
-    """Seconds a step, for one picture: the median, after the first two."""
+def lucent(unit: int, steps: int, output: Path, *, short: bool = False) -> float:
+    """Seconds a step, for one picture: the median, after the first two.
+
+    With ``short`` it is spared the layers above and the gradients of weights: the same picture, bit for bit, sooner.
+    """
     install()
-    command = [*PYTHON, "-c", LUCENT, str(unit), str(steps), str(output)]
+    command = [*PYTHON, "-c", LUCENT, LAYER, str(unit), str(steps), str(output), *["short"] * short]
     return float(subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, check=True).stdout)
 
 
@@ -110,7 +118,7 @@ def _activation(picture: Path, unit: int, size: int) -> float:
     from models import load
 
     image = torch.nn.functional.interpolate(torch.load(picture), size=(size, size), mode="bilinear", align_corners=True)
-    return evaluate(load("vgg16"), channel("relu4_1", unit), image).item()
+    return evaluate(load("vgg16"), channel(LAYER, unit), image).item()
 
 
 def main() -> None:
@@ -124,7 +132,7 @@ def main() -> None:
     activations = {}
     for unit in UNITS:
         picture = FOLDER / f"lucent_{unit}.pt"
-        lucent(unit, 512, picture)
+        lucent(unit, 512, picture, short=True)
         # As the network sees the picture in lucent, enlarged to 224, and as the picture is.
         activations[unit] = {size: _activation(picture, unit, size) for size in (224, 128)}
     REACHED.write_text(json.dumps({"neural-style": losses, "lucent": activations}, indent=2) + "\n")

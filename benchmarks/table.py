@@ -1,7 +1,8 @@
 """The whole table of docs/benchmarks.md: ``make bench``.
 
 Every benchmark is run several times, in turn, each time in a process of its own. Printed is each figure's median and
-range, and how far it is from the committed one; with ``--write`` the table is replaced.
+range, and how far it is from the committed one; with ``--write`` the table is replaced, or with ``--only`` what
+another run measured stays.
 """
 
 from __future__ import annotations
@@ -29,12 +30,13 @@ Row = dict[str, Any]
 
 def main(
     runs: Annotated[int, typer.Option(help="Of every benchmark.")] = 5,
+    only: Annotated[list[str], typer.Option(help=f"Of {', '.join(BENCHMARKS)}; may be given several times.")] = [],  # noqa: B006
     write: Annotated[bool, typer.Option(help="Replace the committed table.")] = False,
 ) -> None:
     figures: dict[str, list[Figure]] = {}
     sources: dict[str, str] = {}
     for number in range(1, runs + 1):
-        for benchmark in BENCHMARKS:
+        for benchmark in only or BENCHMARKS:
             for figure in _measure(benchmark):
                 figures.setdefault(figure.name, []).append(figure)
                 sources[figure.name] = benchmark
@@ -46,7 +48,9 @@ def main(
         change = f"{100 * (row['median'] / before['median'] - 1):+.0f} % of {before['median']:.3g}" if before else "new"
         typer.echo(f"{name}: {row['median']:.3g} {row['unit']} ({row['low']:.3g} to {row['high']:.3g}), {change}")
     if write:
-        table = {"machine": _machine(), "runs": runs, "rows": rows}
+        kept = {name: row for name, row in committed.items() if row["source"] not in (only or BENCHMARKS)}
+        order = sorted([*kept.items(), *rows.items()], key=lambda item: BENCHMARKS.index(item[1]["source"]))
+        table = {"machine": _machine(), "runs": runs, "rows": dict(order)}
         COMMITTED.write_text(json.dumps(table, indent=2) + "\n")
         _write(table)
 

@@ -18,6 +18,10 @@ from image_optimization.parameterizations import Parameterization
 CHECK_EVERY = 16
 """On an accelerator the losses are read, which waits for the device, only every so many steps."""
 
+SETTLING = 0.5
+"""The last share of the steps, in which Adam's learning rate falls to nothing: the noise that large steps leave in the
+image goes."""
+
 
 @dataclass(frozen=True)
 class Step:
@@ -83,7 +87,7 @@ def optimize(
         loss: from the rendered image (N, C, H, W) in [0, 1] to what to minimize, () or one value per image (N,);
             their sum is minimized.
         steps: evaluations of the loss and its gradient, at most.
-        learning_rate: Adam's step in units of the leaf; L-BFGS finds its own.
+        learning_rate: Adam's step in units of the leaf, until it settles (:data:`SETTLING`); L-BFGS finds its own.
         optimizer: :class:`image_optimization.adam.Adam`, also for a loss that is random; or
             :class:`image_optimization.lbfgs.LBFGS`, faster for one that is not. Its result is the image with the
             lowest loss, Adam's the last one.
@@ -120,6 +124,8 @@ def optimize(
             total = values.sum()
             total.backward()
             assert image.leaf.grad is not None
+            if isinstance(method, Adam):
+                method.learning_rate = learning_rate * min(1, (steps - number + 1) / (SETTLING * steps))
             method.step(total.detach(), image.leaf.grad)
             losses.append(values.detach())
             for listener in listeners:

@@ -235,10 +235,10 @@ def test_a_timelapse_as_typed(job: list[object], frames: int, command: Command, 
     assert run.code == 0, run.err
     assert run.out.splitlines()[1] == "a.webp"
     with Image.open("a.webp") as film, Image.open("a.png") as picture:
-        assert film.n_frames == frames
+        assert frames - 4 < film.n_frames <= frames  # at the end some look the same, and become one
         assert film.size == picture.size
         first, last = film.convert("L").tobytes(), None
-        film.seek(frames - 1)
+        film.seek(film.n_frames - 1)
         last = film.convert("L").tobytes()
         assert first != last
 

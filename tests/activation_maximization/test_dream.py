@@ -204,7 +204,7 @@ def test_any_number_of_units_in_batches(digits: nn.Module) -> None:
 def test_pictures_of_one_unit_differ_if_asked_to(digits: nn.Module) -> None:
     """All begin alike but for the noise, and alike they would stay."""
     alike = maximize(digits, channel("conv2", [9, 9, 9]), steps=30)
-    diverse = maximize(digits, channel("conv2", 9) + 5 * diversity("conv1", 3), steps=30, batch=1)
+    diverse = maximize(digits, channel("conv2", 9) + 20 * diversity("conv1", 3), steps=30, batch=1)
     assert torch.equal(alike.images[0], alike.images[1])
     assert (diverse.images[0] - diverse.images[1]).abs().mean() > 0.05
     assert (diverse.images[1] - diverse.images[2]).abs().mean() > 0.05
