@@ -19,8 +19,10 @@ from image_optimization import images, optimize
 from image_optimization.capture import capture
 from image_optimization.memory import keep_freed_memory
 from models import load
-from style_transfer import stylize, transfer
+from style_transfer import PRESETS, stylize, transfer
 from style_transfer.gram import gram_matrix
+from style_transfer.tiling import whole
+from style_transfer.total import Style, total_loss
 
 SIZE = 512
 
@@ -76,9 +78,9 @@ def schedule(scales: list[int], steps: int, precision: str = "auto", detail: boo
     finally:
         transfer.pyramid, images.refine = kept
     content, style = images.fit(photo, SIZE), images.fit(painting, SIZE)
-    layers = (*transfer.CONTENT_LAYERS, *transfer.STYLE_LAYERS)
-    with torch.no_grad(), capture(load("vgg16"), layers) as activations_of:
-        loss = transfer.style_transfer_loss(activations_of, content, [style], [1.0], transfer.PRESETS["gatys"])
+    preset = PRESETS["gatys"]
+    with torch.no_grad(), capture(load("vgg16"), preset.layers) as activations_of:
+        loss = total_loss(activations_of, content, [Style(style, [1.0])], preset, lambda image: [whole(preset.layers)])
         return f"{took:5.1f} s to {loss(picture).item():.4g}"
 
 

@@ -14,15 +14,18 @@ import typer
 from image_optimization import console, images
 from image_optimization.capture import capture
 from models import load
-from style_transfer.transfer import CONTENT_LAYERS, PRESETS, STYLE_LAYERS, style_transfer_loss
+from style_transfer import PRESETS
+from style_transfer.tiling import whole
+from style_transfer.total import Style, total_loss
 
 
 def gatys_loss(content: Path, style: Path, image: Path, size: int) -> float:
     picture = images.load(image)
     photo = images.resize(images.load(content), (picture.shape[2], picture.shape[3]))
     painting = images.fit(images.load(style), size)
-    with torch.no_grad(), capture(load("vgg16"), (*CONTENT_LAYERS, *STYLE_LAYERS)) as activations_of:
-        loss = style_transfer_loss(activations_of, photo, [painting], [1.0], PRESETS["gatys"])
+    preset = PRESETS["gatys"]
+    with torch.no_grad(), capture(load("vgg16"), preset.layers) as activations_of:
+        loss = total_loss(activations_of, photo, [Style(painting, [1.0])], preset, lambda image: [whole(preset.layers)])
         return loss(picture).item()
 
 

@@ -20,7 +20,7 @@ from image_optimization.capture import capture
 from image_optimization.memory import keep_freed_memory
 from image_optimization.precision import Precision, choose_dtype
 from models import load
-from style_transfer.transfer import STYLE_LAYERS
+from style_transfer.losses import FIVE
 
 ROUNDS = 5
 SIZES = (1024, 2048, 3072)
@@ -36,7 +36,7 @@ def _measure(precision: Precision) -> Figure:
     dtype = choose_dtype(precision, device)
     image = torch.rand(1, 3, 512, 512, requires_grad=True)
     matrices = [torch.randn(size, size).to(dtype) for size in SIZES]
-    with capture(load("vgg16"), STYLE_LAYERS, dtype) as activations_of:
+    with capture(load("vgg16"), FIVE, dtype) as activations_of:
         gradient = torch.randn_like(activations_of(image)["relu5_1"])
 
         def step() -> None:

@@ -9,7 +9,8 @@ import typer
 
 from image_optimization import console
 from image_optimization.precision import Precision
-from style_transfer.transfer import PRESETS, stylize
+from style_transfer.presets import PRESETS
+from style_transfer.transfer import stylize
 
 if TYPE_CHECKING:
     from torch import Tensor

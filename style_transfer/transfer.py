@@ -4,18 +4,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
-from style_transfer.losses import (
-    ContentLoss,
-    GramLoss,
-    Loss,
-    StyleLoss,
-    total_variation,
-    total_variation_sum,
-)
+from style_transfer.colors import Colors, finish, prepare
+from style_transfer.presets import choose_preset
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -23,37 +17,11 @@ if TYPE_CHECKING:
     from image_optimization.optimize import Listener
     from image_optimization.precision import Precision
 
-CONTENT_LAYERS = ("relu4_2",)
-STYLE_LAYERS = ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1")
-
 COARSEST = 96
 """The pyramid begins where the shorter side would fall below this many pixels."""
 
-
 ADAM_RATE = 0.02
 """Adam moves a pixel by about 5 of 255 levels a step."""
-
-
-@dataclass(frozen=True)
-class Preset:
-    """How an image is judged: which losses, and how they are weighed."""
-
-    content_weight: float
-    style_weight: float
-    """Of every style layer."""
-    tv_weight: float
-    relative: bool
-    """Content and style errors as a share of their target's mean square, so that a weight means the same for every
-    layer, network and picture; else in the network's own units."""
-    style_loss: type[StyleLoss]
-    total_variation: Callable[[Tensor], Tensor]
-
-
-PRESETS = {
-    "default": Preset(1.0, 1.0, 0.5, relative=True, style_loss=GramLoss, total_variation=total_variation),
-    # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
-    "gatys": Preset(5.0, 100.0, 1e-3, relative=False, style_loss=GramLoss, total_variation=total_variation_sum),
-}
 
 
 @dataclass(frozen=True)
@@ -82,10 +50,17 @@ def stylize(
     model: nn.Module | None = None,
     size: int = 512,
     blend: Sequence[float] | None = None,
+    style_scale: float = 1.0,
+    content_mask: Tensor | None = None,
+    style_masks: Sequence[Tensor] = (),
+    colors: Colors = "style",
     preset: str = "default",
+    style_loss: str | None = None,
     content_weight: float | None = None,
     style_weight: float | None = None,
     tv_weight: float | None = None,
+    content_layers: Mapping[str, float] | None = None,
+    style_layers: Mapping[str, float] | None = None,
     init: Literal["content", "noise"] | Tensor = "content",
     optimizer: Literal["adam", "lbfgs"] = "lbfgs",
     steps: int = 100,
@@ -100,13 +75,23 @@ def stylize(
 
     Args:
         content: the photo, (1, 3, H, W), RGB in [0, 1].
-        styles: the paintings, likewise; each is resized so that its longer side is the image's, or so that its
-            shorter one is not below the network's smallest input.
+        styles: the paintings, likewise; each is resized so that its longer side is the image's times ``style_scale``,
+            or so that its shorter one is not below the network's smallest input.
         model: a network with VGG's layer names, on the device to work on; by default ``models.load("vgg16")``.
         size: the longer side of the result in pixels.
         blend: a weight for each style; by default all the same.
-        preset: how the losses are weighed, a key of :data:`PRESETS`.
-        content_weight, style_weight, tv_weight: instead of the preset's.
+        style_scale: size of the brushstrokes, of 1 for those of a painting as large as the image.
+        content_mask: (1, 3, H, W), of any size: parts of the photo, each of one colour or gray, see
+            :func:`style_transfer.regions.find_regions`. Each takes a style of its own.
+        style_masks: one for each style: its parts, in the same colours, are the styles of the photo's. Without them
+            the darkest part of the photo takes the first style, the lightest the last.
+        colors: ``style``: the paintings'; ``content``: the photo's, under the result's lightness; ``luminance``: the
+            photo's, and the style is of lightness alone; ``match``: the paintings', moved to the photo's first.
+        preset: how the losses are weighed, a key of :data:`style_transfer.PRESETS`.
+        style_loss: a key of :data:`style_transfer.losses.STYLE_LOSSES`.
+        content_weight, style_weight, tv_weight: of the sums of the losses.
+        content_layers, style_layers: the layers that count, with their weights. These and the three before are instead
+            of the preset's.
         init: what to start from: the photo, noise, or an image (1, 3, H, W) in [0, 1].
         optimizer: ``lbfgs`` or ``adam``.
         steps: at each scale.
@@ -124,37 +109,55 @@ def stylize(
     from image_optimization.optimize import optimize, seeded
     from image_optimization.parameterizations import PixelImage
     from image_optimization.precision import choose_dtype
+    from style_transfer.regions import divide
+    from style_transfer.tiling import whole
+    from style_transfer.total import Style, total_loss
 
     if isinstance(init, str) and init not in ("content", "noise"):
         raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
-    weights = _choose_preset(preset, content_weight, style_weight, tv_weight)
-    shares = _shares(blend, len(styles))
+    how = choose_preset(
+        preset,
+        style_loss,
+        content_layers,
+        style_layers,
+        content_weight=content_weight,
+        style_weight=style_weight,
+        tv_weight=tv_weight,
+    )
+    if not style_scale > 0:
+        raise ValueError(f"style_scale must be above 0, not {style_scale}")
+    regions, masks, shares = divide(content_mask, style_masks, _shares(blend, len(styles)))
+    photo, paintings = prepare(colors, content, styles)
     if model is None:
         from models import load
 
         model = load("vgg16")
     device = device_of(model)
     scales = pyramid(content, size)
-    smallest = smallest_size(model, (*CONTENT_LAYERS, *STYLE_LAYERS))
+    smallest = smallest_size(model, how.layers)
     pictures = {f"style {number}": style for number, style in enumerate(styles, 1)}
-    for name, picture in {"photo": content, "photo at its final size": fit(content, size), **pictures}.items():
+    final = fit(content, size)
+    for name, picture in {"photo": content, "photo at its final size": final, **pictures}.items():
         height, width = picture.shape[2:]
         if min(height, width) < smallest:
             raise ValueError(
                 f"the {name} has {width}x{height} pixels; {type(model).__name__} needs {smallest} each way"
             )
-    start = None if init == "noise" else (content if isinstance(init, str) else init).to(device)
+    start = None if init == "noise" else (photo if isinstance(init, str) else init).to(device)
     image: Tensor | None = None
     history: list[Tensor] = []
     stopped = ""
     dtype = choose_dtype(precision, device)
-    with seeded(seed), capture(model, (*CONTENT_LAYERS, *STYLE_LAYERS), dtype) as activations_of:
+    with seeded(seed), capture(model, how.layers, dtype) as activations_of:
         for scale in scales:
             try:
-                photo = fit(content, scale).to(device)
-                paintings = [fit(style, _style_size(style, scale, smallest)).to(device) for style in styles]
-                loss = style_transfer_loss(activations_of, photo, paintings, shares, weights)
-                shape = (photo.shape[2], photo.shape[3])
+                target = fit(photo, scale).to(device)
+                seen = [
+                    Style(fit(painting, _style_size(painting, style_scale * scale, smallest)).to(device), share, where)
+                    for painting, share, where in zip(paintings, shares, masks, strict=True)
+                ]
+                loss = total_loss(activations_of, target, seen, how, lambda image: [whole(how.layers)], regions)
+                shape = (target.shape[2], target.shape[3])
                 if image is not None:
                     pixels = PixelImage.from_image(refine(image, start, shape))
                 elif start is not None:
@@ -174,54 +177,9 @@ def stylize(
             stopped = run.stopped
             if stopped == "interrupted":
                 break
-    height, width = fit(content, size).shape[2:]
     assert image is not None  # of the first scale, at least
-    return Stylized(resize(image.cpu(), (height, width)), history, stopped)
-
-
-def style_transfer_loss(
-    activations_of: Callable[[Tensor], dict[str, Tensor]],
-    content: Tensor,
-    styles: Sequence[Tensor],
-    blend: Sequence[float],
-    weights: Preset,
-) -> Callable[[Tensor], Tensor]:
-    """The loss of an image (1, 3, H, W) in [0, 1]; its targets are computed here, once.
-
-    Args:
-        activations_of: a :func:`image_optimization.capture.capture` of the content and style layers.
-        content: the photo, of the image's size.
-        styles: the paintings, of any size.
-        blend: the share of each, in sum 1.
-        weights: how the losses are weighed.
-    """
-    import torch
-
-    statistic = weights.style_loss.statistic
-    with torch.no_grad():
-        photo = activations_of(content)
-        paintings = [
-            {layer: share * statistic(activations[layer]) for layer in STYLE_LAYERS}
-            for share, activations in zip(blend, map(activations_of, styles), strict=True)
-        ]
-    terms: list[tuple[str, float, Loss]] = [
-        *((layer, weights.content_weight, ContentLoss(photo[layer].float())) for layer in CONTENT_LAYERS),
-        *(
-            (layer, weights.style_weight, weights.style_loss(torch.stack([each[layer] for each in paintings]).sum(0)))
-            for layer in STYLE_LAYERS
-        ),
-    ]
-    if weights.relative:
-        terms = [(layer, weight / term.target.square().mean().item(), term) for layer, weight, term in terms]
-
-    def loss(image: Tensor) -> Tensor:
-        activations = activations_of(image)
-        total = weights.tv_weight * weights.total_variation(image)
-        for layer, weight, term in terms:
-            total = total + weight * term(activations[layer])
-        return total
-
-    return loss
+    finished = resize(image.cpu(), (final.shape[2], final.shape[3]))
+    return Stylized(finish(colors, finished, final), history, stopped)
 
 
 def pyramid(content: Tensor, size: int) -> list[int]:
@@ -238,23 +196,10 @@ def pyramid(content: Tensor, size: int) -> list[int]:
     return sizes
 
 
-def _style_size(style: Tensor, scale: int, smallest: int) -> int:
-    """The longer side of ``style`` for an image of ``scale``: more where its shorter side would get too small."""
+def _style_size(style: Tensor, size: float, smallest: int) -> int:
+    """The longer side of ``style``, ``size``, or more where its shorter side would get too small."""
     short, long = sorted(style.shape[2:])
-    return max(scale, math.ceil(smallest * long / short))
-
-
-def _choose_preset(
-    name: str, content_weight: float | None, style_weight: float | None, tv_weight: float | None
-) -> Preset:
-    if name not in PRESETS:
-        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
-    given = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
-    for key, value in given.items():
-        if value is not None and not value >= 0:
-            raise ValueError(f"{key} must be 0 or more, not {value}")
-    overrides: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
-    return replace(PRESETS[name], **overrides)
+    return max(round(size), math.ceil(smallest * long / short))
 
 
 def _shares(blend: Sequence[float] | None, styles: int) -> list[float]:

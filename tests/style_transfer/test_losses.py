@@ -1,12 +1,26 @@
 from __future__ import annotations
 
 import itertools
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor
 
-from style_transfer.losses import ContentLoss, GramLoss, total_variation, total_variation_sum
+from style_transfer.losses import (
+    STYLE_LOSSES,
+    ContentLoss,
+    GramLoss,
+    NearestLoss,
+    StyleLoss,
+    WassersteinLoss,
+    total_variation,
+    total_variation_sum,
+)
+
+SAME = torch.tensor(1 / 15, dtype=torch.float64)
+"""The weight of each of 3 x 5 positions."""
 
 
 def slow_gram(activation: Tensor) -> Tensor:
@@ -21,6 +35,30 @@ def slow_gram(activation: Tensor) -> Tensor:
 def slow_mean_square(a: Tensor, b: Tensor) -> float:
     pairs = list(zip(a.flatten().tolist(), b.flatten().tolist(), strict=True))
     return sum((x - y) ** 2 for x, y in pairs) / len(pairs)
+
+
+def slow_wasserstein(a: Tensor, b: Tensor, noise: float) -> float:
+    """Of the normal distributions with the means and covariances of two samples (P, C), by another formula.
+
+    The root of the product of the covariances has the same trace as that in the definition; its eigenvalues are those
+    of no symmetric matrix.
+    """
+    first, second = (torch.cov(each.T, correction=0) + noise * torch.eye(each.shape[1]) for each in (a, b))
+    roots = torch.linalg.eigvals(first @ second).real.clamp(min=0).sqrt()
+    return float((a.mean(0) - b.mean(0)).square().sum() + first.trace() + second.trace() - 2 * roots.sum())
+
+
+def slow_nearest(a: Tensor, b: Tensor) -> float:
+    """Mean over the rows of a of the least 1 - cosine to a row of b, after b's mean is taken off."""
+    center = b.mean(0)
+    distances = []
+    for x in (a - center).tolist():
+        cosines = [
+            sum(p * q for p, q in zip(x, y, strict=True)) / (math.hypot(*x) * math.hypot(*y))
+            for y in (b - center).tolist()
+        ]
+        distances.append(1 - max(cosines))
+    return sum(distances) / len(distances)
 
 
 def slow_variation(image: Tensor) -> tuple[list[float], list[float]]:
@@ -40,45 +78,86 @@ def random(*shape: int) -> Tensor:
     return torch.rand(*shape, dtype=torch.float64)
 
 
-def test_gram_matrix_against_the_definition() -> None:
-    activation = random(1, 4, 3, 5)
-    torch.testing.assert_close(GramLoss.statistic(activation)[0], slow_gram(activation))
-    batch = random(3, 4, 3, 5)
-    torch.testing.assert_close(GramLoss.statistic(batch)[1], slow_gram(batch[1:2]))
+def positions(activation: Tensor) -> Tensor:
+    return activation[0].flatten(1).T
+
+
+def against(kind: type[StyleLoss], painting: Tensor, weight: Tensor = SAME) -> Callable[[Tensor], Tensor]:
+    """The loss of activations against those of one painting."""
+    loss = kind([(1.0, kind.statistic(painting, weight))], weight)
+    return lambda activation: loss(loss.measure(activation))
 
 
 def test_values_against_slow_formulas() -> None:
     a, b = random(1, 4, 3, 5), random(1, 4, 3, 5)
-    assert ContentLoss(b)(a).item() == pytest.approx(slow_mean_square(a, b))
-    assert GramLoss(GramLoss.statistic(b))(a).item() == pytest.approx(slow_mean_square(slow_gram(a), slow_gram(b)))
+    content = ContentLoss(b)
+    assert content(content.measure(a)).item() == pytest.approx(slow_mean_square(a, b))
+    torch.testing.assert_close(GramLoss.statistic(a, SAME)[0], slow_gram(a))
+    assert against(GramLoss, b)(a).item() == pytest.approx(slow_mean_square(slow_gram(a), slow_gram(b)))
+    loss = WassersteinLoss([(1.0, WassersteinLoss.statistic(b, SAME))], SAME)
+    expected = slow_wasserstein(positions(a), positions(b), loss.noise[0, 0].item())
+    assert loss(loss.measure(a)).item() == pytest.approx(expected, rel=1e-3)
+    assert against(NearestLoss, b)(a).item() == pytest.approx(slow_nearest(positions(a), positions(b)), rel=1e-5)
     down, across = slow_variation(a)
     assert total_variation(a).item() == pytest.approx(sum(down) / len(down) + sum(across) / len(across))
     assert total_variation_sum(a).item() == pytest.approx(255 * (sum(down) + sum(across)))
 
 
-@pytest.mark.parametrize("loss", ["content", "gram", "variation"])
+@pytest.mark.parametrize("loss", ["content", "variation", *STYLE_LOSSES])
 def test_gradients_by_finite_differences(loss: str) -> None:
-    target = random(1, 3, 4, 4)
-    function = {
-        "content": ContentLoss(target),
-        "gram": GramLoss(GramLoss.statistic(target)),
+    target, weight = random(1, 3, 3, 5), random(3, 5)
+    content = ContentLoss(target)
+    functions = {
+        "content": lambda image: content(content.measure(image)),
         "variation": total_variation,
-    }[loss]
-    image = random(1, 3, 4, 4).requires_grad_()
-    assert torch.autograd.gradcheck(function, (image,))
+        **{name: against(kind, target, weight / weight.sum()) for name, kind in STYLE_LOSSES.items()},
+    }
+    image = random(1, 3, 3, 5).requires_grad_()
+    assert torch.autograd.gradcheck(functions[loss], (image,))
 
 
-def test_a_picture_has_no_loss_against_itself() -> None:
+@pytest.mark.parametrize("kind", STYLE_LOSSES.values())
+def test_a_weight_of_a_position_is_how_often_it_counts(kind: type[StyleLoss]) -> None:
+    """Some positions counted twice, and some not at all, are as good as that many copies of them."""
+    painting, image = random(1, 4, 1, 6), random(1, 4, 1, 6)
+    counts = torch.tensor([2, 0, 1, 2, 0, 1])
+    repeated = image.repeat_interleave(counts, dim=3)
+    target = [(1.0, kind.statistic(painting, torch.tensor(1 / 6)))]
+    weighted, plain = kind(target, (counts / counts.sum())[None]), kind(target, torch.tensor(1 / 6))
+    torch.testing.assert_close(weighted(weighted.measure(image)), plain(plain.measure(repeated)), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", STYLE_LOSSES.values())
+def test_a_picture_has_no_loss_against_itself(kind: type[StyleLoss]) -> None:
     a = random(1, 3, 8, 8)
-    assert ContentLoss(a)(a) == 0
-    assert GramLoss(GramLoss.statistic(a))(a) == 0
+    scale = kind([(1.0, kind.statistic(a, torch.tensor(1 / 64)))], torch.tensor(1 / 64)).scale
+    assert abs(against(kind, a, torch.tensor(1 / 64))(a).item()) < 1e-5 * scale
+    assert against(kind, a, torch.tensor(1 / 64))(1 - a).item() > 1e-3 * scale
+
+
+@pytest.mark.parametrize("kind", STYLE_LOSSES.values())
+def test_two_paintings_are_blended(kind: type[StyleLoss]) -> None:
+    first, second, image = random(1, 3, 3, 5), random(1, 3, 3, 5) ** 3, random(1, 3, 3, 5)
+    targets = [kind.statistic(each, SAME) for each in (first, second)]
+
+    def value(share: float) -> float:
+        loss = kind([(share, targets[0]), (1 - share, targets[1])], SAME)
+        return loss(loss.measure(image)).item()
+
+    assert value(1) == pytest.approx(against(kind, first)(image).item(), rel=1e-4)
+    assert value(0) == pytest.approx(against(kind, second)(image).item(), rel=1e-4)
+    assert min(value(0), value(1)) - 0.1 * abs(value(0)) < value(0.5) < max(value(0), value(1))
+
+
+def test_content_and_variation_of_what_has_none() -> None:
+    a = random(1, 3, 8, 8)
+    assert ContentLoss(a).measure(a) == 0
     assert total_variation(torch.full((1, 3, 8, 8), 0.3)) == 0
 
 
 def test_targets_take_no_gradient() -> None:
     a = random(1, 3, 4, 4).requires_grad_()
-    GramLoss(GramLoss.statistic(a))(random(1, 3, 4, 4).requires_grad_()).backward()
-    ContentLoss(a)(random(1, 3, 4, 4).requires_grad_()).backward()
+    ContentLoss(a).measure(random(1, 3, 4, 4).requires_grad_()).backward()
     assert a.grad is None
 
 
@@ -86,6 +165,23 @@ def test_losses_mean_the_same_at_every_size() -> None:
     """Tiling a texture changes neither its Gram matrix nor its mean variation."""
     tile = random(1, 3, 8, 8)
     tiled = tile.repeat(1, 1, 4, 4)
-    torch.testing.assert_close(GramLoss.statistic(tiled), GramLoss.statistic(tile))
+    small, large = (GramLoss.statistic(each, torch.tensor(1 / each[0, 0].numel())) for each in (tile, tiled))
+    torch.testing.assert_close(small, large, rtol=1e-5, atol=0)
     smooth = torch.linspace(0, 1, 8, dtype=torch.float64).expand(1, 3, 8, 8)
     assert total_variation(smooth.repeat(1, 1, 4, 1)).item() == pytest.approx(total_variation(smooth).item())
+
+
+def test_a_large_painting_is_known_by_some_of_its_positions(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(NearestLoss, "CANDIDATES", 50)
+    painting = torch.rand(1, 2, 40, 30)
+    some = NearestLoss.statistic(painting, torch.tensor(1 / 1200))
+    assert 40 <= len(some) <= 60
+    left, right = (slice(0, 40), slice(0, 13)), (slice(0, 40), slice(13, 30))
+    parts = [NearestLoss.statistic(painting[:, :, :, part[1]], torch.tensor(1 / 1200), part) for part in (left, right)]
+    joined = NearestLoss.join(parts)
+    assert sorted(joined.tolist()) == sorted(some.tolist())  # whichever tiles they come from
+    half = torch.zeros(40, 30)
+    half[:20] = 1 / 600
+    assert all(
+        pair in painting[0, :, :20].flatten(1).T.tolist() for pair in NearestLoss.statistic(painting, half).tolist()
+    )

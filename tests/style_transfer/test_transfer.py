@@ -17,9 +17,11 @@ from image_optimization.precision import Precision
 from models.loading import WEIGHTS, read_weights
 from style_transfer import PRESETS, stylize
 from style_transfer.painters import paint
-from style_transfer.transfer import CONTENT_LAYERS, STYLE_LAYERS, Stylized, pyramid, style_transfer_loss
+from style_transfer.tiling import whole
+from style_transfer.total import Style, total_loss
+from style_transfer.transfer import Stylized, pyramid
 
-LAYERS = (*CONTENT_LAYERS, *STYLE_LAYERS)
+LAYERS = PRESETS["default"].layers
 
 
 def features_from_the_weights(rgb: Tensor) -> dict[str, Tensor]:
@@ -55,7 +57,8 @@ def neural_style_loss(image: Tensor, content: Tensor, style: Tensor) -> Tensor:
 
 def our_loss(image: Tensor, content: Tensor, style: Tensor, vgg16: nn.Module, preset: str = "gatys") -> Tensor:
     with capture(vgg16, LAYERS) as activations_of:
-        return style_transfer_loss(activations_of, content, [style], [1.0], PRESETS[preset])(image)
+        tiles = [whole(LAYERS)]
+        return total_loss(activations_of, content, [Style(style, [1.0])], PRESETS[preset], lambda image: tiles)(image)
 
 
 def test_the_gatys_preset_is_neural_styles_loss(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
@@ -132,7 +135,8 @@ def test_the_default_errors_are_shares_of_their_targets(photo: Tensor, painting:
         with capture(vgg16, LAYERS) as activations_of:
             return {layer: 7 * activation for layer, activation in activations_of(image).items()}
 
-    loss = style_transfer_loss(scaled, photo, [painting], [1.0], PRESETS["default"])(1 - photo)
+    tiles = [whole(LAYERS)]
+    loss = total_loss(scaled, photo, [Style(painting, [1.0])], PRESETS["default"], lambda image: tiles)(1 - photo)
     torch.testing.assert_close(loss, our_loss(1 - photo, photo, painting, vgg16, "default"), rtol=1e-4, atol=0)
 
 
@@ -206,10 +210,10 @@ def test_scales_and_interruption(
         targets.append(arguments)
         if len(targets) == 2:
             raise KeyboardInterrupt
-        return style_transfer_loss(*arguments)  # type: ignore[arg-type]
+        return total_loss(*arguments)  # type: ignore[arg-type]
 
     targets: list[object] = []
-    monkeypatch.setattr("style_transfer.transfer.style_transfer_loss", between_scales)
+    monkeypatch.setattr("style_transfer.total.total_loss", between_scales)
     part = stylize(photo, [painting], model=vgg16, size=64, steps=3)
     assert part.stopped == "interrupted"
     assert part.image.shape == whole.image.shape

@@ -1,0 +1,80 @@
+"""How an image is judged: which losses of which layers, and how they are weighed."""
+
+# Torch is not imported: the command line reads the presets without it.
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from style_transfer.losses import STYLE_LOSSES, GramLoss, StyleLoss, total_variation, total_variation_sum
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Preset:
+    """To add one, name it in :data:`PRESETS`."""
+
+    content_weight: float
+    style_weight: float
+    tv_weight: float
+    relative: bool = True
+    """Content and style errors as a share of what they compare with, so that a weight means the same for every
+    layer, network and picture; else in the network's own units."""
+    style_loss: type[StyleLoss] = GramLoss
+    total_variation: Callable[[Tensor], Tensor] = total_variation
+    content_layers: Mapping[str, float] | None = None
+    style_layers: Mapping[str, float] | None = None
+    """Weights, by which that of the content or the style is multiplied for each layer; by default relu4_2, and those
+    of the style loss."""
+
+    @property
+    def content(self) -> dict[str, float]:
+        """The weight of each layer's content loss."""
+        return {
+            name: self.content_weight * weight for name, weight in (self.content_layers or {"relu4_2": 1.0}).items()
+        }
+
+    @property
+    def style(self) -> dict[str, float]:
+        """The weight of each layer's style loss."""
+        layers = self.style_layers or self.style_loss.LAYERS
+        return {name: self.style_weight * weight for name, weight in layers.items()}
+
+    @property
+    def layers(self) -> list[str]:
+        return [*dict.fromkeys([*self.content, *self.style])]
+
+
+PRESETS = {
+    "default": Preset(1.0, 1.0, 0.5),
+    # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
+    "gatys": Preset(5.0, 100.0, 1e-3, relative=False, total_variation=total_variation_sum),
+}
+
+
+def choose_preset(
+    name: str,
+    style_loss: str | None = None,
+    content_layers: Mapping[str, float] | None = None,
+    style_layers: Mapping[str, float] | None = None,
+    **weights: float | None,
+) -> Preset:
+    """The preset called ``name``, with whatever else is given in place of its own.
+
+    Raises:
+        ValueError: there is no such preset or loss, or a weight is negative.
+    """
+    if name not in PRESETS:
+        raise ValueError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+    if style_loss is not None and style_loss not in STYLE_LOSSES:
+        raise ValueError(f"no style loss {style_loss!r}; there are {', '.join(STYLE_LOSSES)}")
+    layers = {"content_layers": content_layers, "style_layers": style_layers}
+    of_layers = {f"{key} {name}": value for key, given in layers.items() for name, value in (given or {}).items()}
+    for key, value in {**weights, **of_layers}.items():
+        if value is not None and not value >= 0:
+            raise ValueError(f"{key} must be 0 or more, not {value}")
+    overrides: dict[str, Any] = {**weights, **layers, "style_loss": STYLE_LOSSES.get(style_loss or "")}
+    return replace(PRESETS[name], **{key: value for key, value in overrides.items() if value is not None})

@@ -1,0 +1,81 @@
+"""Regions: which part of the photo takes which style."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+SMALLEST = 0.005
+"""Share of a mask's pixels below which a colour is the edge between two regions, not a region."""
+
+APART = 0.1
+"""Distance of two colours, in [0, 1] of each channel, below which they are the same: JPEG's, say."""
+
+
+def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
+    """The colours of a mask (1, 3, H, W) in [0, 1], dark to light, (R, 3), and where they are: (R, 1, H, W), 0 or 1.
+
+    Each pixel belongs to the nearest of the colours that cover a good part of the mask, so that the shades between two
+    regions are no regions of their own.
+
+    Raises:
+        ValueError: there are more than 16 colours: this is a picture, not a mask.
+    """
+    pixels = mask[0].flatten(1).T
+    levels, counts = (pixels * 31).round().unique(dim=0, return_counts=True)
+    main: list[Tensor] = []
+    for number in counts.argsort(descending=True).tolist():
+        color = levels[number] / 31
+        if counts[number] >= SMALLEST * len(pixels) and all((color - other).norm() > APART for other in main):
+            main.append(color)
+    if len(main) > 16:
+        raise ValueError(f"a mask has a few plain colours, one for each region, not {len(main)}: this is a picture")
+    colors = torch.stack(sorted(main, key=lambda color: color.sum().item()))
+    nearest = torch.cdist(pixels, colors).argmin(1)
+    return colors, torch.stack([(nearest == number).float().view(1, *mask.shape[2:]) for number in range(len(colors))])
+
+
+def divide(
+    content_mask: Tensor | None, style_masks: Sequence[Tensor], shares: Sequence[float]
+) -> tuple[list[Tensor | None], list[list[Tensor | None]], list[list[float]]]:
+    """Who paints what: the regions of the photo, and for each style its own regions and its shares of the photo's.
+
+    Regions are masks (1, 1, H, W) in [0, 1]; None is everywhere. For a region the shares are 1 in sum.
+
+    Raises:
+        ValueError: masks and styles do not go together.
+    """
+    styles = len(shares)
+    if content_mask is None:
+        if style_masks:
+            raise ValueError("style masks say where the styles of the content mask's regions are: give that one too")
+        return [None], [[None]] * styles, [[share] for share in shares]
+    colors, regions = find_regions(content_mask)
+    count = len(colors)
+    masks: list[list[Tensor | None]] = [[None] * count for _ in range(styles)]
+    if not style_masks:
+        if styles != count:
+            raise ValueError(f"the content mask has {count} regions, from dark to light, but {styles} styles are given")
+        own = torch.eye(count)
+    else:
+        if len(style_masks) != styles:
+            raise ValueError(f"{styles} styles but {len(style_masks)} style masks; give one for each")
+        own = torch.zeros(styles, count)
+        for style, mask in enumerate(style_masks):
+            for color, part in zip(*find_regions(mask), strict=True):
+                distances = (colors - color).norm(dim=1)
+                if distances.min() < 2 * APART:
+                    region = int(distances.argmin())
+                    masks[style][region], own[style, region] = part[None], shares[style]
+        missing = [describe(color) for color, column in zip(colors, own.T, strict=True) if not column.any()]
+        if missing:
+            raise ValueError(f"no style mask has the colour {' or '.join(missing)} of the content mask")
+    parts = own / own.sum(0)
+    return [region[None] for region in regions], masks, parts.tolist()
+
+
+def describe(color: Tensor) -> str:
+    """A colour as #rrggbb."""
+    return "#" + "".join(f"{round(level * 255):02x}" for level in color.tolist())

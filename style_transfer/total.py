@@ -1,0 +1,192 @@
+"""The loss of an image: terms, each a loss of one layer with its weight, and the total variation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import interpolate
+
+from style_transfer.losses import ContentLoss, Loss
+from style_transfer.presets import Preset
+from style_transfer.tiling import Tile
+
+Read = Callable[[Tensor], dict[str, Tensor]]
+"""From an image (1, C, H, W) to its activations."""
+
+
+class Style(NamedTuple):
+    """A painting, and what of it is wanted where."""
+
+    image: Tensor
+    """(1, 3, H, W) in [0, 1]."""
+    shares: Sequence[float]
+    """Of each region of the photo; for a region the styles' shares are 1 in sum."""
+    masks: Sequence[Tensor | None] = (None,)
+    """For each region of the photo, where in the painting its style is: (1, 1, H, W) in [0, 1], None for everywhere."""
+
+
+class Term(NamedTuple):
+    layer: str
+    weight: float
+    loss: Loss
+
+
+@dataclass(frozen=True)
+class TotalLoss:
+    """The loss of an image (1, 3, H, W) in [0, 1].
+
+    In several tiles it is the same, to rounding, and so is its gradient: a first pass without gradients adds up what
+    the losses measure, a second one takes the gradient of the whole's loss through each tile.
+    """
+
+    read: Read
+    terms: Sequence[Term]
+    tiles: Sequence[Tile]
+    variation: Callable[[Tensor], Tensor]
+    """Of the image itself, weighed."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        if len(self.tiles) > 1:
+            tiled: Tensor = _Tiled.apply(image, self)
+            return self.variation(image) + tiled
+        measured = self.measure(image, self.tiles[0], self.terms)
+        weighed = [term.weight * term.loss(sums) for term, sums in zip(self.terms, measured, strict=True)]
+        return self.variation(image) + torch.stack(weighed).sum()
+
+    def measure(self, image: Tensor, tile: Tile, terms: Sequence[Term]) -> list[Tensor]:
+        """What each of ``terms`` measures of the tile that ``image`` is."""
+        seen = tile.own(self.read(image))
+        return [term.loss.measure(seen[term.layer], tile.windows[term.layer]) for term in terms]
+
+
+class _Tiled(torch.autograd.Function):
+    """The gradient is computed on the way, tile by tile, since no more than a tile's activations fit."""
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, total: TotalLoss) -> Tensor:
+        local = [term for term in total.terms if term.loss.local]
+        others = [term for term in total.terms if not term.loss.local]
+        sums: list[Tensor] = []
+        for tile in total.tiles if others else ():
+            measured = total.measure(tile.show(image), tile, others)
+            sums = [before + of_tile for before, of_tile in zip(sums, measured, strict=True)] if sums else measured
+        with torch.enable_grad():
+            sums = [each.detach().requires_grad_() for each in sums]
+            value = sum(
+                (term.weight * term.loss(each) for term, each in zip(others, sums, strict=True)), image.new_zeros(())
+            )
+            slopes = list(torch.autograd.grad(value, sums)) if sums else []
+        value = value.detach()
+        gradient = torch.zeros_like(image)
+        for tile in total.tiles:
+            with torch.enable_grad():
+                part = tile.show(image).detach().requires_grad_()
+                measured = total.measure(part, tile, [*local, *others])
+                here = sum(
+                    (term.weight * each for term, each in zip(local, measured, strict=False)), image.new_zeros(())
+                )
+                rest = [(slope * each).sum() for slope, each in zip(slopes, measured[len(local) :], strict=True)]
+                [of_part] = torch.autograd.grad(sum(rest, here), part)
+            value += here.detach()
+            tile.show(gradient).add_(of_part)
+        ctx.save_for_backward(gradient)
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        [gradient] = ctx.saved_tensors
+        return slope * gradient, None
+
+
+def total_loss(
+    read: Read,
+    photo: Tensor,
+    styles: Sequence[Style],
+    preset: Preset,
+    tiles_of: Callable[[Tensor], Sequence[Tile]],
+    regions: Sequence[Tensor | None] = (None,),
+) -> TotalLoss:
+    """The loss of an image of the size of ``photo``; its targets are computed here, once.
+
+    Args:
+        read: a :func:`image_optimization.capture.capture` of the preset's layers.
+        photo: (1, 3, H, W) in [0, 1].
+        styles: the paintings.
+        preset: how the losses are weighed.
+        tiles_of: how a picture is divided.
+        regions: where in the photo each region is, (1, 1, H, W) in [0, 1]; None for everywhere.
+    """
+    tiles = tiles_of(photo)
+    with torch.no_grad():
+        known = [statistics(read, style, preset, tiles_of(style.image)) for style in styles]
+        targets: dict[str, list[Tensor]] = {layer: [] for layer in preset.content}
+        sizes: dict[str, tuple[int, int]] = {}
+        for _, seen in _passes(read, photo, tiles):
+            sizes = {layer: _size(tiles, layer, seen[layer]) for layer in preset.style}
+            for layer, parts in targets.items():
+                parts.append(seen[layer])
+        terms = [
+            Term(layer, preset.content[layer], ContentLoss(join(tiles, layer, targets.pop(layer))))
+            for layer in [*targets]
+        ]
+        for number, region in enumerate(regions):
+            area = 1.0 if region is None else region.mean().item()
+            for layer, weight in preset.style.items():
+                positions = position_weights(region, sizes[layer], photo.device)
+                paintings = [
+                    (style.shares[number], of_style[layer, number])
+                    for style, of_style in zip(styles, known, strict=True)
+                    if (layer, number) in of_style
+                ]
+                if positions is not None and paintings:
+                    terms.append(Term(layer, area * weight, preset.style_loss(paintings, positions)))
+    if preset.relative:
+        terms = [Term(layer, weight / loss.scale, loss) for layer, weight, loss in terms]
+    return TotalLoss(read, terms, tiles, lambda image: preset.tv_weight * preset.total_variation(image))
+
+
+def statistics(read: Read, style: Style, preset: Preset, tiles: Sequence[Tile]) -> dict[tuple[str, int], Tensor]:
+    """What the losses need to know of a painting, by layer and region: of those where it has a share."""
+    parts: dict[tuple[str, int], list[Tensor]] = {}
+    for tile, seen in _passes(read, style.image, tiles):
+        for layer in preset.style:
+            for number, (share, mask) in enumerate(zip(style.shares, style.masks, strict=True)):
+                positions = position_weights(mask, _size(tiles, layer, seen[layer]), style.image.device)
+                if positions is not None and share:
+                    statistic = preset.style_loss.statistic(seen[layer], positions, tile.windows[layer])
+                    parts.setdefault((layer, number), []).append(statistic)
+    return {key: preset.style_loss.join(statistics) for key, statistics in parts.items()}
+
+
+def position_weights(mask: Tensor | None, size: tuple[int, int], device: torch.device) -> Tensor | None:
+    """Of a layer's positions, of which there are ``size`` (H, W): 1 in sum. None where the mask has nothing there."""
+    if mask is None:
+        return torch.tensor(1 / (size[0] * size[1]), device=device)
+    weights = interpolate(mask.to(device), size, mode="area")[0, 0]
+    return weights / weights.sum() if weights.sum() > 0 else None
+
+
+def _passes(read: Read, image: Tensor, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, dict[str, Tensor]]]:
+    for tile in tiles:
+        yield tile, tile.own(read(tile.show(image)))
+
+
+def _size(tiles: Sequence[Tile], layer: str, activation: Tensor) -> tuple[int, int]:
+    """How many positions (H, W) a layer has in the whole picture; ``activation`` is of a tile."""
+    rows, columns = tiles[-1].windows[layer]
+    return rows.stop or activation.shape[2], columns.stop or activation.shape[3]
+
+
+def join(tiles: Sequence[Tile], layer: str, parts: Sequence[Tensor]) -> Tensor:
+    """The activations of a layer in the whole picture, from those of its tiles."""
+    if len(tiles) == 1:
+        return parts[0]
+    whole = parts[0].new_empty(*parts[0].shape[:2], *_size(tiles, layer, parts[0]))
+    for tile, part in zip(tiles, parts, strict=True):
+        rows, columns = tile.windows[layer]
+        whole[:, :, rows, columns] = part
+    return whole
