@@ -9,6 +9,8 @@ import typer
 
 from image_optimization import console
 from image_optimization.precision import Precision
+from style_transfer.colors import Colors
+from style_transfer.losses import STYLE_LOSSES
 from style_transfer.presets import PRESETS
 from style_transfer.transfer import stylize
 
@@ -22,6 +24,7 @@ def _default(name: str) -> Any:
     return console.default(stylize, name)
 
 
+COLORS: Colors = _default("colors")
 SEED: int = _default("seed")
 PRECISION: Precision = _default("precision")
 
@@ -36,7 +39,7 @@ def _list_styles(wanted: bool) -> None:
 
 
 @app.command()
-def main_command(
+def command(
     context: typer.Context,
     photo: Annotated[Path, typer.Argument(help="The photo to paint.", show_default=False)],
     style: Annotated[
@@ -49,9 +52,32 @@ def main_command(
     blend: Annotated[
         str | None, typer.Option(help="Weights of several styles, such as 2,1; by default all the same.")
     ] = None,
+    style_scale: Annotated[
+        float, typer.Option(help="Size of the brushstrokes; 1: of the painting at the size of the result.")
+    ] = _default("style_scale"),
+    content_mask: Annotated[
+        Path | None,
+        typer.Option(
+            help="A picture of few plain colours, a region each: from dark to light they take the styles in turn."
+        ),
+    ] = None,
+    style_mask: Annotated[
+        list[Path] | None,
+        typer.Option(help="One for each style: its regions, in the colours of those of the photo that they are for."),
+    ] = None,
+    colors: Annotated[
+        Colors,
+        typer.Option(
+            help="style: the painting's. content: the photo's, under the painted lightness. luminance: the photo's; "
+            "only lightness is painted. match: the painting's, moved to the photo's before."
+        ),
+    ] = COLORS,
     preset: Annotated[str, typer.Option(help=f"How the losses are weighed: {', '.join(PRESETS)}.")] = _default(
         "preset"
     ),
+    style_loss: Annotated[
+        str | None, typer.Option(help=f"In place of the preset's: {', '.join(STYLE_LOSSES)}.")
+    ] = _default("style_loss"),
     content_weight: Annotated[float | None, typer.Option(help="In place of the preset's.")] = _default(
         "content_weight"
     ),
@@ -61,6 +87,12 @@ def main_command(
     tv_weight: Annotated[
         float | None, typer.Option(help="In place of the preset's; total variation, for smoothness.")
     ] = _default("tv_weight"),
+    content_layers: Annotated[
+        str | None, typer.Option(help="In place of the preset's, with their weights: relu4_2=1.")
+    ] = None,
+    style_layers: Annotated[
+        str | None, typer.Option(help="In place of the preset's, with their weights: relu1_1=1,relu3_1=0.5.")
+    ] = None,
     init: Annotated[str, typer.Option(help="What to start from: content, noise or an image file.")] = _default("init"),
     optimizer: Annotated[Literal["lbfgs", "adam"], typer.Option(help="L-BFGS, or Adam for less memory.")] = _default(
         "optimizer"
@@ -100,10 +132,17 @@ def main_command(
             model=network,
             size=size,
             blend=_numbers(blend),
+            style_scale=style_scale,
+            content_mask=None if content_mask is None else images.load(content_mask),
+            style_masks=[images.load(mask) for mask in style_mask or []],
+            colors=colors,
             preset=preset,
+            style_loss=style_loss,
             content_weight=content_weight,
             style_weight=style_weight,
             tv_weight=tv_weight,
+            content_layers=_weights(content_layers),
+            style_layers=_weights(style_layers),
             init=start,
             optimizer=optimizer,
             steps=steps,
@@ -135,6 +174,20 @@ def _numbers(text: str | None) -> list[float] | None:
         return None if text is None else [float(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"blend weights are numbers such as 2,1, not {text!r}") from None
+
+
+def _weights(text: str | None) -> dict[str, float] | None:
+    """``relu1_1=1,relu3_1=0.5`` by layer; a layer without a weight has 1."""
+    if text is None:
+        return None
+    weights = {}
+    for part in text.split(","):
+        layer, _, weight = part.strip().partition("=")
+        try:
+            weights[layer] = float(weight or 1)
+        except ValueError:
+            raise ValueError(f"layers are given with weights such as relu1_1=1,relu3_1=0.5, not {text!r}") from None
+    return weights
 
 
 def main() -> None:

@@ -70,7 +70,7 @@ def _sums(features: Tensor, weight: Tensor) -> Tensor:
         features.shape[1] + 1, features.shape[1], dtype=torch.promote_types(features.dtype, torch.float32)
     )
     # In the weight's largest value, lest those of a large picture fall below what the products can hold.
-    unit = weight.max()
+    unit = weight.max().clamp(min=1e-30)
     shares = None if weight.ndim == 0 else (weight / unit).flatten()[:, None].to(features.dtype)
     for part in _slices(len(features), 1 if exact else PARTS):
         some = features[part]

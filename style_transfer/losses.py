@@ -180,8 +180,9 @@ class WassersteinLoss:
         mean, covariance = _distribution(measured)
         covariance = covariance + self.noise
         between = _trace_of_root(self.root @ covariance @ self.root)
-        apart: Tensor = (mean - self.mean).square().sum()
-        return apart + covariance.trace() + self.covariance.trace() - 2 * between
+        apart = (mean - self.mean).square().sum() + covariance.trace() + self.covariance.trace()
+        distance: Tensor = apart - 2 * between
+        return distance
 
 
 class NearestLoss:
@@ -202,7 +203,7 @@ class NearestLoss:
 
         self.weight = weight
         self.paintings = []
-        self.scale = 1.0
+        self.scale = 0.3  # about what a photo has
         for share, features in targets:
             centered = _exact(features) - _exact(features).mean(0)
             self.paintings.append((share, _exact(features).mean(0), normalize(centered, dim=1)))

@@ -10,6 +10,9 @@ from torch import Tensor
 SMALLEST = 0.005
 """Share of a mask's pixels below which a colour is the edge between two regions, not a region."""
 
+MOST = 16
+"""Regions of a mask."""
+
 APART = 0.1
 """Distance of two colours, in [0, 1] of each channel, below which they are the same: JPEG's, say."""
 
@@ -21,7 +24,7 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
     regions are no regions of their own.
 
     Raises:
-        ValueError: there are more than 16 colours: this is a picture, not a mask.
+        ValueError: there are more than :data:`MOST`, or none: this is a picture, not a mask.
     """
     pixels = mask[0].flatten(1).T
     levels, counts = (pixels * 31).round().unique(dim=0, return_counts=True)
@@ -30,8 +33,8 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
         color = levels[number] / 31
         if counts[number] >= SMALLEST * len(pixels) and all((color - other).norm() > APART for other in main):
             main.append(color)
-    if len(main) > 16:
-        raise ValueError(f"a mask has a few plain colours, one for each region, not {len(main)}: this is a picture")
+    if not 0 < len(main) <= MOST:
+        raise ValueError(f"a mask has at most {MOST} plain colours, one for each region: this is a picture")
     colors = torch.stack(sorted(main, key=lambda color: color.sum().item()))
     nearest = torch.cdist(pixels, colors).argmin(1)
     return colors, torch.stack([(nearest == number).float().view(1, *mask.shape[2:]) for number in range(len(colors))])
@@ -74,6 +77,17 @@ def divide(
             raise ValueError(f"no style mask has the colour {' or '.join(missing)} of the content mask")
     parts = own / own.sum(0)
     return [region[None] for region in regions], masks, parts.tolist()
+
+
+def check_proportions(name: str, mask: Tensor, picture: Tensor) -> None:
+    """A mask is stretched over its picture, if it is clear that it belongs to it.
+
+    Raises:
+        ValueError: the proportions differ.
+    """
+    (height, width), (tall, wide) = mask.shape[2:], picture.shape[2:]
+    if abs(height * wide - width * tall) > 0.02 * height * wide + max(tall, wide):
+        raise ValueError(f"the {name} has {width}x{height} pixels: other proportions than its picture's {wide}x{tall}")
 
 
 def describe(color: Tensor) -> str:

@@ -109,7 +109,7 @@ def stylize(
     from image_optimization.optimize import optimize, seeded
     from image_optimization.parameterizations import PixelImage
     from image_optimization.precision import choose_dtype
-    from style_transfer.regions import divide
+    from style_transfer.regions import check_proportions, divide
     from style_transfer.tiling import whole
     from style_transfer.total import Style, total_loss
 
@@ -127,6 +127,10 @@ def stylize(
     if not style_scale > 0:
         raise ValueError(f"style_scale must be above 0, not {style_scale}")
     regions, masks, shares = divide(content_mask, style_masks, _shares(blend, len(styles)))
+    if content_mask is not None:
+        check_proportions("content mask", content_mask, content)
+    for mask, style in zip(style_masks, styles, strict=False):
+        check_proportions("style mask", mask, style)
     photo, paintings = prepare(colors, content, styles)
     if model is None:
         from models import load

@@ -1,0 +1,90 @@
+from __future__ import annotations
+
+from collections.abc import Sequence
+from io import BytesIO
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from image_optimization import images
+from style_transfer import stylize
+from style_transfer.regions import divide, find_regions
+
+LEFT, RIGHT = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+
+
+def halves(*colors: tuple[float, float, float], height: int = 64, width: int = 64) -> Tensor:
+    """A mask of vertical stripes in these colours."""
+    stripes = torch.arange(width) * len(colors) // width
+    return torch.tensor(colors)[stripes].T[None, :, None].expand(1, 3, height, width)
+
+
+def test_regions_of_gray_levels_and_of_colors() -> None:
+    colors, regions = find_regions(halves((1, 0, 0), (0.5, 0.5, 0.5), (0, 0, 1)))
+    assert colors.shape == (3, 3)
+    assert regions.shape == (3, 1, 64, 64)
+    torch.testing.assert_close(regions.sum(0), torch.ones(1, 64, 64))
+    levels, _ = find_regions(halves((0.9, 0.9, 0.9), (0.1, 0.1, 0.1), (0.5, 0.5, 0.5)))
+    torch.testing.assert_close(levels[:, 0], torch.tensor([0.1, 0.5, 0.9]), rtol=0, atol=0.02)  # dark to light
+
+
+def test_soft_edges_and_jpeg_are_no_regions() -> None:
+    mask = images.resize(halves(LEFT, RIGHT), (200, 210))
+    stored = BytesIO()
+    images.to_pillow(mask).save(stored, "JPEG", quality=60)
+    picture = torch.from_numpy(np.array(Image.open(stored))).permute(2, 0, 1)[None] / 255
+    colors, regions = find_regions(picture)
+    assert len(colors) == 2
+    assert regions[0, 0, :, :100].mean() > 0.99
+    assert regions[1, 0, :, 110:].mean() > 0.99
+
+
+def test_who_paints_what() -> None:
+    assert divide(None, [], [0.5, 0.5]) == ([None], [[None], [None]], [[0.5], [0.5]])
+    regions, masks, shares = divide(halves(LEFT, RIGHT), [], [0.5, 0.5])
+    assert len(regions) == 2
+    assert masks == [[None, None], [None, None]]
+    assert shares == [[1, 0], [0, 1]]  # the first style in the dark
+    # The first style is for the right, the second for both.
+    style_masks = [halves(RIGHT), halves(RIGHT, LEFT)]
+    _, masks, shares = divide(halves(LEFT, RIGHT), style_masks, [0.75, 0.25])
+    torch.testing.assert_close(torch.tensor(shares), torch.tensor([[0, 0.75], [1, 0.25]]))
+    right = masks[1][0]
+    assert right is not None
+    assert right[0, 0, :, 40:].all()
+    assert not right[0, 0, :, :30].any()
+
+
+def test_each_region_takes_its_own_style(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    """With a red and a blue style the halves of a photo become so, whichever way round is asked for."""
+    red, blue = (painting * torch.tensor(tint).view(1, 3, 1, 1) for tint in ((1, 0.2, 0.1), (0.1, 0.2, 1)))
+
+    def redder_on_the_left(*styles: Tensor, style_masks: Sequence[Tensor] = ()) -> float:
+        mask = halves(LEFT, RIGHT, height=photo.shape[2], width=photo.shape[3])
+        how = {"size": 64, "steps": 40, "style_weight": 100, "content_mask": mask, "style_masks": style_masks}
+        image = stylize(photo, styles, model=vgg16, **how).image  # type: ignore[arg-type]
+        left, right = ((side[:, 0] - side[:, 2]).mean().item() for side in (image[..., :25], image[..., -25:]))
+        return left - right
+
+    assert redder_on_the_left(red, blue) > 0.2
+    assert redder_on_the_left(blue, red) < -0.2
+    # The red half of the painting is for the right of the photo.
+    assert redder_on_the_left(torch.cat([red, blue], dim=3), style_masks=[halves(RIGHT, LEFT, width=128)]) < -0.2
+
+
+def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    def message(styles: int, mask: Tensor | None, *style_masks: Tensor) -> str:
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            stylize(photo, [painting] * styles, model=vgg16, size=48, content_mask=mask, style_masks=style_masks)
+        return str(error.value)
+
+    two = halves(LEFT, RIGHT, height=photo.shape[2], width=photo.shape[3])
+    assert message(3, two) == "the content mask has 2 regions, from dark to light, but 3 styles are given"
+    assert message(2, two, two) == "2 styles but 1 style masks; give one for each"
+    assert message(1, two, halves(LEFT)) == "no style mask has the colour #ffffff of the content mask"
+    assert "give that one too" in message(1, None, two)
+    assert "this is a picture" in message(2, torch.rand(1, 3, 64, 55).round(decimals=1))
+    assert message(2, two[:, :, :20]) == "the content mask has 55x20 pixels: other proportions than its picture's 55x64"

@@ -1,0 +1,71 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from image_optimization import images
+from image_optimization.capture import capture
+from image_optimization.layers import list_layers
+from style_transfer.losses import STYLE_LOSSES
+from style_transfer.presets import choose_preset
+from style_transfer.tiling import Tile, split, whole
+from style_transfer.total import Style, total_loss
+
+LAYERS = {"content_layers": {"relu3_1": 1.0}, "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0}}
+"""As far as these reach, small pictures have several tiles."""
+
+
+def divided(vgg16: nn.Module, names: list[str], side: int) -> Callable[[Tensor], list[Tile]]:
+    def tiles_of(image: Tensor) -> list[Tile]:
+        layers = [layer for layer in list_layers(vgg16, image.shape[1:]) if layer.name in names]
+        return split(layers, (image.shape[2], image.shape[3]), side)
+
+    return tiles_of
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("loss", STYLE_LOSSES)
+def test_tiles_have_the_loss_and_the_gradient_of_the_whole(
+    loss: str, masked: bool, photo: Tensor, painting: Tensor, vgg16: nn.Module
+) -> None:
+    content = images.resize(photo, (187, 171))  # not multiples of anything
+    style = images.resize(painting, (150, 163))
+    image = 0.6 * content + 0.4 * torch.rand_like(content)
+    preset = choose_preset("default", loss, **LAYERS)
+    mask = (torch.arange(171) < 80).float().expand(1, 1, 187, 171)
+    regions = [mask, 1 - mask] if masked else [None]
+    styles = [Style(style, [1.0] * len(regions), [None] * len(regions))]
+    results = []
+    for tiles_of in (lambda image: [whole(preset.layers)], divided(vgg16, preset.layers, 96)):
+        with capture(vgg16, preset.layers) as read:
+            total = total_loss(read, content, styles, preset, tiles_of, regions)
+            leaf = image.clone().requires_grad_()
+            value = total(leaf)
+            value.backward()
+            assert leaf.grad is not None
+            results.append((value.item(), leaf.grad, len(total.tiles)))
+    (value, gradient, _), (tiled, of_tiles, count) = results
+    assert count >= 9
+    assert tiled == pytest.approx(value, rel=1e-5)
+    assert (of_tiles - gradient).norm() < 1e-4 * gradient.norm()
+
+
+@pytest.mark.parametrize("size", [(64, 64), (187, 171), (200, 33), (500, 499)])
+@pytest.mark.parametrize("side", [1, 96, 250])
+def test_every_position_belongs_to_one_tile(size: tuple[int, int], side: int, vgg16: nn.Module) -> None:
+    names = ["relu1_1", "relu2_1", "relu4_1"]
+    image = torch.rand(1, 3, *size)
+    layers = [layer for layer in list_layers(vgg16, image.shape[1:]) if layer.name in names]
+    tiles = split(layers, size, side)
+    for layer in layers:
+        seen = torch.zeros(layer.shape[1:])
+        for tile in tiles:
+            rows, columns = tile.windows[layer.name]
+            seen[rows, columns] += 1
+            inner = tile.inner[layer.name]
+            assert [part.stop - part.start for part in inner] == [rows.stop - rows.start, columns.stop - columns.start]
+            assert all(part.start >= 0 for part in inner)
+        assert (seen == 1).all()
