@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 HISTORY = 20
-"""Curvature pairs kept; each is twice the size of the image."""
+"""Curvature pairs kept if nobody says how many; each is twice the size of the image."""
 
 FIRST_STEP = 0.01
 """Root mean square of the very first step, before anything is known of the curvature, in units of the leaf."""
@@ -37,20 +37,23 @@ class LBFGS:
     two-loop recursion. Every decision is made on the device, so that a step never waits for it.
     """
 
-    def __init__(self, leaf: Tensor, bounds: tuple[float, float] = (-math.inf, math.inf)) -> None:
-        """``leaf``: what to move, in place; ``bounds``: of each of its numbers."""
+    def __init__(
+        self, leaf: Tensor, bounds: tuple[float, float] = (-math.inf, math.inf), history: int = HISTORY
+    ) -> None:
+        """``leaf``: what to move, in place; ``bounds``: of each of its numbers; ``history``: pairs to keep."""
         self.leaf = leaf
+        self.history = history
         self.bounds = bounds
         self.steps = 0
         self.point, self.gradient = (torch.zeros_like(leaf).flatten() for _ in range(2))  # where it stands
         self.accepted = leaf.new_full((LOOK_BACK,), -math.inf)
         self.best, self.best_point = leaf.new_tensor(math.inf), leaf.detach().flatten()
         # Curvature pairs, one a row: how far it moved, and how the gradient changed by that.
-        self.moves, self.changes = leaf.new_zeros(2, HISTORY, leaf.numel())
-        self.valid = torch.zeros(HISTORY, dtype=torch.bool, device=leaf.device)
+        self.moves, self.changes = leaf.new_zeros(2, history, leaf.numel())
+        self.valid = torch.zeros(history, dtype=torch.bool, device=leaf.device)
         # Their products in double precision, for the small systems of equations; Apple's GPUs have none.
         precise = torch.float32 if leaf.device.type == "mps" else torch.float64
-        self.move_change, self.change_change = torch.zeros(2, HISTORY, HISTORY, dtype=precise, device=leaf.device)
+        self.move_change, self.change_change = torch.zeros(2, history, history, dtype=precise, device=leaf.device)
         self.scale = leaf.new_zeros((), dtype=precise)
 
     @torch.no_grad()
@@ -79,7 +82,7 @@ class LBFGS:
 
     def _learn(self, moved: Tensor, change: Tensor, accepted: Tensor) -> None:
         """Keep what ``change`` of the gradient came of having ``moved``, if the curvature between is positive."""
-        slot = (self.steps - 1) % HISTORY
+        slot = (self.steps - 1) % self.history
         curvature, square = moved @ change, change @ change
         valid = accepted & (curvature > 1e-10 * square)
         self.valid[slot] = valid
@@ -110,7 +113,7 @@ class LBFGS:
 
     def _times_inverse_hessian(self, vector: Tensor) -> Tensor:
         """Byrd, Nocedal and Schnabel, equation 3.1; their S, Y, R and D are of the moves and the changes."""
-        age = self.steps % HISTORY  # slots rolled by so many are from the oldest to the newest
+        age = self.steps % self.history  # slots rolled by so many are from the oldest to the newest
         valid = self.valid.roll(-age).to(self.scale)
         both = valid * valid[:, None]
         # A pair that is not valid has a row and a column of its own, and no part in the others.

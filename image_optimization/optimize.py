@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from image_optimization.adam import Adam
-from image_optimization.lbfgs import LBFGS
+from image_optimization.lbfgs import HISTORY, LBFGS
 from image_optimization.parameterizations import Parameterization
 
 CHECK_EVERY = 16
@@ -76,6 +76,7 @@ def optimize(
     steps: int,
     learning_rate: float = 0.05,
     optimizer: Literal["adam", "lbfgs"] = "adam",
+    history: int = HISTORY,
     tolerance: float = 0.0,
     patience: int = 20,
     listeners: Sequence[Listener] = (),
@@ -91,6 +92,7 @@ def optimize(
         optimizer: :class:`image_optimization.adam.Adam`, also for a loss that is random; or
             :class:`image_optimization.lbfgs.LBFGS`, faster for one that is not. Its result is the image with the
             lowest loss, Adam's the last one.
+        history: curvature pairs that L-BFGS keeps, each twice the size of the leaf.
         tolerance: stop as soon as the mean loss of the last ``patience`` steps is not lower, by more than this share,
             than that of the ``patience`` steps before; 0 never stops.
         patience: see ``tolerance``.
@@ -110,7 +112,7 @@ def optimize(
     if optimizer == "adam":
         method = Adam(image.leaf, image.bounds, learning_rate)
     elif optimizer == "lbfgs":
-        method = LBFGS(image.leaf, image.bounds)
+        method = LBFGS(image.leaf, image.bounds, history)
     else:
         raise ValueError(f"optimizer must be 'adam' or 'lbfgs', not {optimizer!r}")
     check_every = 1 if image.leaf.device.type == "cpu" else CHECK_EVERY

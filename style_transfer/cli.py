@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -105,6 +106,10 @@ def command(
     seed: console.Seed = SEED,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
+    max_memory: Annotated[
+        str | None,
+        typer.Option(help="Such as 4G or 800M; by default most of what is free. What does not fit is tiled."),
+    ] = None,
     overwrite: console.Overwrite = False,
     list_styles: Annotated[
         bool,
@@ -148,6 +153,7 @@ def command(
             steps=steps,
             seed=seed,
             precision=precision,
+            max_memory=_bytes(max_memory),
             listeners=[listener],
         )
     console.save(result.image, path, context, overwrite, result.stopped)
@@ -174,6 +180,20 @@ def _numbers(text: str | None) -> list[float] | None:
         return None if text is None else [float(part) for part in text.split(",")]
     except ValueError:
         raise ValueError(f"blend weights are numbers such as 2,1, not {text!r}") from None
+
+
+def _bytes(text: str | None) -> int | None:
+    """``4G``, ``800M`` or ``1.5GB`` as bytes."""
+    if text is None:
+        return None
+    found = re.fullmatch(r"([0-9.]+) *([kMGT])B?", text.strip(), re.IGNORECASE)
+    try:
+        number = float(found[1]) if found else 0
+    except ValueError:
+        number = 0
+    if not found or number <= 0:
+        raise ValueError(f"memory is given as 4G or 800M, not {text!r}")
+    return int(number * 1000 ** (1 + "kmgt".index(found[2].lower())))
 
 
 def _weights(text: str | None) -> dict[str, float] | None:

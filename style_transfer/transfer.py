@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from style_transfer.colors import Colors, finish, prepare
@@ -66,6 +67,7 @@ def stylize(
     steps: int = 100,
     seed: int = 0,
     precision: Precision = "auto",
+    max_memory: int | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Stylized:
     """``content`` in the manner of ``styles``: Gatys et al., "A Neural Algorithm of Artistic Style", arXiv:1508.06576.
@@ -97,10 +99,12 @@ def stylize(
         steps: at each scale.
         seed: of the noise to start from.
         precision: of the network's arithmetic, see :func:`image_optimization.precision.choose_dtype`.
+        max_memory: bytes that the process may have, by default most of what is free. What does not fit is processed in
+            tiles, to the same loss and gradient, and L-BFGS keeps less of its past.
         listeners: told of every step; the step numbers begin again at every scale.
 
     Raises:
-        ValueError: an argument out of range, or a picture smaller than the network's smallest input.
+        ValueError: an argument out of range, a picture smaller than the network's smallest input, or too little memory.
         NonFiniteLoss: the loss became infinite or NaN.
     """
     from image_optimization.capture import capture
@@ -109,8 +113,8 @@ def stylize(
     from image_optimization.optimize import optimize, seeded
     from image_optimization.parameterizations import PixelImage
     from image_optimization.precision import choose_dtype
+    from style_transfer.budget import bytes_of_a_pixel, memory, plan
     from style_transfer.regions import check_proportions, divide
-    from style_transfer.tiling import whole
     from style_transfer.total import Style, total_loss
 
     if isinstance(init, str) and init not in ("content", "noise"):
@@ -152,7 +156,9 @@ def stylize(
     history: list[Tensor] = []
     stopped = ""
     dtype = choose_dtype(precision, device)
-    with seeded(seed), capture(model, how.layers, dtype) as activations_of:
+    with seeded(seed), capture(model, how.layers, dtype) as read:
+        limit, taken = memory(device, max_memory)  # before the work: what a scale frees is there for the next
+        per_pixel = bytes_of_a_pixel(read, device)
         for scale in scales:
             try:
                 target = fit(photo, scale).to(device)
@@ -160,8 +166,9 @@ def stylize(
                     Style(fit(painting, _style_size(painting, style_scale * scale, smallest)).to(device), share, where)
                     for painting, share, where in zip(paintings, shares, masks, strict=True)
                 ]
-                loss = total_loss(activations_of, target, seen, how, lambda image: [whole(how.layers)], regions)
                 shape = (target.shape[2], target.shape[3])
+                budget = plan(limit, taken, math.prod(shape), per_pixel, optimizer)
+                loss = total_loss(read, target, seen, how, partial(budget.tiles, model, how.layers), regions)
                 if image is not None:
                     pixels = PixelImage.from_image(refine(image, start, shape))
                 elif start is not None:
@@ -169,7 +176,13 @@ def stylize(
                 else:
                     pixels = PixelImage.from_noise((1, 3, *shape), device=device)
                 run = optimize(
-                    pixels, loss, steps=steps, learning_rate=ADAM_RATE, optimizer=optimizer, listeners=listeners
+                    pixels,
+                    loss,
+                    steps=steps,
+                    learning_rate=ADAM_RATE,
+                    optimizer=optimizer,
+                    history=budget.pairs,
+                    listeners=listeners,
                 )
             except KeyboardInterrupt:  # before this scale's first step: the image of the scale before is there
                 if not history:

@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from image_optimization.capture import capture
+from image_optimization.images import load
+from image_optimization.lbfgs import HISTORY
+from style_transfer import PRESETS, Stylized, stylize
+from style_transfer.budget import Budget, bytes_of_a_pixel, memory, plan
+from tests.conftest import Command
+
+GIGA = 10**9
+LAYERS = PRESETS["default"].layers
+
+
+def test_what_fits_is_one_piece(vgg16: nn.Module) -> None:
+    budget = plan(4 * GIGA, GIGA // 2, 512 * 512, 2000, "lbfgs")
+    assert budget.pairs == HISTORY
+    assert len(budget.tiles(vgg16, LAYERS, torch.zeros(1, 3, 512, 512))) == 1
+
+
+def test_less_memory_smaller_tiles_and_a_shorter_past(vgg16: nn.Module) -> None:
+    pixels = 3840 * 2160
+    generous, tight = (plan(limit, GIGA // 2, pixels, 2000, "lbfgs") for limit in (20 * GIGA, 4 * GIGA))
+    assert generous.pairs > tight.pairs >= 3
+    assert generous.side > tight.side
+    assert plan(4 * GIGA, GIGA // 2, pixels, 2000, "adam").side > tight.side
+    # All that is planned for stays below the limit.
+    assert GIGA // 2 + 12 * pixels * (14 + 2 * tight.pairs) + tight.side**2 * 2000 <= 4 * GIGA
+    assert len(tight.tiles(vgg16, LAYERS, torch.zeros(1, 3, 1100, 1000))) > 1
+
+
+def test_what_a_pixel_costs(vgg16: nn.Module) -> None:
+    costs = []
+    for dtype in (torch.bfloat16, torch.float32):
+        with capture(vgg16, LAYERS, dtype) as read:
+            costs.append(bytes_of_a_pixel(read, torch.device("cpu")))
+    low, exact = costs
+    # All activations up to relu5_1, once: 266 numbers a pixel.
+    assert 266 * 2 < low < 5 * 266 * 2
+    assert 266 * 4 < exact < 5 * 266 * 4
+    assert 1.5 * low < exact
+
+
+def test_the_limit_is_most_of_what_is_free() -> None:
+    limit, taken = memory(torch.device("cpu"), None)
+    assert 10**7 < taken < limit
+    assert memory(torch.device("cpu"), 10**9)[0] == 10**9
+
+
+def test_tiles_make_the_same_picture(
+    photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def made() -> Stylized:
+        return stylize(
+            load(photo_file), [painting], model=vgg16, size=400, steps=3, optimizer="adam", precision="float32"
+        )
+
+    whole = made()
+    monkeypatch.setattr("style_transfer.budget.plan", lambda *arguments: Budget(pairs=20, side=256))
+    tiled = made()
+    assert (whole.image - tiled.image).abs().mean() < 1e-3
+    torch.testing.assert_close(whole.history[-1], tiled.history[-1], rtol=1e-3, atol=0)
+
+
+def test_too_little_memory_as_typed(command: Command, photo_file: Path) -> None:
+    run = command("stylize", photo_file, "--style", "marbling", "--size", 300, "--max-memory", "100M", "--steps", 1)
+    assert run.code == 2
+    assert "0.1 GB are too little for a picture of" in run.err
+    assert "; the optimizer adam needs less" in run.err
+    run = command("stylize", photo_file, "--style", "marbling", "--max-memory", "lots")
+    assert (run.code, run.err) == (2, "error: memory is given as 4G or 800M, not 'lots'\n")
+
+
+@pytest.mark.parametrize(("text", "size"), [("4G", 4e9), ("800M", 8e8), ("1.5 GB", 1.5e9), ("2gb", 2e9)])
+def test_how_memory_is_written(text: str, size: float) -> None:
+    from style_transfer.cli import _bytes
+
+    assert _bytes(text) == size
