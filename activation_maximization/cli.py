@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,9 +18,9 @@ from activation_maximization.folder import FOUND, make_each
 from activation_maximization.objectives import Objective, channel, deepdream, logit, match, neuron
 from activation_maximization.octaves import amplify as deep_dream
 from activation_maximization.regularizers import sparing, total_variation
-from activation_maximization.timelapse import Timelapse, save_animation
 from image_optimization import console
 from image_optimization.precision import Precision
+from image_optimization.timelapse import Timelapse, save_animation
 from models import load
 
 if TYPE_CHECKING:
@@ -52,7 +52,6 @@ Steps = Annotated[int, typer.Option(callback=console.positive, help="Gradient st
 Html = Annotated[
     bool, typer.Option("--html", help="Beside the picture a page for the browser, with a search box, in one file.")
 ]
-Film = Annotated[bool, typer.Option("--timelapse", help="Beside the picture an animation of how it came about (WebP).")]
 Columns = Annotated[int | None, typer.Option(callback=console.positive, help="Pictures a row.")]
 Layer = Annotated[str, typer.Option(help="Which; dream layers lists them.")]
 Photo = Annotated[Path, typer.Argument(help="A picture file.", show_default=False)]
@@ -107,7 +106,7 @@ def units(
         typer.Option(help="Each unit in a file of its own in here, too; a run that was stopped goes on where it was."),
     ] = None,
     html: Html = False,
-    timelapse: Film = False,
+    timelapse: console.Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -143,6 +142,7 @@ def units(
     job.save_film(film, lambda images: _sheet(images, chosen, columns=columns, title=title))
     if html:
         job.save_page(title, chosen, dreams)
+    console.finish(dreams.stopped)
 
 
 @app.command()
@@ -182,6 +182,7 @@ def examples(
     job.save(sheet, dreams, [f"unit {unit}" for unit in chosen])
     if html:
         job.save_page(title, chosen, dreams, best)
+    console.finish(dreams.stopped)
 
 
 @app.command()
@@ -201,7 +202,7 @@ def digits(
     weights: console.Weights = None,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
-    timelapse: Film = False,
+    timelapse: console.Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -237,6 +238,7 @@ def digits(
     look: dict[str, Any] = {"columns": len(chosen), "title": "logits", "rows": [title for title, _, _ in rows]}
     job.save(_sheet(shown, units, values, **look), dreams[-1], [f"class {unit}" for unit in chosen])
     job.save_film(film, lambda images: _sheet(images, units, **look))
+    console.finish(dreams[-1].stopped)
 
 
 @app.command()
@@ -251,7 +253,7 @@ def amplify(
     size: PhotoSize = 512,
     steps: Annotated[int, typer.Option(callback=console.positive, help="Gradient steps an octave.")] = OCTAVE_STEPS,
     seed: console.Seed = SEED,
-    timelapse: Film = False,
+    timelapse: console.Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -276,7 +278,7 @@ def invert(
     size: PhotoSize = 224,
     steps: Steps = 256,
     seed: console.Seed = SEED,
-    timelapse: Film = False,
+    timelapse: console.Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -301,7 +303,7 @@ def caricature(
     size: PhotoSize = 224,
     steps: Steps = 256,
     seed: console.Seed = SEED,
-    timelapse: Film = False,
+    timelapse: console.Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -327,7 +329,7 @@ def accentuate(
     size: PhotoSize = 224,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
-    timelapse: Film = False,
+    timelapse: console.Film = False,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -364,7 +366,7 @@ def replay(
         raise ValueError(f"{picture} was interrupted: it cannot be made again")
     if FOUND not in kept:
         given = {**kept, "folder": None, "output": output, "overwrite": overwrite}
-        app([name, *_arguments(commands[name], given)], prog_name="dream", standalone_mode=False)
+        app([name, *console.arguments(commands[name], given)], prog_name="dream", standalone_mode=False)
         return
     # One of a folder: made in the batch that it was made in.
     target, unit = console.output_path(output, picture.name, overwrite), kept[FOUND]["unit"]
@@ -372,22 +374,10 @@ def replay(
         batch = ",".join(map(str, kept[FOUND]["batch"]))
         given = {**kept, "units": batch, "folder": folder, "output": Path(folder, "sheet.png")}
         with redirect_stdout(None):
-            app([name, *_arguments(commands[name], given)], prog_name="dream", standalone_mode=False)
+            app([name, *console.arguments(commands[name], given)], prog_name="dream", standalone_mode=False)
         made = Path(folder, f"{unit:04}.png")
         images.save(Image.open(made), target, read_settings(made), overwrite)
     typer.echo(target)
-
-
-def _arguments(command: Any, given: Mapping[str, Any]) -> list[str]:
-    """The command line that gives a command these values of its parameters."""
-    words: list[str] = []
-    for parameter in command.params:
-        value = given.get(parameter.name)
-        if value is None or value is False:
-            continue
-        flag = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
-        words += flag if value is True else [*flag, str(value)]
-    return words
 
 
 @dataclass(frozen=True)
@@ -423,6 +413,7 @@ class _Job:
         self.save(dreams.images, dreams)
         size = (dreams.images.shape[2], dreams.images.shape[3])
         self.save_film(film, lambda images: to_pillow(resize(images, size)))
+        console.finish(dreams.stopped)
 
     def save_film(self, film: Timelapse | None, draw: Callable[[Tensor], Image.Image]) -> None:
         """Beside the picture, how it came about, each frame drawn from its images."""

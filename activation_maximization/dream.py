@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-    from image_optimization.optimize import Listener, Step
+    from image_optimization.optimize import Listener
     from image_optimization.parameterizations import Parameterization
     from image_optimization.precision import Precision
     from image_optimization.transforms import Transform
@@ -102,7 +102,7 @@ def maximize(
 
     from image_optimization.capture import capture
     from image_optimization.layers import default_shape, describe, device_of
-    from image_optimization.optimize import seeded
+    from image_optimization.optimize import counted, seeded
     from image_optimization.parameterizations import FourierImage, PixelImage
     from image_optimization.precision import choose_dtype
     from image_optimization.transforms import robust
@@ -121,7 +121,7 @@ def maximize(
     with capture(model, objective.layers, choose_dtype(precision, device)) as activations_of:
         for numbers in parts:
             part = _Part(activations_of, objective, numbers, device, transform or robust())
-            told = [counted(listener, len(done), len(parts)) for listener in listeners]
+            told = counted(listeners, len(done), list(map(len, parts)))
             try:
                 with seeded(seed):
                     if init is None:
@@ -305,12 +305,3 @@ def _split(count: int, pixels: int, batch: int | None) -> Sequence[Tensor]:
 
     parts: Sequence[Tensor] = torch.arange(count).split(batch or batch_size(pixels))
     return parts
-
-
-def counted(listener: Listener, part: int, parts: int) -> Listener:
-    """``listener``, told the steps of one of several parts as steps of the whole."""
-
-    def told(step: Step) -> None:
-        listener(replace(step, number=part * step.steps + step.number, steps=parts * step.steps))
-
-    return told

@@ -3,11 +3,12 @@
 # Torch is imported where it is needed, so that the command line can read the defaults below without it.
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from activation_maximization.dream import Dreams, counted, maximize
+from activation_maximization.dream import Dreams, maximize
 from activation_maximization.objectives import Objective
 
 if TYPE_CHECKING:
@@ -52,6 +53,7 @@ def amplify(
         ValueError: as :func:`maximize`; there are too few or too many ``octaves``; the network takes but one size.
     """
     from image_optimization.images import refine, resize
+    from image_optimization.optimize import counted
     from image_optimization.parameterizations import FourierImage
     from image_optimization.transforms import robust
 
@@ -75,7 +77,7 @@ def amplify(
                 transform=robust(degrees=0, translate=0.05, scale=(1, 1), shear=0),
                 seed=seed,
                 precision=precision,
-                listeners=[counted(listener, octave, octaves) for listener in listeners],
+                listeners=counted(listeners, octave, list(map(math.prod, shapes))),
             )
         except KeyboardInterrupt:  # before the first step of this octave
             if dreams is None:

@@ -9,7 +9,7 @@ import inspect
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, cast
@@ -54,6 +54,7 @@ Precision = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Picture to write; by default a new file in outputs/.")
 ]
+Film = Annotated[bool, typer.Option("--timelapse", help="Beside the picture an animation of how it came about (WebP).")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
 
@@ -130,15 +131,16 @@ def progress(what: str, device: torch.device, precision: PrecisionName) -> Itera
 
     hidden = False if "ipykernel" in sys.modules else None  # of None, tqdm asks whether this is a terminal
     threads = f" x {torch.get_num_threads()}" if device.type == "cpu" else ""
-    with tqdm(desc=what, unit="step", leave=False, file=sys.stderr, disable=hidden) as bar:
+    look = "{desc}: {percentage:3.0f}%|{bar}| {remaining} left, {postfix}"
+    with tqdm(desc=what, total=100, bar_format=look, leave=False, file=sys.stderr, disable=hidden) as bar:
 
         def listener(step: Step) -> None:
-            if step.number == 1:
-                bar.reset(step.steps)
-            if bar.update() or step.number == 1:
+            # In shares of the work: the steps of a later scale take longer than those of the first.
+            if bar.update(100 * step.done - bar.n) or step.number == 1:
                 height, width = step.image.shape[2:]
                 bar.set_postfix_str(
-                    f"{width}x{height}, {device}{threads} {precision}, loss {step.loss.mean().item():.4g}",
+                    f"step {step.number} of {step.steps}, {width}x{height}, {device}{threads} {precision}, "
+                    f"loss {step.loss.mean().item():.4g}",
                     refresh=step.number == 1,
                 )
 
@@ -167,21 +169,44 @@ def free(path: Path, overwrite: bool = False) -> Path:
 
 def settings(context: typer.Context) -> dict[str, Any]:
     """What a command was asked for, to be kept in its pictures."""
-    values = {name: str(value) if isinstance(value, Path) else value for name, value in context.params.items()}
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, list | tuple):
+            return [plain(each) for each in value]
+        return str(value) if isinstance(value, Path) else value
+
+    values = {name: plain(value) for name, value in context.params.items()}
     return {"command": context.command_path, "version": importlib.metadata.version("dreamgram"), **values}
+
+
+def arguments(command: Any, given: Mapping[str, Any]) -> list[str]:
+    """The command line that gives a command these values of its parameters."""
+    words: list[str] = []
+    for parameter in command.params:
+        value = given.get(parameter.name)
+        if value is None or value is False:
+            continue
+        flag = [] if parameter.param_type_name == "argument" else [parameter.opts[0]]
+        for each in value if isinstance(value, list) else [value]:
+            words += flag if each is True else [*flag, str(each)]
+    return words
 
 
 def save(picture: Tensor | Image.Image, path: Path, context: typer.Context, overwrite: bool, stopped: str) -> None:
     """Save a command's picture with the settings of the command, and say where, and how many seconds it took.
 
     Where ``path`` was free before the work and is not any more, a free name beside it is taken: work that is done
-    is not refused. After Ctrl-C, ``stopped`` is "interrupted"; that is said too, and the exit code is 130.
+    is not refused.
     """
     from image_optimization import images
 
     path = free(path, overwrite)
     images.save(picture, path, {**settings(context), "stopped": stopped}, overwrite)
     typer.echo(f"{path}  {time.perf_counter() - _START:.1f} s")
+
+
+def finish(stopped: str) -> None:
+    """The end of a command that has saved everything: after Ctrl-C, ``stopped`` is "interrupted", it exits with 130."""
     if stopped == "interrupted":
         typer.echo("interrupted: saved the picture so far", err=True)
         sys.exit(INTERRUPTED)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Literal
 
 import torch
@@ -35,9 +36,24 @@ class Step:
     """Before this step: () or one per image (N,). On an accelerator, reading its value waits for the device."""
     image: Tensor
     """The image (N, C, H, W) in [0, 1], detached. The next step may write over it: clone what you keep."""
+    done: float
+    """The share of all the work that is done, up to 1."""
 
 
 Listener = Callable[[Step], None]
+
+
+def counted(listeners: Sequence[Listener], part: int, costs: Sequence[float]) -> list[Listener]:
+    """``listeners`` that are told the steps of one ``part`` of a run as steps of the whole.
+
+    The parts have as many steps each; ``costs`` is how the work of one step in each of them compares.
+    """
+
+    def tell(listener: Listener, step: Step) -> None:
+        done = (sum(costs[:part]) + costs[part] * step.done) / sum(costs)
+        listener(replace(step, number=part * step.steps + step.number, steps=len(costs) * step.steps, done=done))
+
+    return [partial(tell, listener) for listener in listeners]
 
 
 @dataclass(frozen=True)
@@ -131,7 +147,7 @@ def optimize(
             method.step(total.detach(), image.leaf.grad)
             losses.append(values.detach())
             for listener in listeners:
-                listener(Step(number, steps, values.detach(), rendered.detach()))
+                listener(Step(number, steps, values.detach(), rendered.detach(), number / steps))
             if number % check_every == 0 or number == steps:
                 _check_finite(losses, number - len(losses[-check_every:]))
                 if tolerance and _converged(losses, tolerance, patience):

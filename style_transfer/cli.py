@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -10,15 +11,21 @@ import typer
 
 from image_optimization import console
 from image_optimization.precision import Precision
-from style_transfer.colors import Colors
+from image_optimization.timelapse import Timelapse, save_animation
+from style_transfer.colors import Colors, finish
 from style_transfer.losses import STYLE_LOSSES
 from style_transfer.presets import PRESETS
-from style_transfer.transfer import stylize
+from style_transfer.transfer import pyramid, stylize
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-app = typer.Typer(add_completion=False, epilog="--debug shows the traceback of an error.")
+app = typer.Typer(
+    add_completion=False,
+    epilog="stylize replay FILE.png makes a picture again. --debug shows the traceback of an error.",
+)
+others = typer.Typer(add_completion=False, callback=lambda: None)
+"""What is done by a word in place of the photo."""
 
 
 def _default(name: str) -> Any:
@@ -110,6 +117,8 @@ def command(
         str | None,
         typer.Option(help="Such as 4G or 800M; by default most of what is free. What does not fit is tiled."),
     ] = None,
+    timelapse: console.Film = False,
+    plot: Annotated[bool, typer.Option("--plot", help="Beside the picture a plot of the loss over the steps.")] = False,
     overwrite: console.Overwrite = False,
     list_styles: Annotated[
         bool,
@@ -130,6 +139,8 @@ def command(
     paintings = [_style(name, size) for name in style]
     start: Any = init if init in ("content", "noise") else images.load(init)
     network = load(model, weights).to(place)
+    sizes = pyramid(content, size)
+    film = Timelapse(len(sizes) * steps) if timelapse else None
     with console.progress("stylize", place, precision) as listener:
         result = stylize(
             content,
@@ -154,9 +165,22 @@ def command(
             seed=seed,
             precision=precision,
             max_memory=_bytes(max_memory),
-            listeners=[listener],
+            listeners=[listener, film] if film else [listener],
         )
     console.save(result.image, path, context, overwrite, result.stopped)
+    if film:
+        shape = (result.image.shape[2], result.image.shape[3])
+        small = images.resize(content, shape)
+        beside = console.free(path.with_suffix(".webp"), overwrite)
+        save_animation(film, lambda kept: images.to_pillow(finish(colors, images.resize(kept, shape), small)), beside)
+        typer.echo(beside)
+    if plot:
+        from style_transfer.plot import save_plot
+
+        beside = console.free(path.with_name(f"{path.stem}-loss.png"), overwrite)
+        save_plot(result.history, sizes, beside)
+        typer.echo(beside)
+    console.finish(result.stopped)
 
 
 def _style(name: str, size: int) -> Tensor:
@@ -210,9 +234,27 @@ def _weights(text: str | None) -> dict[str, float] | None:
     return weights
 
 
+@others.command()
+def replay(
+    picture: Annotated[Path, typer.Argument(help="A PNG that stylize made.", show_default=False)],
+    output: console.Output = None,
+    overwrite: console.Overwrite = False,
+) -> None:
+    """Make a picture again, from the settings that it holds: on the same machine, bit for bit."""
+    from image_optimization.images import read_settings
+
+    kept = read_settings(picture)
+    if kept.get("command") != "stylize":
+        raise ValueError(f"{picture} was not made by stylize: it cannot be made again")
+    if kept.get("stopped") == "interrupted":
+        raise ValueError(f"{picture} was interrupted: it cannot be made again")
+    given = {**kept, "output": output, "overwrite": overwrite}
+    app(console.arguments(typer.main.get_command(app), given), prog_name="stylize", standalone_mode=False)
+
+
 def main() -> None:
     """The entry point of ``stylize``."""
-    console.run(app, "stylize")
+    console.run(others if sys.argv[1:2] == ["replay"] else app, "stylize")
 
 
 if __name__ == "__main__":

@@ -101,7 +101,7 @@ def stylize(
         precision: of the network's arithmetic, see :func:`image_optimization.precision.choose_dtype`.
         max_memory: bytes that the process may have, by default most of what is free. What does not fit is processed in
             tiles, to the same loss and gradient, and L-BFGS keeps less of its past.
-        listeners: told of every step; the step numbers begin again at every scale.
+        listeners: told of every step; steps are counted through all scales.
 
     Raises:
         ValueError: an argument out of range, a picture smaller than the network's smallest input, or too little memory.
@@ -110,7 +110,7 @@ def stylize(
     from image_optimization.capture import capture
     from image_optimization.images import fit, refine, resize
     from image_optimization.layers import device_of, smallest_size
-    from image_optimization.optimize import optimize, seeded
+    from image_optimization.optimize import counted, optimize, seeded
     from image_optimization.parameterizations import PixelImage
     from image_optimization.precision import choose_dtype
     from style_transfer.budget import bytes_of_a_pixel, memory, plan
@@ -159,7 +159,7 @@ def stylize(
     with seeded(seed), capture(model, how.layers, dtype) as read:
         limit, taken = memory(device, max_memory)  # before the work: what a scale frees is there for the next
         per_pixel = bytes_of_a_pixel(read, device)
-        for scale in scales:
+        for number, scale in enumerate(scales):
             try:
                 target = fit(photo, scale).to(device)
                 seen = [
@@ -182,7 +182,7 @@ def stylize(
                     learning_rate=ADAM_RATE,
                     optimizer=optimizer,
                     history=budget.pairs,
-                    listeners=listeners,
+                    listeners=counted(listeners, number, [scale**2 for scale in scales]),
                 )
             except KeyboardInterrupt:  # before this scale's first step: the image of the scale before is there
                 if not history:

@@ -25,7 +25,7 @@ def test_the_progress_line_tells_what_was_chosen(
     monkeypatch.setattr(sys, "stderr", screen)
     with console.progress("stylize", torch.device("cpu"), precision) as listener:
         for number in (1, 2):
-            listener(Step(number, 2, torch.tensor(0.5), torch.rand(1, 3, 20, 30)))
+            listener(Step(number, 2, torch.tensor(0.5), torch.rand(1, 3, 20, 30), number / 2))
     assert f"30x20, cpu x {torch.get_num_threads()} {precision}, loss 0.5" in screen.getvalue()
 
 

@@ -45,6 +45,49 @@ def test_every_option_as_typed(command: Command, photo_file: Path) -> None:
     assert run.code == 0, run.err
 
 
+def test_masks_colors_and_layers_as_typed(command: Command, photo_file: Path) -> None:
+    mask = Image.new("L", (55, 64))
+    mask.paste(255, (0, 0, 25, 64))
+    mask.save("mask.png")
+    run = command(
+        "stylize", photo_file, "--style", "marbling", "--style", "brushwork", "--content-mask", "mask.png",
+        "--colors", "match", "--style-loss", "wasserstein", "--style-layers", "relu1_1=1,relu3_1=0.5",
+        "--content-layers", "relu3_1", "--style-scale", 0.7, *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+    # One style, whose mask has both regions.
+    shutil.copy(photo_file, "painting.jpg")
+    run = command(
+        "stylize", photo_file, "--style", "painting.jpg", "--content-mask", "mask.png", "--style-mask", "mask.png",
+        "--colors", "content", "--style-loss", "nearest", *QUICK,
+    )  # fmt: skip
+    assert run.code == 0, run.err
+
+
+def test_made_again_bit_for_bit(command: Command, photo_file: Path) -> None:
+    styles = ["--style", "marbling", "--style", "brushwork", "--blend", "2,1", "--style-layers", "relu1_1=1,relu2_1"]
+    run = command("stylize", photo_file, *styles, "--init", "noise", "--seed", 3, *QUICK, "-o", "a.png")
+    assert run.code == 0, run.err
+    run = command("stylize", "replay", "a.png", "-o", "b.png")
+    assert run.code == 0, run.err
+    assert Image.open("a.png").tobytes() == Image.open("b.png").tobytes()
+    run = command("stylize", "replay", "a.png", "-o", "b.png")
+    assert (run.code, "b.png exists" in run.err) == (2, True)
+    assert command("dream", "units", "--units", "0", "--steps", 1, "-o", "c.png").code == 0
+    run = command("stylize", "replay", "c.png")
+    assert (run.code, run.err) == (2, "error: c.png was not made by stylize: it cannot be made again\n")
+
+
+def test_how_it_came_about_as_typed(command: Command, photo_file: Path) -> None:
+    run = command("stylize", photo_file, "--style", "marbling", *QUICK, "--timelapse", "--plot", "-o", "a.png")
+    assert run.code == 0, run.err
+    assert run.out.splitlines()[1:] == ["a.webp", "a-loss.png"]
+    with Image.open("a.webp") as film:
+        assert film.n_frames == 2
+        assert film.size == (34, 40)
+    assert Image.open("a-loss.png").width > 500
+
+
 def test_list_styles(command: Command) -> None:
     run = command("stylize", "--list-styles")
     assert run.code == 0
@@ -76,6 +119,12 @@ def test_list_styles(command: Command) -> None:
         ),
         (["whole.png", "--style", "marbling", "--style-weight", "-1"], "style_weight must be 0 or more, not -1"),
         (["whole.png", "--style", "marbling", "--init", "nois"], "no image file nois"),
+        (["whole.png", "--style", "marbling", "--style-loss", "x"], "no style loss 'x'; there are gram, wasserstein"),
+        (["whole.png", "--style", "marbling", "--style-layers", "relu1_1=a"], "layers are given with weights such as"),
+        (["whole.png", "--style", "marbling", "--style-layers", "relu11"], "no layer 'relu11'; did you mean 'relu1_1'"),
+        (["whole.png", "--style", "marbling", "--content-mask", "no.png"], "no image file no.png"),
+        (["whole.png", "--style", "marbling", "--colors", "red"], "Invalid value for '--colors'"),
+        (["whole.png", "--style", "marbling", "--style-scale", "0"], "style_scale must be above 0, not 0"),
         (["whole.png", "--style", "marbling", "--preset", "x"], "no preset 'x'; there are default, gatys"),
         (["whole.png", "--style", "marbling", "--optimizer", "sgd"], "Invalid value for '--optimizer'"),
         (["whole.png", "--style", "marbling", "--precision", "fp16"], "Invalid value for '--precision'"),

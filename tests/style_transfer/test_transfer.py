@@ -193,7 +193,7 @@ def test_scales_and_interruption(
         sizes.append((step.image.shape[2], step.number))
 
     whole = stylize(photo, [painting], model=vgg16, size=64, steps=3, listeners=[watch])
-    assert sizes == [(32, 1), (32, 2), (32, 3), (64, 1), (64, 2), (64, 3)]
+    assert sizes == [(32, 1), (32, 2), (32, 3), (64, 4), (64, 5), (64, 6)]
     assert [len(losses) for losses in whole.history] == [3, 3]
     assert whole.stopped == "finished"
 

@@ -22,7 +22,7 @@ FRAME = 80
 class Timelapse:
     """A listener that keeps some of the steps, evenly spread, the first and the last among them.
 
-    Several runs of as many steps, such as the batches of :func:`~activation_maximization.maximize`, are kept together:
+    The batches of a run that makes many images are kept together:
     a frame then has the images of all of them.
     """
 
