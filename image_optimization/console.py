@@ -192,16 +192,18 @@ def arguments(command: Any, given: Mapping[str, Any]) -> list[str]:
     return words
 
 
-def save(picture: Tensor | Image.Image, path: Path, context: typer.Context, overwrite: bool, stopped: str) -> None:
+def save(
+    picture: Tensor | Image.Image, path: Path, context: typer.Context, overwrite: bool, stopped: str, **how: Any
+) -> None:
     """Save a command's picture with the settings of the command, and say where, and how many seconds it took.
 
     Where ``path`` was free before the work and is not any more, a free name beside it is taken: work that is done
-    is not refused.
+    is not refused. ``how`` is handed to :func:`image_optimization.images.save`.
     """
     from image_optimization import images
 
     path = free(path, overwrite)
-    images.save(picture, path, {**settings(context), "stopped": stopped}, overwrite)
+    images.save(picture, path, {**settings(context), "stopped": stopped}, overwrite, **how)
     typer.echo(f"{path}  {time.perf_counter() - _START:.1f} s")
 
 

@@ -7,21 +7,26 @@ import os
 import struct
 import tempfile
 import warnings
-from collections.abc import Iterator, Mapping
+import zlib
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 from torch.nn.functional import interpolate
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 """What can be written, by file ending."""
+
+DEEP = (".png", ".tif", ".tiff")
+"""Those that can hold 16 bits a number."""
 
 SETTINGS = "dreamgram"
 """The PNG text entry that holds a picture's settings."""
@@ -32,12 +37,33 @@ LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
+@dataclass(frozen=True)
+class Picture:
+    """What is in a picture file, as a person would see it."""
+
+    image: Tensor
+    """(1, C, H, W), sRGB in [0, 1], float32; what is transparent is laid over white."""
+    alpha: Tensor | None
+    """(1, 1, H, W) in [0, 1], 0 where it is transparent; None if it is so nowhere."""
+    exif: bytes
+    """What the camera wrote, but for the orientation, which has been applied."""
+    bits: int
+    """Of each number in the file: 8 or 16."""
+    frames: int
+    """Of an animation, of which this is the first."""
+
+
 def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
-    """The picture in a file, as a person would see it: (1, ``channels``, H, W), sRGB in [0, 1], float32.
+    """The image in a file: that of :func:`read`, which says the rest."""
+    return read(path, channels).image
+
+
+def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
+    """The picture in a file: its image (1, ``channels``, H, W), sRGB in [0, 1], float32, and what belongs to it.
 
     EXIF orientation is applied, an embedded ICC profile is converted to sRGB (in 8 bits; one of 16-bit gray is not
-    looked at), 16-bit gray and 16-bit colour PNG keep their precision, transparency is laid over white, and of an
-    animation the first frame is taken.
+    looked at), 16-bit gray and 16-bit colour of PNG and TIFF keep their precision, transparency is laid over white, and
+    of an animation the first frame is taken.
 
     Args:
         path: PNG, JPEG, WebP, TIFF, or whatever else Pillow reads.
@@ -55,9 +81,14 @@ def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
     if path.stat().st_size == 0:
         raise ValueError(f"{path} is empty (0 bytes), not an image")
     try:
-        with warnings.catch_warnings(), Image.open(path) as picture:
+        with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error at twice that size stays
-            pixels = _deep_png(picture, path) if _is_deep_png(picture) else _pixels(picture)
+            frames = getattr(opened, "n_frames", 1)
+            deep = _is_deep(opened)
+            colors, alpha = _deep_pixels(opened, path) if deep else _pixels(opened)
+            bits = 16 if deep or opened.mode.startswith("I") else 8
+            upright = ImageOps.exif_transpose(opened)
+            exif = upright.getexif().tobytes() if upright.getexif() else b""
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image that can be read") from None
     except Image.DecompressionBombError:
@@ -66,19 +97,27 @@ def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
         raise
     except (OSError, SyntaxError, EOFError, ValueError, struct.error) as error:  # Pillow's words for damaged files
         raise ValueError(f"{path} is a damaged image: {error}") from error
-    image = torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
-    return (image * LUMA).sum(1, keepdim=True) if channels == 1 else image
+    pixels = colors if alpha is None else colors * alpha + (1 - alpha)
+    image = _tensor(pixels)
+    gray = (image * LUMA).sum(1, keepdim=True)
+    hole = None if alpha is None or (alpha == 1).all() else _tensor(alpha)
+    return Picture(gray if channels == 1 else image, hole, exif, bits, frames)
 
 
-def _pixels(picture: Image.Image) -> Array:
-    """RGB, (H, W, 3) float32 in [0, 1]."""
+def _tensor(pixels: Array) -> Tensor:
+    """(H, W, C) -> (1, C, H, W)"""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
+
+
+def _pixels(picture: Image.Image) -> tuple[Array, Array | None]:
+    """Colours (H, W, 3) and alpha (H, W, 1), if there is any, float32 in [0, 1]."""
     picture = ImageOps.exif_transpose(picture)
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         gray = np.asarray(picture, dtype=np.float32)
         # Floats are from 0 to 1, or to 255 where some are larger.
         top = 65535 if picture.mode != "F" else 255 if gray.max() > 1 else 1
-        return np.repeat((gray / top).clip(0, 1)[:, :, None], 3, axis=2)
+        return np.repeat((gray / top).clip(0, 1)[:, :, None], 3, axis=2), None
     alpha = None
     if picture.has_transparency_data:
         picture = picture.convert("RGBA")
@@ -88,8 +127,7 @@ def _pixels(picture: Image.Image) -> Array:
         picture = picture.convert("RGB")
     if profile:
         picture = _to_srgb(picture, profile)
-    pixels = np.asarray(picture.convert("RGB"), dtype=np.float32) / 255
-    return pixels if alpha is None else _over_white(pixels, alpha)
+    return np.asarray(picture.convert("RGB"), dtype=np.float32) / 255, alpha
 
 
 def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
@@ -102,35 +140,43 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     return converted or picture
 
 
-def _is_deep_png(picture: Image.Image) -> bool:
-    """Whether this is a PNG of 16-bit colour, which Pillow would cut to 8 bits."""
+def _is_deep(picture: Image.Image) -> bool:
+    """Whether this has several channels of 16 bits, which Pillow would cut to 8, and no profile but sRGB."""
     tiles = getattr(picture, "tile", None)
-    deep = picture.format == "PNG" and bool(tiles) and picture.mode in ("RGB", "RGBA")
-    return deep and _tile(picture).args == f"{picture.mode};16B" and not picture.info.get("icc_profile")
+    args = tiles[0].args if tiles else ""  # how Pillow is going to decode it
+    raw = args if isinstance(args, str) else args[0] if args else ""
+    if not (picture.format in ("PNG", "TIFF") and ";16" in raw and picture.mode in ("RGB", "RGBA", "LA")):
+        return False
+    profile = picture.info.get("icc_profile")
+    try:
+        return not profile or "sRGB" in ImageCms.getProfileDescription(BytesIO(profile))
+    except (ImageCms.PyCMSError, OSError):
+        return True
 
 
-def _deep_png(picture: Image.Image, path: Path) -> Array:
-    """A PNG of 16-bit colour as RGB, (H, W, 3) float32 in [0, 1].
+def _deep_pixels(picture: Image.Image, path: Path) -> tuple[Array, Array | None]:
+    """As :func:`_pixels`, of a file of 16-bit channels."""
+    import cv2
 
-    Of each number Pillow keeps the byte that it takes for the higher one. So the file is read twice: as it is, and
-    as though its bytes came in the other order, which keeps the lower ones.
-    """
-    with Image.open(path) as lower:
-        lower.tile = [_tile(lower)._replace(args=f"{lower.mode};16L")]
-        low = np.asarray(ImageOps.exif_transpose(lower), dtype=np.float32)
-    high = np.asarray(ImageOps.exif_transpose(picture), dtype=np.float32)
-    pixels = (256 * high + low) / 65535
-    return _over_white(pixels[:, :, :3], pixels[:, :, 3:]) if pixels.shape[2] == 4 else pixels
-
-
-def _tile(picture: Image.Image) -> Any:
-    """How Pillow is going to decode the picture."""
-    return picture.tile[0]  # type: ignore[attr-defined]
+    channels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
+    if channels is None:
+        raise ValueError("its pixels cannot be decoded")
+    orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    pixels = (TURNS[orientation](channels) if orientation in TURNS else channels).astype(np.float32) / 65535
+    colors, alpha = pixels[:, :, 2::-1], pixels[:, :, 3:]
+    return colors, alpha if alpha.size else None
 
 
-def _over_white(pixels: Array, alpha: Array) -> Array:
-    blended: Array = pixels * alpha + (1 - alpha)
-    return blended
+TURNS: dict[int, Callable[[Array], Array]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
+"""What is to be done with pixels (H, W, C) of each EXIF orientation."""
 
 
 def fit(image: Tensor, size: int) -> Tensor:
@@ -185,33 +231,100 @@ def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
     return path
 
 
+def choose_bits(path: Path, wanted: int | None, given: int) -> int:
+    """The bits of each number in a file ``path``: those ``wanted``, or else the ``given`` ones if it can hold them.
+
+    Raises:
+        ValueError: there are no such in this format.
+    """
+    able = (8, 16) if path.suffix.lower() in DEEP else (8,)
+    if wanted is None:
+        return given if given in able else 8
+    if wanted not in able:
+        raise ValueError(f"{path.name} can have {' or '.join(map(str, able))} bits, not {wanted}")
+    return wanted
+
+
 def save(
     image: Tensor | Image.Image,
     path: str | os.PathLike[str],
     settings: Mapping[str, Any] | None = None,
     overwrite: bool = False,
+    *,
+    alpha: Tensor | None = None,
+    exif: bytes = b"",
+    bits: int = 8,
+    quality: int = 95,
 ) -> Path:
     """Write ``image`` to ``path`` whole or not at all: it is written beside and then renamed.
+
+    A profile beside the colours says that they are sRGB.
 
     Args:
         image: (C, H, W) or (1, C, H, W) in [0, 1], or a Pillow image.
         path: its ending chooses the format, see ``FORMATS``.
         settings: kept in a PNG as JSON, see :func:`read_settings`; other formats have no place for it.
         overwrite: replace an existing file.
+        alpha: (1, 1, H, W) in [0, 1]; JPEG has no place for it.
+        exif: as :attr:`Picture.exif`; TIFF of 16 bits has no place for it.
+        bits: of each number, 8 or, for a tensor and in PNG and TIFF, 16.
+        quality: of JPEG and WebP, to 100.
 
     Raises:
-        As :func:`check_output`.
+        As :func:`check_output`, and ValueError: there are no 16 bits in this format.
     """
     path = check_output(path, overwrite)
-    picture = to_pillow(image) if isinstance(image, Tensor) else image
     kind = FORMATS[path.suffix.lower()]
-    options: dict[str, Any] = {"quality": 95} if kind in ("JPEG", "WEBP") else {}
-    if kind == "PNG" and settings is not None:
-        options["pnginfo"] = PngInfo()
-        options["pnginfo"].add_itxt(SETTINGS, json.dumps(settings))
+    kept = PngInfo()
+    if settings is not None:
+        kept.add_itxt(SETTINGS, json.dumps(settings))
+    if choose_bits(path, bits, 8) == 16:
+        if not isinstance(image, Tensor):
+            raise ValueError("16 bits are for tensors: a Pillow image has 8")
+        data = _encode_deep(image, alpha, kind, kept, exif)
+        with whole(path) as beside:
+            beside.write_bytes(data)
+        return path
+    picture = to_pillow(image) if isinstance(image, Tensor) else image
+    if alpha is not None and kind != "JPEG":
+        picture = picture.convert("RGB")
+        picture.putalpha(to_pillow(alpha))
+    options: dict[str, Any] = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
+    if kind == "PNG":
+        options["pnginfo"] = kept
+    if exif:
+        options["exif"] = exif
+    if picture.mode in ("RGB", "RGBA"):
+        options["icc_profile"] = srgb_profile()
     with whole(path) as beside:
         picture.save(beside, kind, **options)
     return path
+
+
+def srgb_profile() -> bytes:
+    return ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+
+
+def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, kept: PngInfo, exif: bytes) -> bytes:
+    """A PNG or TIFF of 16-bit channels, which Pillow cannot write."""
+    import cv2
+
+    channels = [image.reshape(image.shape[-3:]).flip(0), *([] if alpha is None else [alpha[0]])]
+    levels = (torch.cat([each.detach().cpu() for each in channels]).clamp(0, 1) * 65535).round()
+    done, encoded = cv2.imencode(f".{kind.lower()}", levels.permute(1, 2, 0).numpy().astype(np.uint16))
+    if not done:
+        raise OSError(f"the picture could not be written as {kind}")
+    data = encoded.tobytes()
+    if kind == "TIFF":
+        return data
+    extra = [(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile())), *(chunk[:2] for chunk in kept.chunks)]
+    if exif:
+        extra.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
+    chunks = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in extra
+    ]
+    header = 33  # the signature and the first chunk, IHDR
+    return b"".join([data[:header], *chunks, data[header:]])
 
 
 @contextmanager

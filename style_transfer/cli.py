@@ -117,6 +117,11 @@ def command(
         str | None,
         typer.Option(help="Such as 4G or 800M; by default most of what is free. What does not fit is tiled."),
     ] = None,
+    bits: Annotated[int | None, typer.Option(help="8 or 16, in PNG and TIFF; by default as in the photo.")] = None,
+    quality: Annotated[int, typer.Option(min=1, max=100, help="Of JPEG and WebP.")] = 95,
+    strip: Annotated[
+        bool, typer.Option("--strip", help="Leave out what the camera wrote into the photo (EXIF).")
+    ] = False,
     timelapse: console.Film = False,
     plot: Annotated[bool, typer.Option("--plot", help="Beside the picture a plot of the loss over the steps.")] = False,
     overwrite: console.Overwrite = False,
@@ -135,7 +140,11 @@ def command(
     from image_optimization import images
     from models import load
 
-    content = images.load(photo)
+    given = images.read(photo)
+    content = given.image
+    if given.frames > 1:
+        typer.echo(f"{photo} is an animation of {given.frames} frames, of which the first is painted", err=True)
+    depth = images.choose_bits(path, bits, given.bits)
     paintings = [_style(name, size) for name in style]
     start: Any = init if init in ("content", "noise") else images.load(init)
     network = load(model, weights).to(place)
@@ -167,9 +176,15 @@ def command(
             max_memory=_bytes(max_memory),
             listeners=[listener, film] if film else [listener],
         )
-    console.save(result.image, path, context, overwrite, result.stopped)
+    shape = (result.image.shape[2], result.image.shape[3])
+    how: dict[str, Any] = {
+        "alpha": None if given.alpha is None else images.resize(given.alpha, shape),
+        "exif": b"" if strip else given.exif,
+        "bits": depth,
+        "quality": quality,
+    }
+    console.save(result.image, path, context, overwrite, result.stopped, **how)
     if film:
-        shape = (result.image.shape[2], result.image.shape[3])
         small = images.resize(content, shape)
         beside = console.free(path.with_suffix(".webp"), overwrite)
         save_animation(film, lambda kept: images.to_pillow(finish(colors, images.resize(kept, shape), small)), beside)

@@ -39,7 +39,7 @@ def test_help_imports_nothing_heavy(module: str) -> None:
         "sys.argv = ['x', '--help']\n"
         "try: cli.main()\n"
         "except SystemExit as ending: assert not ending.code\n"
-        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'matplotlib', 'tqdm', 'safetensors', 'psutil'}\n"
+        "heavy = {'torch', 'torchvision', 'numpy', 'PIL', 'matplotlib', 'tqdm', 'safetensors', 'psutil', 'cv2'}\n"
         "assert not heavy & set(sys.modules), heavy & set(sys.modules)\n"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
@@ -60,6 +60,7 @@ def test_core_dependencies_and_commands() -> None:
         "tqdm",
         "jinja2",
         "psutil",
+        "opencv-python-headless",
     }
     commands = {entry.name: entry.value for entry in entry_points(group="console_scripts")}
     assert commands["dream"] == "activation_maximization.cli:main"

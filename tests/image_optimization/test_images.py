@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import struct
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 from torch import Tensor
 
 from image_optimization import images
@@ -227,3 +228,91 @@ def test_each_scale_gets_the_detail_that_the_one_before_could_not_hold(photo: Te
     detail = images.refine(gray, photo, fine) - 0.5
     assert detail.abs().mean() > 0.005
     assert images.resize(detail, (fine[0] // 8, fine[1] // 8)).abs().mean() < 0.25 * detail.abs().mean()
+
+
+@pytest.mark.parametrize("ending", ["png", "tif"])
+@pytest.mark.parametrize("transparent", [False, True])
+def test_sixteen_bits_there_and_back(ending: str, transparent: bool, tmp_path: Path) -> None:
+    levels = torch.randint(0, 65536, (1, 3, 6, 9)) / 65535
+    alpha = torch.randint(0, 65536, (1, 1, 6, 9)) / 65535 if transparent else None
+    path = images.save(levels, tmp_path / f"a.{ending}", {"seed": 3}, bits=16, alpha=alpha)
+    found = images.read(path)
+    assert found.bits == 16
+    if alpha is None:
+        assert found.alpha is None
+        torch.testing.assert_close(found.image, levels, rtol=0, atol=1e-6)
+    else:
+        assert found.alpha is not None
+        torch.testing.assert_close(found.alpha, alpha, rtol=0, atol=1e-6)
+        torch.testing.assert_close(found.image, levels * alpha + 1 - alpha, rtol=0, atol=1e-5)
+    if ending == "png":
+        assert images.read_settings(path) == {"seed": 3}
+        with Image.open(path) as picture:  # as others read it
+            assert "sRGB" in ImageCms.getProfileDescription(BytesIO(picture.info["icc_profile"]))
+            shown = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255
+        assert (shown - levels[0]).abs().max() < 1 / 255
+
+
+@pytest.mark.parametrize("ending", ["png", "webp", "tif", "jpg"])
+def test_what_belongs_to_a_picture_is_kept(ending: str, tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "A camera"
+    exif[ExifTags.Base.Orientation] = 6
+    Image.effect_noise((30, 20), 60).convert("RGB").save(tmp_path / "photo.jpg", exif=exif)
+    given = images.read(tmp_path / "photo.jpg")
+    assert given.image.shape == (1, 3, 30, 20)
+    alpha = torch.linspace(0, 1, 20).expand(1, 1, 30, 20)
+    path = images.save(given.image, tmp_path / f"a.{ending}", alpha=alpha, exif=given.exif)
+    with Image.open(path) as picture:
+        kept = picture.getexif()
+        assert kept[ExifTags.Base.Model] == "A camera"
+        assert kept.get(ExifTags.Base.Orientation, 1) == 1  # applied, and not once more
+        assert "sRGB" in ImageCms.getProfileDescription(BytesIO(picture.info["icc_profile"]))
+    found = images.read(path)
+    assert found.image.shape == given.image.shape
+    if ending == "jpg":
+        assert found.alpha is None
+    else:
+        assert found.alpha is not None
+        torch.testing.assert_close(found.alpha, alpha, rtol=0, atol=0.5 / 255 + 1e-6)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_a_deep_tiff_is_applied(orientation: int, scene: Image.Image, tmp_path: Path) -> None:
+    pixels = np.asarray(scene.convert("RGB")).astype(np.uint16) * 257
+    deep = png16(tmp_path / "a.png", pixels, orientation)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    scene.convert("RGB").save(tmp_path / "b.png", exif=exif)
+    torch.testing.assert_close(images.load(deep), images.load(tmp_path / "b.png"))
+
+
+def test_gray_with_alpha_of_sixteen_bits(tmp_path: Path) -> None:
+    pixels = np.random.default_rng(0).integers(0, 65536, (5, 7, 2), dtype=np.uint16)
+    found = images.read(png16(tmp_path / "a.png", pixels))
+    assert found.alpha is not None
+    gray, alpha = torch.from_numpy(pixels.astype(np.float32) / 65535).permute(2, 0, 1)[:, None, None]
+    torch.testing.assert_close(found.alpha, alpha)
+    torch.testing.assert_close(found.image, (gray * alpha + 1 - alpha).expand(1, 3, 5, 7))
+
+
+def test_frames_and_bits(tmp_path: Path) -> None:
+    frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "green")]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
+    found = images.read(tmp_path / "a.gif")
+    assert found.frames == 3
+    assert found.image[0, :, 0, 0].tolist() == [1, 0, 0]
+    assert (found.bits, found.alpha) == (8, None)
+    assert images.choose_bits(Path("a.png"), None, 16) == 16
+    assert images.choose_bits(Path("a.jpg"), None, 16) == 8
+    with pytest.raises(ValueError, match=r"a\.jpg can have 8 bits, not 16"):
+        images.choose_bits(Path("a.jpg"), 16, 8)
+    with pytest.raises(ValueError, match=r"a\.png can have 8 or 16 bits, not 12"):
+        images.save(torch.rand(1, 3, 4, 4), tmp_path / "a.png", bits=12)
+
+
+def test_quality_of_jpeg(tmp_path: Path) -> None:
+    noise = torch.rand(1, 3, 50, 50)
+    sizes = [images.save(noise, tmp_path / f"{q}.jpg", quality=q).stat().st_size for q in (20, 60, 98)]
+    assert sizes == sorted(sizes)
+    assert sizes[2] > 2 * sizes[0]

@@ -8,8 +8,11 @@ import time
 from pathlib import Path
 
 import pytest
-from PIL import Image
+import torch
+from PIL import ExifTags, Image
+from torch import Tensor
 
+from image_optimization import images
 from image_optimization.images import read_settings
 from style_transfer.painters import PAINTERS
 from tests.conftest import Command
@@ -86,6 +89,34 @@ def test_how_it_came_about_as_typed(command: Command, photo_file: Path) -> None:
         assert film.n_frames == 2
         assert film.size == (34, 40)
     assert Image.open("a-loss.png").width > 500
+
+
+def test_what_belongs_to_the_photo_is_kept(command: Command, photo: Tensor) -> None:
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "A camera"
+    alpha = torch.linspace(0, 1, 55).expand(1, 1, 64, 55)
+    images.save(photo, "photo.png", alpha=alpha, bits=16, exif=exif.tobytes())
+    assert command("stylize", "photo.png", "--style", "marbling", *QUICK, "-o", "a.png").code == 0
+    made = images.read("a.png")
+    assert made.bits == 16
+    assert made.alpha is not None
+    torch.testing.assert_close(made.alpha, images.resize(alpha, (40, 34)), rtol=0, atol=1e-4)
+    assert Image.open("a.png").getexif()[ExifTags.Base.Model] == "A camera"
+    assert read_settings("a.png")["style"] == ["marbling"]
+    run = command("stylize", "photo.png", "--style", "marbling", *QUICK, "-o", "b.png", "--strip", "--bits", 8)
+    assert run.code == 0, run.err
+    assert images.read("b.png").bits == 8
+    assert not Image.open("b.png").getexif()
+    run = command("stylize", "photo.png", "--style", "marbling", *QUICK, "-o", "c.jpg", "--bits", 16)
+    assert (run.code, run.err) == (2, "error: c.jpg can have 8 bits, not 16\n")
+
+
+def test_of_an_animation_the_first_frame(command: Command) -> None:
+    frames = [Image.effect_noise((60, 60), 50).convert("RGB") for _ in range(3)]
+    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
+    run = command("stylize", "a.gif", "--style", "marbling", *QUICK)
+    assert run.code == 0, run.err
+    assert "a.gif is an animation of 3 frames, of which the first is painted" in run.err
 
 
 def test_list_styles(command: Command) -> None:
