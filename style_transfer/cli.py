@@ -13,9 +13,10 @@ from image_optimization import console
 from image_optimization.precision import Precision
 from image_optimization.timelapse import Timelapse, save_animation
 from style_transfer.colors import Colors, finish
+from style_transfer.folder import paint_each
 from style_transfer.losses import STYLE_LOSSES
 from style_transfer.presets import PRESETS
-from style_transfer.transfer import pyramid, stylize
+from style_transfer.transfer import Stylized, pyramid, stylize
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -49,7 +50,7 @@ def _list_styles(wanted: bool) -> None:
 @app.command()
 def command(
     context: typer.Context,
-    photo: Annotated[Path, typer.Argument(help="The photo to paint.", show_default=False)],
+    photo: Annotated[Path, typer.Argument(help="The photo to paint, or a folder of them.", show_default=False)],
     style: Annotated[
         list[str], typer.Option(help="A painting, or a drawn style (--list-styles). May be given several times.")
     ],
@@ -134,68 +135,87 @@ def command(
 
     An image is optimized against the activations of the one and the Gram matrices of the other.
     """
-    place = console.find_device(device)
-    path = console.output_path(output, "stylized.png", overwrite)
-    precision = console.find_precision(precision, place, context)
     from image_optimization import images
     from models import load
 
-    given = images.read(photo)
-    content = given.image
-    if given.frames > 1:
-        typer.echo(f"{photo} is an animation of {given.frames} frames, of which the first is painted", err=True)
-    depth = images.choose_bits(path, bits, given.bits)
-    paintings = [_style(name, size) for name in style]
-    start: Any = init if init in ("content", "noise") else images.load(init)
+    folder = photo.is_dir()
+    if folder and content_mask:
+        raise ValueError("a content mask belongs to one photo, not to a folder of them")
+    target = _output_folder(output) if folder else console.output_path(output, "stylized.png", overwrite)
+    place = console.find_device(device)
+    precision = console.find_precision(precision, place, context)
     network = load(model, weights).to(place)
-    sizes = pyramid(content, size)
-    film = Timelapse(len(sizes) * steps) if timelapse else None
-    with console.progress("stylize", place, precision) as listener:
-        result = stylize(
-            content,
-            paintings,
-            model=network,
-            size=size,
-            blend=_numbers(blend),
-            style_scale=style_scale,
-            content_mask=None if content_mask is None else images.load(content_mask),
-            style_masks=[images.load(mask) for mask in style_mask or []],
-            colors=colors,
-            preset=preset,
-            style_loss=style_loss,
-            content_weight=content_weight,
-            style_weight=style_weight,
-            tv_weight=tv_weight,
-            content_layers=_weights(content_layers),
-            style_layers=_weights(style_layers),
-            init=start,
-            optimizer=optimizer,
-            steps=steps,
-            seed=seed,
-            precision=precision,
-            max_memory=_bytes(max_memory),
-            listeners=[listener, film] if film else [listener],
-        )
-    shape = (result.image.shape[2], result.image.shape[3])
     how: dict[str, Any] = {
-        "alpha": None if given.alpha is None else images.resize(given.alpha, shape),
-        "exif": b"" if strip else given.exif,
-        "bits": depth,
-        "quality": quality,
+        "styles": [_style(name, size) for name in style],
+        "model": network,
+        "size": size,
+        "blend": _numbers(blend),
+        "style_scale": style_scale,
+        "content_mask": None if content_mask is None else images.load(content_mask),
+        "style_masks": [images.load(mask) for mask in style_mask or []],
+        "colors": colors,
+        "preset": preset,
+        "style_loss": style_loss,
+        "content_weight": content_weight,
+        "style_weight": style_weight,
+        "tv_weight": tv_weight,
+        "content_layers": _weights(content_layers),
+        "style_layers": _weights(style_layers),
+        "init": init if init in ("content", "noise") else images.load(init),
+        "optimizer": optimizer,
+        "steps": steps,
+        "seed": seed,
+        "precision": precision,
+        "max_memory": _bytes(max_memory),
+        "cache": {},
     }
-    console.save(result.image, path, context, overwrite, result.stopped, **how)
-    if film:
-        small = images.resize(content, shape)
-        beside = console.free(path.with_suffix(".webp"), overwrite)
-        save_animation(film, lambda kept: images.to_pillow(finish(colors, images.resize(kept, shape), small)), beside)
-        typer.echo(beside)
-    if plot:
-        from style_transfer.plot import save_plot
 
-        beside = console.free(path.with_name(f"{path.stem}-loss.png"), overwrite)
-        save_plot(result.history, sizes, beside)
-        typer.echo(beside)
-    console.finish(result.stopped)
+    def paint(photo: Path, path: Path) -> Stylized:
+        """One photo, into a file."""
+        given = images.read(photo)
+        if given.frames > 1:
+            typer.echo(f"{photo} is an animation of {given.frames} frames, of which the first is painted", err=True)
+        depth = images.choose_bits(path, bits, given.bits)
+        sizes = pyramid(given.image, size)
+        film = Timelapse(len(sizes) * steps) if timelapse else None
+        with console.progress(photo.name, place, precision) as listener:
+            result = stylize(given.image, listeners=[listener, film] if film else [listener], **how)
+        if folder and result.stopped == "interrupted":
+            raise KeyboardInterrupt
+        shape = (result.image.shape[2], result.image.shape[3])
+        alpha = None if given.alpha is None else images.resize(given.alpha, shape)
+        exif = b"" if strip else given.exif
+        context.params["photo"] = photo
+        console.save(
+            result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=depth, quality=quality
+        )
+        if film:
+            small = images.resize(given.image, shape)
+            beside = console.free(path.with_suffix(".webp"), overwrite)
+            save_animation(
+                film, lambda kept: images.to_pillow(finish(colors, images.resize(kept, shape), small)), beside
+            )
+            typer.echo(beside)
+        if plot:
+            from style_transfer.plot import save_plot
+
+            beside = console.free(path.with_name(f"{path.stem}-loss.png"), overwrite)
+            save_plot(result.history, sizes, beside)
+            typer.echo(beside)
+        return result
+
+    if folder:
+        paint_each(photo, target, paint, console.settings(context), overwrite)
+    else:
+        console.finish(paint(photo, target).stopped)
+
+
+def _output_folder(output: Path | None) -> Path:
+    folder = output or Path("outputs", "stylized")
+    if folder.suffix or folder.is_file():
+        raise ValueError(f"the photos are a folder, so the output must be one too, not {folder}")
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _style(name: str, size: int) -> Tensor:

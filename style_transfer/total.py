@@ -18,6 +18,12 @@ Read = Callable[[Tensor], dict[str, Tensor]]
 """From an image (1, C, H, W) to its activations."""
 
 
+Statistics = dict[tuple[str, int], Tensor]
+"""By layer and number of the region."""
+
+Cache = dict[tuple[int, tuple[int, int]], Statistics]
+
+
 class Style(NamedTuple):
     """A painting, and what of it is wanted where."""
 
@@ -109,6 +115,7 @@ def total_loss(
     preset: Preset,
     tiles_of: Callable[[Tensor], Sequence[Tile]],
     regions: Sequence[Tensor | None] = (None,),
+    cache: Cache | None = None,
 ) -> TotalLoss:
     """The loss of an image of the size of ``photo``; its targets are computed here, once.
 
@@ -119,10 +126,17 @@ def total_loss(
         preset: how the losses are weighed.
         tiles_of: how a picture is divided.
         regions: where in the photo each region is, (1, 1, H, W) in [0, 1]; None for everywhere.
+        cache: of the paintings' statistics, by their number and size: filled, and read if they are there.
     """
     tiles = tiles_of(photo)
     with torch.no_grad():
-        known = [statistics(read, style, preset, tiles_of(style.image)) for style in styles]
+        cache = {} if cache is None else cache
+        known = []
+        for number, style in enumerate(styles):
+            key = number, (style.image.shape[2], style.image.shape[3])
+            if key not in cache:
+                cache[key] = statistics(read, style, preset, tiles_of(style.image))
+            known.append(cache[key])
         targets: dict[str, list[Tensor]] = {layer: [] for layer in preset.content}
         sizes: dict[str, tuple[int, int]] = {}
         for _, seen in _passes(read, photo, tiles):
@@ -149,7 +163,7 @@ def total_loss(
     return TotalLoss(read, terms, tiles, lambda image: preset.tv_weight * preset.total_variation(image))
 
 
-def statistics(read: Read, style: Style, preset: Preset, tiles: Sequence[Tile]) -> dict[tuple[str, int], Tensor]:
+def statistics(read: Read, style: Style, preset: Preset, tiles: Sequence[Tile]) -> Statistics:
     """What the losses need to know of a painting, by layer and region: of those where it has a share."""
     parts: dict[tuple[str, int], list[Tensor]] = {}
     for tile, seen in _passes(read, style.image, tiles):

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from image_optimization.optimize import Listener
     from image_optimization.precision import Precision
+    from style_transfer.total import Cache
 
 COARSEST = 96
 """The pyramid begins where the shorter side would fall below this many pixels."""
@@ -68,6 +69,7 @@ def stylize(
     seed: int = 0,
     precision: Precision = "auto",
     max_memory: int | None = None,
+    cache: Cache | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Stylized:
     """``content`` in the manner of ``styles``: Gatys et al., "A Neural Algorithm of Artistic Style", arXiv:1508.06576.
@@ -101,6 +103,8 @@ def stylize(
         precision: of the network's arithmetic, see :func:`image_optimization.precision.choose_dtype`.
         max_memory: bytes that the process may have, by default most of what is free. What does not fit is processed in
             tiles, to the same loss and gradient, and L-BFGS keeps less of its past.
+        cache: a dictionary that is kept from one call to the next, with another photo but all else the same: what is
+            to be known of the paintings is then computed once.
         listeners: told of every step; steps are counted through all scales.
 
     Raises:
@@ -136,6 +140,8 @@ def stylize(
     for mask, style in zip(style_masks, styles, strict=False):
         check_proportions("style mask", mask, style)
     photo, paintings = prepare(colors, content, styles)
+    if colors in ("match", "luminance"):
+        cache = None  # the paintings depend on the photo
     if model is None:
         from models import load
 
@@ -168,7 +174,7 @@ def stylize(
                 ]
                 shape = (target.shape[2], target.shape[3])
                 budget = plan(limit, taken, math.prod(shape), per_pixel, optimizer)
-                loss = total_loss(read, target, seen, how, partial(budget.tiles, model, how.layers), regions)
+                loss = total_loss(read, target, seen, how, partial(budget.tiles, model, how.layers), regions, cache)
                 if image is not None:
                     pixels = PixelImage.from_image(refine(image, start, shape))
                 elif start is not None:

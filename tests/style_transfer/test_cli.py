@@ -129,7 +129,7 @@ def test_list_styles(command: Command) -> None:
     ("arguments", "message"),
     [
         (["missing.jpg", "--style", "marbling"], "no image file missing.jpg"),
-        (["folder", "--style", "marbling"], "folder is a folder, not an image file"),
+        (["folder", "--style", "marbling"], "folder has no pictures in it: .png, .jpg"),
         (["zero.png", "--style", "marbling"], "zero.png is empty (0 bytes), not an image"),
         (["text.png", "--style", "marbling"], "text.png is not an image that can be read"),
         (["cut.png", "--style", "marbling"], "cut.png is a damaged image"),

@@ -1,0 +1,74 @@
+"""A folder of photos, each into a file of its own: a bad one does not stop the others, a killed run goes on."""
+
+# Torch is imported where it is needed, so that the command line can be read without it.
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import typer
+
+NOT_COMPARED = ("photo", "output", "overwrite", "stopped", "version", "max_memory", "timelapse", "plot")
+"""Settings that change nothing in a picture."""
+
+READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+
+
+def paint_each(
+    photos: Path, output: Path, paint: Callable[[Path, Path], object], settings: Mapping[str, Any], overwrite: bool
+) -> None:
+    """Call ``paint`` with each picture in ``photos`` and the PNG in ``output`` for it, but for those that are there.
+
+    Says at the end how many were painted, were there, and failed.
+
+    Raises:
+        ValueError: there are no pictures.
+        SystemExit: some failed, code 1; Ctrl-C, code 130.
+    """
+    from image_optimization import console
+
+    files = sorted(path for path in photos.iterdir() if path.suffix.lower() in READABLE and path.is_file())
+    if not files:
+        raise ValueError(f"{photos} has no pictures in it: {', '.join(READABLE)}")
+    stems = Counter(path.stem for path in files)
+    count: Counter[str] = Counter()
+    stopped = "finished"
+    for file in files:
+        path = output / f"{file.stem if stems[file.stem] == 1 else file.name}.png"
+        try:
+            if _is_painted(path, settings, overwrite):
+                count["there already"] += 1
+                continue
+            paint(file, path)
+            count["painted"] += 1
+        except KeyboardInterrupt:
+            stopped = "interrupted"
+            break
+        except (ValueError, OSError, ArithmeticError) as error:
+            typer.echo(f"failed: {file}: {error}", err=True)
+            count["failed"] += 1
+    typer.echo(f"{output}: " + ", ".join(f"{number} {what}" for what, number in count.items()))
+    if stopped == "interrupted":
+        typer.echo("interrupted: the same command goes on from here", err=True)
+        raise SystemExit(console.INTERRUPTED)
+    if count["failed"]:
+        raise SystemExit(1)
+
+
+def _is_painted(path: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:
+    """Whether ``path`` is there, and made with ``settings``; with others it must be allowed to ``overwrite`` it."""
+    from image_optimization.images import read_settings
+
+    if not path.exists():
+        return False
+    theirs, ours = read_settings(path), json.loads(json.dumps(dict(settings)))
+    different = [name for name in {**theirs, **ours} if name not in NOT_COMPARED and theirs.get(name) != ours.get(name)]
+    if different and not overwrite:
+        name = different[0]
+        raise ValueError(
+            f"{path} was made with {name} {theirs.get(name)}, not {ours.get(name)} (--overwrite replaces it)"
+        )
+    return not different

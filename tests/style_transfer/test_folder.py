@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from image_optimization import images
+from style_transfer import stylize, total
+from tests.conftest import Command
+
+QUICK = ["--style", "marbling", "--size", 40, "--steps", 2]
+
+
+@pytest.fixture
+def photos(photo: Tensor, tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    folder.mkdir()
+    for number in range(3):
+        images.save((photo + 0.1 * number).clamp(0, 1), folder / f"{number}.jpg")
+    images.save(photo, folder / "2.png")  # of the same name but for the ending
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_a_folder_as_typed(command: Command, photos: Path) -> None:
+    (photos / "bad.png").write_text("no picture either")
+    run = command("stylize", photos, *QUICK, "-o", "out")
+    assert run.code == 1
+    assert f"failed: {photos / 'bad.png'}: {photos / 'bad.png'} is not an image" in run.err
+    assert run.out.splitlines()[-1] == "out: 4 painted, 1 failed"
+    made = {path.name: path.stat().st_mtime_ns for path in Path("out").iterdir()}
+    assert set(made) == {"0.png", "1.png", "2.jpg.png", "2.png.png"}
+    assert images.read_settings("out/1.png")["photo"] == str(photos / "1.jpg")
+    (photos / "bad.png").unlink()
+    Path("out/0.png").unlink()
+    run = command("stylize", photos, *QUICK, "-o", "out")
+    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 1 painted, 3 there already")
+    assert {name: time for name, time in made.items() if name != "0.png"}.items() <= {
+        path.name: path.stat().st_mtime_ns for path in Path("out").iterdir()
+    }.items()
+    # With other settings nothing is replaced unasked.
+    run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2)
+    assert run.code == 1
+    assert "0.png was made with style_weight None, not 2.0 (--overwrite replaces it)" in run.err
+    assert run.out.splitlines()[-1] == "out: 4 failed"
+    run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2, "--overwrite")
+    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 4 painted")
+    assert command("stylize", "replay", "out/0.png", "-o", "again.png").code == 0
+    assert Image.open("again.png").tobytes() == Image.open("out/0.png").tobytes()
+
+
+def test_a_killed_run_goes_on(command: Command, photos: Path, tmp_path: Path) -> None:
+    arguments = ["stylize", photos, *QUICK, "--seed", 5]
+    assert command(*arguments, "-o", "unbroken").code == 0
+    code = "from style_transfer.cli import main; main()"
+    line = [sys.executable, "-c", code, *map(str, arguments[1:]), "-o", "broken"]
+    process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while not (tmp_path / "broken" / "0.png").exists():
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    run = command(*arguments, "-o", tmp_path / "broken")
+    assert run.code == 0
+    assert "there already" in run.out
+    for path in Path("unbroken").iterdir():
+        assert Image.open(tmp_path / "broken" / path.name).tobytes() == Image.open(path).tobytes()
+
+
+def test_the_painting_is_looked_at_once(
+    photo: Tensor, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = 0
+
+    def statistics(*arguments: object) -> total.Statistics:
+        nonlocal looks
+        looks += 1
+        return look(*arguments)  # type: ignore[arg-type]
+
+    look = total.statistics
+    monkeypatch.setattr(total, "statistics", statistics)
+    cache: total.Cache = {}
+    made = [stylize(each, [painting], model=vgg16, size=40, steps=2, cache=cache).image for each in (photo, 1 - photo)]
+    assert looks == 1
+    assert torch.equal(made[1], stylize(1 - photo, [painting], model=vgg16, size=40, steps=2).image)
+
+
+def test_errors(command: Command, photos: Path) -> None:
+    run = command("stylize", photos, *QUICK, "-o", "a.png")
+    assert (run.code, run.err) == (2, "error: the photos are a folder, so the output must be one too, not a.png\n")
+    run = command("stylize", photos, *QUICK, "--content-mask", photos / "0.jpg")
+    assert (run.code, run.err) == (2, "error: a content mask belongs to one photo, not to a folder of them\n")
