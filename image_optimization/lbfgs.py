@@ -42,7 +42,6 @@ class LBFGS:
     ) -> None:
         """``leaf``: what to move, in place; ``bounds``: of each of its numbers; ``history``: pairs to keep."""
         self.leaf = leaf
-        self.history = history
         self.bounds = bounds
         self.steps = 0
         self.point, self.gradient = (torch.zeros_like(leaf).flatten() for _ in range(2))  # where it stands
@@ -82,7 +81,7 @@ class LBFGS:
 
     def _learn(self, moved: Tensor, change: Tensor, accepted: Tensor) -> None:
         """Keep what ``change`` of the gradient came of having ``moved``, if the curvature between is positive."""
-        slot = (self.steps - 1) % self.history
+        slot = (self.steps - 1) % len(self.moves)
         curvature, square = moved @ change, change @ change
         valid = accepted & (curvature > 1e-10 * square)
         self.valid[slot] = valid
@@ -113,7 +112,7 @@ class LBFGS:
 
     def _times_inverse_hessian(self, vector: Tensor) -> Tensor:
         """Byrd, Nocedal and Schnabel, equation 3.1; their S, Y, R and D are of the moves and the changes."""
-        age = self.steps % self.history  # slots rolled by so many are from the oldest to the newest
+        age = self.steps % len(self.moves)  # slots rolled by so many are from the oldest to the newest
         valid = self.valid.roll(-age).to(self.scale)
         both = valid * valid[:, None]
         # A pair that is not valid has a row and a column of its own, and no part in the others.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,9 @@ SETTLING = 0.5
 image goes."""
 
 
+State = dict[str, Tensor]
+
+
 @dataclass(frozen=True)
 class Step:
     """What a listener is told after every step."""
@@ -38,6 +41,8 @@ class Step:
     """The image (N, C, H, W) in [0, 1], detached. The next step may write over it: clone what you keep."""
     done: float
     """The share of all the work that is done, up to 1."""
+    state: Callable[[], State] = dict
+    """All that is needed to go on from here, in tensors that the next step may write over."""
 
 
 Listener = Callable[[Step], None]
@@ -95,6 +100,7 @@ def optimize(
     history: int = HISTORY,
     tolerance: float = 0.0,
     patience: int = 20,
+    state: Mapping[str, Tensor] | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Run:
     """Move ``image`` so that ``loss`` falls.
@@ -112,6 +118,7 @@ def optimize(
         tolerance: stop as soon as the mean loss of the last ``patience`` steps is not lower, by more than this share,
             than that of the ``patience`` steps before; 0 never stops.
         patience: see ``tolerance``.
+        state: of a step (:attr:`Step.state`) of such a run that was stopped, to go on after it as if nothing had been.
         listeners: told of every step.
 
     Ctrl-C ends the run after its first step; the image is then the result so far.
@@ -133,9 +140,16 @@ def optimize(
         raise ValueError(f"optimizer must be 'adam' or 'lbfgs', not {optimizer!r}")
     check_every = 1 if image.leaf.device.type == "cpu" else CHECK_EVERY
     losses: list[Tensor] = []
+    if state is not None:
+        restore(method, state)
+        losses = list(state["losses"])
+
+    def current() -> State:
+        return {**tensors_of(method), "losses": torch.stack(losses)}
+
     stopped: Literal["finished", "converged", "interrupted"] = "finished"
     try:
-        for number in range(1, steps + 1):
+        for number in range(len(losses) + 1, steps + 1):
             image.leaf.grad = None
             rendered = image.render()
             values = loss(rendered)
@@ -147,7 +161,7 @@ def optimize(
             method.step(total.detach(), image.leaf.grad)
             losses.append(values.detach())
             for listener in listeners:
-                listener(Step(number, steps, values.detach(), rendered.detach(), number / steps))
+                listener(Step(number, steps, values.detach(), rendered.detach(), number / steps, current))
             if number % check_every == 0 or number == steps:
                 _check_finite(losses, number - len(losses[-check_every:]))
                 if tolerance and _converged(losses, tolerance, patience):
@@ -159,6 +173,22 @@ def optimize(
         stopped = "interrupted"
     method.finish()
     return Run(torch.stack(losses).cpu(), stopped)
+
+
+def tensors_of(method: Adam | LBFGS) -> State:
+    """What an optimizer knows, its leaf included."""
+    tensors = {name: value.detach() for name, value in vars(method).items() if isinstance(value, Tensor)}
+    return {**tensors, "steps": torch.tensor(method.steps)}
+
+
+def restore(method: Adam | LBFGS, state: Mapping[str, Tensor]) -> None:
+    """Let an optimizer know what another one knew."""
+    with torch.no_grad():
+        method.leaf.copy_(state["leaf"])
+    for name, value in tensors_of(method).items():
+        if name not in ("leaf", "steps"):
+            setattr(method, name, state[name].to(value))
+    method.steps = int(state["steps"])
 
 
 def _check_finite(losses: list[Tensor], start: int) -> None:

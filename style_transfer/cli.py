@@ -12,6 +12,7 @@ import typer
 from image_optimization import console
 from image_optimization.precision import Precision
 from image_optimization.timelapse import Timelapse, save_animation
+from style_transfer.checkpoint import Checkpoint, read_checkpoint
 from style_transfer.colors import Colors, finish
 from style_transfer.folder import paint_each
 from style_transfer.losses import STYLE_LOSSES
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 app = typer.Typer(
     add_completion=False,
-    epilog="stylize replay FILE.png makes a picture again. --debug shows the traceback of an error.",
+    epilog="stylize replay FILE.png makes a picture again, stylize resume FILE goes on from a checkpoint. "
+    "--debug shows the traceback of an error.",
 )
 others = typer.Typer(add_completion=False, callback=lambda: None)
 """What is done by a word in place of the photo."""
@@ -125,6 +127,11 @@ def command(
     ] = False,
     timelapse: console.Film = False,
     plot: Annotated[bool, typer.Option("--plot", help="Beside the picture a plot of the loss over the steps.")] = False,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Keep the state of the run in this file; stylize resume FILE goes on from it.")
+    ] = None,
+    checkpoint_every: Annotated[float, typer.Option(help="Seconds from one checkpoint to the next.")] = 60,
+    resume_from: Annotated[Path | None, typer.Option(hidden=True)] = None,
     overwrite: console.Overwrite = False,
     list_styles: Annotated[
         bool,
@@ -141,6 +148,8 @@ def command(
     folder = photo.is_dir()
     if folder and content_mask:
         raise ValueError("a content mask belongs to one photo, not to a folder of them")
+    if folder and checkpoint:
+        raise ValueError("a folder needs no checkpoint: the same command again goes on with what is not there yet")
     target = _output_folder(output) if folder else console.output_path(output, "stylized.png", overwrite)
     place = console.find_device(device)
     precision = console.find_precision(precision, place, context)
@@ -178,14 +187,17 @@ def command(
         depth = images.choose_bits(path, bits, given.bits)
         sizes = pyramid(given.image, size)
         film = Timelapse(len(sizes) * steps) if timelapse else None
-        with console.progress(photo.name, place, precision) as listener:
-            result = stylize(given.image, listeners=[listener, film] if film else [listener], **how)
+        keeper = Checkpoint(checkpoint, console.settings(context), checkpoint_every) if checkpoint else None
+        state = read_checkpoint(resume_from)[0] if resume_from else None
+        with console.progress(photo.name, place, precision) as bar:
+            listeners = [each for each in (bar, film, keeper) if each]
+            result = stylize(given.image, listeners=listeners, state=state, **how)
         if folder and result.stopped == "interrupted":
             raise KeyboardInterrupt
         shape = (result.image.shape[2], result.image.shape[3])
         alpha = None if given.alpha is None else images.resize(given.alpha, shape)
         exif = b"" if strip else given.exif
-        context.params["photo"] = photo
+        context.params.update(photo=photo, checkpoint=None, resume_from=None)  # nothing to the picture
         console.save(
             result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=depth, quality=quality
         )
@@ -287,9 +299,21 @@ def replay(
     app(console.arguments(typer.main.get_command(app), given), prog_name="stylize", standalone_mode=False)
 
 
+@others.command()
+def resume(
+    checkpoint: Annotated[Path, typer.Argument(help="Written by stylize --checkpoint.", show_default=False)],
+    overwrite: console.Overwrite = False,
+) -> None:
+    """Go on with a run that was stopped: to the same picture, on the same machine, as if it had not been."""
+    kept = {**read_checkpoint(checkpoint)[1], "resume_from": checkpoint, "overwrite": overwrite}
+    app(console.arguments(typer.main.get_command(app), kept), prog_name="stylize", standalone_mode=False)
+
+
 def main() -> None:
     """The entry point of ``stylize``."""
-    console.run(others if sys.argv[1:2] == ["replay"] else app, "stylize")
+    if sys.argv[1:2] == ["--resume"]:
+        sys.argv[1] = "resume"
+    console.run(others if sys.argv[1:2] in (["replay"], ["resume"]) else app, "stylize")
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -15,7 +15,8 @@ from style_transfer.presets import choose_preset
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-    from image_optimization.optimize import Listener
+    from image_optimization.optimize import Listener, State, Step
+    from image_optimization.parameterizations import PixelImage
     from image_optimization.precision import Precision
     from style_transfer.total import Cache
 
@@ -24,6 +25,10 @@ COARSEST = 96
 
 ADAM_RATE = 0.02
 """Adam moves a pixel by about 5 of 255 levels a step."""
+
+
+BEFORE, HISTORY = "image of the scale before", "losses of scale "
+"""In the state of a step."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +75,7 @@ def stylize(
     precision: Precision = "auto",
     max_memory: int | None = None,
     cache: Cache | None = None,
+    state: State | None = None,
     listeners: Sequence[Listener] = (),
 ) -> Stylized:
     """``content`` in the manner of ``styles``: Gatys et al., "A Neural Algorithm of Artistic Style", arXiv:1508.06576.
@@ -105,6 +111,8 @@ def stylize(
             tiles, to the same loss and gradient, and L-BFGS keeps less of its past.
         cache: a dictionary that is kept from one call to the next, with another photo but all else the same: what is
             to be known of the paintings is then computed once.
+        state: of a step (:attr:`image_optimization.optimize.Step.state`) of a run with the same arguments that was
+            stopped: on the CPU the result is, bit for bit, that of an unbroken one.
         listeners: told of every step; steps are counted through all scales.
 
     Raises:
@@ -112,33 +120,22 @@ def stylize(
         NonFiniteLoss: the loss became infinite or NaN.
     """
     from image_optimization.capture import capture
-    from image_optimization.images import fit, refine, resize
+    from image_optimization.images import fit, resize
     from image_optimization.layers import device_of, smallest_size
     from image_optimization.optimize import counted, optimize, seeded
-    from image_optimization.parameterizations import PixelImage
     from image_optimization.precision import choose_dtype
     from style_transfer.budget import bytes_of_a_pixel, memory, plan
-    from style_transfer.regions import check_proportions, divide
+    from style_transfer.regions import divide
     from style_transfer.total import Style, total_loss
 
     if isinstance(init, str) and init not in ("content", "noise"):
         raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
-    how = choose_preset(
-        preset,
-        style_loss,
-        content_layers,
-        style_layers,
-        content_weight=content_weight,
-        style_weight=style_weight,
-        tv_weight=tv_weight,
-    )
     if not style_scale > 0:
         raise ValueError(f"style_scale must be above 0, not {style_scale}")
+    weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
+    how = choose_preset(preset, style_loss, content_layers, style_layers, **weights)
     regions, masks, shares = divide(content_mask, style_masks, _shares(blend, len(styles)))
-    if content_mask is not None:
-        check_proportions("content mask", content_mask, content)
-    for mask, style in zip(style_masks, styles, strict=False):
-        check_proportions("style mask", mask, style)
+    _check_proportions(content, styles, content_mask, style_masks)
     photo, paintings = prepare(colors, content, styles)
     if colors in ("match", "luminance"):
         cache = None  # the paintings depend on the photo
@@ -147,40 +144,29 @@ def stylize(
 
         model = load("vgg16")
     device = device_of(model)
-    scales = pyramid(content, size)
     smallest = smallest_size(model, how.layers)
-    pictures = {f"style {number}": style for number, style in enumerate(styles, 1)}
+    scales = pyramid(content, size)
     final = fit(content, size)
-    for name, picture in {"photo": content, "photo at its final size": final, **pictures}.items():
-        height, width = picture.shape[2:]
-        if min(height, width) < smallest:
-            raise ValueError(
-                f"the {name} has {width}x{height} pixels; {type(model).__name__} needs {smallest} each way"
-            )
+    _check_sizes(content, final, styles, smallest, type(model).__name__)
     start = None if init == "noise" else (photo if isinstance(init, str) else init).to(device)
     image: Tensor | None = None
     history: list[Tensor] = []
     stopped = ""
-    dtype = choose_dtype(precision, device)
-    with seeded(seed), capture(model, how.layers, dtype) as read:
+    with seeded(seed), capture(model, how.layers, choose_dtype(precision, device)) as read:
         limit, taken = memory(device, max_memory)  # before the work: what a scale frees is there for the next
         per_pixel = bytes_of_a_pixel(read, device)
-        for number, scale in enumerate(scales):
+        if state is not None:
+            image, history = _past(state)
+        for number, scale in list(enumerate(scales))[len(history) :]:
             try:
                 target = fit(photo, scale).to(device)
                 seen = [
                     Style(fit(painting, _style_size(painting, style_scale * scale, smallest)).to(device), share, where)
                     for painting, share, where in zip(paintings, shares, masks, strict=True)
                 ]
-                shape = (target.shape[2], target.shape[3])
-                budget = plan(limit, taken, math.prod(shape), per_pixel, optimizer)
+                budget = plan(limit, taken, target[0, 0].numel(), per_pixel, optimizer)
                 loss = total_loss(read, target, seen, how, partial(budget.tiles, model, how.layers), regions, cache)
-                if image is not None:
-                    pixels = PixelImage.from_image(refine(image, start, shape))
-                elif start is not None:
-                    pixels = PixelImage.from_image(resize(start, shape))
-                else:
-                    pixels = PixelImage.from_noise((1, 3, *shape), device=device)
+                pixels = _begin(image, start, target)
                 run = optimize(
                     pixels,
                     loss,
@@ -188,8 +174,10 @@ def stylize(
                     learning_rate=ADAM_RATE,
                     optimizer=optimizer,
                     history=budget.pairs,
-                    listeners=counted(listeners, number, [scale**2 for scale in scales]),
+                    state=state,
+                    listeners=counted(_with_past(listeners, image, history), number, [each**2 for each in scales]),
                 )
+                state = None
             except KeyboardInterrupt:  # before this scale's first step: the image of the scale before is there
                 if not history:
                     raise
@@ -203,6 +191,56 @@ def stylize(
     assert image is not None  # of the first scale, at least
     finished = resize(image.cpu(), (final.shape[2], final.shape[3]))
     return Stylized(finish(colors, finished, final), history, stopped)
+
+
+def _with_past(listeners: Sequence[Listener], image: Tensor | None, history: Sequence[Tensor]) -> list[Listener]:
+    """``listeners``, told in the state of a step what the scales before it left, too."""
+    past = {f"{HISTORY}{number}": losses for number, losses in enumerate(history)}
+    if image is not None:
+        past[BEFORE] = image
+
+    def tell(listener: Listener, step: Step) -> None:
+        listener(replace(step, state=lambda: {**step.state(), **past}))
+
+    return [partial(tell, listener) for listener in listeners]
+
+
+def _past(state: State) -> tuple[Tensor | None, list[Tensor]]:
+    """The image and the losses of the scales before, from what :func:`_with_past` kept."""
+    count = sum(name.startswith(HISTORY) for name in state)
+    return state.get(BEFORE), [state[f"{HISTORY}{number}"] for number in range(count)]
+
+
+def _begin(image: Tensor | None, start: Tensor | None, target: Tensor) -> PixelImage:
+    """What a scale begins with, of the size of ``target``: the ``image`` of the one before, or ``start``, or noise."""
+    from image_optimization.images import refine, resize
+    from image_optimization.parameterizations import PixelImage
+
+    size = (target.shape[2], target.shape[3])
+    if image is not None:
+        return PixelImage.from_image(refine(image.to(target.device), start, size))
+    if start is not None:
+        return PixelImage.from_image(resize(start, size))
+    return PixelImage.from_noise((1, 3, *size), device=target.device)
+
+
+def _check_proportions(
+    content: Tensor, styles: Sequence[Tensor], content_mask: Tensor | None, style_masks: Sequence[Tensor]
+) -> None:
+    from style_transfer.regions import check_proportions
+
+    if content_mask is not None:
+        check_proportions("content mask", content_mask, content)
+    for mask, style in zip(style_masks, styles, strict=False):
+        check_proportions("style mask", mask, style)
+
+
+def _check_sizes(content: Tensor, final: Tensor, styles: Sequence[Tensor], smallest: int, network: str) -> None:
+    pictures = {f"style {number}": style for number, style in enumerate(styles, 1)}
+    for name, picture in {"photo": content, "photo at its final size": final, **pictures}.items():
+        height, width = picture.shape[2:]
+        if min(height, width) < smallest:
+            raise ValueError(f"the {name} has {width}x{height} pixels; {network} needs {smallest} each way")
 
 
 def pyramid(content: Tensor, size: int) -> list[int]:

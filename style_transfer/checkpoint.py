@@ -1,0 +1,59 @@
+"""A run that is killed goes on: its state and its settings in a file, written anew every so many seconds."""
+
+# Torch is imported where it is needed, so that the command line can be read without it.
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from image_optimization.optimize import State, Step
+
+SETTINGS = "dreamgram"
+"""The entry of the file's header that holds the settings."""
+
+
+class Checkpoint:
+    """A listener that keeps the state of the run in a file (safetensors), whole at any moment."""
+
+    def __init__(self, path: Path, settings: Mapping[str, Any], seconds: float) -> None:
+        """``settings`` are kept with the state; ``seconds``: between one writing and the next."""
+        self.path = path
+        self.settings = {SETTINGS: json.dumps(dict(settings))}
+        self.seconds = seconds
+        self.written = time.monotonic()
+
+    def __call__(self, step: Step) -> None:
+        if time.monotonic() - self.written < self.seconds:
+            return
+        from safetensors.torch import save_file
+
+        from image_optimization.images import whole
+
+        state = {name: tensor.contiguous().cpu() for name, tensor in step.state().items()}
+        with whole(self.path) as beside:
+            save_file(state, beside, self.settings)
+        self.written = time.monotonic()  # however long the writing took
+
+
+def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
+    """The state and the settings in a file.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is no checkpoint.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    if not path.exists():
+        raise FileNotFoundError(f"no checkpoint {path}")
+    try:
+        with safe_open(path, "pt") as file:
+            settings = (file.metadata() or {})[SETTINGS]
+            # Cloned to where PyTorch allocates: sums are rounded otherwise where memory is aligned otherwise.
+            return {name: file.get_tensor(name).clone() for name in file.keys()}, json.loads(settings)  # noqa: SIM118
+    except (SafetensorError, KeyError):
+        raise ValueError(f"{path} is not a checkpoint of stylize") from None

@@ -1,0 +1,73 @@
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from image_optimization import images
+from image_optimization.optimize import State, Step
+from style_transfer import stylize
+from style_transfer.checkpoint import read_checkpoint
+from style_transfer.transfer import BEFORE
+from tests.conftest import Command
+
+
+@pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 6, 7])
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+def test_from_the_state_of_any_step_it_ends_the_same(
+    optimizer: Any, stop: int, photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Four steps at each of two scales: stopped within them, between them and before the last step."""
+    monkeypatch.setattr("style_transfer.transfer.COARSEST", 24)
+    states: dict[int, State] = {}
+
+    def keep(step: Step) -> None:
+        states[step.number] = {name: tensor.clone() for name, tensor in step.state().items()}
+
+    how: dict[str, Any] = {"model": vgg16, "size": 64, "steps": 4, "init": "noise", "optimizer": optimizer}
+    photo = images.load(photo_file)
+    whole = stylize(photo, [painting], **how, listeners=[keep])
+    rest = stylize(photo, [painting], **how, state=states[stop])
+    assert torch.equal(rest.image, whole.image)
+    assert [losses.tolist() for losses in rest.history] == [losses.tolist() for losses in whole.history]
+
+
+def test_killed_and_resumed_as_typed(photo_file: Path, tmp_path: Path) -> None:
+    def start(*arguments: object) -> subprocess.Popen[bytes]:
+        command = [sys.executable, "-c", "from style_transfer.cli import main; main()", *map(str, arguments)]
+        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+    line = [photo_file, "--style", "marbling", "--size", 240, "--steps", 12, "--checkpoint-every", 0]
+    assert start(*line, "-o", "unbroken.png").wait() == 0
+    process = start(*line, "--checkpoint", "run.ckpt", "-o", "resumed.png")
+    while not ((tmp_path / "run.ckpt").exists() and BEFORE in read_checkpoint(tmp_path / "run.ckpt")[0]):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    unbroken, resumed = tmp_path / "unbroken.png", tmp_path / "resumed.png"
+    assert not resumed.exists()
+    assert start("--resume", "run.ckpt").wait() == 0
+    assert Image.open(resumed).tobytes() == Image.open(unbroken).tobytes()
+    theirs, ours = map(images.read_settings, (unbroken, resumed))
+    assert {key for key in theirs if theirs[key] != ours[key]} <= {"output"}
+
+
+def test_errors(command: Command, photo: Tensor) -> None:
+    run = command("stylize", "resume", "run.ckpt")
+    assert (run.code, run.err) == (2, "error: no checkpoint run.ckpt\n")
+    images.save(photo, "a.png")
+    run = command("stylize", "resume", "a.png")
+    assert (run.code, run.err) == (2, "error: a.png is not a checkpoint of stylize\n")
+    Path("photos").mkdir()
+    run = command("stylize", "photos", "--style", "marbling", "--checkpoint", "run.ckpt")
+    assert run.code == 2
+    assert "a folder needs no checkpoint" in run.err
