@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ import typer
 from activation_maximization import objectives
 from activation_maximization.dream import Dreams, activations, batch_size, evaluate, maximize
 from activation_maximization.examples import Example, top_examples
-from activation_maximization.folder import FOUND, make_each
+from activation_maximization.folder import FOUND, batches, make_each
 from activation_maximization.objectives import Objective, channel, deepdream, logit, match, neuron
 from activation_maximization.octaves import amplify as deep_dream
 from activation_maximization.regularizers import sparing, total_variation
@@ -136,6 +136,7 @@ def units(
         how = {name: value for name, value in asked.items() if name not in NOT_OF_A_UNIT}
         batch = batch_size(height * width)
         chosen, dreams = make_each(folder, chosen, make, batch=batch, settings=how, overwrite=overwrite)
+        context.params[FOUND] = {"batches": batches(folder, chosen)}
     title = f"{model}  {layer}  activation{f' at {position}' if position else ''}"
     sheet = _sheet(dreams.images, chosen, dreams.activations.tolist(), columns=columns, title=title)
     job.save(sheet, dreams, [f"unit {unit}" for unit in chosen])
@@ -340,6 +341,8 @@ def accentuate(
     picture = _open(photo, job.network, size, layer)
     # In units of the layer's usual strength, so that the same nearness holds for every layer and network.
     usual = activations(job.network, picture, [layer])[layer].square().mean().sqrt().item()
+    if not usual:
+        raise ValueError(f"{layer} answers this photo with nothing but 0: there is nothing to bring out")
     objective = channel(layer, unit) * (1 / usual) + nearness * match(near, picture)
     film = Timelapse(steps) if timelapse else None
     job.save_picture(job.ascend(objective, init=picture, film=film, steps=steps, seed=seed), film)
@@ -364,20 +367,39 @@ def replay(
         raise ValueError(f"{picture} was not made by dream, or not by this version: it cannot be made again")
     if kept.get("stopped") == "interrupted":
         raise ValueError(f"{picture} was interrupted: it cannot be made again")
+    console.check_files(kept)
     if FOUND not in kept:
         given = {**kept, "folder": None, "output": output, "overwrite": overwrite}
         app([name, *console.arguments(commands[name], given)], prog_name="dream", standalone_mode=False)
         return
-    # One of a folder: made in the batch that it was made in.
-    target, unit = console.output_path(output, picture.name, overwrite), kept[FOUND]["unit"]
-    with TemporaryDirectory() as folder:
-        batch = ",".join(map(str, kept[FOUND]["batch"]))
-        given = {**kept, "units": batch, "folder": folder, "output": Path(folder, "sheet.png")}
-        with redirect_stdout(None):
-            app([name, *console.arguments(commands[name], given)], prog_name="dream", standalone_mode=False)
-        made = Path(folder, f"{unit:04}.png")
+    target = console.output_path(output, picture.name, overwrite)
+    with TemporaryDirectory() as temporary:
+        made = _make_again(kept, Path(temporary), commands[name])
         images.save(Image.open(made), target, read_settings(made), overwrite)
     typer.echo(target)
+
+
+def _make_again(kept: Mapping[str, Any], place: Path, command: Any) -> Path:
+    """One unit of a folder, or the sheet of them: each made in the batch that it was made in."""
+
+    def run(units: Sequence[int], folder: Path) -> Path:
+        sheet = place / "sheet.png"
+        given = {**kept, "units": ",".join(map(str, units)), "folder": folder, "output": sheet, "overwrite": True}
+        with redirect_stdout(None):
+            app([command.name, *console.arguments(command, given)], prog_name="dream", standalone_mode=False)
+        return sheet
+
+    found, each = kept[FOUND], place / "each"
+    if "unit" in found:
+        run(found["batch"], each)
+        return each / f"{found['unit']:04}.png"
+    each.mkdir()
+    for number, batch in enumerate({tuple(batch): None for batch in found["batches"].values()}):
+        run(batch, place / str(number))
+        for unit, own in found["batches"].items():
+            if tuple(own) == batch:
+                (place / str(number) / f"{int(unit):04}.png").rename(each / f"{int(unit):04}.png")
+    return run([int(unit) for unit in found["batches"]], each)
 
 
 @dataclass(frozen=True)

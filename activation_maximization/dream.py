@@ -245,9 +245,12 @@ class _Part:
         answers = torch.ones(len(self.numbers), dtype=torch.bool)
         for layer in self.objective.layers:
             rendered = image.render()
-            noise = torch.randn(rendered.shape).to(rendered)  # from the CPU's generator, as everything random
+            # From the CPU's generator, as everything random; the same for all, lest it depend on how many they are.
+            noise = torch.randn(rendered.shape[1:]).to(rendered)
             # In the middle, where no weight that grows from nothing or falls to it is 0.
             value = self.value(rendered + nudge * noise, rendered.detach(), 0.5, layer)
+            if not value.requires_grad:
+                raise ValueError(f"no gradient passes back from {layer}: some operation before it has none")
             [gradient] = torch.autograd.grad(value.sum(), image.leaf)
             answers &= (gradient != 0).flatten(1).any(1).cpu()
         self.silent = [number for number in self.silent if not answers[number]]

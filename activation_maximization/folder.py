@@ -81,13 +81,25 @@ def make_each(
     return made, dreams
 
 
+def batches(folder: Path, units: Sequence[int]) -> dict[int, list[int]]:
+    """For each of ``units`` that :func:`make_each` made, those that it was made with, itself included."""
+    from image_optimization.images import read_settings
+
+    return {unit: read_settings(folder / f"{unit:04}.png")[FOUND]["batch"] for unit in units}
+
+
 def _is_made(path: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:
     """Whether ``path`` is there, and made with ``settings``; with others it must be allowed to ``overwrite`` it."""
     from image_optimization.images import read_settings
 
     if not path.exists():
         return False
-    theirs = read_settings(path)
+    try:
+        theirs = read_settings(path)
+    except (ValueError, OSError):
+        if overwrite:
+            return False
+        raise ValueError(f"{path} was not made by dream; choose another folder, or replace it (--overwrite)") from None
     different = [
         name for name in {**theirs, **settings} if name not in NOT_COMPARED and theirs.get(name) != settings.get(name)
     ]

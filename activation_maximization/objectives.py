@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -103,13 +103,13 @@ def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None
         index: tuple[slice | int, ...] = (slice(None), *place)
         return responses[index]
 
-    where = f"@{','.join(map(str, position))}" if position is not None else ""
-    return Objective(f"{layer}:{label}{where}", frozenset([layer]), value, len(units))
+    where = "middle" if position is None else ",".join(map(str, position))
+    return Objective(f"{layer}:{label}@{where}", frozenset([layer]), value, len(units))
 
 
 def logit(unit: int | Iterable[int], layer: str = "logits") -> Objective:
     """A class's output neuron before the softmax, which could also rise by lowering the other classes."""
-    return neuron(layer, unit)
+    return replace(neuron(layer, unit), name=f"{layer}:{_units(unit)[1]}")
 
 
 def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:

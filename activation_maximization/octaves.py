@@ -62,6 +62,7 @@ def amplify(
     height, width = photo.shape[2:]
     if min(height, width) / ratio ** (octaves - 1) < 1:
         raise ValueError(f"the photo of {width}x{height} pixels is too small for {octaves} octaves")
+    _check_smallest(model, objective, photo, ratio ** (octaves - 1))
     shapes = [(round(height / ratio**k), round(width / ratio**k)) for k in reversed(range(octaves))]
     dreams: Dreams | None = None
     for octave, shape in enumerate(shapes):
@@ -87,3 +88,17 @@ def amplify(
             break
     assert dreams is not None  # there is an octave, at least
     return replace(dreams, images=refine(dreams.images, photo, (height, width)).clamp(0, 1))
+
+
+def _check_smallest(model: nn.Module, objective: Objective, photo: Tensor, times: float) -> None:
+    """Whether the network takes a photo so many times smaller."""
+    from image_optimization.images import resize
+    from image_optimization.layers import reach_layers
+
+    height, width = photo.shape[2:]
+    try:
+        reach_layers(model, resize(photo, (round(height / times), round(width / times))), sorted(objective.layers))
+    except ValueError as error:
+        if times == 1:
+            raise
+        raise ValueError(f"{error}; fewer octaves need no image so small (1: for networks of one size)") from error

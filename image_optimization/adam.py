@@ -11,7 +11,8 @@ DECAY = 0.9, 0.99
 """Of the mean of the gradients and of that of their squares; the second is shorter than the usual 0.999: runs are."""
 
 SMALLEST = 1e-8
-"""Added to the root of the mean square, lest it be divided by zero."""
+"""Share of an image's largest root mean square that is added to all of them, lest one be divided by zero. The paper
+adds that much itself; with a share, an objective in other units makes the same image."""
 
 
 class Adam:
@@ -38,7 +39,9 @@ class Adam:
         self.square.lerp_(gradient.square(), 1 - DECAY[1])
         # Both begin at zero; these undo it.
         of_mean, of_square = 1 - DECAY[0] ** self.steps, 1 - DECAY[1] ** self.steps
-        root = (self.square / of_square).sqrt_().add_(SMALLEST)
+        root = (self.square / of_square).sqrt_()
+        largest = root.reshape(len(root), -1).amax(1).view(-1, *[1] * (root.ndim - 1))
+        root += SMALLEST * largest + torch.finfo(root.dtype).tiny
         self.leaf.addcdiv_(self.mean, root, value=-self.learning_rate / of_mean).clamp_(*self.bounds)
 
     def finish(self) -> None:

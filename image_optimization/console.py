@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import importlib.metadata
 import inspect
 import itertools
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from image_optimization.optimize import Listener, Step
 
 _START = time.perf_counter()
+
+WRITTEN = ("output", "checkpoint", "resume_from")
+"""Options that name files which no picture is made from."""
 
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as shells have it."""
@@ -176,7 +180,28 @@ def settings(context: typer.Context) -> dict[str, Any]:
         return str(value) if isinstance(value, Path) else value
 
     values = {name: plain(value) for name, value in context.params.items()}
-    return {"command": context.command_path, "version": importlib.metadata.version("dreamgram"), **values}
+    version = importlib.metadata.version("dreamgram")
+    return {"command": context.command_path, "version": version, **values, "files": _checksums(values)}
+
+
+def _checksums(values: Mapping[str, Any]) -> dict[str, str]:
+    """Of the files among some values, by path: by which :func:`check_files` knows them again."""
+    given = [value for name, value in values.items() if name not in WRITTEN]
+    words = [each for value in given for each in (value if isinstance(value, list) else [value])]
+    paths = {word for word in words if isinstance(word, str) and Path(word).is_file()}
+    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in sorted(paths)}
+
+
+def check_files(kept: Mapping[str, Any]) -> None:
+    """Whether the files that a picture was made from, by the settings that it ``kept``, are still the same.
+
+    Raises:
+        ValueError: one is not, or is not there.
+    """
+    for path, checksum in kept.get("files", {}).items():
+        if _checksums({"": path}) != {path: checksum}:
+            what = "is not the file any more that" if Path(path).exists() else "is not here, from which"
+            raise ValueError(f"{path} {what} the picture was made{' from' if Path(path).exists() else ''}")
 
 
 def arguments(command: Any, given: Mapping[str, Any]) -> list[str]:

@@ -192,7 +192,8 @@ def _colors(channels: int) -> Tensor:
 
 NATURAL = Path(__file__).with_name("natural_magnitude.npz")
 """Mean magnitude times frequency, (3, 2 K, K + 1), by whole cycles a side from -K to K - 1 and 0 to K; made by
-``python -m benchmarks.natural_magnitude``."""
+``python -m benchmarks.natural_magnitude`` from photos of NASA and SpaceX (public domain), by Stefan van der Walt and
+Rachel Michetti (CC0), by danielbuechele and vultilion (CC BY 2.0)."""
 
 
 def _natural_magnitude(channels: int, size: tuple[int, int]) -> Tensor:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,19 +38,20 @@ class Timelapse:
         if at in self.wanted:
             self.kept.setdefault(at, []).append((step.image * 255).round().byte().cpu())
 
-    def frames(self) -> list[Tensor]:
+    def frames(self) -> Iterator[Tensor]:
         """The kept images (N, C, H, W) in [0, 1]; of runs that were interrupted, as far as all of them came."""
         import torch
 
         most = max(map(len, self.kept.values()), default=0)
-        return [torch.cat(self.kept[at]) / 255 for at in sorted(self.kept) if len(self.kept[at]) == most]
+        return (torch.cat(self.kept[at]) / 255 for at in sorted(self.kept) if len(self.kept[at]) == most)
 
 
 def save_animation(timelapse: Timelapse, draw: Callable[[Tensor], Image.Image], path: Path) -> None:
     """Write an animated WebP, each frame drawn from the images (N, C, H, W) in [0, 1] that were kept."""
     from image_optimization.images import whole
 
-    first, *others = [draw(images).convert("RGB") for images in timelapse.frames()]
+    drawn = [draw(images).convert("RGB") for images in timelapse.frames()]
+    first, others = drawn[0], drawn[1:]
     durations = [FRAME] * len(others) + [20 * FRAME]
     with whole(path) as beside:
         first.save(beside, "WEBP", save_all=True, append_images=others, duration=durations, loop=0, quality=85)

@@ -295,6 +295,7 @@ def replay(
         raise ValueError(f"{picture} was not made by stylize: it cannot be made again")
     if kept.get("stopped") == "interrupted":
         raise ValueError(f"{picture} was interrupted: it cannot be made again")
+    console.check_files(kept)
     given = {**kept, "output": output, "overwrite": overwrite}
     app(console.arguments(typer.main.get_command(app), given), prog_name="stylize", standalone_mode=False)
 
@@ -305,7 +306,9 @@ def resume(
     overwrite: console.Overwrite = False,
 ) -> None:
     """Go on with a run that was stopped: to the same picture, on the same machine, as if it had not been."""
-    kept = {**read_checkpoint(checkpoint)[1], "resume_from": checkpoint, "overwrite": overwrite}
+    kept = read_checkpoint(checkpoint)[1]
+    console.check_files(kept)
+    kept |= {"resume_from": checkpoint, "overwrite": overwrite}
     app(console.arguments(typer.main.get_command(app), kept), prog_name="stylize", standalone_mode=False)
 
 

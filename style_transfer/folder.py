@@ -11,7 +11,7 @@ from typing import Any
 
 import typer
 
-NOT_COMPARED = ("photo", "output", "overwrite", "stopped", "version", "max_memory", "timelapse", "plot")
+NOT_COMPARED = ("photo", "files", "output", "overwrite", "stopped", "version", "max_memory", "timelapse", "plot")
 """Settings that change nothing in a picture."""
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
@@ -64,7 +64,13 @@ def _is_painted(path: Path, settings: Mapping[str, Any], overwrite: bool) -> boo
 
     if not path.exists():
         return False
-    theirs, ours = read_settings(path), json.loads(json.dumps(dict(settings)))
+    try:
+        theirs = read_settings(path)
+    except (ValueError, OSError):
+        if overwrite:
+            return False
+        raise ValueError(f"{path} was not made by stylize (--overwrite replaces it)") from None
+    ours = json.loads(json.dumps(dict(settings)))
     different = [name for name in {**theirs, **ours} if name not in NOT_COMPARED and theirs.get(name) != ours.get(name)]
     if different and not overwrite:
         name = different[0]

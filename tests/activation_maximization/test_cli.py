@@ -267,6 +267,10 @@ def test_a_network_of_one_size_gets_the_middle_of_the_photo(command: Command, ph
     run = command("dream", "invert", "photo.png", *vit)
     assert run.code == 0, run.err
     assert Image.open("outputs/inverted.png").size == (64, 64)
+    run = command("dream", "amplify", "photo.png", *vit)
+    assert run.code == 2
+    assert "fewer octaves need no image so small (1: for networks of one size)" in run.err
+    assert command("dream", "amplify", "photo.png", *vit, "--octaves", 1).code == 0
     assert command("dream", "units", *vit, "--units", "5,6").code == 0
     assert command("dream", "units", *vit, "--units", "5,6", "--position", "3").code == 0
 
@@ -390,3 +394,36 @@ def test_bad_input_gets_one_clear_line(arguments: list[str], message: str, comma
 def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ValueError, match="no layer 'x'"):
         command("dream", "units", "--layer", "x", "--debug")
+
+
+def test_the_sheet_of_a_resumed_folder_is_made_again(command: Command) -> None:
+    """Its units were made in different batches, one of them hard to wake."""
+    line = ["dream", "units", "--model", "vgg16", "--layer", "relu4_1", "--size", 48, "--steps", 3, "--folder", "each"]
+    assert command(*line, "--units", "50", "-o", "first.png").code == 0
+    assert command(*line, "--units", "3,50", "-o", "both.png").code == 0
+    run = command("dream", "replay", "both.png", "-o", "again.png")
+    assert run.code == 0, run.err
+    assert Image.open("again.png").tobytes() == Image.open("both.png").tobytes()
+
+
+def test_a_photo_that_changed_is_not_replayed(command: Command, photo: Tensor) -> None:
+    images.save(photo, "photo.png")
+    line = ["dream", "invert", "photo.png", "--layer", "relu1_2", "--size", 40, "--steps", 2, "-o", "a.png"]
+    assert command(*line).code == 0
+    assert command("dream", "replay", "a.png", "-o", "b.png").code == 0
+    images.save(1 - photo, "photo.png", overwrite=True)
+    run = command("dream", "replay", "a.png", "-o", "c.png")
+    assert (run.code, run.err) == (2, "error: photo.png is not the file any more that the picture was made from\n")
+    Path("photo.png").unlink()
+    run = command("dream", "replay", "a.png", "-o", "c.png")
+    assert (run.code, run.err) == (2, "error: photo.png is not here, from which the picture was made\n")
+
+
+def test_a_foreign_file_in_a_folder(command: Command) -> None:
+    Path("each").mkdir()
+    Path("each/0003.png").write_text("no picture")
+    line = ["dream", "units", "--units", "3", "--steps", 2, "--folder", "each", "-o", "a.png"]
+    run = command(*line)
+    assert run.code == 2
+    assert "0003.png was not made by dream; choose another folder, or replace it (--overwrite)" in run.err
+    assert command(*line, "--overwrite").code == 0

@@ -232,9 +232,48 @@ def test_a_start_without_gradient_is_mended_or_said() -> None:
     assert dreams.silent == (1,)
     assert dreams.activations[0] > 0.1
     # What another unit needs changes nothing for this one.
-    alone = maximize(HardToWake(), channel("units", 2) - pixel_sum(0.001), steps=20)
-    assert alone.silent == ()
-    torch.testing.assert_close(alone.images[0], dreams.images[2])
+    for unit in (0, 2):  # one that had to be woken, one that had not
+        alone = maximize(HardToWake(), channel("units", unit) - pixel_sum(0.001), steps=20)
+        assert alone.silent == ()
+        torch.testing.assert_close(alone.images[0], dreams.images[unit])
+
+
+def test_a_unit_that_is_hard_to_wake_does_not_depend_on_its_neighbours(vgg16: nn.Module) -> None:
+    """Unit 50 of relu4_1 is silent at first."""
+    alone, together = (
+        maximize(vgg16, channel("relu4_1", units), size=64, steps=4, precision="float32")
+        for units in ([50], [50, 3, 176])
+    )
+    torch.testing.assert_close(alone.images[0], together.images[0], rtol=0, atol=1e-2)
+
+
+@pytest.mark.parametrize("factor", [1e-9, 1e6])
+def test_an_objective_in_other_units_makes_the_same_picture(factor: float, digits: nn.Module) -> None:
+    usual, other = (maximize(digits, by * channel("conv2", 3), steps=20, precision="float32") for by in (1, factor))
+    torch.testing.assert_close(usual.images, other.images, rtol=0, atol=1e-2)
+
+
+def test_a_network_without_a_gradient_is_said() -> None:
+    class Steps(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            return (x > 0.5).float()
+
+    network = nn.Sequential(OrderedDict(first=nn.Conv2d(1, 2, 3), steps=Steps()))
+    with pytest.raises(ValueError, match="no gradient passes back from steps: some operation before it has none"):
+        maximize(network, channel("steps", 0), size=16, steps=2)
+
+
+def test_activations_and_a_second_call_are_what_they_were(digits: nn.Module) -> None:
+    image = torch.rand(2, 1, 28, 28)
+    before = activations(digits, image, ["conv1", "hidden"])
+    first = maximize(digits, channel("conv2", 3), steps=4, learning_rate=0.3, seed=1, size=20)
+    usual = maximize(digits, channel("conv2", 3), steps=4)
+    maximize(digits, channel("conv2", 3), steps=4, learning_rate=0.3, seed=1, size=20)
+    again = maximize(digits, channel("conv2", 3), steps=4)
+    assert first.images.shape != usual.images.shape
+    assert torch.equal(usual.images, again.images)  # nothing of the other calls' settings stuck
+    after = activations(digits, image, ["conv1", "hidden"])
+    assert all(torch.equal(before[name], after[name]) for name in before)
 
 
 def test_a_dead_unit_is_said_whatever_else_moves_the_picture() -> None:

@@ -92,6 +92,8 @@ def test_no_weight_gradient_is_computed_and_calls_leave_no_hooks(digits: nn.Modu
         for _ in range(3):
             activations_of(image)["logits"].sum().backward()
             counts.append(sum(len(module._forward_hooks) for module in digits.modules()))
+        # The copies of the weights that the network computes with, too.
+        assert not any(weight.requires_grad for weight in activations_of.weights.values())  # type: ignore[attr-defined]
     assert counts == [1, 1, 1]
     assert all(parameter.grad is None for parameter in digits.parameters())
     assert all(parameter.requires_grad for parameter in digits.parameters())
