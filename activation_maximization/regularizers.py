@@ -20,7 +20,7 @@ def pixel_sum(weight: float = 0.08) -> Objective:
     return _of_image(f"{weight:g} pixel sum", lambda image: weight * image.flatten(1).sum(1))
 
 
-def sparing(ink: float = 0.08, smoothness: float = 1700) -> Objective:
+def sparing(ink: float = 0.09, smoothness: float = 1300) -> Objective:
     """Little ink and soft edges: with these weights the digits that a network dreams can be read by others.
 
     ``ink`` is the weight of the pixel sum at the end; it begins with 0.4 of it, so that a digit is drawn before what it

@@ -19,6 +19,8 @@ from torch.utils.weak import WeakTensorKeyDictionary
 
 aten = torch.ops.aten
 
+PADDING = (aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d)
+
 SMALL = 3 * 256 * 256
 """Numbers in an image that is run for real: less work, for networks of any size, than it is for PyTorch to load what
 the meta device needs for a convolution (0.4 s and 160 MB)."""
@@ -271,6 +273,11 @@ class _ReceptiveFields(TorchDispatchMode):
             before, after = max(args[0].shape[2:]), max(output.shape[2:])
             step = max(before // after, 1)
             return Field(side + (before - (after - 1) * step - 1) * stride, stride * step, start)
+        if op in PADDING:
+            return Field(side, stride, start - max(args[1][0], 0) * stride)
+        if "upsample" in str(op):
+            times = output.shape[-1] / args[0].shape[-1]
+            return Field(side + (0 if "nearest" in str(op) else stride), stride / times, start)
         rows = output.shape[0] if output.ndim == 2 else 0
         mixes_positions = (
             (op in (aten.mm, aten.addmm) and rows == self.batch)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from collections import OrderedDict
+
 import pytest
 import torch
 import torchvision
@@ -43,6 +45,27 @@ def test_receptive_fields_of_a_residual_network_by_trial(layer: str) -> None:
     side, first, middle = columns_seen(network, layer, 128)
     assert told.receptive_field == side
     assert told.start + told.stride * middle == first
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        nn.ZeroPad2d(3),
+        nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"),
+        nn.Upsample(scale_factor=2),
+        nn.Upsample(scale_factor=2, mode="bilinear"),
+    ],
+)
+def test_receptive_fields_behind_padding_and_enlarging_by_trial(first: nn.Module) -> None:
+    network = nn.Sequential(OrderedDict(first=first, second=nn.Conv2d(3, 4, 5), third=nn.Conv2d(4, 2, 3, stride=2)))
+    told = find_layer("third", list_layers(network, (3, 32, 32)))
+    side, first_seen, middle = columns_seen(network, "third", 32)
+    start = told.start + told.stride * middle
+    assert told.receptive_field is not None
+    # An enlarged picture is seen by halves of pixels.
+    assert start - 1 <= first_seen
+    assert first_seen + side <= start + told.receptive_field + 1
+    assert told.receptive_field <= side + 2
 
 
 def test_what_sees_the_whole_image(digits: nn.Module) -> None:
