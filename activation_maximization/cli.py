@@ -440,7 +440,7 @@ class _Job:
     def save_film(self, film: Timelapse | None, draw: Callable[[Tensor], Image.Image]) -> None:
         """Beside the picture, how it came about, each frame drawn from its images."""
         if film:
-            path = console.free(self.path.with_suffix(".webp"), self.overwrite)
+            path = console.beside(self.path, ".webp", self.overwrite)
             save_animation(film, draw, path)
             typer.echo(path)
 
@@ -452,7 +452,7 @@ class _Job:
         from image_optimization.images import whole
 
         text = page(title, units, dreams.images, dreams.activations.tolist(), examples, console.settings(self.context))
-        path = console.free(self.path.with_suffix(".html"), self.overwrite)
+        path = console.beside(self.path, ".html", self.overwrite)
         with whole(path) as beside:
             beside.write_text(text, encoding="utf-8")
         typer.echo(path)

@@ -171,6 +171,12 @@ def free(path: Path, overwrite: bool = False) -> Path:
     return next(each for each in itertools.chain([path], numbered) if not each.exists())
 
 
+def beside(path: Path, ending: str, overwrite: bool) -> Path:
+    """Where what belongs to the picture ``path`` goes: its name with another ``ending``, such as "-loss.png"."""
+    place = path.with_name(path.stem + ending)
+    return free(place, overwrite) if place != path else free(path.with_name(f"{path.stem}-2{ending}"), overwrite)
+
+
 def settings(context: typer.Context) -> dict[str, Any]:
     """What a command was asked for, to be kept in its pictures."""
 

@@ -9,7 +9,7 @@ import tempfile
 import warnings
 import zlib
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -27,6 +27,9 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".ti
 
 DEEP = (".png", ".tif", ".tiff")
 """Those that can hold 16 bits a number."""
+
+LONGEST = 65_533
+"""Bytes of EXIF for which JPEG has a place."""
 
 SETTINGS = "dreamgram"
 """The PNG text entry that holds a picture's settings."""
@@ -83,12 +86,11 @@ def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
     try:
         with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error at twice that size stays
-            frames = getattr(opened, "n_frames", 1)
+            frames = getattr(opened, "n_frames", 1) if opened.format in ("GIF", "PNG", "WEBP") else 1
             deep = _is_deep(opened)
             colors, alpha = _deep_pixels(opened, path) if deep else _pixels(opened)
             bits = 16 if deep or opened.mode.startswith("I") else 8
-            upright = ImageOps.exif_transpose(opened)
-            exif = upright.getexif().tobytes() if upright.getexif() else b""
+            exif = _exif(opened)
     except UnidentifiedImageError:
         raise ValueError(f"{path} is not an image that can be read") from None
     except Image.DecompressionBombError:
@@ -104,6 +106,25 @@ def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
     return Picture(gray if channels == 1 else image, hole, exif, bits, frames)
 
 
+CAMERA = ("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright")
+"""What is kept of EXIF, beside the parts for exposure and place: the rest is about how the file is laid out."""
+
+
+def _exif(picture: Image.Image) -> bytes:
+    kept = Image.Exif()
+    try:
+        given = picture.getexif()
+        for tag in (ExifTags.Base[name] for name in CAMERA):
+            if tag in given:
+                kept[tag] = given[tag]
+        for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if given.get_ifd(part):
+                kept[part] = dict(given.get_ifd(part))
+        return kept.tobytes() if len(kept) else b""
+    except (SyntaxError, OSError, ValueError, TypeError, struct.error):  # broken: better without than no picture
+        return b""
+
+
 def _tensor(pixels: Array) -> Tensor:
     """(H, W, C) -> (1, C, H, W)"""
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
@@ -111,7 +132,8 @@ def _tensor(pixels: Array) -> Tensor:
 
 def _pixels(picture: Image.Image) -> tuple[Array, Array | None]:
     """Colours (H, W, 3) and alpha (H, W, 1), if there is any, float32 in [0, 1]."""
-    picture = ImageOps.exif_transpose(picture)
+    with suppress(SyntaxError, struct.error):  # of a broken EXIF, which says nothing
+        picture = ImageOps.exif_transpose(picture)
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         gray = np.asarray(picture, dtype=np.float32)
@@ -149,7 +171,8 @@ def _is_deep(picture: Image.Image) -> bool:
         return False
     profile = picture.info.get("icc_profile")
     try:
-        return not profile or "sRGB" in ImageCms.getProfileDescription(BytesIO(profile))
+        name = ImageCms.getProfileDescription(BytesIO(profile)) if profile else "sRGB"
+        return "sRGB" in name and "linear" not in name.lower()
     except (ImageCms.PyCMSError, OSError):
         return True
 
@@ -161,7 +184,8 @@ def _deep_pixels(picture: Image.Image, path: Path) -> tuple[Array, Array | None]
     channels = cv2.imdecode(np.fromfile(path, np.uint8), cv2.IMREAD_UNCHANGED)
     if channels is None:
         raise ValueError("its pixels cannot be decoded")
-    orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    # OpenCV turns a TIFF itself, and a PNG not.
+    orientation = picture.getexif().get(ExifTags.Base.Orientation) if picture.format == "PNG" else None
     pixels = (TURNS[orientation](channels) if orientation in TURNS else channels).astype(np.float32) / 65535
     colors, alpha = pixels[:, :, 2::-1], pixels[:, :, 3:]
     return colors, alpha if alpha.size else None
@@ -265,7 +289,8 @@ def save(
         path: its ending chooses the format, see ``FORMATS``.
         settings: kept in a PNG as JSON, see :func:`read_settings`; other formats have no place for it.
         overwrite: replace an existing file.
-        alpha: (1, 1, H, W) in [0, 1]; JPEG has no place for it.
+        alpha: (1, 1, H, W) in [0, 1], through which white shines in ``image``, as :func:`read` gives them; JPEG has no
+            place for it.
         exif: as :attr:`Picture.exif`; TIFF of 16 bits has no place for it.
         bits: of each number, 8 or, for a tensor and in PNG and TIFF, 16.
         quality: of JPEG and WebP, to 100.
@@ -278,6 +303,8 @@ def save(
     kept = PngInfo()
     if settings is not None:
         kept.add_itxt(SETTINGS, json.dumps(settings))
+    if alpha is not None and kind != "JPEG" and isinstance(image, Tensor):
+        image = ((image.detach().cpu() - (1 - alpha)) / alpha.clamp(min=1 / 255)).clamp(0, 1)  # without the white
     if choose_bits(path, bits, 8) == 16:
         if not isinstance(image, Tensor):
             raise ValueError("16 bits are for tensors: a Pillow image has 8")
@@ -292,7 +319,7 @@ def save(
     options: dict[str, Any] = {"quality": quality} if kind in ("JPEG", "WEBP") else {}
     if kind == "PNG":
         options["pnginfo"] = kept
-    if exif:
+    if exif and not (kind == "JPEG" and len(exif) > LONGEST):
         options["exif"] = exif
     if picture.mode in ("RGB", "RGBA"):
         options["icc_profile"] = srgb_profile()

@@ -182,7 +182,13 @@ def tensors_of(method: Adam | LBFGS) -> State:
 
 
 def restore(method: Adam | LBFGS, state: Mapping[str, Tensor]) -> None:
-    """Let an optimizer know what another one knew."""
+    """Let an optimizer know what another one knew.
+
+    Raises:
+        ValueError: it is of another kind, or of an image of another size.
+    """
+    if not set(tensors_of(method)) <= set(state) or state["leaf"].shape != method.leaf.shape:
+        raise ValueError("the state is that of another optimizer or of an image of another size: it cannot go on here")
     with torch.no_grad():
         method.leaf.copy_(state["leaf"])
     for name, value in tensors_of(method).items():

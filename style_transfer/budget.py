@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from image_optimization.layers import list_layers
 from image_optimization.lbfgs import HISTORY
+from image_optimization.memory import kept_memory
 from style_transfer.tiling import Tile, split, whole
 
 SHARE = 0.9
@@ -67,7 +68,8 @@ def plan(limit: int, taken: int, pixels: int, per_pixel: float, optimizer: str) 
     spare = limit - taken - VECTORS * image
     if spare - 2 * HISTORY * image < pixels * per_pixel:
         spare -= FOR_TILING
-    pairs = min(HISTORY, int(spare / 2 / (2 * image))) if optimizer == "lbfgs" else 0
+    for_pairs = max(min(spare / 2, spare - SMALLEST**2 * per_pixel), 0)
+    pairs = min(HISTORY, int(for_pairs / (2 * image))) if optimizer == "lbfgs" else 0
     side = math.isqrt(max(int((spare - 2 * pairs * image) / per_pixel), 0))
     if side < SMALLEST or (optimizer == "lbfgs" and pairs < FEWEST):
         least = (
@@ -87,7 +89,8 @@ def memory(device: torch.device, limit: int | None) -> tuple[int, int]:
         taken, free = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)[0]
         free += torch.cuda.memory_reserved(device) - taken
     else:
-        taken, free = psutil.Process().memory_info().rss, psutil.virtual_memory().available
+        kept = kept_memory()
+        taken, free = psutil.Process().memory_info().rss - kept, psutil.virtual_memory().available + kept
     return limit or taken + int(SHARE * free), taken
 
 

@@ -39,6 +39,18 @@ class Checkpoint:
         self.written = time.monotonic()  # however long the writing took
 
 
+def prepare_checkpoint(path: Path) -> None:
+    """Make sure, before the work, that a checkpoint can be written to ``path``, over nothing but another one.
+
+    Raises:
+        ValueError: there is something else.
+        OSError: the folder cannot be made.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    if path.exists():
+        read_checkpoint(path)
+
+
 def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
     """The state and the settings in a file.
 

@@ -12,9 +12,9 @@ import typer
 from image_optimization import console
 from image_optimization.precision import Precision
 from image_optimization.timelapse import Timelapse, save_animation
-from style_transfer.checkpoint import Checkpoint, read_checkpoint
+from style_transfer.checkpoint import Checkpoint, prepare_checkpoint, read_checkpoint
 from style_transfer.colors import Colors, finish
-from style_transfer.folder import paint_each
+from style_transfer.folder import READABLE, paint_each
 from style_transfer.losses import STYLE_LOSSES
 from style_transfer.presets import PRESETS
 from style_transfer.transfer import Stylized, pyramid, stylize
@@ -150,6 +150,8 @@ def command(
         raise ValueError("a content mask belongs to one photo, not to a folder of them")
     if folder and checkpoint:
         raise ValueError("a folder needs no checkpoint: the same command again goes on with what is not there yet")
+    if checkpoint:
+        prepare_checkpoint(checkpoint)
     target = _output_folder(output) if folder else console.output_path(output, "stylized.png", overwrite)
     place = console.find_device(device)
     precision = console.find_precision(precision, place, context)
@@ -201,9 +203,9 @@ def command(
         console.save(
             result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=depth, quality=quality
         )
-        if film:
+        if film and film.kept:
             small = images.resize(given.image, shape)
-            beside = console.free(path.with_suffix(".webp"), overwrite)
+            beside = console.beside(path, ".webp", overwrite)
             save_animation(
                 film, lambda kept: images.to_pillow(finish(colors, images.resize(kept, shape), small)), beside
             )
@@ -211,7 +213,7 @@ def command(
         if plot:
             from style_transfer.plot import save_plot
 
-            beside = console.free(path.with_name(f"{path.stem}-loss.png"), overwrite)
+            beside = console.beside(path, "-loss.png", overwrite)
             save_plot(result.history, sizes, beside)
             typer.echo(beside)
         return result
@@ -224,7 +226,7 @@ def command(
 
 def _output_folder(output: Path | None) -> Path:
     folder = output or Path("outputs", "stylized")
-    if folder.suffix or folder.is_file():
+    if folder.suffix.lower() in READABLE or folder.is_file():
         raise ValueError(f"the photos are a folder, so the output must be one too, not {folder}")
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -3,6 +3,7 @@
 # Torch is not imported: the command line reads the presets without it.
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
@@ -74,7 +75,7 @@ def choose_preset(
     layers = {"content_layers": content_layers, "style_layers": style_layers}
     of_layers = {f"{key} {name}": value for key, given in layers.items() for name, value in (given or {}).items()}
     for key, value in {**weights, **of_layers}.items():
-        if value is not None and not value >= 0:
+        if value is not None and not 0 <= value < math.inf:
             raise ValueError(f"{key} must be 0 or more, not {value}")
     overrides: dict[str, Any] = {**weights, **layers, "style_loss": STYLE_LOSSES.get(style_loss or "")}
     return replace(PRESETS[name], **{key: value for key, value in overrides.items() if value is not None})

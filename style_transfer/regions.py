@@ -7,6 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from image_optimization.images import LUMA
+
 SMALLEST = 0.005
 """Share of a mask's pixels below which a colour is the edge between two regions, not a region."""
 
@@ -35,7 +37,7 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
             main.append(color)
     if not 0 < len(main) <= MOST:
         raise ValueError(f"a mask has at most {MOST} plain colours, one for each region: this is a picture")
-    colors = torch.stack(sorted(main, key=lambda color: color.sum().item()))
+    colors = torch.stack(sorted(main, key=lambda color: ((color * LUMA[:, 0, 0]).sum().item(), color.tolist())))
     nearest = torch.cdist(pixels, colors).argmin(1)
     return colors, torch.stack([(nearest == number).float().view(1, *mask.shape[2:]) for number in range(len(colors))])
 
@@ -71,7 +73,9 @@ def divide(
                 distances = (colors - color).norm(dim=1)
                 if distances.min() < 2 * APART:
                     region = int(distances.argmin())
-                    masks[style][region], own[style, region] = part[None], shares[style]
+                    before = masks[style][region]
+                    masks[style][region] = part[None] if before is None else torch.maximum(before, part[None])
+                    own[style, region] = shares[style]
         missing = [describe(color) for color, column in zip(colors, own.T, strict=True) if not column.any()]
         if missing:
             raise ValueError(f"no style mask has the colour {' or '.join(missing)} of the content mask")

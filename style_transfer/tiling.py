@@ -49,7 +49,7 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
     before = max(-start for start, _, _ in fields)
     after = max(start + field - stride for start, field, stride in fields)
     halo = step * -int(-max(before, after, 0) // step)
-    cores = [_cut(length, max(side - 2 * halo, step), step) for length in size]
+    cores = [_cut(length, max(side - 2 * halo, halo, step), step) for length in size]
     tiles = []
     for top, bottom in cores[0]:
         for left, right in cores[1]:
@@ -76,7 +76,8 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
 def _cut(length: int, side: int, step: int) -> list[tuple[int, int]]:
     """``length`` in parts of nearly the same size, ``side`` at most, that begin at multiples of ``step``."""
     count = -(-length // side)
-    bounds = [step * round(length * number / count / step) for number in range(count)] + [length]
+    begins = {step * round(length * number / count / step) for number in range(count)}
+    bounds = [*sorted(begin for begin in begins if begin == 0 or begin <= length - step), length]  # no part is empty
     return list(itertools.pairwise(bounds))
 
 

@@ -130,7 +130,7 @@ def stylize(
 
     if isinstance(init, str) and init not in ("content", "noise"):
         raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
-    if not style_scale > 0:
+    if not 0 < style_scale < math.inf:
         raise ValueError(f"style_scale must be above 0, not {style_scale}")
     weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
     how = choose_preset(preset, style_loss, content_layers, style_layers, **weights)
@@ -155,6 +155,7 @@ def stylize(
     with seeded(seed), capture(model, how.layers, choose_dtype(precision, device)) as read:
         limit, taken = memory(device, max_memory)  # before the work: what a scale frees is there for the next
         per_pixel = bytes_of_a_pixel(read, device)
+        budgets = [plan(limit, taken, fit(photo, scale)[0, 0].numel(), per_pixel, optimizer) for scale in scales]
         if state is not None:
             image, history = _past(state)
         for number, scale in list(enumerate(scales))[len(history) :]:
@@ -164,8 +165,8 @@ def stylize(
                     Style(fit(painting, _style_size(painting, style_scale * scale, smallest)).to(device), share, where)
                     for painting, share, where in zip(paintings, shares, masks, strict=True)
                 ]
-                budget = plan(limit, taken, target[0, 0].numel(), per_pixel, optimizer)
-                loss = total_loss(read, target, seen, how, partial(budget.tiles, model, how.layers), regions, cache)
+                tiles_of = partial(budgets[number].tiles, model, how.layers)
+                loss = total_loss(read, target, seen, how, tiles_of, regions, cache)
                 pixels = _begin(image, start, target)
                 run = optimize(
                     pixels,
@@ -173,7 +174,7 @@ def stylize(
                     steps=steps,
                     learning_rate=ADAM_RATE,
                     optimizer=optimizer,
-                    history=budget.pairs,
+                    history=budgets[number].pairs,
                     state=state,
                     listeners=counted(_with_past(listeners, image, history), number, [each**2 for each in scales]),
                 )

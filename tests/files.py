@@ -28,6 +28,22 @@ def png16(path: Path, pixels: np.ndarray[Any, Any], orientation: int = 1) -> Pat
     return path
 
 
+def tiff16(path: Path, pixels: np.ndarray[Any, Any], orientation: int) -> Path:
+    """A TIFF of 16 bits a channel: pixels (H, W, 3) of uint16."""
+    height, width, channels = pixels.shape
+    data = pixels.astype("<u2").tobytes()
+    bits = 8 + len(data)
+    # Type 3 is a number of two bytes, 4 of four.
+    entries = [
+        (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, bits), (259, 3, 1, 1), (262, 3, 1, 2),
+        (273, 4, 1, 8), (274, 3, 1, orientation), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(data)),
+    ]  # fmt: skip
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries)
+    header = b"II*\0" + struct.pack("<I", bits + 2 * channels)
+    path.write_bytes(header + data + struct.pack("<3H", 16, 16, 16) + directory + b"\0" * 4)
+    return path
+
+
 def bad_files(folder: Path) -> dict[str, Path]:
     """One of each kind of file that is no image."""
     (folder / "zero.png").touch()

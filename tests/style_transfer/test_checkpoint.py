@@ -67,7 +67,19 @@ def test_errors(command: Command, photo: Tensor) -> None:
     images.save(photo, "a.png")
     run = command("stylize", "resume", "a.png")
     assert (run.code, run.err) == (2, "error: a.png is not a checkpoint of stylize\n")
+    run = command("stylize", "a.png", "--style", "marbling", "--checkpoint", "a.png")
+    assert (run.code, run.err) == (2, "error: a.png is not a checkpoint of stylize\n")
+    assert images.load("a.png").shape == photo.shape  # nothing was written over it
     Path("photos").mkdir()
     run = command("stylize", "photos", "--style", "marbling", "--checkpoint", "run.ckpt")
     assert run.code == 2
     assert "a folder needs no checkpoint" in run.err
+
+
+def test_the_state_of_something_else(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    states: list[State] = []
+    how: dict[str, Any] = {"model": vgg16, "size": 40, "steps": 2}
+    stylize(photo, [painting], **how, listeners=[lambda step: states.append(step.state())])
+    for other in ({"optimizer": "adam"}, {"size": 50}):
+        with pytest.raises(ValueError, match="another optimizer or of an image of another size"):
+            stylize(photo, [painting], **{**how, **other}, state=states[0])

@@ -55,8 +55,9 @@ def test_tiles_have_the_loss_and_the_gradient_of_the_whole(
 
 @pytest.mark.parametrize("size", [(64, 64), (187, 171), (200, 33), (500, 499)])
 @pytest.mark.parametrize("side", [1, 96, 250])
-def test_every_position_belongs_to_one_tile(size: tuple[int, int], side: int, vgg16: nn.Module) -> None:
-    names = ["relu1_1", "relu2_1", "relu4_1"]
+@pytest.mark.parametrize("deepest", ["relu4_1", "relu5_3"])
+def test_every_position_belongs_to_one_tile(size: tuple[int, int], side: int, deepest: str, vgg16: nn.Module) -> None:
+    names = ["relu1_1", "relu2_1", deepest]
     image = torch.rand(1, 3, *size)
     layers = [layer for layer in list_layers(vgg16, image.shape[1:]) if layer.name in names]
     tiles = split(layers, size, side)
@@ -67,5 +68,5 @@ def test_every_position_belongs_to_one_tile(size: tuple[int, int], side: int, vg
             seen[rows, columns] += 1
             inner = tile.inner[layer.name]
             assert [part.stop - part.start for part in inner] == [rows.stop - rows.start, columns.stop - columns.start]
-            assert all(part.start >= 0 for part in inner)
+            assert all(part.stop > part.start >= 0 for part in inner)
         assert (seen == 1).all()
