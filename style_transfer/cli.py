@@ -119,7 +119,7 @@ def command(
     max_memory: Annotated[
         str | None,
         typer.Option(
-            help="Such as 4G or 800M; to plan with; by default most of what is free. What does not fit is tiled."
+            help="To plan with, such as 4G or 800M; by default most of what is free. What does not fit is tiled."
         ),
     ] = None,
     bits: Annotated[int | None, typer.Option(help="8 or 16, in PNG and TIFF; by default as in the photo.")] = None,
