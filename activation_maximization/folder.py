@@ -3,7 +3,6 @@
 # Torch is imported where it is needed, so that the command line can be read without it.
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -45,9 +44,8 @@ def make_each(
 
     from image_optimization import images
 
-    settings = json.loads(json.dumps(dict(settings)))  # as a file gives them back
     paths = {unit: images.check_output(folder / f"{unit:04}.png", overwrite=True) for unit in units}
-    to_do = [unit for unit, path in paths.items() if not _is_made(path, settings, overwrite)]
+    to_do = [unit for unit, path in paths.items() if not images.is_made(path, settings, NOT_COMPARED, overwrite)]
     stopped = "finished"
     for start in range(0, len(to_do), batch):
         some = to_do[start : start + batch]
@@ -67,7 +65,7 @@ def make_each(
                 "batch": some,  # convolutions round a little differently with the number of images
             }
             images.save(dreams.images[number], paths[unit], {**settings, FOUND: found}, overwrite)
-    made = [unit for unit, path in paths.items() if _is_made(path, settings, overwrite)]
+    made = [unit for unit, path in paths.items() if images.is_made(path, settings, NOT_COMPARED, overwrite)]
     if not made:
         raise KeyboardInterrupt
     about = [images.read_settings(paths[unit])[FOUND] for unit in made]
@@ -86,30 +84,6 @@ def batches(folder: Path, units: Sequence[int]) -> dict[int, list[int]]:
     from image_optimization.images import read_settings
 
     return {unit: read_settings(folder / f"{unit:04}.png")[FOUND]["batch"] for unit in units}
-
-
-def _is_made(path: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:
-    """Whether ``path`` is there, and made with ``settings``; with others it must be allowed to ``overwrite`` it."""
-    from image_optimization.images import read_settings
-
-    if not path.exists():
-        return False
-    try:
-        theirs = read_settings(path)
-    except (ValueError, OSError):
-        if overwrite:
-            return False
-        raise ValueError(f"{path} was not made by dream; choose another folder, or replace it (--overwrite)") from None
-    different = [
-        name for name in {**theirs, **settings} if name not in NOT_COMPARED and theirs.get(name) != settings.get(name)
-    ]
-    if different and not overwrite:
-        name = different[0]
-        raise ValueError(
-            f"{path} was made with {name} {theirs.get(name)}, not {settings.get(name)}; choose another folder, or "
-            "replace what is there (--overwrite)"
-        )
-    return not different
 
 
 def _channels(path: Path) -> int:

@@ -8,7 +8,7 @@ import struct
 import tempfile
 import warnings
 import zlib
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from io import BytesIO
@@ -377,3 +377,27 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
         raise ValueError(f"{path} holds no Dreamgram settings")
     settings: dict[str, Any] = json.loads(text)
     return settings
+
+
+def is_made(path: Path, settings: Mapping[str, Any], not_compared: Collection[str], overwrite: bool) -> bool:
+    """Whether a PNG is there that :func:`save` made with these ``settings``, but for those ``not_compared``.
+
+    Raises:
+        ValueError: there is another file, and no permission to ``overwrite`` it.
+    """
+    if not path.exists():
+        return False
+    ours = json.loads(json.dumps(dict(settings)))  # as a file gives them back
+    try:
+        theirs = read_settings(path)
+    except (ValueError, OSError):
+        how = "without our settings"
+    else:
+        names = [name for name in {**theirs, **ours} if name not in not_compared]
+        different = [name for name in names if theirs.get(name) != ours.get(name)]
+        if not different:
+            return True
+        how = f"with {different[0]} {theirs.get(different[0])}, not {ours.get(different[0])}"
+    if not overwrite:
+        raise ValueError(f"{path} was made {how}; choose another folder, or replace what is there (--overwrite)")
+    return False

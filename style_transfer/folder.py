@@ -3,7 +3,6 @@
 # Torch is imported where it is needed, so that the command line can be read without it.
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -29,6 +28,7 @@ def paint_each(
         SystemExit: some failed, code 1; Ctrl-C, code 130.
     """
     from image_optimization import console
+    from image_optimization.images import is_made
 
     files = sorted(path for path in photos.iterdir() if path.suffix.lower() in READABLE and path.is_file())
     if not files:
@@ -39,7 +39,7 @@ def paint_each(
     for file in files:
         path = output / f"{file.stem if stems[file.stem] == 1 else file.name}.png"
         try:
-            if _is_painted(path, settings, overwrite):
+            if is_made(path, settings, NOT_COMPARED, overwrite):
                 count["there already"] += 1
                 continue
             paint(file, path)
@@ -56,25 +56,3 @@ def paint_each(
         raise SystemExit(console.INTERRUPTED)
     if count["failed"]:
         raise SystemExit(1)
-
-
-def _is_painted(path: Path, settings: Mapping[str, Any], overwrite: bool) -> bool:
-    """Whether ``path`` is there, and made with ``settings``; with others it must be allowed to ``overwrite`` it."""
-    from image_optimization.images import read_settings
-
-    if not path.exists():
-        return False
-    try:
-        theirs = read_settings(path)
-    except (ValueError, OSError):
-        if overwrite:
-            return False
-        raise ValueError(f"{path} was not made by stylize (--overwrite replaces it)") from None
-    ours = json.loads(json.dumps(dict(settings)))
-    different = [name for name in {**theirs, **ours} if name not in NOT_COMPARED and theirs.get(name) != ours.get(name)]
-    if different and not overwrite:
-        name = different[0]
-        raise ValueError(
-            f"{path} was made with {name} {theirs.get(name)}, not {ours.get(name)} (--overwrite replaces it)"
-        )
-    return not different

@@ -425,5 +425,8 @@ def test_a_foreign_file_in_a_folder(command: Command) -> None:
     line = ["dream", "units", "--units", "3", "--steps", 2, "--folder", "each", "-o", "a.png"]
     run = command(*line)
     assert run.code == 2
-    assert "0003.png was not made by dream; choose another folder, or replace it (--overwrite)" in run.err
+    assert (
+        "0003.png was made without our settings; choose another folder, or replace what is there (--overwrite)"
+        in run.err
+    )
     assert command(*line, "--overwrite").code == 0

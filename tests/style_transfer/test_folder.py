@@ -48,7 +48,7 @@ def test_a_folder_as_typed(command: Command, photos: Path) -> None:
     # With other settings nothing is replaced unasked.
     run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2)
     assert run.code == 1
-    assert "0.png was made with style_weight None, not 2.0 (--overwrite replaces it)" in run.err
+    assert "0.png was made with style_weight None, not 2.0; choose another folder, or" in run.err
     assert run.out.splitlines()[-1] == "out: 4 failed"
     run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2, "--overwrite")
     assert (run.code, run.out.splitlines()[-1]) == (0, "out: 4 painted")
