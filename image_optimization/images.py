@@ -205,9 +205,14 @@ TURNS: dict[int, Callable[[Array], Array]] = {
 
 def fit(image: Tensor, size: int) -> Tensor:
     """``image`` (N, C, H, W) in [0, 1] resized so that its longer side is ``size`` pixels."""
+    return resize(image, fitted_size(image, size))
+
+
+def fitted_size(image: Tensor, size: int) -> tuple[int, int]:
+    """(H, W) of ``image`` (N, C, H, W) in its proportions, the longer one ``size`` pixels."""
     height, width = image.shape[2:]
     scale = size / max(height, width)
-    return resize(image, (max(round(height * scale), 1), max(round(width * scale), 1)))
+    return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
 def resize(image: Tensor, size: tuple[int, int]) -> Tensor:

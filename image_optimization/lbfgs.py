@@ -35,6 +35,8 @@ class LBFGS:
     The direction is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of Quasi-Newton
     Matrices and Their Use in Limited Memory Methods", 1994: it reads the curvature pairs half as often as the
     two-loop recursion. Every decision is made on the device, so that a step never waits for it.
+
+    Beside leaf, gradient and pairs it holds three vectors of the leaf's size, and three more during a step.
     """
 
     def __init__(
@@ -44,11 +46,11 @@ class LBFGS:
         self.leaf = leaf
         self.bounds = bounds
         self.steps = 0
-        self.point, self.gradient = (torch.zeros_like(leaf).flatten() for _ in range(2))  # where it stands
+        self.point, self.gradient = leaf.new_zeros(2, leaf.numel())  # where it stands
         self.accepted = leaf.new_full((LOOK_BACK,), -math.inf)
-        self.best, self.best_point = leaf.new_tensor(math.inf), leaf.detach().flatten()
-        # Curvature pairs, one a row: how far it moved, and how the gradient changed by that.
-        self.moves, self.changes = leaf.new_zeros(2, history, leaf.numel())
+        self.best, self.best_point = leaf.new_tensor(math.inf), leaf.detach().flatten().clone()
+        # Curvature pairs: how far it moved, and how the gradient changed by that.
+        self.pairs = leaf.new_zeros(2, history, leaf.numel())
         self.valid = torch.zeros(history, dtype=torch.bool, device=leaf.device)
         # Their products in double precision, for the small systems of equations; Apple's GPUs have none.
         precise = torch.float32 if leaf.device.type == "mps" else torch.float64
@@ -58,20 +60,19 @@ class LBFGS:
     @torch.no_grad()
     def step(self, loss: Tensor, gradient: Tensor) -> None:
         """Move the leaf, given the loss () and its gradient there."""
-        point, gradient = self.leaf.detach().flatten().clone(), gradient.flatten().clone()
+        point, gradient = self.leaf.detach().flatten(), gradient.flatten()
         better = loss < self.best
         self.best = torch.where(better, loss, self.best)
-        self.best_point = torch.where(better, point, self.best_point)
-        moved = point - self.point
+        _move(self.best_point, point, better)
         accepted = (loss <= self.accepted.max()) | (self.steps == 0)
         if self.steps:
-            self._learn(moved, gradient - self.gradient, accepted)
+            self._learn(point, gradient, accepted)
         self.accepted = torch.where(accepted, torch.cat([self.accepted[1:], loss[None]]), self.accepted)
-        shortened = self.point + moved / 4
-        self.point = torch.where(accepted, point, self.point)
-        self.gradient = torch.where(accepted, gradient, self.gradient)
-        onward = (self.point + self._direction()).clamp(*self.bounds)
-        self.leaf.copy_(torch.where(accepted, onward, shortened).view_as(self.leaf))
+        shortened = self.point.lerp(point, 0.25)
+        _move(self.point, point, accepted)
+        _move(self.gradient, gradient, accepted)
+        onward = self._direction().add_(self.point).clamp_(*self.bounds)
+        self.leaf.copy_(_move(shortened, onward, accepted).view_as(self.leaf))
         self.steps += 1
 
     @torch.no_grad()
@@ -79,51 +80,56 @@ class LBFGS:
         """Put the leaf where the loss was lowest."""
         self.leaf.copy_(self.best_point.view_as(self.leaf))
 
-    def _learn(self, moved: Tensor, change: Tensor, accepted: Tensor) -> None:
-        """Keep what ``change`` of the gradient came of having ``moved``, if the curvature between is positive."""
-        slot = (self.steps - 1) % len(self.moves)
+    def _learn(self, point: Tensor, gradient: Tensor, accepted: Tensor) -> None:
+        """Keep how the gradient changed on the way to ``point``, if the curvature between is positive."""
+        slot = (self.steps - 1) % len(self.valid)
+        moved, change = self.pairs[:, slot]
+        torch.sub(point, self.point, out=moved)
+        torch.sub(gradient, self.gradient, out=change)
         curvature, square = moved @ change, change @ change
         valid = accepted & (curvature > 1e-10 * square)
         self.valid[slot] = valid
-        self.moves[slot] = torch.where(valid, moved, 0)
-        self.changes[slot] = torch.where(valid, change, 0)
+        self.pairs[:, slot] *= valid
         self.scale = torch.where(valid, (curvature / square).to(self.scale), self.scale)
-        pair = torch.stack([self.moves[slot], self.changes[slot]], dim=1)
-        by_change = (self.changes @ pair).to(self.scale)
+        by_move, by_change = (self.pairs @ self.pairs[:, slot].T).to(self.scale)
         self.move_change[slot], self.change_change[slot] = by_change[:, 0], by_change[:, 1]
         self.change_change[:, slot] = by_change[:, 1]
-        self.move_change[:, slot] = (self.moves @ pair[:, 1]).to(self.scale)
+        self.move_change[:, slot] = by_move[:, 1]
 
     def _direction(self) -> Tensor:
         """The quasi-Newton step, no longer than allowed."""
         low, high = self.bounds
         free = ~(((self.point <= low) & (self.gradient > 0)) | ((self.point >= high) & (self.gradient < 0)))
-        descent = -self.gradient * free
-        direction = self._times_inverse_hessian(descent) * free
+        descent = (-self.gradient).mul_(free)
+        direction = self._times_inverse_hessian(descent).mul_(free)
         # Rounding has spoilt the curvature, or nothing is known of it, or nothing is left to gain.
         useless = ~(direction @ descent > 0)
         self.valid &= ~useless
         self.scale = torch.where(useless, 0, self.scale)
-        direction = torch.where(useless, descent, direction)
-        length = direction.square().mean().sqrt()
-        return direction * torch.where(
-            useless, FIRST_STEP / length.clamp(min=1e-30), LONGEST_STEP / length.clamp(min=LONGEST_STEP)
+        _move(direction, descent, useless)
+        length = torch.linalg.vector_norm(direction) / math.sqrt(direction.numel())
+        return direction.mul_(
+            torch.where(useless, FIRST_STEP / length.clamp(min=1e-30), LONGEST_STEP / length.clamp(min=LONGEST_STEP))
         )
 
     def _times_inverse_hessian(self, vector: Tensor) -> Tensor:
         """Byrd, Nocedal and Schnabel, equation 3.1; their S, Y, R and D are of the moves and the changes."""
-        age = self.steps % len(self.moves)  # slots rolled by so many are from the oldest to the newest
+        age = self.steps % len(self.valid)  # slots rolled by so many are from the oldest to the newest
         valid = self.valid.roll(-age).to(self.scale)
         both = valid * valid[:, None]
         # A pair that is not valid has a row and a column of its own, and no part in the others.
         products = self.move_change.roll((-age, -age), (0, 1)) * both
         upper = products.triu() + torch.diag(1 - valid)
         squares = self.change_change.roll((-age, -age), (0, 1)) * both
-        by_move = (self.moves @ vector).to(self.scale).roll(-age) * valid
-        by_change = (self.changes @ vector).to(self.scale).roll(-age) * valid
+        by_move, by_change = (self.pairs @ vector).to(self.scale).roll(-age, 1) * valid
         first = torch.linalg.solve_triangular(upper, by_move[:, None], upper=True)[:, 0]
         rest = products.diagonal() * first + self.scale * (squares @ first - by_change)
         second = torch.linalg.solve_triangular(upper.T, rest[:, None], upper=False)[:, 0]
-        of_moves, of_changes = second.roll(age).to(vector), (-self.scale * first).roll(age).to(vector)
-        step: Tensor = self.scale.to(vector) * vector + of_moves @ self.moves + of_changes @ self.changes
+        weights = torch.cat([second.roll(age), (-self.scale * first).roll(age)]).to(vector)
+        step: Tensor = (weights @ self.pairs.flatten(0, 1)).addcmul_(vector, self.scale.to(vector))
         return step
+
+
+def _move(vector: Tensor, other: Tensor, wanted: Tensor) -> Tensor:
+    """Write ``other`` over ``vector``, if it is ``wanted``: a boolean () on their device."""
+    return vector.lerp_(other, wanted.to(vector))

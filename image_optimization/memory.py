@@ -29,18 +29,8 @@ def keep_freed_memory() -> bool:
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
 
 
-class _Heap(ctypes.Structure):
-    """``struct mallinfo2`` of glibc."""
-
-    _fields_ = tuple((name, ctypes.c_size_t) for name in (*"1234567", "uordblks", "fordblks", "keepcost"))
-
-
-def kept_memory() -> int:
-    """Bytes that were freed and kept, and are there to be used again; 0 where that is not known."""
-    if not sys.platform.startswith("linux"):
-        return 0
-    mallinfo2 = getattr(ctypes.CDLL(None), "mallinfo2", None)
-    if mallinfo2 is None:  # musl, or glibc before 2.33
-        return 0
-    mallinfo2.restype = _Heap
-    return int(mallinfo2().fordblks)
+def release_kept_memory() -> None:
+    """Hand what was freed and kept back to the system: before allocating what is much larger than all before it."""
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
+    if trim is not None:
+        trim(0)

@@ -15,6 +15,9 @@ if TYPE_CHECKING:
 FRAMES = 48
 """In an animation, at most."""
 
+LONGEST = 1024
+"""Pixels of a frame's longer side, at most: an animation is for the screen, and its frames are kept in memory."""
+
 FRAME = 80
 """How long each is shown, in milliseconds; the last one for twenty times as long."""
 
@@ -34,9 +37,12 @@ class Timelapse:
         self.kept: dict[int, list[Tensor]] = {}
 
     def __call__(self, step: Step) -> None:
+        from image_optimization.images import fit
+
         at = (step.number - 1) % self.steps
         if at in self.wanted:
-            self.kept.setdefault(at, []).append((step.image * 255).round().byte().cpu())
+            image = fit(step.image, min(LONGEST, max(step.image.shape[2:])))
+            self.kept.setdefault(at, []).append((image * 255).round().byte().cpu())
 
     def frames(self) -> Iterator[Tensor]:
         """The kept images (N, C, H, W) in [0, 1]; of runs that were interrupted, as far as all of them came."""

@@ -12,14 +12,15 @@ from torch import Tensor, nn
 
 from image_optimization.layers import list_layers
 from image_optimization.lbfgs import HISTORY
-from image_optimization.memory import kept_memory
+from image_optimization.memory import release_kept_memory
 from style_transfer.tiling import Tile, split, whole
 
 SHARE = 0.9
 """Of the memory that is free, used if nobody says how much."""
 
-VECTORS = 14
-"""Images that a step holds at most besides curvature pairs: photo, leaf, gradient, what the optimizer makes of them."""
+VECTORS = 11
+"""Images that a step holds at most besides curvature pairs: leaf, gradient, what the optimizer makes of them, and the
+photo's activations."""
 
 FOR_TILING = 250_000_000
 """Bytes that PyTorch takes to follow receptive fields."""
@@ -27,7 +28,7 @@ FOR_TILING = 250_000_000
 FEWEST = 3
 """Curvature pairs below which L-BFGS is not worth its name."""
 
-TRANSIENT = 2.5
+TRANSIENT = 3
 """What a pass needs at its peak, as a multiple of what it saves for the way back: gradients, casts, products."""
 
 SAMPLES = 64, 128
@@ -89,8 +90,8 @@ def memory(device: torch.device, limit: int | None) -> tuple[int, int]:
         taken, free = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)[0]
         free += torch.cuda.memory_reserved(device) - taken
     else:
-        kept = kept_memory()
-        taken, free = psutil.Process().memory_info().rss - kept, psutil.virtual_memory().available + kept
+        release_kept_memory()
+        taken, free = psutil.Process().memory_info().rss, psutil.virtual_memory().available
     return limit or taken + int(SHARE * free), taken
 
 

@@ -11,7 +11,7 @@ import typer
 
 from image_optimization import console
 from image_optimization.precision import Precision
-from image_optimization.timelapse import Timelapse, save_animation
+from image_optimization.timelapse import LONGEST, Timelapse, save_animation
 from style_transfer.checkpoint import Checkpoint, prepare_checkpoint, read_checkpoint
 from style_transfer.colors import Colors, finish
 from style_transfer.folder import READABLE, paint_each
@@ -206,10 +206,10 @@ def command(
             result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=depth, quality=quality
         )
         if film and film.kept:
-            small = images.resize(given.image, shape)
             beside = console.beside(path, ".webp", overwrite)
+            frame = images.fitted_size(given.image, min(size, LONGEST))
             save_animation(
-                film, lambda kept: images.to_pillow(finish(colors, images.resize(kept, shape), small)), beside
+                film, lambda kept: images.to_pillow(finish(colors, images.resize(kept, frame), given.image)), beside
             )
             typer.echo(beside)
         if plot:

@@ -75,5 +75,9 @@ def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple
 
 
 def finish(colors: Colors, image: Tensor, photo: Tensor) -> Tensor:
-    """The result, with the colours that it is to have; ``photo`` is of its size."""
-    return with_colors_of(image, photo) if colors in ("content", "luminance") else image
+    """The result, with the colours that it is to have, those of ``photo`` perhaps, which may be of any size."""
+    from image_optimization.images import resize
+
+    if colors not in ("content", "luminance"):
+        return image
+    return with_colors_of(image, resize(photo, (image.shape[2], image.shape[3])))

@@ -247,20 +247,14 @@ class NearestLoss:
 STYLE_LOSSES: dict[str, type[StyleLoss]] = {"gram": GramLoss, "wasserstein": WassersteinLoss, "nearest": NearestLoss}
 
 
-def total_variation(image: Tensor) -> Tensor:
-    """Mean absolute difference of neighbouring pixels of (N, C, H, W) in [0, 1], down plus across."""
-    down, across = _differences(image)
-    return down.mean() + across.mean()
+def total_variation(image: Tensor, rows: int | None = None) -> Tensor:
+    """The sum of the absolute differences of neighbouring pixels of (N, C, H, W), down and across.
 
-
-def total_variation_sum(image: Tensor) -> Tensor:
-    """The sum of the absolute differences of neighbouring pixels in units of 0-255, as neural-style has it."""
-    down, across = _differences(image)
-    return 255 * (down.sum() + across.sum())
-
-
-def _differences(image: Tensor) -> tuple[Tensor, Tensor]:
-    return (image[:, :, 1:] - image[:, :, :-1]).abs(), (image[:, :, :, 1:] - image[:, :, :, :-1]).abs()
+    ``rows``: only those of the first so many rows, with what is below them; by default all.
+    """
+    shown = image if rows is None else image[:, :, : rows + 1]
+    down, across = shown[:, :, 1:] - shown[:, :, :-1], shown[:, :, :rows, 1:] - shown[:, :, :rows, :-1]
+    return down.abs().sum() + across.abs().sum()
 
 
 def _blend(targets: Targets) -> Tensor:

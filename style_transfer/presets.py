@@ -4,14 +4,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from style_transfer.losses import STYLE_LOSSES, GramLoss, StyleLoss, total_variation, total_variation_sum
-
-if TYPE_CHECKING:
-    from torch import Tensor
+from style_transfer.losses import STYLE_LOSSES, GramLoss, StyleLoss
 
 
 @dataclass(frozen=True)
@@ -22,10 +19,10 @@ class Preset:
     style_weight: float
     tv_weight: float
     relative: bool = True
-    """Content and style errors as a share of what they compare with, so that a weight means the same for every
-    layer, network and picture; else in the network's own units."""
+    """Content and style errors as a share of what they compare with, and the total variation as a mean, so that a
+    weight means the same for every layer, network and picture of any size; else in the network's own units, which are
+    0-255, and the total variation as a sum."""
     style_loss: type[StyleLoss] = GramLoss
-    total_variation: Callable[[Tensor], Tensor] = total_variation
     content_layers: Mapping[str, float] | None = None
     style_layers: Mapping[str, float] | None = None
     """Weights, by which that of the content or the style is multiplied for each layer; by default relu4_2, and those
@@ -44,6 +41,10 @@ class Preset:
         layers = self.style_layers or self.style_loss.LAYERS
         return {name: self.style_weight * weight for name, weight in layers.items()}
 
+    def variation(self, numbers: int) -> float:
+        """The weight of the total variation of an image of so many numbers in [0, 1]."""
+        return self.tv_weight / numbers if self.relative else self.tv_weight * 255
+
     @property
     def layers(self) -> list[str]:
         return [*dict.fromkeys([*self.content, *self.style])]
@@ -52,7 +53,7 @@ class Preset:
 PRESETS = {
     "default": Preset(1.0, 1.0, 0.5),
     # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
-    "gatys": Preset(5.0, 100.0, 1e-3, relative=False, total_variation=total_variation_sum),
+    "gatys": Preset(5.0, 100.0, 1e-3, relative=False),
 }
 
 

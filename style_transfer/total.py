@@ -8,9 +8,11 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 from torch.nn.functional import interpolate
 
-from style_transfer.losses import ContentLoss, Loss
+from image_optimization.memory import release_kept_memory
+from style_transfer.losses import ContentLoss, Loss, total_variation
 from style_transfer.presets import Preset
 from style_transfer.tiling import Tile
 
@@ -20,6 +22,9 @@ Read = Callable[[Tensor], dict[str, Tensor]]
 
 Statistics = dict[tuple[str, int], Tensor]
 """By layer and number of the region."""
+
+STRIP = 256
+"""Rows of the image whose total variation is computed at a time, where the picture is tiled."""
 
 Cache = dict[tuple[int, tuple[int, int]], Statistics]
 
@@ -52,16 +57,16 @@ class TotalLoss:
     read: Read
     terms: Sequence[Term]
     tiles: Sequence[Tile]
-    variation: Callable[[Tensor], Tensor]
-    """Of the image itself, weighed."""
+    variation: float
+    """The weight of the image's total variation."""
 
     def __call__(self, image: Tensor) -> Tensor:
         if len(self.tiles) > 1:
             tiled: Tensor = _Tiled.apply(image, self)
-            return self.variation(image) + tiled
+            return tiled
         measured = self.measure(image, self.tiles[0], self.terms)
         weighed = [term.weight * term.loss(sums) for term, sums in zip(self.terms, measured, strict=True)]
-        return self.variation(image) + torch.stack(weighed).sum()
+        return self.variation * total_variation(image) + torch.stack(weighed).sum()
 
     def measure(self, image: Tensor, tile: Tile, terms: Sequence[Term]) -> list[Tensor]:
         """What each of ``terms`` measures of the tile that ``image`` is."""
@@ -74,6 +79,7 @@ class _Tiled(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, total: TotalLoss) -> Tensor:
+        release_kept_memory()
         local = [term for term in total.terms if term.loss.local]
         others = [term for term in total.terms if not term.loss.local]
         sums: list[Tensor] = []
@@ -99,13 +105,21 @@ class _Tiled(torch.autograd.Function):
                 [of_part] = torch.autograd.grad(sum(rest, here), part)
             value += here.detach()
             tile.show(gradient).add_(of_part)
-        ctx.save_for_backward(gradient)
+        for top in range(0, image.shape[2], STRIP):
+            with torch.enable_grad():
+                part = image[:, :, top : top + STRIP + 1].detach().requires_grad_()  # and what is below
+                here = total.variation * total_variation(part, STRIP)
+                [of_part] = torch.autograd.grad(here, part)
+            value += here.detach()
+            gradient[:, :, top : top + STRIP + 1] += of_part
+        ctx.gradient = gradient
+        release_kept_memory()  # tiles leave holes that whole pictures do not fill, and the other way round
         return value
 
     @staticmethod
+    @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        [gradient] = ctx.saved_tensors
-        return slope * gradient, None
+        return ctx.gradient.mul_(slope), None
 
 
 def total_loss(
@@ -160,7 +174,7 @@ def total_loss(
                     terms.append(Term(layer, area * weight, preset.style_loss(paintings, positions)))
     if preset.relative:
         terms = [Term(layer, weight / loss.scale, loss) for layer, weight, loss in terms]
-    return TotalLoss(read, terms, tiles, lambda image: preset.tv_weight * preset.total_variation(image))
+    return TotalLoss(read, terms, tiles, preset.variation(photo.numel()))
 
 
 def statistics(read: Read, style: Style, preset: Preset, tiles: Sequence[Tile]) -> Statistics:
@@ -187,6 +201,8 @@ def position_weights(mask: Tensor | None, size: tuple[int, int], device: torch.d
 def _passes(read: Read, image: Tensor, tiles: Sequence[Tile]) -> Iterator[tuple[Tile, dict[str, Tensor]]]:
     for tile in tiles:
         yield tile, tile.own(read(tile.show(image)))
+    if len(tiles) > 1:
+        release_kept_memory()
 
 
 def _size(tiles: Sequence[Tile], layer: str, activation: Tensor) -> tuple[int, int]:

@@ -13,12 +13,14 @@ from style_transfer.colors import Colors, finish, prepare
 from style_transfer.presets import choose_preset
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor, nn
 
     from image_optimization.optimize import Listener, State, Step
     from image_optimization.parameterizations import PixelImage
     from image_optimization.precision import Precision
-    from style_transfer.total import Cache
+    from style_transfer.budget import Budget
+    from style_transfer.total import Cache, TotalLoss
 
 COARSEST = 96
 """The pyramid begins where the shorter side would fall below this many pixels."""
@@ -120,8 +122,9 @@ def stylize(
         NonFiniteLoss: the loss became infinite or NaN.
     """
     from image_optimization.capture import capture
-    from image_optimization.images import fit, resize
+    from image_optimization.images import fit, fitted_size, resize
     from image_optimization.layers import device_of, smallest_size
+    from image_optimization.memory import release_kept_memory
     from image_optimization.optimize import counted, optimize, seeded
     from image_optimization.precision import choose_dtype
     from style_transfer.budget import bytes_of_a_pixel, memory, plan
@@ -146,7 +149,7 @@ def stylize(
     device = device_of(model)
     smallest = smallest_size(model, how.layers)
     scales = pyramid(content, size)
-    final = fit(content, size)
+    final = fitted_size(content, size)
     _check_sizes(content, final, styles, smallest, type(model).__name__)
     start = None if init == "noise" else (photo if isinstance(init, str) else init).to(device)
     image: Tensor | None = None
@@ -155,22 +158,25 @@ def stylize(
     with seeded(seed), capture(model, how.layers, choose_dtype(precision, device)) as read:
         limit, taken = memory(device, max_memory)  # before the work: what a scale frees is there for the next
         per_pixel = bytes_of_a_pixel(read, device)
-        budgets = [plan(limit, taken, fit(photo, scale)[0, 0].numel(), per_pixel, optimizer) for scale in scales]
+        budgets = [plan(limit, taken, math.prod(fitted_size(photo, scale)), per_pixel, optimizer) for scale in scales]
         if state is not None:
             image, history = _past(state)
+
+        def loss_at(scale: int, budget: Budget) -> TotalLoss:
+            shown = [
+                Style(fit(painting, _style_size(painting, style_scale * scale, smallest)).to(device), share, where)
+                for painting, share, where in zip(paintings, shares, masks, strict=True)
+            ]
+            tiles_of = partial(budget.tiles, model, how.layers)
+            return total_loss(read, fit(photo, scale).to(device), shown, how, tiles_of, regions, cache)
+
         for number, scale in list(enumerate(scales))[len(history) :]:
+            release_kept_memory()  # nothing of what the scale before freed is large enough for this one
             try:
-                target = fit(photo, scale).to(device)
-                seen = [
-                    Style(fit(painting, _style_size(painting, style_scale * scale, smallest)).to(device), share, where)
-                    for painting, share, where in zip(paintings, shares, masks, strict=True)
-                ]
-                tiles_of = partial(budgets[number].tiles, model, how.layers)
-                loss = total_loss(read, target, seen, how, tiles_of, regions, cache)
-                pixels = _begin(image, start, target)
+                pixels = _begin(image, start, fitted_size(photo, scale), device)
                 run = optimize(
                     pixels,
-                    loss,
+                    loss_at(scale, budgets[number]),
                     steps=steps,
                     learning_rate=ADAM_RATE,
                     optimizer=optimizer,
@@ -190,8 +196,7 @@ def stylize(
             if stopped == "interrupted":
                 break
     assert image is not None  # of the first scale, at least
-    finished = resize(image.cpu(), (final.shape[2], final.shape[3]))
-    return Stylized(finish(colors, finished, final), history, stopped)
+    return Stylized(finish(colors, resize(image.cpu(), final), content), history, stopped)
 
 
 def _with_past(listeners: Sequence[Listener], image: Tensor | None, history: Sequence[Tensor]) -> list[Listener]:
@@ -212,17 +217,16 @@ def _past(state: State) -> tuple[Tensor | None, list[Tensor]]:
     return state.get(BEFORE), [state[f"{HISTORY}{number}"] for number in range(count)]
 
 
-def _begin(image: Tensor | None, start: Tensor | None, target: Tensor) -> PixelImage:
-    """What a scale begins with, of the size of ``target``: the ``image`` of the one before, or ``start``, or noise."""
+def _begin(image: Tensor | None, start: Tensor | None, size: tuple[int, int], device: torch.device) -> PixelImage:
+    """What a scale of ``size`` (H, W) begins with: the ``image`` of the one before, or ``start``, or noise."""
     from image_optimization.images import refine, resize
     from image_optimization.parameterizations import PixelImage
 
-    size = (target.shape[2], target.shape[3])
     if image is not None:
-        return PixelImage.from_image(refine(image.to(target.device), start, size))
+        return PixelImage.from_image(refine(image.to(device), start, size))
     if start is not None:
         return PixelImage.from_image(resize(start, size))
-    return PixelImage.from_noise((1, 3, *size), device=target.device)
+    return PixelImage.from_noise((1, 3, *size), device=device)
 
 
 def _check_proportions(
@@ -236,10 +240,11 @@ def _check_proportions(
         check_proportions("style mask", mask, style)
 
 
-def _check_sizes(content: Tensor, final: Tensor, styles: Sequence[Tensor], smallest: int, network: str) -> None:
-    pictures = {f"style {number}": style for number, style in enumerate(styles, 1)}
-    for name, picture in {"photo": content, "photo at its final size": final, **pictures}.items():
-        height, width = picture.shape[2:]
+def _check_sizes(
+    content: Tensor, final: tuple[int, int], styles: Sequence[Tensor], smallest: int, network: str
+) -> None:
+    sizes = {f"style {number}": style.shape[2:] for number, style in enumerate(styles, 1)}
+    for name, (height, width) in {"photo": content.shape[2:], "photo at its final size": final, **sizes}.items():
         if min(height, width) < smallest:
             raise ValueError(f"the {name} has {width}x{height} pixels; {network} needs {smallest} each way")
 

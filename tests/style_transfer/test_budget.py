@@ -10,7 +10,7 @@ from image_optimization.capture import capture
 from image_optimization.images import load
 from image_optimization.lbfgs import HISTORY
 from style_transfer import PRESETS, Stylized, stylize
-from style_transfer.budget import Budget, bytes_of_a_pixel, memory, plan
+from style_transfer.budget import VECTORS, Budget, bytes_of_a_pixel, memory, plan
 from tests.conftest import Command
 
 GIGA = 10**9
@@ -30,7 +30,7 @@ def test_less_memory_smaller_tiles_and_a_shorter_past(vgg16: nn.Module) -> None:
     assert generous.side > tight.side
     assert plan(4 * GIGA, GIGA // 2, pixels, 2000, "adam").side > tight.side
     # All that is planned for stays below the limit.
-    assert GIGA // 2 + 12 * pixels * (14 + 2 * tight.pairs) + tight.side**2 * 2000 <= 4 * GIGA
+    assert GIGA // 2 + 12 * pixels * (VECTORS + 2 * tight.pairs) + tight.side**2 * 2000 <= 4 * GIGA
     assert len(tight.tiles(vgg16, LAYERS, torch.zeros(1, 3, 1100, 1000))) > 1
 
 
