@@ -235,6 +235,11 @@ def save(
 
     path = free(path, overwrite)
     images.save(picture, path, {**settings(context), "stopped": stopped}, overwrite, **how)
+    tell_written(path)
+
+
+def tell_written(path: Path) -> None:
+    """Say what a command has written, and how many seconds it took."""
     typer.echo(f"{path}  {time.perf_counter() - _START:.1f} s")
 
 

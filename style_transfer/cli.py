@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 import sys
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -12,15 +15,21 @@ import typer
 from image_optimization import console
 from image_optimization.precision import Precision
 from image_optimization.timelapse import LONGEST, Timelapse, save_animation
+from style_transfer import video
 from style_transfer.checkpoint import Checkpoint, prepare_checkpoint, read_checkpoint
-from style_transfer.colors import Colors, finish
+from style_transfer.colors import Colors, finish, match_colors
 from style_transfer.folder import READABLE, paint_each
 from style_transfer.losses import STYLE_LOSSES
 from style_transfer.presets import PRESETS
 from style_transfer.transfer import Stylized, pyramid, stylize
 
 if TYPE_CHECKING:
+    import torch
+    from PIL.Image import Image
     from torch import Tensor
+
+    from image_optimization.optimize import Step
+    from style_transfer.flow import Previous
 
 app = typer.Typer(
     add_completion=False,
@@ -52,7 +61,9 @@ def _list_styles(wanted: bool) -> None:
 @app.command()
 def command(
     context: typer.Context,
-    photo: Annotated[Path, typer.Argument(help="The photo to paint, or a folder of them.", show_default=False)],
+    photo: Annotated[
+        Path, typer.Argument(help="The photo to paint, a folder of them, or a video.", show_default=False)
+    ],
     style: Annotated[
         list[str], typer.Option(help="A painting, or a drawn style (--list-styles). May be given several times.")
     ],
@@ -98,6 +109,9 @@ def command(
     tv_weight: Annotated[
         float | None, typer.Option(help="In place of the preset's; total variation, for smoothness.")
     ] = _default("tv_weight"),
+    temporal_weight: Annotated[
+        float | None, typer.Option(help="In place of the preset's; how near a video's frame is to the one before.")
+    ] = _default("temporal_weight"),
     content_layers: Annotated[
         str | None, typer.Option(help="In place of the preset's, with their weights: relu4_2=1.")
     ] = None,
@@ -147,20 +161,20 @@ def command(
     from image_optimization import images
     from models import load
 
-    folder = photo.is_dir()
-    if folder and content_mask:
-        raise ValueError("a content mask belongs to one photo, not to a folder of them")
-    if folder and checkpoint:
-        raise ValueError("a folder needs no checkpoint: the same command again goes on with what is not there yet")
     if checkpoint:
         prepare_checkpoint(checkpoint)
-    target = _output_folder(output) if folder else console.output_path(output, "stylized.png", overwrite)
+    film, folder = photo.suffix.lower() in video.READABLE and photo.is_file(), photo.is_dir()
+    _check_alone(context, "video" if film else "folder" if folder else None)
+    if film:
+        video.count_frames(photo)
+        target = _output_video(output, overwrite)
+    else:
+        target = _output_folder(output) if folder else console.output_path(output, "stylized.png", overwrite)
     place = console.find_device(device)
     precision = console.find_precision(precision, place, context)
-    network = load(model, weights).to(place)
     how: dict[str, Any] = {
         "styles": [_style(name, size) for name in style],
-        "model": network,
+        "model": load(model, weights).to(place),
         "size": size,
         "blend": _numbers(blend),
         "style_scale": style_scale,
@@ -172,6 +186,7 @@ def command(
         "content_weight": content_weight,
         "style_weight": style_weight,
         "tv_weight": tv_weight,
+        "temporal_weight": temporal_weight,
         "content_layers": _weights(content_layers),
         "style_layers": _weights(style_layers),
         "init": init if init in ("content", "noise") else images.load(init),
@@ -182,48 +197,120 @@ def command(
         "max_memory": _bytes(max_memory),
         "cache": {},
     }
-
-    def paint(photo: Path, path: Path) -> Stylized:
-        """One photo, into a file."""
-        given = images.read(photo)
-        if given.frames > 1:
-            typer.echo(f"{photo} is an animation of {given.frames} frames, of which the first is painted", err=True)
-        depth = images.choose_bits(path, bits, given.bits)
-        sizes = pyramid(given.image, size)
-        film = Timelapse(len(sizes) * steps) if timelapse else None
-        keeper = Checkpoint(checkpoint, console.settings(context), checkpoint_every) if checkpoint else None
-        state = read_checkpoint(resume_from)[0] if resume_from else None
-        with console.progress(photo.name, place, precision) as bar:
-            listeners = [each for each in (bar, film, keeper) if each]
-            result = stylize(given.image, listeners=listeners, state=state, **how)
-        if folder and result.stopped == "interrupted":
-            raise KeyboardInterrupt
-        shape = (result.image.shape[2], result.image.shape[3])
-        alpha = None if given.alpha is None else images.resize(given.alpha, shape)
-        exif = b"" if strip else given.exif
-        context.params.update(photo=photo, checkpoint=None, resume_from=None)  # nothing to the picture
-        console.save(
-            result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=depth, quality=quality
-        )
-        if film and film.kept:
-            beside = console.beside(path, ".webp", overwrite)
-            frame = images.fitted_size(given.image, min(size, LONGEST))
-            save_animation(
-                film, lambda kept: images.to_pillow(finish(colors, images.resize(kept, frame), given.image)), beside
-            )
-            typer.echo(beside)
-        if plot:
-            from style_transfer.plot import save_plot
-
-            beside = console.beside(path, "-loss.png", overwrite)
-            save_plot(result.history, sizes, beside)
-            typer.echo(beside)
-        return result
-
-    if folder:
+    if film:
+        _paint_video(context, place, how, photo, target)
+    elif folder:
+        paint = partial(_paint, context, place, how, unfinished=False)
         paint_each(photo, target, paint, console.settings(context), overwrite)
     else:
-        console.finish(paint(photo, target).stopped)
+        console.finish(_paint(context, place, how, photo, target).stopped)
+
+
+ALONE = {"folder": ("content_mask", "checkpoint"), "video": ("content_mask", "checkpoint", "timelapse", "plot", "bits")}
+"""Options that are for one photo."""
+
+
+def _check_alone(context: typer.Context, what: str | None) -> None:
+    given = [name for name in ALONE.get(what or "", ()) if context.params[name]]
+    if given:
+        option = given[0].replace("_", "-")
+        hint = ": the same command again goes on with what is not there yet" if option == "checkpoint" else ""
+        raise ValueError(f"--{option} is for one photo, not for a {what}{hint}")
+
+
+def _paint(
+    context: typer.Context,
+    place: torch.device,
+    how: Mapping[str, Any],
+    photo: Path,
+    path: Path,
+    unfinished: bool = True,
+) -> Stylized:
+    """One photo, into a file, and beside it what else is wanted; ``how`` is for :func:`style_transfer.stylize`.
+
+    Ctrl-C ends it with the picture so far, or without one if no ``unfinished`` one is wanted.
+    """
+    from image_optimization import images
+
+    wanted = context.params
+    given = images.read(photo)
+    if given.frames > 1:
+        typer.echo(f"{photo} is an animation of {given.frames} frames, of which the first is painted", err=True)
+    bits = images.choose_bits(path, wanted["bits"], given.bits)
+    sizes = pyramid(given.image, wanted["size"])
+    film = Timelapse(len(sizes) * wanted["steps"]) if wanted["timelapse"] else None
+    keeper = None
+    if wanted["checkpoint"]:
+        keeper = Checkpoint(wanted["checkpoint"], console.settings(context), wanted["checkpoint_every"])
+    state = read_checkpoint(wanted["resume_from"])[0] if wanted["resume_from"] else None
+    with console.progress(photo.name, place, wanted["precision"]) as bar:
+        listeners = [each for each in (bar, film, keeper) if each]
+        result = stylize(given.image, listeners=listeners, state=state, **how)
+    if result.stopped == "interrupted" and not unfinished:
+        raise KeyboardInterrupt
+    shape = (result.image.shape[2], result.image.shape[3])
+    alpha = None if given.alpha is None else images.resize(given.alpha, shape)
+    exif = b"" if wanted["strip"] else given.exif
+    context.params.update(photo=photo, checkpoint=None, resume_from=None)  # nothing to the picture
+    overwrite, quality = wanted["overwrite"], wanted["quality"]
+    console.save(
+        result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=bits, quality=quality
+    )
+    if film and film.kept:
+        place_of_film = console.beside(path, ".webp", overwrite)
+        frame = images.fitted_size(given.image, min(wanted["size"], LONGEST))
+
+        def draw(kept: Tensor) -> Image:
+            return images.to_pillow(finish(wanted["colors"], images.resize(kept, frame), given.image))
+
+        save_animation(film, draw, place_of_film)
+        typer.echo(place_of_film)
+    if wanted["plot"]:
+        from style_transfer.plot import save_plot
+
+        place_of_plot = console.beside(path, "-loss.png", overwrite)
+        save_plot(result.history, sizes, place_of_plot)
+        typer.echo(place_of_plot)
+    return result
+
+
+def _paint_video(context: typer.Context, place: torch.device, how: dict[str, Any], film: Path, target: Path) -> None:
+    """Frame by frame; ``how`` is for :func:`style_transfer.stylize`."""
+    from image_optimization import images
+
+    wanted = context.params
+    settings = console.settings(context)
+    count = video.count_frames(film)
+    if how["colors"] == "match":  # the paintings' colours are to be the same in all frames
+        first = next(video.read_frames(film)).image
+        how |= {"colors": "style", "styles": [match_colors(each, first) for each in how["styles"]]}
+
+    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
+        def tell(step: Step) -> None:
+            bar(replace(step, done=min((number + step.done) / count, 1)))
+
+        steps = how["steps"] if previous is None else video.later_steps(how["steps"])
+        result = stylize(image, previous=previous, listeners=[tell], **{**how, "steps": steps})
+        if result.stopped == "interrupted":
+            raise KeyboardInterrupt
+        images.save(result.image, path, settings, overwrite=True)
+
+    try:
+        with console.progress(film.name, place, wanted["precision"]) as bar:
+            video.paint_video(film, target, paint, settings, wanted["overwrite"])
+    except KeyboardInterrupt:
+        typer.echo("interrupted: the same command goes on from here", err=True)
+        raise SystemExit(console.INTERRUPTED) from None
+    console.tell_written(target)
+
+
+def _output_video(output: Path | None, overwrite: bool) -> Path:
+    path = output or console.free(Path("outputs", "stylized.mp4"))
+    if path.suffix.lower() not in video.FORMATS:
+        raise ValueError(f"cannot write {path.name!r}: a video's name must end in {', '.join(video.FORMATS)}")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another output or overwrite it (--overwrite)")
+    return path
 
 
 def _output_folder(output: Path | None) -> Path:

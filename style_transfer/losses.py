@@ -26,6 +26,8 @@ from typing import TYPE_CHECKING, Protocol
 if TYPE_CHECKING:
     from torch import Tensor
 
+    from style_transfer.flow import Previous
+
 Window = tuple[slice, slice]
 """Rows and columns of a layer's positions."""
 
@@ -247,14 +249,30 @@ class NearestLoss:
 STYLE_LOSSES: dict[str, type[StyleLoss]] = {"gram": GramLoss, "wasserstein": WassersteinLoss, "nearest": NearestLoss}
 
 
-def total_variation(image: Tensor, rows: int | None = None) -> Tensor:
+def total_variation(image: Tensor, rows: slice = slice(None)) -> Tensor:
     """The sum of the absolute differences of neighbouring pixels of (N, C, H, W), down and across.
 
-    ``rows``: only those of the first so many rows, with what is below them; by default all.
+    ``rows``: those of the whole image that ``image`` is, with the one below them; by default it is all of it.
     """
-    shown = image if rows is None else image[:, :, : rows + 1]
-    down, across = shown[:, :, 1:] - shown[:, :, :-1], shown[:, :, :rows, 1:] - shown[:, :, :rows, :-1]
+    count = None if rows.stop is None else rows.stop - rows.start
+    down, across = image[:, :, 1:] - image[:, :, :-1], image[:, :, :count, 1:] - image[:, :, :count, :-1]
     return down.abs().sum() + across.abs().sum()
+
+
+class TemporalLoss:
+    """The sum of the squared differences from the frame before, moved along, where the flow is reliable.
+
+    Ruder et al., "Artistic Style Transfer for Videos", arXiv:1604.08610, equation 7, without its mean.
+    """
+
+    def __init__(self, previous: Previous) -> None:
+        self.previous = previous
+
+    def __call__(self, image: Tensor, rows: slice = slice(None)) -> Tensor:
+        """``image`` and ``rows`` as for :func:`total_variation`."""
+        before = self.previous.image[:, :, rows]
+        error: Tensor = (image[:, :, : before.shape[2]] - before).square() * self.previous.reliable[:, :, rows]
+        return error.sum()
 
 
 def _blend(targets: Targets) -> Tensor:

@@ -18,10 +18,11 @@ class Preset:
     content_weight: float
     style_weight: float
     tv_weight: float
+    temporal_weight: float
     relative: bool = True
-    """Content and style errors as a share of what they compare with, and the total variation as a mean, so that a
+    """Content and style errors as a share of what they compare with, and the losses of pixels as means, so that a
     weight means the same for every layer, network and picture of any size; else in the network's own units, which are
-    0-255, and the total variation as a sum."""
+    0-255, and those of pixels as sums."""
     style_loss: type[StyleLoss] = GramLoss
     content_layers: Mapping[str, float] | None = None
     style_layers: Mapping[str, float] | None = None
@@ -41,9 +42,10 @@ class Preset:
         layers = self.style_layers or self.style_loss.LAYERS
         return {name: self.style_weight * weight for name, weight in layers.items()}
 
-    def variation(self, numbers: int) -> float:
-        """The weight of the total variation of an image of so many numbers in [0, 1]."""
-        return self.tv_weight / numbers if self.relative else self.tv_weight * 255
+    def of_pixels(self, numbers: int) -> tuple[float, float]:
+        """The weights of the total variation and the temporal loss of an image of so many numbers in [0, 1]."""
+        units = (1 / numbers, 1 / numbers) if self.relative else (255, 255**2)
+        return self.tv_weight * units[0], self.temporal_weight * units[1]
 
     @property
     def layers(self) -> list[str]:
@@ -51,9 +53,9 @@ class Preset:
 
 
 PRESETS = {
-    "default": Preset(1.0, 1.0, 0.5),
+    "default": Preset(1.0, 1.0, 0.5, 200.0),
     # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
-    "gatys": Preset(5.0, 100.0, 1e-3, relative=False),
+    "gatys": Preset(5.0, 100.0, 1e-3, 1e-3, relative=False),
 }
 
 

@@ -12,7 +12,8 @@ from torch.autograd.function import once_differentiable
 from torch.nn.functional import interpolate
 
 from image_optimization.memory import release_kept_memory
-from style_transfer.losses import ContentLoss, Loss, total_variation
+from style_transfer.flow import Previous
+from style_transfer.losses import ContentLoss, Loss, TemporalLoss, total_variation
 from style_transfer.presets import Preset
 from style_transfer.tiling import Tile
 
@@ -24,7 +25,7 @@ Statistics = dict[tuple[str, int], Tensor]
 """By layer and number of the region."""
 
 STRIP = 256
-"""Rows of the image whose total variation is computed at a time, where the picture is tiled."""
+"""Rows of the image whose own losses are computed at a time, where the picture is tiled."""
 
 Cache = dict[tuple[int, tuple[int, int]], Statistics]
 
@@ -38,6 +39,10 @@ class Style(NamedTuple):
     """Of each region of the photo; for a region the styles' shares are 1 in sum."""
     masks: Sequence[Tensor | None] = (None,)
     """For each region of the photo, where in the painting its style is: (1, 1, H, W) in [0, 1], None for everywhere."""
+
+
+PixelLoss = Callable[[Tensor, slice], Tensor]
+"""From rows of an image, and the one below them, and which of the whole they are: its loss is the sum of theirs."""
 
 
 class Term(NamedTuple):
@@ -57,8 +62,8 @@ class TotalLoss:
     read: Read
     terms: Sequence[Term]
     tiles: Sequence[Tile]
-    variation: float
-    """The weight of the image's total variation."""
+    of_pixels: Sequence[tuple[float, PixelLoss]]
+    """Losses of the image itself, each with its weight."""
 
     def __call__(self, image: Tensor) -> Tensor:
         if len(self.tiles) > 1:
@@ -66,7 +71,11 @@ class TotalLoss:
             return tiled
         measured = self.measure(image, self.tiles[0], self.terms)
         weighed = [term.weight * term.loss(sums) for term, sums in zip(self.terms, measured, strict=True)]
-        return self.variation * total_variation(image) + torch.stack(weighed).sum()
+        return self.pixels(image, slice(0, image.shape[2])) + torch.stack(weighed).sum()
+
+    def pixels(self, image: Tensor, rows: slice) -> Tensor:
+        """The losses of the image itself, weighed: those of ``rows``; ``image`` is these and the one below."""
+        return torch.stack([weight * loss(image, rows) for weight, loss in self.of_pixels]).sum()
 
     def measure(self, image: Tensor, tile: Tile, terms: Sequence[Term]) -> list[Tensor]:
         """What each of ``terms`` measures of the tile that ``image`` is."""
@@ -107,8 +116,8 @@ class _Tiled(torch.autograd.Function):
             tile.show(gradient).add_(of_part)
         for top in range(0, image.shape[2], STRIP):
             with torch.enable_grad():
-                part = image[:, :, top : top + STRIP + 1].detach().requires_grad_()  # and what is below
-                here = total.variation * total_variation(part, STRIP)
+                part = image[:, :, top : top + STRIP + 1].detach().requires_grad_()
+                here = total.pixels(part, slice(top, min(top + STRIP, image.shape[2])))
                 [of_part] = torch.autograd.grad(here, part)
             value += here.detach()
             gradient[:, :, top : top + STRIP + 1] += of_part
@@ -129,6 +138,7 @@ def total_loss(
     preset: Preset,
     tiles_of: Callable[[Tensor], Sequence[Tile]],
     regions: Sequence[Tensor | None] = (None,),
+    previous: Previous | None = None,
     cache: Cache | None = None,
 ) -> TotalLoss:
     """The loss of an image of the size of ``photo``; its targets are computed here, once.
@@ -140,6 +150,7 @@ def total_loss(
         preset: how the losses are weighed.
         tiles_of: how a picture is divided.
         regions: where in the photo each region is, (1, 1, H, W) in [0, 1]; None for everywhere.
+        previous: the frame before.
         cache: of the paintings' statistics, by their number and size: filled, and read if they are there.
     """
     tiles = tiles_of(photo)
@@ -174,7 +185,11 @@ def total_loss(
                     terms.append(Term(layer, area * weight, preset.style_loss(paintings, positions)))
     if preset.relative:
         terms = [Term(layer, weight / loss.scale, loss) for layer, weight, loss in terms]
-    return TotalLoss(read, terms, tiles, preset.variation(photo.numel()))
+    variation, temporal = preset.of_pixels(photo.numel())
+    of_pixels: list[tuple[float, PixelLoss]] = [(variation, total_variation)]
+    if previous is not None:
+        of_pixels.append((temporal, TemporalLoss(previous)))
+    return TotalLoss(read, terms, tiles, of_pixels)
 
 
 def statistics(read: Read, style: Style, preset: Preset, tiles: Sequence[Tile]) -> Statistics:

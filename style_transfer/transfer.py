@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from image_optimization.parameterizations import PixelImage
     from image_optimization.precision import Precision
     from style_transfer.budget import Budget
+    from style_transfer.flow import Previous
     from style_transfer.total import Cache, TotalLoss
 
 COARSEST = 96
@@ -68,9 +69,11 @@ def stylize(
     content_weight: float | None = None,
     style_weight: float | None = None,
     tv_weight: float | None = None,
+    temporal_weight: float | None = None,
     content_layers: Mapping[str, float] | None = None,
     style_layers: Mapping[str, float] | None = None,
     init: Literal["content", "noise"] | Tensor = "content",
+    previous: Previous | None = None,
     optimizer: Literal["adam", "lbfgs"] = "lbfgs",
     steps: int = 100,
     seed: int = 0,
@@ -101,10 +104,12 @@ def stylize(
             photo's, and the style is of lightness alone; ``match``: the paintings', moved to the photo's first.
         preset: how the losses are weighed, a key of :data:`style_transfer.PRESETS`.
         style_loss: a key of :data:`style_transfer.losses.STYLE_LOSSES`.
-        content_weight, style_weight, tv_weight: of the sums of the losses.
-        content_layers, style_layers: the layers that count, with their weights. These and the three before are instead
+        content_weight, style_weight, tv_weight, temporal_weight: of the sums of the losses.
+        content_layers, style_layers: the layers that count, with their weights. These and the four before are instead
             of the preset's.
         init: what to start from: the photo, noise, or an image (1, 3, H, W) in [0, 1].
+        previous: of a film, the frame before (:func:`style_transfer.flow.follow`), of the size of the result: what to
+            start from and to stay near, at this one scale.
         optimizer: ``lbfgs`` or ``adam``.
         steps: at each scale.
         seed: of the noise to start from.
@@ -135,7 +140,12 @@ def stylize(
         raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
     if not 0 < style_scale < math.inf:
         raise ValueError(f"style_scale must be above 0, not {style_scale}")
-    weights = {"content_weight": content_weight, "style_weight": style_weight, "tv_weight": tv_weight}
+    weights = {
+        "content_weight": content_weight,
+        "style_weight": style_weight,
+        "tv_weight": tv_weight,
+        "temporal_weight": temporal_weight,
+    }
     how = choose_preset(preset, style_loss, content_layers, style_layers, **weights)
     regions, masks, shares = divide(content_mask, style_masks, _shares(blend, len(styles)))
     _check_proportions(content, styles, content_mask, style_masks)
@@ -148,9 +158,12 @@ def stylize(
         model = load("vgg16")
     device = device_of(model)
     smallest = smallest_size(model, how.layers)
-    scales = pyramid(content, size)
+    scales = pyramid(content, size) if previous is None else [size]
     final = fitted_size(content, size)
     _check_sizes(content, final, styles, smallest, type(model).__name__)
+    if previous is not None:
+        previous = _checked(previous, final, device)
+        init = previous.image
     start = None if init == "noise" else (photo if isinstance(init, str) else init).to(device)
     image: Tensor | None = None
     history: list[Tensor] = []
@@ -168,7 +181,7 @@ def stylize(
                 for painting, share, where in zip(paintings, shares, masks, strict=True)
             ]
             tiles_of = partial(budget.tiles, model, how.layers)
-            return total_loss(read, fit(photo, scale).to(device), shown, how, tiles_of, regions, cache)
+            return total_loss(read, fit(photo, scale).to(device), shown, how, tiles_of, regions, previous, cache)
 
         for number, scale in list(enumerate(scales))[len(history) :]:
             release_kept_memory()  # nothing of what the scale before freed is large enough for this one
@@ -227,6 +240,14 @@ def _begin(image: Tensor | None, start: Tensor | None, size: tuple[int, int], de
     if start is not None:
         return PixelImage.from_image(resize(start, size))
     return PixelImage.from_noise((1, 3, *size), device=device)
+
+
+def _checked(previous: Previous, final: tuple[int, int], device: torch.device) -> Previous:
+    """On the ``device``."""
+    size = (previous.image.shape[2], previous.image.shape[3])
+    if size != final:
+        raise ValueError(f"the frame before has {size[1]}x{size[0]} pixels, this one is to have {final[1]}x{final[0]}")
+    return replace(previous, image=previous.image.to(device), reliable=previous.reliable.to(device))
 
 
 def _check_proportions(

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor
 
 from style_transfer import PRESETS
+from style_transfer.flow import Previous
 from style_transfer.losses import (
     STYLE_LOSSES,
     ContentLoss,
     GramLoss,
     NearestLoss,
     StyleLoss,
+    TemporalLoss,
     WassersteinLoss,
     total_variation,
 )
@@ -100,16 +102,33 @@ def test_values_against_slow_formulas() -> None:
     assert against(NearestLoss, b)(a).item() == pytest.approx(slow_nearest(positions(a), positions(b)), rel=1e-5)
     down, across = slow_variation(a)
     assert total_variation(a).item() == pytest.approx(sum(down) + sum(across))
-    assert (total_variation(a, 1) + total_variation(a[:, :, 1:])).item() == pytest.approx(sum(down) + sum(across))
+    assert (total_variation(a[:, :, :2], slice(0, 1)) + total_variation(a[:, :, 1:])).item() == pytest.approx(
+        sum(down) + sum(across)
+    )
 
 
-@pytest.mark.parametrize("loss", ["content", "variation", *STYLE_LOSSES])
+def test_what_has_changed_since_the_frame_before() -> None:
+    before, image = random(1, 3, 3, 5), random(1, 3, 3, 5)
+    reliable = (random(1, 1, 3, 5) > 0.5).double()
+    loss = TemporalLoss(Previous(before, reliable))
+    slow = sum(
+        (image[0, c, y, x] - before[0, c, y, x]).item() ** 2
+        for c, y, x in itertools.product(range(3), range(3), range(5))
+        if reliable[0, 0, y, x]
+    )
+    assert loss(image).item() == pytest.approx(slow)
+    parts = loss(image[:, :, :2], slice(0, 1)) + loss(image[:, :, 1:], slice(1, 3))
+    assert parts.item() == pytest.approx(slow)
+
+
+@pytest.mark.parametrize("loss", ["content", "variation", "temporal", *STYLE_LOSSES])
 def test_gradients_by_finite_differences(loss: str) -> None:
     target, weight = random(1, 3, 3, 5), random(3, 5)
     content = ContentLoss(target)
     functions = {
         "content": lambda image: content(content.measure(image)),
         "variation": total_variation,
+        "temporal": TemporalLoss(Previous(target, random(1, 1, 3, 5))),
         **{name: against(kind, target, weight / weight.sum()) for name, kind in STYLE_LOSSES.items()},
     }
     image = random(1, 3, 3, 5).requires_grad_()
@@ -168,7 +187,7 @@ def test_losses_mean_the_same_at_every_size() -> None:
     small, large = (GramLoss.statistic(each, torch.tensor(1 / each[0, 0].numel())) for each in (tile, tiled))
     torch.testing.assert_close(small, large, rtol=1e-5, atol=0)
     small, large = random(1, 3, 64, 64), random(1, 3, 256, 256)
-    variations = [PRESETS["default"].variation(each.numel()) * total_variation(each) for each in (small, large)]
+    variations = [PRESETS["default"].of_pixels(each.numel())[0] * total_variation(each) for each in (small, large)]
     torch.testing.assert_close(*variations, rtol=0.05, atol=0)
 
 

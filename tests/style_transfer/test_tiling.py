@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from image_optimization import images
 from image_optimization.capture import capture
 from image_optimization.layers import list_layers
+from style_transfer.flow import Previous
 from style_transfer.losses import STYLE_LOSSES
 from style_transfer.presets import choose_preset
 from style_transfer.tiling import Tile, split, whole
@@ -29,8 +30,9 @@ def divided(vgg16: nn.Module, names: list[str], side: int) -> Callable[[Tensor],
 @pytest.mark.parametrize("masked", [False, True])
 @pytest.mark.parametrize("loss", STYLE_LOSSES)
 def test_tiles_have_the_loss_and_the_gradient_of_the_whole(
-    loss: str, masked: bool, photo: Tensor, painting: Tensor, vgg16: nn.Module
+    loss: str, masked: bool, photo: Tensor, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("style_transfer.total.STRIP", 50)
     content = images.resize(photo, (187, 171))  # not multiples of anything
     style = images.resize(painting, (150, 163))
     image = 0.6 * content + 0.4 * torch.rand_like(content)
@@ -38,10 +40,11 @@ def test_tiles_have_the_loss_and_the_gradient_of_the_whole(
     mask = (torch.arange(171) < 80).float().expand(1, 1, 187, 171)
     regions = [mask, 1 - mask] if masked else [None]
     styles = [Style(style, [1.0] * len(regions), [None] * len(regions))]
+    previous = Previous(content.flip(3), (torch.rand(1, 1, 187, 171) > 0.5).float()) if masked else None
     results = []
     for tiles_of in (lambda image: [whole(preset.layers)], divided(vgg16, preset.layers, 96)):
         with capture(vgg16, preset.layers) as read:
-            total = total_loss(read, content, styles, preset, tiles_of, regions)
+            total = total_loss(read, content, styles, preset, tiles_of, regions, previous)
             leaf = image.clone().requires_grad_()
             value = total(leaf)
             value.backward()
