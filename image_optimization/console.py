@@ -144,11 +144,15 @@ def progress(what: str, device: torch.device, precision: PrecisionName) -> Itera
                 height, width = step.image.shape[2:]
                 bar.set_postfix_str(
                     f"step {step.number} of {step.steps}, {width}x{height}, {device}{threads} {precision}, "
-                    f"loss {step.loss.mean().item():.4g}",
+                    + (_sum(step.parts) if step.parts else f"loss {step.loss.mean().item():.4g}"),
                     refresh=step.number == 1,
                 )
 
         yield listener
+
+
+def _sum(parts: Mapping[str, Tensor]) -> str:
+    return "loss " + " + ".join(f"{part.item():.3g} {name}" for name, part in parts.items())
 
 
 def output_path(output: Path | None, name: str, overwrite: bool) -> Path:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Literal
 
@@ -43,6 +43,8 @@ class Step:
     """The share of all the work that is done, up to 1."""
     state: Callable[[], State] = dict
     """All that is needed to go on from here, in tensors that the next step may write over."""
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
+    """What the loss is the sum of, by name, each (), if that is known; read it as the loss."""
 
 
 Listener = Callable[[Step], None]

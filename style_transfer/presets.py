@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from style_transfer.losses import STYLE_LOSSES, GramLoss, StyleLoss
+from style_transfer.losses import STYLE_LOSSES, GramLoss, StyleLoss, WassersteinLoss
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Preset:
 
 
 PRESETS = {
-    "default": Preset(1.0, 1.0, 0.5, 200.0),
+    "default": Preset(1.0, 1.0, 0.5, 200.0, style_loss=WassersteinLoss),
     # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
     "gatys": Preset(5.0, 100.0, 1e-3, 1e-3, relative=False),
 }

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import torch
@@ -21,7 +21,7 @@ Read = Callable[[Tensor], dict[str, Tensor]]
 """From an image (1, C, H, W) to its activations."""
 
 
-Statistics = dict[tuple[str, int], Tensor]
+Statistics = dict[tuple[str, int], Any]
 """By layer and number of the region."""
 
 STRIP = 256
@@ -46,6 +46,8 @@ PixelLoss = Callable[[Tensor, slice], Tensor]
 
 
 class Term(NamedTuple):
+    part: str
+    """What it is counted under: ``content`` or ``style``."""
     layer: str
     weight: float
     loss: Loss
@@ -62,20 +64,30 @@ class TotalLoss:
     read: Read
     terms: Sequence[Term]
     tiles: Sequence[Tile]
-    of_pixels: Sequence[tuple[float, PixelLoss]]
-    """Losses of the image itself, each with its weight."""
+    of_pixels: Mapping[str, tuple[float, PixelLoss]]
+    """Losses of the image itself by name, each with its weight."""
+    latest: dict[str, Tensor] = field(default_factory=dict)
+    """What ``content``, ``style`` and each loss of the image itself had of the loss last computed."""
 
     def __call__(self, image: Tensor) -> Tensor:
         if len(self.tiles) > 1:
             tiled: Tensor = _Tiled.apply(image, self)
             return tiled
         measured = self.measure(image, self.tiles[0], self.terms)
-        weighed = [term.weight * term.loss(sums) for term, sums in zip(self.terms, measured, strict=True)]
-        return self.pixels(image, slice(0, image.shape[2])) + torch.stack(weighed).sum()
+        parts = self.parts(self.terms, measured) | self.pixels(image, slice(0, image.shape[2]))
+        self.latest.update({name: part.detach() for name, part in parts.items()})
+        return _sum(parts)
 
-    def pixels(self, image: Tensor, rows: slice) -> Tensor:
+    def parts(self, terms: Sequence[Term], measured: Sequence[Tensor]) -> dict[str, Tensor]:
+        """What ``terms`` have of the loss, from what they have measured of the whole image, by :attr:`Term.part`."""
+        weighed: dict[str, list[Tensor]] = {}
+        for term, sums in zip(terms, measured, strict=True):
+            weighed.setdefault(term.part, []).append(term.weight * term.loss(sums))
+        return {name: torch.stack(values).sum() for name, values in weighed.items()}
+
+    def pixels(self, image: Tensor, rows: slice) -> dict[str, Tensor]:
         """The losses of the image itself, weighed: those of ``rows``; ``image`` is these and the one below."""
-        return torch.stack([weight * loss(image, rows) for weight, loss in self.of_pixels]).sum()
+        return {name: weight * loss(image, rows) for name, (weight, loss) in self.of_pixels.items()}
 
     def measure(self, image: Tensor, tile: Tile, terms: Sequence[Term]) -> list[Tensor]:
         """What each of ``terms`` measures of the tile that ``image`` is."""
@@ -97,38 +109,44 @@ class _Tiled(torch.autograd.Function):
             sums = [before + of_tile for before, of_tile in zip(sums, measured, strict=True)] if sums else measured
         with torch.enable_grad():
             sums = [each.detach().requires_grad_() for each in sums]
-            value = sum(
-                (term.weight * term.loss(each) for term, each in zip(others, sums, strict=True)), image.new_zeros(())
-            )
-            slopes = list(torch.autograd.grad(value, sums)) if sums else []
-        value = value.detach()
+            parts = total.parts(others, sums)
+            slopes = list(torch.autograd.grad(_sum(parts), sums)) if sums else []
+        parts = {name: part.detach() for name, part in parts.items()}
         gradient = torch.zeros_like(image)
         for tile in total.tiles:
             with torch.enable_grad():
                 part = tile.show(image).detach().requires_grad_()
                 measured = total.measure(part, tile, [*local, *others])
-                here = sum(
-                    (term.weight * each for term, each in zip(local, measured, strict=False)), image.new_zeros(())
-                )
+                here = total.parts(local, measured[: len(local)])
                 rest = [(slope * each).sum() for slope, each in zip(slopes, measured[len(local) :], strict=True)]
-                [of_part] = torch.autograd.grad(sum(rest, here), part)
-            value += here.detach()
+                [of_part] = torch.autograd.grad(torch.stack([*here.values(), *rest]).sum(), part)
+            _add(parts, here)
             tile.show(gradient).add_(of_part)
         for top in range(0, image.shape[2], STRIP):
             with torch.enable_grad():
                 part = image[:, :, top : top + STRIP + 1].detach().requires_grad_()
                 here = total.pixels(part, slice(top, min(top + STRIP, image.shape[2])))
-                [of_part] = torch.autograd.grad(here, part)
-            value += here.detach()
+                [of_part] = torch.autograd.grad(_sum(here), part)
+            _add(parts, here)
             gradient[:, :, top : top + STRIP + 1] += of_part
         ctx.gradient = gradient
         release_kept_memory()  # tiles leave holes that whole pictures do not fill, and the other way round
-        return value
+        total.latest.update(parts)
+        return _sum(parts)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
         return ctx.gradient.mul_(slope), None
+
+
+def _sum(parts: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([*parts.values()]).sum()
+
+
+def _add(parts: dict[str, Tensor], others: Mapping[str, Tensor]) -> None:
+    for name, value in others.items():
+        parts[name] = parts[name] + value.detach() if name in parts else value.detach()
 
 
 def total_loss(
@@ -169,7 +187,7 @@ def total_loss(
             for layer, parts in targets.items():
                 parts.append(seen[layer])
         terms = [
-            Term(layer, preset.content[layer], ContentLoss(join(tiles, layer, targets.pop(layer))))
+            Term("content", layer, preset.content[layer], ContentLoss(join(tiles, layer, targets.pop(layer))))
             for layer in [*targets]
         ]
         for number, region in enumerate(regions):
@@ -182,19 +200,19 @@ def total_loss(
                     if (layer, number) in of_style
                 ]
                 if positions is not None and paintings:
-                    terms.append(Term(layer, area * weight, preset.style_loss(paintings, positions)))
+                    terms.append(Term("style", layer, area * weight, preset.style_loss(paintings, positions)))
     if preset.relative:
-        terms = [Term(layer, weight / loss.scale, loss) for layer, weight, loss in terms]
+        terms = [term._replace(weight=term.weight / term.loss.scale) for term in terms]
     variation, temporal = preset.of_pixels(photo.numel())
-    of_pixels: list[tuple[float, PixelLoss]] = [(variation, total_variation)]
+    of_pixels: dict[str, tuple[float, PixelLoss]] = {"variation": (variation, total_variation)}
     if previous is not None:
-        of_pixels.append((temporal, TemporalLoss(previous)))
+        of_pixels["temporal"] = temporal, TemporalLoss(previous)
     return TotalLoss(read, terms, tiles, of_pixels)
 
 
 def statistics(read: Read, style: Style, preset: Preset, tiles: Sequence[Tile]) -> Statistics:
     """What the losses need to know of a painting, by layer and region: of those where it has a share."""
-    parts: dict[tuple[str, int], list[Tensor]] = {}
+    parts: dict[tuple[str, int], list[Any]] = {}
     for tile, seen in _passes(read, style.image, tiles):
         for layer in preset.style:
             for number, (share, mask) in enumerate(zip(style.shares, style.masks, strict=True)):

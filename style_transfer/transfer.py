@@ -187,15 +187,17 @@ def stylize(
             release_kept_memory()  # nothing of what the scale before freed is large enough for this one
             try:
                 pixels = _begin(image, start, fitted_size(photo, scale), device)
+                loss = loss_at(scale, budgets[number])
+                told = _with_past(listeners, image, history, loss.latest)
                 run = optimize(
                     pixels,
-                    loss_at(scale, budgets[number]),
+                    loss,
                     steps=steps,
                     learning_rate=ADAM_RATE,
                     optimizer=optimizer,
                     history=budgets[number].pairs,
                     state=state,
-                    listeners=counted(_with_past(listeners, image, history), number, [each**2 for each in scales]),
+                    listeners=counted(told, number, [each**2 for each in scales]),
                 )
                 state = None
             except KeyboardInterrupt:  # before this scale's first step: the image of the scale before is there
@@ -212,14 +214,16 @@ def stylize(
     return Stylized(finish(colors, resize(image.cpu(), final), content), history, stopped)
 
 
-def _with_past(listeners: Sequence[Listener], image: Tensor | None, history: Sequence[Tensor]) -> list[Listener]:
-    """``listeners``, told in the state of a step what the scales before it left, too."""
+def _with_past(
+    listeners: Sequence[Listener], image: Tensor | None, history: Sequence[Tensor], parts: Mapping[str, Tensor]
+) -> list[Listener]:
+    """``listeners``, told in the state of a step what the scales before it left, too, and of what the loss is."""
     past = {f"{HISTORY}{number}": losses for number, losses in enumerate(history)}
     if image is not None:
         past[BEFORE] = image
 
     def tell(listener: Listener, step: Step) -> None:
-        listener(replace(step, state=lambda: {**step.state(), **past}))
+        listener(replace(step, parts=dict(parts), state=lambda: {**step.state(), **past}))
 
     return [partial(tell, listener) for listener in listeners]
 

@@ -26,6 +26,10 @@ def test_the_progress_line_tells_what_was_chosen(
     with console.progress("stylize", torch.device("cpu"), precision) as listener:
         for number in (1, 2):
             listener(Step(number, 2, torch.tensor(0.5), torch.rand(1, 3, 20, 30), number / 2))
+    with console.progress("stylize", torch.device("cpu"), precision) as listener:
+        parts = {"content": torch.tensor(0.2), "style": torch.tensor(0.3)}
+        listener(Step(1, 2, torch.tensor(0.5), torch.rand(1, 3, 20, 30), 0.5, parts=parts))
+    assert "loss 0.2 content + 0.3 style" in screen.getvalue()
     assert f"30x20, cpu x {torch.get_num_threads()} {precision}, loss 0.5" in screen.getvalue()
 
 

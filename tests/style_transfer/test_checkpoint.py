@@ -73,7 +73,7 @@ def test_errors(command: Command, photo: Tensor) -> None:
     Path("photos").mkdir()
     run = command("stylize", "photos", "--style", "marbling", "--checkpoint", "run.ckpt")
     assert run.code == 2
-    assert "a folder needs no checkpoint" in run.err
+    assert "--checkpoint is for one photo, not for a folder: the same command again goes on" in run.err
 
 
 def test_the_state_of_something_else(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:

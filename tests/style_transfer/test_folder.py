@@ -96,7 +96,7 @@ def test_errors(command: Command, photos: Path) -> None:
     run = command("stylize", photos, *QUICK, "-o", "a.png")
     assert (run.code, run.err) == (2, "error: the photos are a folder, so the output must be one too, not a.png\n")
     run = command("stylize", photos, *QUICK, "--content-mask", photos / "0.jpg")
-    assert (run.code, run.err) == (2, "error: a content mask belongs to one photo, not to a folder of them\n")
+    assert (run.code, run.err) == (2, "error: --content-mask is for one photo, not for a folder\n")
 
 
 def test_photos_one_after_the_other_have_the_same_memory(photos: Path, tmp_path: Path) -> None:
