@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 
-from image_optimization.memory import keep_freed_memory
+from image_optimization.memory import is_out_of_memory, keep_freed_memory
 from image_optimization.precision import Precision as PrecisionName
 from image_optimization.precision import choose_dtype
 
@@ -85,6 +85,10 @@ def run(app: typer.Typer, name: str) -> None:
         message = error.format_message() if isinstance(error, typer.TyperException) else str(error)
         # The loss can become NaN (an ArithmeticError) without anybody's input being wrong.
         code = _fail(" ".join(message.split()), 1 if isinstance(error, ArithmeticError) else 2)
+    except (MemoryError, RuntimeError) as error:
+        if debug or not is_out_of_memory(error):
+            raise
+        code = _fail("there is not enough memory for this; try a smaller size", 1)
     sys.exit(code)
 
 

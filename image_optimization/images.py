@@ -28,6 +28,9 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".ti
 DEEP = (".png", ".tif", ".tiff")
 """Those that can hold 16 bits a number."""
 
+LONGEST_SIDE = {"WEBP": 16_383, "JPEG": 65_535}
+"""Pixels, where a format has a limit."""
+
 LONGEST = 65_533
 """Bytes of EXIF for which JPEG has a place."""
 
@@ -272,6 +275,17 @@ def choose_bits(path: Path, wanted: int | None, given: int) -> int:
     if wanted not in able:
         raise ValueError(f"{path.name} can have {' or '.join(map(str, able))} bits, not {wanted}")
     return wanted
+
+
+def check_size(path: Path, size: tuple[int, int]) -> None:
+    """Whether a file ``path`` can hold a picture of ``size`` (H, W).
+
+    Raises:
+        ValueError: its format has a limit below that.
+    """
+    most = LONGEST_SIDE.get(FORMATS[path.suffix.lower()])
+    if most is not None and max(size) > most:
+        raise ValueError(f"{path.name} can have {most} pixels a side, not {max(size)}; PNG and TIFF can have more")
 
 
 def save(

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import typer
+
 if TYPE_CHECKING:
     from image_optimization.optimize import State, Step
 
@@ -29,13 +31,17 @@ class Checkpoint:
     def __call__(self, step: Step) -> None:
         if time.monotonic() - self.written < self.seconds:
             return
+        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         from image_optimization.images import whole
 
         state = {name: tensor.contiguous().cpu() for name, tensor in step.state().items()}
-        with whole(self.path) as beside:
-            save_file(state, beside, self.settings)
+        try:
+            with whole(self.path) as beside:
+                save_file(state, beside, self.settings)
+        except (OSError, SafetensorError) as error:  # a full disk, say, which may have room again
+            typer.echo(f"the checkpoint could not be written, the run goes on: {error}", err=True)
         self.written = time.monotonic()  # however long the writing took
 
 

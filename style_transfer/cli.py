@@ -20,7 +20,7 @@ from style_transfer.checkpoint import Checkpoint, prepare_checkpoint, read_check
 from style_transfer.colors import Colors, finish, match_colors
 from style_transfer.folder import READABLE, paint_each
 from style_transfer.losses import STYLE_LOSSES
-from style_transfer.presets import PRESETS
+from style_transfer.presets import PRESETS, choose_preset
 from style_transfer.transfer import Stylized, pyramid, stylize
 
 if TYPE_CHECKING:
@@ -170,6 +170,9 @@ def command(
         target = _output_video(output, overwrite)
     else:
         target = _output_folder(output) if folder else console.output_path(output, "stylized.png", overwrite)
+    choose_preset(
+        preset, style_loss, _weights(content_layers), _weights(style_layers)
+    )  # a mistake is said before the work
     place = console.find_device(device)
     precision = console.find_precision(precision, place, context)
     how: dict[str, Any] = {
@@ -237,6 +240,7 @@ def _paint(
     if given.frames > 1:
         typer.echo(f"{photo} is an animation of {given.frames} frames, of which the first is painted", err=True)
     bits = images.choose_bits(path, wanted["bits"], given.bits)
+    images.check_size(path, images.fitted_size(given.image, wanted["size"]))
     sizes = pyramid(given.image, wanted["size"])
     film = Timelapse(len(sizes) * wanted["steps"]) if wanted["timelapse"] else None
     keeper = None
@@ -321,6 +325,10 @@ def _output_folder(output: Path | None) -> Path:
     return folder
 
 
+DRAWN = 1536
+"""Pixels of the side of a drawn style, at most: beyond that it is enlarged, as a painting in a file would be."""
+
+
 def _style(name: str, size: int) -> Tensor:
     """A drawn style, or the picture in a file."""
     import difflib
@@ -329,7 +337,7 @@ def _style(name: str, size: int) -> Tensor:
     from style_transfer.painters import PAINTERS, paint
 
     if name in PAINTERS and not Path(name).exists():
-        return paint(name, size)
+        return paint(name, min(size, DRAWN))
     if not Path(name).exists():
         near = difflib.get_close_matches(name, PAINTERS, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""

@@ -24,7 +24,7 @@ def match_colors(image: Tensor, target: Tensor) -> Tensor:
 
     def distribution(picture: Tensor) -> tuple[Tensor, Tensor]:
         colors = picture[0].flatten(1).double()
-        return colors.mean(1, keepdim=True), torch.cov(colors) + 1e-6 * torch.eye(len(colors))
+        return colors.mean(1, keepdim=True), torch.cov(colors) + 1e-6 * torch.eye(len(colors)).to(colors)
 
     def power(matrix: Tensor, exponent: float) -> Tensor:
         values, vectors = torch.linalg.eigh(matrix)
@@ -42,7 +42,7 @@ def luminance(image: Tensor) -> Tensor:
     """The gray of (1, 3, H, W) in [0, 1], as three equal channels."""
     from image_optimization.images import LUMA
 
-    return (image * LUMA).sum(1, keepdim=True).expand_as(image)
+    return (image * LUMA.to(image)).sum(1, keepdim=True).expand_as(image)
 
 
 def with_colors_of(image: Tensor, photo: Tensor) -> Tensor:

@@ -10,7 +10,19 @@ from typing import Any
 
 import typer
 
-NOT_COMPARED = ("photo", "files", "output", "overwrite", "stopped", "version", "max_memory", "timelapse", "plot")
+NOT_COMPARED = (
+    "photo",
+    "files",
+    "output",
+    "overwrite",
+    "stopped",
+    "version",
+    "max_memory",
+    "timelapse",
+    "plot",
+    "quality",
+    "checkpoint_every",
+)
 """Settings that change nothing in a picture."""
 
 READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
@@ -29,7 +41,10 @@ def paint_each(
     """
     from image_optimization import console
     from image_optimization.images import is_made
+    from image_optimization.memory import is_out_of_memory
 
+    if output.resolve() == photos.resolve():
+        raise ValueError(f"the output is the folder of the photos, {photos}: choose another one")
     files = sorted(path for path in photos.iterdir() if path.suffix.lower() in READABLE and path.is_file())
     if not files:
         raise ValueError(f"{photos} has no pictures in it: {', '.join(READABLE)}")
@@ -47,7 +62,9 @@ def paint_each(
         except KeyboardInterrupt:
             stopped = "interrupted"
             break
-        except (ValueError, OSError, ArithmeticError) as error:
+        except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and not is_out_of_memory(error):
+                raise
             typer.echo(f"failed: {file}: {error}", err=True)
             count["failed"] += 1
     typer.echo(f"{output}: " + ", ".join(f"{number} {what}" for what, number in count.items()))

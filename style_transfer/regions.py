@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from image_optimization.images import LUMA
+from image_optimization.images import LUMA, fit
 
 SMALLEST = 0.005
 """Share of a mask's pixels below which a colour is the edge between two regions, not a region."""
@@ -15,19 +15,23 @@ SMALLEST = 0.005
 MOST = 16
 """Regions of a mask."""
 
+FINEST = 1024
+"""Pixels of a mask's longer side that are looked at."""
+
 APART = 0.1
 """Distance of two colours, in [0, 1] of each channel, below which they are the same: JPEG's, say."""
 
 
 def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The colours of a mask (1, 3, H, W) in [0, 1], dark to light, (R, 3), and where they are: (R, 1, H, W), 0 or 1.
+    """The colours of a mask (1, 3, H, W) in [0, 1], dark to light, (R, 3), and where they are: (R, 1, H, W) in [0, 1].
 
-    Each pixel belongs to the nearest of the colours that cover a good part of the mask, so that the shades between two
-    regions are no regions of their own.
+    Each pixel belongs to the nearest of the colours that cover a good part of the mask; one of a shade between two of
+    them to both, in parts, so that soft edges stay soft. A large mask is made smaller before.
 
     Raises:
         ValueError: there are more than :data:`MOST`, or none: this is a picture, not a mask.
     """
+    mask = fit(mask, min(FINEST, max(mask.shape[2:])))
     pixels = mask[0].flatten(1).T
     levels, counts = (pixels * 31).round().unique(dim=0, return_counts=True)
     main: list[Tensor] = []
@@ -38,8 +42,20 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
     if not 0 < len(main) <= MOST:
         raise ValueError(f"a mask has at most {MOST} plain colours, one for each region: this is a picture")
     colors = torch.stack(sorted(main, key=lambda color: ((color * LUMA[:, 0, 0]).sum().item(), color.tolist())))
-    nearest = torch.cdist(pixels, colors).argmin(1)
-    return colors, torch.stack([(nearest == number).float().view(1, *mask.shape[2:]) for number in range(len(colors))])
+    return colors, _shares(pixels, colors).T.reshape(len(colors), 1, *mask.shape[2:])
+
+
+def _shares(pixels: Tensor, colors: Tensor) -> Tensor:
+    """Of each pixel (P, 3) between the nearest two of ``colors`` (R, 3): (P, R), 1 in sum."""
+    if len(colors) == 1:
+        return torch.ones(len(pixels), 1)
+    first, second = torch.cdist(pixels, colors).topk(2, largest=False).indices.T
+    way = colors[second] - colors[first]
+    part = ((pixels - colors[first]) * way).sum(1) / way.square().sum(1)
+    aside = (pixels - colors[first] - part[:, None] * way).norm(dim=1)
+    part = torch.where((part > APART) & (aside < APART), part, 0)
+    shares = torch.zeros(len(pixels), len(colors))
+    return shares.scatter(1, first[:, None], 1 - part[:, None]).scatter(1, second[:, None], part[:, None])
 
 
 def divide(

@@ -227,7 +227,7 @@ def position_weights(mask: Tensor | None, size: tuple[int, int], device: torch.d
     """Of a layer's positions, of which there are ``size`` (H, W): 1 in sum. None where the mask has nothing there."""
     if mask is None:
         return torch.tensor(1 / (size[0] * size[1]), device=device)
-    weights = interpolate(mask.to(device), size, mode="area")[0, 0]
+    weights = interpolate(mask.to(device), size, mode="bilinear", antialias=True)[0, 0]
     return weights / weights.sum() if weights.sum() > 0 else None
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import astuple, dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
@@ -30,7 +30,7 @@ ADAM_RATE = 0.02
 """Adam moves a pixel by about 5 of 255 levels a step."""
 
 
-BEFORE, HISTORY = "image of the scale before", "losses of scale "
+BEFORE, HISTORY, BUDGETS = "image of the scale before", "losses of scale ", "pairs and sides of tiles"
 """In the state of a step."""
 
 
@@ -126,13 +126,15 @@ def stylize(
         ValueError: an argument out of range, a picture smaller than the network's smallest input, or too little memory.
         NonFiniteLoss: the loss became infinite or NaN.
     """
+    import torch
+
     from image_optimization.capture import capture
     from image_optimization.images import fit, fitted_size, resize
     from image_optimization.layers import device_of, smallest_size
     from image_optimization.memory import release_kept_memory
     from image_optimization.optimize import counted, optimize, seeded
     from image_optimization.precision import choose_dtype
-    from style_transfer.budget import bytes_of_a_pixel, memory, plan
+    from style_transfer.budget import Budget, bytes_of_a_pixel, memory, plan
     from style_transfer.regions import divide
     from style_transfer.total import Style, total_loss
 
@@ -148,7 +150,9 @@ def stylize(
     }
     how = choose_preset(preset, style_loss, content_layers, style_layers, **weights)
     regions, masks, shares = divide(content_mask, style_masks, _shares(blend, len(styles)))
-    _check_proportions(content, styles, content_mask, style_masks)
+    if blend is not None and content_mask is not None and not style_masks:
+        raise ValueError("each region of the content mask has a style of its own: there is nothing to blend")
+    _check_proportions(content, styles, content_mask, style_masks, init)
     photo, paintings = prepare(colors, content, styles)
     if colors in ("match", "luminance"):
         cache = None  # the paintings depend on the photo
@@ -165,15 +169,19 @@ def stylize(
         previous = _checked(previous, final, device)
         init = previous.image
     start = None if init == "noise" else (photo if isinstance(init, str) else init).to(device)
-    image: Tensor | None = None
-    history: list[Tensor] = []
     stopped = ""
     with seeded(seed), capture(model, how.layers, choose_dtype(precision, device)) as read:
         limit, taken = memory(device, max_memory)  # before the work: what a scale frees is there for the next
         per_pixel = bytes_of_a_pixel(read, device)
-        budgets = [plan(limit, taken, math.prod(fitted_size(photo, scale)), per_pixel, optimizer) for scale in scales]
-        if state is not None:
-            image, history = _past(state)
+        if state is None:
+            sizes = [fitted_size(photo, scale) for scale in scales]
+            plans = [plan(limit, taken, height * width, per_pixel, optimizer) for height, width in reversed(sizes)]
+            past = {BUDGETS: torch.tensor([astuple(budget) for budget in reversed(plans)])}
+        else:  # with the same tiles, since others round otherwise
+            past = {name: tensor for name, tensor in state.items() if name.startswith((BEFORE, BUDGETS, HISTORY))}
+        image = past.get(BEFORE)
+        history = [past[name] for name in sorted(past) if name.startswith(HISTORY)]
+        budgets = [Budget(*budget) for budget in past[BUDGETS].tolist()]
 
         def loss_at(scale: int, budget: Budget) -> TotalLoss:
             shown = [
@@ -188,7 +196,7 @@ def stylize(
             try:
                 pixels = _begin(image, start, fitted_size(photo, scale), device)
                 loss = loss_at(scale, budgets[number])
-                told = _with_past(listeners, image, history, loss.latest)
+                told = _with_past(listeners, past, loss.latest)
                 run = optimize(
                     pixels,
                     loss,
@@ -207,6 +215,7 @@ def stylize(
                 break
             image = pixels.render().detach()
             history.append(run.losses)
+            past |= {BEFORE: image, f"{HISTORY}{number}": run.losses}
             stopped = run.stopped
             if stopped == "interrupted":
                 break
@@ -214,24 +223,13 @@ def stylize(
     return Stylized(finish(colors, resize(image.cpu(), final), content), history, stopped)
 
 
-def _with_past(
-    listeners: Sequence[Listener], image: Tensor | None, history: Sequence[Tensor], parts: Mapping[str, Tensor]
-) -> list[Listener]:
-    """``listeners``, told in the state of a step what the scales before it left, too, and of what the loss is."""
-    past = {f"{HISTORY}{number}": losses for number, losses in enumerate(history)}
-    if image is not None:
-        past[BEFORE] = image
+def _with_past(listeners: Sequence[Listener], past: State, parts: Mapping[str, Tensor]) -> list[Listener]:
+    """``listeners``, told in the state of a step what the scales before it left, too, and what the loss is made of."""
 
     def tell(listener: Listener, step: Step) -> None:
         listener(replace(step, parts=dict(parts), state=lambda: {**step.state(), **past}))
 
     return [partial(tell, listener) for listener in listeners]
-
-
-def _past(state: State) -> tuple[Tensor | None, list[Tensor]]:
-    """The image and the losses of the scales before, from what :func:`_with_past` kept."""
-    count = sum(name.startswith(HISTORY) for name in state)
-    return state.get(BEFORE), [state[f"{HISTORY}{number}"] for number in range(count)]
 
 
 def _begin(image: Tensor | None, start: Tensor | None, size: tuple[int, int], device: torch.device) -> PixelImage:
@@ -255,12 +253,17 @@ def _checked(previous: Previous, final: tuple[int, int], device: torch.device) -
 
 
 def _check_proportions(
-    content: Tensor, styles: Sequence[Tensor], content_mask: Tensor | None, style_masks: Sequence[Tensor]
+    content: Tensor,
+    styles: Sequence[Tensor],
+    content_mask: Tensor | None,
+    style_masks: Sequence[Tensor],
+    init: str | Tensor,
 ) -> None:
     from style_transfer.regions import check_proportions
 
-    if content_mask is not None:
-        check_proportions("content mask", content_mask, content)
+    for name, picture in {"content mask": content_mask, "image to start from": init}.items():
+        if picture is not None and not isinstance(picture, str):
+            check_proportions(name, picture, content)
     for mask, style in zip(style_masks, styles, strict=False):
         check_proportions("style mask", mask, style)
 

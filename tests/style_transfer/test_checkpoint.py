@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from image_optimization import images
 from image_optimization.optimize import State, Step
 from style_transfer import stylize
-from style_transfer.checkpoint import read_checkpoint
+from style_transfer.budget import Budget
+from style_transfer.checkpoint import Checkpoint, read_checkpoint
 from style_transfer.transfer import BEFORE
 from tests.conftest import Command
 
@@ -74,6 +75,31 @@ def test_errors(command: Command, photo: Tensor) -> None:
     run = command("stylize", "photos", "--style", "marbling", "--checkpoint", "run.ckpt")
     assert run.code == 2
     assert "--checkpoint is for one photo, not for a folder: the same command again goes on" in run.err
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    keeper = Checkpoint(tmp_path / "gone" / "run.ckpt", {}, seconds=0)
+    keeper(Step(1, 2, torch.tensor(0.5), torch.rand(1, 3, 4, 4), 0.5, lambda: {"leaf": torch.zeros(3)}))
+    assert "the checkpoint could not be written, the run goes on: " in capsys.readouterr().err
+
+
+def test_a_run_goes_on_with_the_tiles_that_it_had(
+    photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However much memory is free by then: other tiles round otherwise."""
+    how: dict[str, Any] = {"model": vgg16, "size": 280, "steps": 3, "precision": "float32"}
+    states: list[State] = []
+
+    def keep(step: Step) -> None:
+        states.append({name: tensor.clone() for name, tensor in step.state().items()})
+
+    with monkeypatch.context() as patch:
+        patch.setattr("style_transfer.budget.plan", lambda *arguments: Budget(pairs=4, side=256))
+        unbroken = stylize(images.load(photo_file), [painting], **how, listeners=[keep])
+    resumed = stylize(images.load(photo_file), [painting], **how, state=states[4])
+    assert torch.equal(resumed.image, unbroken.image)
 
 
 def test_the_state_of_something_else(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:

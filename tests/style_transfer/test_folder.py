@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from image_optimization import images
 from style_transfer import stylize, total
+from style_transfer.folder import paint_each
 from tests.conftest import Command
 
 QUICK = ["--style", "marbling", "--size", 40, "--steps", 2]
@@ -92,9 +93,28 @@ def test_the_painting_is_looked_at_once(
     assert torch.equal(made[1], stylize(1 - photo, [painting], model=vgg16, size=40, steps=2).image)
 
 
+def test_one_photo_that_does_not_fit_does_not_stop_the_others(
+    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def paint(photo: Path, path: Path) -> None:
+        if photo.name == "0.jpg":
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        if photo.name == "2.jpg":
+            raise RuntimeError("a mistake of ours")
+
+    (tmp_path / "out").mkdir()
+    with pytest.raises(RuntimeError, match="a mistake of ours"):
+        paint_each(photos, tmp_path / "out", paint, {}, overwrite=False)
+    assert "0.jpg: DefaultCPUAllocator: can't allocate memory" in capsys.readouterr().err
+
+
 def test_errors(command: Command, photos: Path) -> None:
     run = command("stylize", photos, *QUICK, "-o", "a.png")
     assert (run.code, run.err) == (2, "error: the photos are a folder, so the output must be one too, not a.png\n")
+    run = command("stylize", photos, *QUICK, "-o", photos)
+    assert (run.code, run.err) == (2, f"error: the output is the folder of the photos, {photos}: choose another one\n")
+    run = command("stylize", photos, *QUICK, "--style-loss", "gramm")  # said once, not for every photo
+    assert (run.code, run.err) == (2, "error: no style loss 'gramm'; there are gram, wasserstein, nearest\n")
     run = command("stylize", photos, *QUICK, "--content-mask", photos / "0.jpg")
     assert (run.code, run.err) == (2, "error: --content-mask is for one photo, not for a folder\n")
 

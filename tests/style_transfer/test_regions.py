@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from image_optimization import images
 from style_transfer import stylize
 from style_transfer.regions import divide, find_regions
+from style_transfer.total import position_weights
 
 LEFT, RIGHT = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
 
@@ -40,6 +41,25 @@ def test_soft_edges_and_jpeg_are_no_regions() -> None:
     assert len(colors) == 2
     assert regions[0, 0, :, :100].mean() > 0.99
     assert regions[1, 0, :, 110:].mean() > 0.99
+
+
+def test_soft_edges_stay_soft() -> None:
+    ramp = torch.linspace(-15, 16, 500).clamp(0, 1).expand(1, 3, 32, 500)  # over 16 pixels
+    _, [dark, light] = find_regions(ramp)
+    torch.testing.assert_close(light[0], ramp[0, 0], rtol=0, atol=0.1)
+    torch.testing.assert_close(dark + light, torch.ones(1, 32, 500))
+    # A third colour between two others in the palette is not a shade of theirs.
+    _, [_, green, _] = find_regions(halves((0, 0, 0.3), (0, 1, 0), (1, 1, 1)))
+    assert set(green.unique().tolist()) == {0, 1}
+
+
+def test_a_small_mask_of_a_large_picture_has_no_steps() -> None:
+    weights = position_weights(halves(LEFT, RIGHT, height=8, width=8)[:, :1], (64, 64), torch.device("cpu"))
+    assert weights is not None
+    across = weights[32] / weights.max()
+    assert across.diff().abs().max() < 0.2
+    assert across[0] == 0
+    assert across[-1] == 1
 
 
 def test_who_paints_what() -> None:
@@ -86,5 +106,9 @@ def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
     assert message(2, two, two) == "2 styles but 1 style masks; give one for each"
     assert message(1, two, halves(LEFT)) == "no style mask has the colour #ffffff of the content mask"
     assert "give that one too" in message(1, None, two)
+    with pytest.raises(ValueError, match="there is nothing to blend"):
+        stylize(photo, [painting] * 2, model=vgg16, size=48, content_mask=two, blend=[1, 2])
+    with pytest.raises(ValueError, match="the image to start from has 20x64 pixels: other proportions than"):
+        stylize(photo, [painting], model=vgg16, size=48, init=photo[..., :20])
     assert "this is a picture" in message(2, torch.rand(1, 3, 64, 55).round(decimals=1))
     assert message(2, two[:, :, :20]) == "the content mask has 55x20 pixels: other proportions than its picture's 55x64"
