@@ -25,6 +25,7 @@ bench: .venv/installed
 # Every picture of the README.
 gallery: .venv/installed
 	$(BIN)/python benchmarks/gallery.py
+	$(BIN)/python -m benchmarks.comparison
 
 clean:
 	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache

@@ -106,7 +106,7 @@ def units(
         typer.Option(help="Each unit in a file of its own in here, too; a run that was stopped goes on where it was."),
     ] = None,
     html: Html = False,
-    timelapse: console.Film = False,
+    timelapse: console.Film = None,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -203,7 +203,7 @@ def digits(
     weights: console.Weights = None,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
-    timelapse: console.Film = False,
+    timelapse: console.Film = None,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -254,7 +254,7 @@ def amplify(
     size: PhotoSize = 512,
     steps: Annotated[int, typer.Option(callback=console.positive, help="Gradient steps an octave.")] = OCTAVE_STEPS,
     seed: console.Seed = SEED,
-    timelapse: console.Film = False,
+    timelapse: console.Film = None,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -279,7 +279,7 @@ def invert(
     size: PhotoSize = 224,
     steps: Steps = 256,
     seed: console.Seed = SEED,
-    timelapse: console.Film = False,
+    timelapse: console.Film = None,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -304,7 +304,7 @@ def caricature(
     size: PhotoSize = 224,
     steps: Steps = 256,
     seed: console.Seed = SEED,
-    timelapse: console.Film = False,
+    timelapse: console.Film = None,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -330,7 +330,7 @@ def accentuate(
     size: PhotoSize = 224,
     steps: Steps = STEPS,
     seed: console.Seed = SEED,
-    timelapse: console.Film = False,
+    timelapse: console.Film = None,
     device: console.Device = "auto",
     precision: console.Precision = PRECISION,
     output: console.Output = None,
@@ -440,7 +440,7 @@ class _Job:
     def save_film(self, film: Timelapse | None, draw: Callable[[Tensor], Image.Image]) -> None:
         """Beside the picture, how it came about, each frame drawn from its images."""
         if film:
-            path = console.beside(self.path, ".webp", self.overwrite)
+            path = console.beside(self.path, f".{self.context.params['timelapse']}", self.overwrite)
             save_animation(film, draw, path)
             typer.echo(path)
 

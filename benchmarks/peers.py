@@ -85,11 +85,13 @@ def _environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), root]), "CUDA_VISIBLE_DEVICES": ""}
 
 
-def neural_style(iterations: int, output: Path) -> float:
+def neural_style(
+    iterations: int, output: Path, photo: Path = PHOTO, painting: Path = PAINTING, size: int = SIZE
+) -> float:
     """Seconds an iteration: the median, after the first two."""
     install()
-    options = f"-gpu c -image_size {SIZE} -num_iterations {iterations} -print_iter 1 -save_iter {SAVED_EVERY} -seed 0"
-    files = ["-content_image", PHOTO, "-style_image", PAINTING, "-output_image", output]
+    options = f"-gpu c -image_size {size} -num_iterations {iterations} -print_iter 1 -save_iter {SAVED_EVERY} -seed 0"
+    files = ["-content_image", photo, "-style_image", painting, "-output_image", output]
     weights = ["-model_file", FOLDER / "vgg16.pth", "-disable_check"]  # of the hash: they are the same without the head
     command = [*PYTHON, "-m", "neural_style.neural_style", *options.split(), *map(str, files + weights)]
     with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True) as process:

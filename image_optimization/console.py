@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
@@ -49,6 +49,15 @@ def positive(value: float | None) -> float | None:
     return value
 
 
+def _writable(kind: str | None) -> str | None:
+    """An option's callback: whether such an animation can be written."""
+    if kind == "mp4":
+        from image_optimization.video import load_av
+
+        load_av()
+    return kind
+
+
 Weights = Annotated[Path | None, typer.Option(help="A local weights file in place of the network's own.")]
 Seed = Annotated[int, typer.Option(help="Of everything random.")]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:1, mps ...")]
@@ -58,7 +67,14 @@ Precision = Annotated[
 Output = Annotated[
     Path | None, typer.Option("--output", "-o", help="Picture to write; by default a new file in outputs/.")
 ]
-Film = Annotated[bool, typer.Option("--timelapse", help="Beside the picture an animation of how it came about (WebP).")]
+Film = Annotated[
+    Literal["webp", "gif", "mp4"] | None,
+    typer.Option(
+        "--timelapse",
+        callback=_writable,
+        help="Beside the picture an animation of how it came about; mp4 needs the extra video.",
+    ),
+]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")]
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -53,11 +54,35 @@ class Timelapse:
 
 
 def save_animation(timelapse: Timelapse, draw: Callable[[Tensor], Image.Image], path: Path) -> None:
-    """Write an animated WebP, each frame drawn from the images (N, C, H, W) in [0, 1] that were kept."""
+    """Write an animation, each frame drawn from the images (N, C, H, W) in [0, 1] that were kept.
+
+    The ending of ``path`` says whether it is a WebP, a GIF or, with PyAV, an MP4.
+    """
     from image_optimization.images import whole
 
     drawn = [draw(images).convert("RGB") for images in timelapse.frames()]
-    first, others = drawn[0], drawn[1:]
-    durations = [FRAME] * len(others) + [20 * FRAME]
+    durations = [FRAME] * (len(drawn) - 1) + [20 * FRAME]
     with whole(path) as beside:
-        first.save(beside, "WEBP", save_all=True, append_images=others, duration=durations, loop=0, quality=85)
+        if path.suffix == ".mp4":
+            _save_video(drawn, durations, beside)
+        else:
+            form = path.suffix.removeprefix(".").upper()
+            how: dict[str, Any] = {"append_images": drawn[1:], "duration": durations, "loop": 0}
+            drawn[0].save(beside, form, save_all=True, **how, **({"quality": 85} if form == "WEBP" else {}))
+
+
+def _save_video(drawn: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
+    """With as many frames as make up the ``durations``, which are multiples of :data:`FRAME`."""
+    import numpy as np
+
+    from image_optimization.video import add_pictures, load_av, to_frame
+
+    tick = Fraction(FRAME, 1000)
+    with load_av().open(str(path), "w", format="mp4") as target:
+        stream = add_pictures(target, (drawn[0].height, drawn[0].width), 1 / tick, tick)
+        pts = 0
+        for picture, duration in zip(drawn, durations, strict=True):
+            for _ in range(duration // FRAME):
+                target.mux(stream.encode(to_frame(np.asarray(picture), stream, pts, tick)))
+                pts += 1
+        target.mux(stream.encode())

@@ -15,6 +15,7 @@ import typer
 from image_optimization import console
 from image_optimization.precision import Precision
 from image_optimization.timelapse import LONGEST, Timelapse, save_animation
+from image_optimization.video import FORMATS
 from style_transfer import video
 from style_transfer.checkpoint import Checkpoint, prepare_checkpoint, read_checkpoint
 from style_transfer.colors import Colors, finish, match_colors
@@ -141,7 +142,7 @@ def command(
     strip: Annotated[
         bool, typer.Option("--strip", help="Leave out what the camera wrote into the photo (EXIF).")
     ] = False,
-    timelapse: console.Film = False,
+    timelapse: console.Film = None,
     plot: Annotated[bool, typer.Option("--plot", help="Beside the picture a plot of the loss over the steps.")] = False,
     checkpoint: Annotated[
         Path | None, typer.Option(help="Keep the state of the run in this file; stylize resume FILE goes on from it.")
@@ -261,7 +262,7 @@ def _paint(
         result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=bits, quality=quality
     )
     if film and film.kept:
-        place_of_film = console.beside(path, ".webp", overwrite)
+        place_of_film = console.beside(path, f".{wanted['timelapse']}", overwrite)
         frame = images.fitted_size(given.image, min(wanted["size"], LONGEST))
 
         def draw(kept: Tensor) -> Image:
@@ -310,8 +311,8 @@ def _paint_video(context: typer.Context, place: torch.device, how: dict[str, Any
 
 def _output_video(output: Path | None, overwrite: bool) -> Path:
     path = output or console.free(Path("outputs", "stylized.mp4"))
-    if path.suffix.lower() not in video.FORMATS:
-        raise ValueError(f"cannot write {path.name!r}: a video's name must end in {', '.join(video.FORMATS)}")
+    if path.suffix.lower() not in FORMATS:
+        raise ValueError(f"cannot write {path.name!r}: a video's name must end in {', '.join(FORMATS)}")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another output or overwrite it (--overwrite)")
     return path

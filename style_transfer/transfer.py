@@ -115,7 +115,7 @@ def stylize(
         seed: of the noise to start from.
         precision: of the network's arithmetic, see :func:`image_optimization.precision.choose_dtype`.
         max_memory: bytes to plan with, by default most of what is free. What does not fit is processed in tiles, to
-            the same loss and gradient, and L-BFGS keeps less of its past. An estimate: large pictures need more.
+            the same loss and gradient, and L-BFGS keeps less of its past.
         cache: a dictionary that is kept from one call to the next, with another photo but all else the same: what is
             to be known of the paintings is then computed once.
         state: of a step (:attr:`image_optimization.optimize.Step.state`) of a run with the same arguments that was

@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
+
+from image_optimization.video import FORMATS, add_pictures, load_av, to_frame
 
 if TYPE_CHECKING:
     import av
@@ -19,13 +22,7 @@ if TYPE_CHECKING:
 
     from style_transfer.flow import Previous
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""What can be written, by file ending."""
-
 READABLE = (*FORMATS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
-
-CODECS = {"webm": ("libvpx-vp9", {"crf": "24", "b": "0"})}
-X264 = ("libx264", {"crf": "17"})
 
 CUT = 0.25
 """Share of a frame that must be known from the one before; where less is, another scene begins, and so anew."""
@@ -41,20 +38,6 @@ class Frame(NamedTuple):
     image: Tensor
     """(1, 3, H, W) in [0, 1]."""
     original: av.VideoFrame
-
-
-def load_av() -> Any:
-    """PyAV.
-
-    Raises:
-        ImportError: it is not installed; the message says how to.
-    """
-    try:
-        import av
-    except ImportError:
-        raise ImportError("videos need PyAV: pip install 'dreamgram[video]'") from None
-    av.logging.set_level(av.logging.PANIC)
-    return av
 
 
 def later_steps(steps: int) -> int:
@@ -164,15 +147,8 @@ def _join(video: Path, folder: Path, output: Path) -> None:
     kind = FORMATS[output.suffix.lower()]
     with whole(output) as beside, _opened(video) as source, av.open(str(beside), "w", format=kind) as target:
         pictures = source.streams.video[0]
-        first = _level(_frame(folder, 0))
-        codec, options = CODECS.get(kind, X264)
-        stream = target.add_stream(codec, rate=pictures.average_rate or 25, options=options)
-        stream.height, stream.width = first.shape[0] // 2 * 2, first.shape[1] // 2 * 2
-        stream.pix_fmt = "yuv420p"
-        context = stream.codec_context
-        context.time_base = pictures.time_base
-        context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-        context.color_range = 1
+        size = _levels(_frame(folder, 0)).shape[:2]
+        stream = add_pictures(target, size, pictures.average_rate or Fraction(25), pictures.time_base)
         sounds = {
             sound.index: target.add_stream_from_template(sound)
             for sound in source.streams.audio
@@ -186,12 +162,8 @@ def _join(video: Path, folder: Path, output: Path) -> None:
                     target.mux(packet)
                 continue
             for original in packet.decode():
-                painted = _level(_frame(folder, number))[: stream.height, : stream.width]
-                frame = av.VideoFrame.from_ndarray(painted, format="rgb24").reformat(
-                    format="yuv420p", dst_colorspace="ITU709"
-                )
-                frame.pts, frame.time_base = original.pts, original.time_base
-                target.mux(stream.encode(frame))
+                painted = _levels(_frame(folder, number))
+                target.mux(stream.encode(to_frame(painted, stream, original.pts, original.time_base)))
                 number += 1
         target.mux(stream.encode())
 
@@ -205,7 +177,7 @@ def _fits(sound: Any, target: Any, output: Path) -> bool:
     return False
 
 
-def _level(path: Path) -> Any:
+def _levels(path: Path) -> Any:
     import numpy as np
     from PIL import Image
 

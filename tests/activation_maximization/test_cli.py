@@ -231,7 +231,7 @@ def test_one_of_a_folder_is_made_again_bit_for_bit(command: Command) -> None:
 )
 def test_a_timelapse_as_typed(job: list[object], frames: int, command: Command, photo: Tensor) -> None:
     images.save(photo, "photo.png")
-    run = command("dream", *job, "--timelapse", "-o", "a.png")
+    run = command("dream", *job, "--timelapse", "webp", "-o", "a.png")
     assert run.code == 0, run.err
     assert run.out.splitlines()[1] == "a.webp"
     with Image.open("a.webp") as film, Image.open("a.png") as picture:
@@ -370,7 +370,7 @@ def test_layers_as_typed(command: Command) -> None:
         (["units", "--position", "9,9"], "no position (9, 9) in layer 'pool2': it has 5 x 5"),
         (["examples", "--data", "none"], "no folder none"),
         (["examples", "--data", "."], "there are no pictures"),
-        (["units", "--timelapse", "--folder", "each"], "choose one of them"),
+        (["units", "--timelapse", "webp", "--folder", "each"], "choose one of them"),
         (["replay", "folder.png"], "folder.png"),
         (["amplify"], "Missing argument 'photo'"),
         (["invert", "none.png"], "none.png"),

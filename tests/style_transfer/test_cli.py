@@ -14,6 +14,7 @@ from torch import Tensor
 
 from image_optimization import images
 from image_optimization.images import read_settings
+from style_transfer import video
 from style_transfer.painters import PAINTERS
 from tests.conftest import Command
 from tests.files import bad_files
@@ -82,13 +83,22 @@ def test_made_again_bit_for_bit(command: Command, photo_file: Path) -> None:
 
 
 def test_how_it_came_about_as_typed(command: Command, photo_file: Path) -> None:
-    run = command("stylize", photo_file, "--style", "marbling", *QUICK, "--timelapse", "--plot", "-o", "a.png")
+    run = command("stylize", photo_file, "--style", "marbling", *QUICK, "--timelapse", "webp", "--plot", "-o", "a.png")
     assert run.code == 0, run.err
     assert run.out.splitlines()[1:] == ["a.webp", "a-loss.png"]
     with Image.open("a.webp") as film:
         assert film.n_frames == 2
         assert film.size == (34, 40)
     assert Image.open("a-loss.png").width > 500
+    run = command("stylize", photo_file, "--style", "marbling", *QUICK, "--timelapse", "gif", "-o", "b.png")
+    assert run.out.splitlines()[1:] == ["b.gif"]
+    with Image.open("b.gif") as film:
+        assert (film.format, film.n_frames) == ("GIF", 2)
+    run = command("stylize", photo_file, "--style", "marbling", *QUICK, "--timelapse", "mp4", "-o", "c.png")
+    assert run.out.splitlines()[1:] == ["c.mp4"]
+    frames = [frame.image for frame in video.read_frames(Path("c.mp4"))]
+    assert len(frames) == 1 + 20  # the last one is shown for longer
+    assert (frames[-1] - images.load("c.png")).abs().mean() < 0.05
 
 
 def test_what_belongs_to_the_photo_is_kept(command: Command, photo: Tensor) -> None:

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from io import BytesIO
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from image_optimization.optimize import Step
 from image_optimization.precision import Precision
 from models.loading import WEIGHTS, read_weights
 from style_transfer import PRESETS, stylize
+from style_transfer.losses import STYLE_LOSSES
 from style_transfer.painters import paint
 from style_transfer.tiling import whole
 from style_transfer.total import Style, total_loss
@@ -254,6 +256,21 @@ def test_bfloat16_comes_to_the_loss_of_float32(photo: Tensor, painting: Tensor, 
     exact, low = loss_after("float32"), loss_after("bfloat16")
     assert exact < 0.1 * our_loss(photo, photo, painting, vgg16).item()
     assert low == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("loss", STYLE_LOSSES)
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_stays_finite(
+    precision: Precision, loss: str, photo: Tensor, painting: Tensor, vgg16: nn.Module
+) -> None:
+    """Also where nothing is, a black photo, and in the extreme, one of black and white."""
+    hard = (photo > 0.5).float()
+    for content in (photo, 0 * photo, hard):
+        how: dict[str, Any] = {"model": vgg16, "size": 48, "steps": 8, "style_loss": loss}
+        low, exact = (stylize(content, [painting], **how, precision=each) for each in (precision, "float32"))
+        assert low.image.isfinite().all()
+        assert low.history[0][0].item() == pytest.approx(exact.history[0][0].item(), rel=0.05)
+        assert low.history[0][-1].item() == pytest.approx(exact.history[0][-1].item(), rel=0.15)
 
 
 def test_a_notebook_shows_the_picture(photo: Tensor) -> None:

@@ -174,14 +174,15 @@ def test_bad_input(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
         2,
         "error: cannot write 'out.png': a video's name must end in .mp4, .m4v, .mov, .mkv, .webm\n",
     )
-    for option in ("--plot", "--timelapse"):
-        run = command("stylize", clip, *QUICK, option)
-        assert (run.code, run.err) == (2, f"error: {option} is for one photo, not for a video\n")
+    for option in (["--plot"], ["--timelapse", "webp"]):
+        run = command("stylize", clip, *QUICK, *option)
+        assert (run.code, run.err) == (2, f"error: {option[0]} is for one photo, not for a video\n")
     run = command("stylize", clip, *QUICK, "--checkpoint", "state")
     assert "--checkpoint is for one photo, not for a video: the same command again goes on" in run.err
     run = command("stylize", clip, "--style", "marbling", "--size", 32, "--steps", 1, "-o", "out.webm")
     assert run.code == 0
     assert run.err == "out.webm cannot hold the video's sound, aac: it is left out\n"
     monkeypatch.setitem(sys.modules, "av", None)
-    run = command("stylize", clip, *QUICK)
-    assert (run.code, run.err) == (2, "error: videos need PyAV: pip install 'dreamgram[video]'\n")
+    for line in ((clip,), ("photo.png", "--timelapse", "mp4")):
+        run = command("stylize", *line, *QUICK)
+        assert (run.code, run.err) == (2, "error: videos need PyAV: pip install 'dreamgram[video]'\n")
