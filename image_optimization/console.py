@@ -219,7 +219,16 @@ def _checksums(values: Mapping[str, Any]) -> dict[str, str]:
     given = [value for name, value in values.items() if name not in WRITTEN]
     words = [each for value in given for each in (value if isinstance(value, list) else [value])]
     paths = {word for word in words if isinstance(word, str) and Path(word).is_file()}
-    return {path: hashlib.sha256(Path(path).read_bytes()).hexdigest()[:16] for path in sorted(paths)}
+    return {path: _checksum(Path(path)) for path in sorted(paths)}
+
+
+def _checksum(path: Path) -> str:
+    """Read in blocks: a video may be larger than the memory."""
+    found = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(2**20):
+            found.update(block)
+    return found.hexdigest()[:16]
 
 
 def check_files(kept: Mapping[str, Any]) -> None:

@@ -239,17 +239,19 @@ def to_pillow(image: Tensor) -> Image.Image:
     return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).numpy())
 
 
-def check_output(path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-    """``path``, if a picture can be saved there; meant for before the work begins. Makes the folder.
+def check_output(
+    path: str | os.PathLike[str], overwrite: bool = False, formats: Collection[str] = tuple(FORMATS)
+) -> Path:
+    """``path``, if a file can be saved there; meant for before the work begins. Makes the folder.
 
     Raises:
-        ValueError: the file ending is none of ``FORMATS``.
+        ValueError: the file ending is none of ``formats``, by default those of pictures.
         FileExistsError: there is such a file, and ``overwrite`` is False.
         OSError: the folder cannot be made or written.
     """
     path = Path(path)
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"cannot write {path.name!r}: the file name must end in {', '.join(FORMATS)}")
+    if path.suffix.lower() not in formats:
+        raise ValueError(f"cannot write {path.name!r}: the file name must end in {', '.join(formats)}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
@@ -402,6 +404,8 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
 def is_made(path: Path, settings: Mapping[str, Any], not_compared: Collection[str], overwrite: bool) -> bool:
     """Whether a PNG is there that :func:`save` made with these ``settings``, but for those ``not_compared``.
 
+    Of the files that both were made from, the contents are compared.
+
     Raises:
         ValueError: there is another file, and no permission to ``overwrite`` it.
     """
@@ -413,11 +417,17 @@ def is_made(path: Path, settings: Mapping[str, Any], not_compared: Collection[st
     except (ValueError, OSError):
         how = "without our settings"
     else:
+        before, now = theirs.pop("files", {}), ours.pop("files", {})
+        changed = [file for file in before if file in now and before[file] != now[file]]
         names = [name for name in {**theirs, **ours} if name not in not_compared]
         different = [name for name in names if theirs.get(name) != ours.get(name)]
-        if not different:
+        if not different and not changed:
             return True
-        how = f"with {different[0]} {theirs.get(different[0])}, not {ours.get(different[0])}"
+        how = (
+            f"with {different[0]} {theirs.get(different[0])}, not {ours.get(different[0])}"
+            if different
+            else (f"from another {changed[0]}")
+        )
     if not overwrite:
-        raise ValueError(f"{path} was made {how}; choose another folder, or replace what is there (--overwrite)")
+        raise ValueError(f"{path} was made {how}; choose another output, or replace what is there (--overwrite)")
     return False

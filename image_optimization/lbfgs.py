@@ -63,16 +63,16 @@ class LBFGS:
         point, gradient = self.leaf.detach().flatten(), gradient.flatten()
         better = loss < self.best
         self.best = torch.where(better, loss, self.best)
-        _move(self.best_point, point, better)
+        _copy_where(better, point, self.best_point)
         accepted = (loss <= self.accepted.max()) | (self.steps == 0)
         if self.steps:
             self._learn(point, gradient, accepted)
         self.accepted = torch.where(accepted, torch.cat([self.accepted[1:], loss[None]]), self.accepted)
         shortened = self.point.lerp(point, 0.25)
-        _move(self.point, point, accepted)
-        _move(self.gradient, gradient, accepted)
+        _copy_where(accepted, point, self.point)
+        _copy_where(accepted, gradient, self.gradient)
         onward = self._direction().add_(self.point).clamp_(*self.bounds)
-        self.leaf.copy_(_move(shortened, onward, accepted).view_as(self.leaf))
+        self.leaf.copy_(_copy_where(accepted, onward, shortened).view_as(self.leaf))
         self.steps += 1
 
     @torch.no_grad()
@@ -89,7 +89,7 @@ class LBFGS:
         curvature, square = moved @ change, change @ change
         valid = accepted & (curvature > 1e-10 * square)
         self.valid[slot] = valid
-        self.pairs[:, slot] *= valid
+        self.pairs[:, slot].masked_fill_(~valid, 0)
         self.scale = torch.where(valid, (curvature / square).to(self.scale), self.scale)
         by_move, by_change = (self.pairs @ self.pairs[:, slot].T).to(self.scale)
         self.move_change[slot], self.change_change[slot] = by_change[:, 0], by_change[:, 1]
@@ -106,7 +106,7 @@ class LBFGS:
         useless = ~(direction @ descent > 0)
         self.valid &= ~useless
         self.scale = torch.where(useless, 0, self.scale)
-        _move(direction, descent, useless)
+        _copy_where(useless, descent, direction)
         length = torch.linalg.vector_norm(direction) / math.sqrt(direction.numel())
         return direction.mul_(
             torch.where(useless, FIRST_STEP / length.clamp(min=1e-30), LONGEST_STEP / length.clamp(min=LONGEST_STEP))
@@ -130,6 +130,6 @@ class LBFGS:
         return step
 
 
-def _move(vector: Tensor, other: Tensor, wanted: Tensor) -> Tensor:
+def _copy_where(wanted: Tensor, other: Tensor, vector: Tensor) -> Tensor:
     """Write ``other`` over ``vector``, if it is ``wanted``: a boolean () on their device."""
-    return vector.lerp_(other, wanted.to(vector))
+    return torch.where(wanted, other, vector, out=vector)

@@ -56,6 +56,24 @@ class Budget:
         return split(there, (height, width), self.side)
 
 
+def plan_all(
+    read: Callable[[Tensor], dict[str, Tensor]],
+    device: torch.device,
+    limit: int | None,
+    sizes: Sequence[tuple[int, int]],
+    optimizer: str,
+) -> list[Budget]:
+    """For pictures of these ``sizes`` (H, W), one after the other: what one frees is there for the next.
+
+    Raises:
+        ValueError: ``limit`` bytes, by default most of what is free, are too little.
+    """
+    most, taken = memory(device, limit)
+    per_pixel = bytes_of_a_pixel(read, device)
+    # The largest first: it is the one to complain about.
+    return [plan(most, taken, height * width, per_pixel, optimizer) for height, width in reversed(sizes)][::-1]
+
+
 def plan(limit: int, taken: int, pixels: int, per_pixel: float, optimizer: str) -> Budget:
     """What fits into ``limit`` bytes, of which ``taken`` are in use, for an image of so many ``pixels``.
 

@@ -18,7 +18,7 @@ from image_optimization.timelapse import LONGEST, Timelapse, save_animation
 from image_optimization.video import FORMATS
 from style_transfer import video
 from style_transfer.checkpoint import Checkpoint, prepare_checkpoint, read_checkpoint
-from style_transfer.colors import Colors, finish, match_colors
+from style_transfer.colors import Colors, finish, luminance, prepare
 from style_transfer.folder import READABLE, paint_each
 from style_transfer.losses import STYLE_LOSSES
 from style_transfer.presets import PRESETS, choose_preset
@@ -157,23 +157,24 @@ def command(
 ) -> None:
     """A photo in the manner of a painting.
 
-    An image is optimized against the activations of the one and the Gram matrices of the other.
+    An image is optimized against the activations of the one and their statistics in the other.
     """
     from image_optimization import images
+    from image_optimization.images import check_output
     from models import load
 
     if checkpoint:
         prepare_checkpoint(checkpoint)
-    film, folder = photo.suffix.lower() in video.READABLE and photo.is_file(), photo.is_dir()
+    film, folder = photo.suffix.lower() in video.READABLE and not photo.is_dir(), photo.is_dir()
     _check_alone(context, "video" if film else "folder" if folder else None)
     if film:
         video.count_frames(photo)
-        target = _output_video(output, overwrite)
+        target = check_output(output or console.free(Path("outputs", "stylized.mp4")), overwrite, FORMATS)
     else:
         target = _output_folder(output) if folder else console.output_path(output, "stylized.png", overwrite)
-    choose_preset(
-        preset, style_loss, _weights(content_layers), _weights(style_layers)
-    )  # a mistake is said before the work
+    weights_of = {name: context.params[name] for name in WEIGHTS}
+    chosen = choose_preset(preset, style_loss, _weights(content_layers), _weights(style_layers), **weights_of)
+    context.params.update({name: getattr(chosen, name) for name in WEIGHTS}, style_loss=chosen.style_loss_name)
     place = console.find_device(device)
     precision = console.find_precision(precision, place, context)
     how: dict[str, Any] = {
@@ -210,7 +211,13 @@ def command(
         console.finish(_paint(context, place, how, photo, target).stopped)
 
 
-ALONE = {"folder": ("content_mask", "checkpoint"), "video": ("content_mask", "checkpoint", "timelapse", "plot", "bits")}
+WEIGHTS = ("content_weight", "style_weight", "tv_weight", "temporal_weight")
+"""Options whose values the settings keep, given or not: a picture is made again as it was if a default changes."""
+
+ALONE = {
+    "folder": ("content_mask", "checkpoint"),
+    "video": ("content_mask", "checkpoint", "timelapse", "plot", "bits", "strip"),
+}
 """Options that are for one photo."""
 
 
@@ -279,43 +286,38 @@ def _paint(
     return result
 
 
-def _paint_video(context: typer.Context, place: torch.device, how: dict[str, Any], film: Path, target: Path) -> None:
-    """Frame by frame; ``how`` is for :func:`style_transfer.stylize`."""
+def _paint_video(
+    context: typer.Context, place: torch.device, settings_of: Mapping[str, Any], film: Path, target: Path
+) -> None:
+    """Frame by frame; ``settings_of`` each are for :func:`style_transfer.stylize`."""
     from image_optimization import images
 
     wanted = context.params
     settings = console.settings(context)
     count = video.count_frames(film)
-    if how["colors"] == "match":  # the paintings' colours are to be the same in all frames
-        first = next(video.read_frames(film)).image
-        how |= {"colors": "style", "styles": [match_colors(each, first) for each in how["styles"]]}
+    # The same paintings for all frames; and colours of the photo only when a frame is shown: the next one begins with
+    # what was painted.
+    gray = luminance if wanted["colors"] == "luminance" else lambda image: image
+    _, paintings = prepare(wanted["colors"], next(video.read_frames(film)).image, settings_of["styles"])
+    how = {**settings_of, "colors": "style", "styles": paintings}
 
     def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
         def tell(step: Step) -> None:
             bar(replace(step, done=min((number + step.done) / count, 1)))
 
         steps = how["steps"] if previous is None else video.later_steps(how["steps"])
-        result = stylize(image, previous=previous, listeners=[tell], **{**how, "steps": steps})
+        result = stylize(gray(image), previous=previous, listeners=[tell], **{**how, "steps": steps})
         if result.stopped == "interrupted":
             raise KeyboardInterrupt
         images.save(result.image, path, settings, overwrite=True)
 
     try:
         with console.progress(film.name, place, wanted["precision"]) as bar:
-            video.paint_video(film, target, paint, settings, wanted["overwrite"])
+            video.paint_video(film, target, paint, settings, wanted["overwrite"], partial(finish, wanted["colors"]))
     except KeyboardInterrupt:
         typer.echo("interrupted: the same command goes on from here", err=True)
         raise SystemExit(console.INTERRUPTED) from None
     console.tell_written(target)
-
-
-def _output_video(output: Path | None, overwrite: bool) -> Path:
-    path = output or console.free(Path("outputs", "stylized.mp4"))
-    if path.suffix.lower() not in FORMATS:
-        raise ValueError(f"cannot write {path.name!r}: a video's name must end in {', '.join(FORMATS)}")
-    if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another output or overwrite it (--overwrite)")
-    return path
 
 
 def _output_folder(output: Path | None) -> Path:
@@ -409,6 +411,8 @@ def resume(
     kept = read_checkpoint(checkpoint)[1]
     console.check_files(kept)
     kept |= {"resume_from": checkpoint, "overwrite": overwrite}
+    if kept.get("timelapse"):
+        typer.echo("the animation will have only the steps from here on", err=True)
     app(console.arguments(typer.main.get_command(app), kept), prog_name="stylize", standalone_mode=False)
 
 

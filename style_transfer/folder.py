@@ -12,7 +12,6 @@ import typer
 
 NOT_COMPARED = (
     "photo",
-    "files",
     "output",
     "overwrite",
     "stopped",

@@ -48,6 +48,10 @@ class Preset:
         return self.tv_weight * units[0], self.temporal_weight * units[1]
 
     @property
+    def style_loss_name(self) -> str:
+        return next(name for name, kind in STYLE_LOSSES.items() if kind is self.style_loss)
+
+    @property
     def layers(self) -> list[str]:
         return [*dict.fromkeys([*self.content, *self.style])]
 

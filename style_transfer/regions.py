@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from image_optimization.images import LUMA, fit
 
@@ -14,6 +15,9 @@ SMALLEST = 0.005
 
 MOST = 16
 """Regions of a mask."""
+
+STEEP = 0.008
+"""Difference of two pixels four apart, in [0, 1], from which on they are on a soft edge: two levels of 8 bits."""
 
 FINEST = 1024
 """Pixels of a mask's longer side that are looked at."""
@@ -33,7 +37,7 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
     """
     mask = fit(mask, min(FINEST, max(mask.shape[2:])))
     pixels = mask[0].flatten(1).T
-    levels, counts = (pixels * 31).round().unique(dim=0, return_counts=True)
+    levels, counts = (pixels[_plain(mask)] * 31).round().unique(dim=0, return_counts=True)
     main: list[Tensor] = []
     for number in counts.argsort(descending=True).tolist():
         color = levels[number] / 31
@@ -43,6 +47,14 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
         raise ValueError(f"a mask has at most {MOST} plain colours, one for each region: this is a picture")
     colors = torch.stack(sorted(main, key=lambda color: ((color * LUMA[:, 0, 0]).sum().item(), color.tolist())))
     return colors, _shares(pixels, colors).T.reshape(len(colors), 1, *mask.shape[2:])
+
+
+def _plain(mask: Tensor) -> Tensor:
+    """Which pixels (P,) of a mask (1, 3, H, W) have none of another colour two pixels away: not those of soft edges."""
+    wide = pad(mask, (2, 2, 2, 2), mode="replicate")
+    across = (wide[:, :, 2:-2, 4:] - wide[:, :, 2:-2, :-4]).abs()
+    down = (wide[:, :, 4:, 2:-2] - wide[:, :, :-4, 2:-2]).abs()
+    return (torch.maximum(across, down).amax(1) < STEEP).flatten()
 
 
 def _shares(pixels: Tensor, colors: Tensor) -> Tensor:

@@ -137,7 +137,7 @@ class _Tiled(torch.autograd.Function):
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
-        return ctx.gradient.mul_(slope), None
+        return slope * ctx.gradient, None
 
 
 def _sum(parts: Mapping[str, Tensor]) -> Tensor:

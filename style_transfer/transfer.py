@@ -134,7 +134,7 @@ def stylize(
     from image_optimization.memory import release_kept_memory
     from image_optimization.optimize import counted, optimize, seeded
     from image_optimization.precision import choose_dtype
-    from style_transfer.budget import Budget, bytes_of_a_pixel, memory, plan
+    from style_transfer.budget import Budget, plan_all
     from style_transfer.regions import divide
     from style_transfer.total import Style, total_loss
 
@@ -171,12 +171,11 @@ def stylize(
     start = None if init == "noise" else (photo if isinstance(init, str) else init).to(device)
     stopped = ""
     with seeded(seed), capture(model, how.layers, choose_dtype(precision, device)) as read:
-        limit, taken = memory(device, max_memory)  # before the work: what a scale frees is there for the next
-        per_pixel = bytes_of_a_pixel(read, device)
         if state is None:
             sizes = [fitted_size(photo, scale) for scale in scales]
-            plans = [plan(limit, taken, height * width, per_pixel, optimizer) for height, width in reversed(sizes)]
-            past = {BUDGETS: torch.tensor([astuple(budget) for budget in reversed(plans)])}
+            past = {
+                BUDGETS: torch.tensor([astuple(each) for each in plan_all(read, device, max_memory, sizes, optimizer)])
+            }
         else:  # with the same tiles, since others round otherwise
             past = {name: tensor for name, tensor in state.items() if name.startswith((BEFORE, BUDGETS, HISTORY))}
         image = past.get(BEFORE)

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack
 from fractions import Fraction
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import typer
 
 from image_optimization.video import FORMATS, add_pictures, load_av, to_frame
+from style_transfer.folder import NOT_COMPARED
 
 if TYPE_CHECKING:
     import av
@@ -37,7 +40,8 @@ HIGH = 720
 class Frame(NamedTuple):
     image: Tensor
     """(1, 3, H, W) in [0, 1]."""
-    original: av.VideoFrame
+    time: Fraction
+    """In seconds, from which on it is shown."""
 
 
 def later_steps(steps: int) -> int:
@@ -52,20 +56,19 @@ def count_frames(video: Path) -> int:
         ValueError: it is not a video.
     """
     with _opened(video) as container:
-        stream = container.streams.video[0]
+        stream = container.streams.best("video")
         length = float(container.duration or 0) / 1e6 * float(stream.average_rate or 0)
         return stream.frames or round(length) or 1
 
 
 def read_frames(video: Path) -> Iterator[Frame]:
-    """The frames of a video, upright, one after the other.
+    """The frames of a video, upright and of one size, one after the other; what is damaged is left out.
 
     Raises:
-        ValueError: it is not a video, or a damaged one.
+        ValueError: it is not a video.
     """
     with _opened(video) as container:
-        for original in container.decode(container.streams.video[0]):
-            yield Frame(_pixels(original), original)
+        yield from (each for each in _read(container, []) if isinstance(each, Frame))
 
 
 def _opened(video: Path) -> Any:
@@ -74,19 +77,48 @@ def _opened(video: Path) -> Any:
         container = av.open(str(video))
     except av.FFmpegError as error:
         raise ValueError(f"{video} is not a video that can be read: {error.strerror}") from None
-    if not container.streams.video:
+    if container.streams.best("video") is None:
         container.close()
         raise ValueError(f"{video} has no pictures in it")
     return container
 
 
-def _pixels(frame: av.VideoFrame) -> Tensor:
+def _read(container: Any, sounds: list[Any]) -> Iterator[Frame | av.Packet[Any]]:
+    """The frames of a video, and the packets of its ``sounds``, in their order. Says how much was damaged."""
+    av = load_av()
+    pictures = container.streams.best("video")
+    gap = 1 / (pictures.average_rate or Fraction(25))
+    # AVI has no times of frames, but of packets, which come in another order.
+    timed = container.format.name != "avi"
+    size: tuple[int, int] | None = None
+    last = -gap
+    damaged = 0
+    for packet in container.demux(pictures, *sounds):
+        if packet.stream.index != pictures.index:
+            yield packet
+            continue
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            damaged += 1
+            continue
+        for frame in frames:
+            size = size or (frame.width, frame.height)
+            time = Fraction(frame.pts * frame.time_base) if timed and frame.pts is not None else last + gap
+            last = time if time > last else last + gap
+            yield Frame(_pixels(frame, size), last)
+    if damaged:
+        typer.echo(f"{container.name}: {damaged} pieces are damaged and left out", err=True)
+
+
+def _pixels(frame: av.VideoFrame, size: tuple[int, int]) -> Tensor:
+    """Of ``size`` (W, H) before it is turned."""
     import numpy as np
     import torch
 
     unsaid = frame.colorspace in (0, 2)
     colors = {"src_colorspace": "ITU709" if frame.height >= HIGH else "ITU601"} if unsaid else {}
-    levels = frame.reformat(format="rgb24", **colors).to_ndarray()  # type: ignore[arg-type]
+    levels = frame.reformat(*size, "rgb24", **colors).to_ndarray()  # type: ignore[arg-type]
     upright = np.rot90(levels, round(frame.rotation / 90))
     return torch.from_numpy(upright.transpose(2, 0, 1).astype(np.float32) / 255)[None]
 
@@ -97,8 +129,9 @@ def paint_video(
     paint: Callable[[Tensor, Previous | None, int, Path], None],
     settings: Mapping[str, Any],
     overwrite: bool,
+    finish: Callable[[Tensor, Tensor], Tensor] = lambda result, frame: result,
 ) -> None:
-    """Paint ``video`` into ``output``, which gets its sound, too.
+    """Paint ``video`` into ``output``, which gets its times and its sound, too.
 
     Args:
         video: to read.
@@ -106,80 +139,94 @@ def paint_video(
         paint: called with a frame (1, 3, H, W), what the frame before became, its number and the PNG to write.
         settings: of what is painted: frames that are there with the same ones are not painted again.
         overwrite: replace ``output``, and frames that were painted otherwise.
+        finish: from what was painted, which is what the next frame begins with, and the frame to what is shown.
 
     Raises:
         ValueError: it is not a video, or frames are there that were painted otherwise.
     """
     from image_optimization.images import fit, is_made, load
     from style_transfer.flow import follow
-    from style_transfer.folder import NOT_COMPARED
 
     folder = output.with_name(f"{output.name}.frames")
-    folder.mkdir(parents=True, exist_ok=True)
     before: tuple[Tensor, Tensor] | None = None
-    for number, (image, _) in enumerate(read_frames(video)):
-        path = _frame(folder, number)
-        small: Tensor | None = None
-        if not is_made(path, settings, NOT_COMPARED, overwrite):
-            previous = None
-            if before is not None:
-                result, last = before
-                small = fit(image, max(result.shape[2:]))
-                previous = follow(result, last, small)
-            paint(image, None if previous is None or previous.reliable.mean() < CUT else previous, number, path)
-        result = load(path)  # as a run that goes on finds it
-        before = result, fit(image, max(result.shape[2:])) if small is None else small
-    if before is None:
+    number = 0
+    with ExitStack() as stack:
+        source = stack.enter_context(_opened(video))
+        sounds = [sound for sound in source.streams.audio if _fits(sound, output)]
+        heard: list[av.Packet[Any]] = []  # before there is anything to be seen
+        joined: _Joined | None = None
+        for each in _read(source, sounds):
+            if not isinstance(each, Frame):
+                joined.hear(each) if joined else heard.append(each)
+                continue
+            path = folder / f"{number:06}.png"
+            if not is_made(path, settings, NOT_COMPARED_OF_FRAMES, overwrite):
+                previous = None
+                if before is not None:
+                    previous = follow(*before, fit(each.image, max(before[0].shape[2:])))
+                paint(
+                    each.image, None if previous is None or previous.reliable.mean() < CUT else previous, number, path
+                )
+            result = load(path)  # as a run that goes on finds it
+            before = result, fit(each.image, max(result.shape[2:]))
+            if joined is None:
+                joined = stack.enter_context(_Joined(folder / output.name, source, sounds, result))
+                for packet in heard:
+                    joined.hear(packet)
+            joined.show(finish(*before), each.time)
+            number += 1
+    if not number:
         raise ValueError(f"{video} has no frames that can be read")
-    _join(video, folder, output)
+    (folder / output.name).replace(output)
     shutil.rmtree(folder)
 
 
-def _frame(folder: Path, number: int) -> Path:
-    return folder / f"{number:06}.png"
+NOT_COMPARED_OF_FRAMES = tuple(name for name in NOT_COMPARED if name != "photo")
+"""A folder's photos have names of their own, frames have not."""
 
 
-def _join(video: Path, folder: Path, output: Path) -> None:
-    """The painted frames in ``folder`` as a video, at the times of those of ``video`` and with its sound."""
-    from image_optimization.images import whole
+class _Joined:
+    """Painted frames and the sound of another video, as a video."""
 
-    av = load_av()
-    kind = FORMATS[output.suffix.lower()]
-    with whole(output) as beside, _opened(video) as source, av.open(str(beside), "w", format=kind) as target:
-        pictures = source.streams.video[0]
-        size = _levels(_frame(folder, 0)).shape[:2]
-        stream = add_pictures(target, size, pictures.average_rate or Fraction(25), pictures.time_base)
-        sounds = {
-            sound.index: target.add_stream_from_template(sound)
-            for sound in source.streams.audio
-            if _fits(sound, target, output)
-        }
-        number = 0
-        for packet in source.demux(pictures, *(source.streams[index] for index in sounds)):
-            if packet.stream.index in sounds:
-                if packet.dts is not None:  # the last, empty one
-                    packet.stream = sounds[packet.stream.index]
-                    target.mux(packet)
-                continue
-            for original in packet.decode():
-                painted = _levels(_frame(folder, number))
-                target.mux(stream.encode(to_frame(painted, stream, original.pts, original.time_base)))
-                number += 1
-        target.mux(stream.encode())
+    def __init__(self, path: Path, source: Any, sounds: list[Any], first: Tensor) -> None:
+        pictures = source.streams.best("video")
+        self.container = load_av().open(str(path), "w", format=FORMATS[path.suffix.lower()])
+        self.container.metadata.update(source.metadata)
+        size = (first.shape[2], first.shape[3])
+        rate = pictures.average_rate or Fraction(25)
+        self.stream = add_pictures(self.container, size, rate, pictures.time_base)
+        if pictures.sample_aspect_ratio:
+            self.stream.codec_context.sample_aspect_ratio = pictures.sample_aspect_ratio
+        self.sounds = {sound.index: self.container.add_stream_from_template(sound) for sound in sounds}
+
+    def __enter__(self) -> _Joined:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self.container.mux(self.stream.encode())
+        self.container.close()
+
+    def show(self, image: Tensor, time: Fraction) -> None:
+        import numpy as np
+
+        from image_optimization.images import to_pillow
+
+        base = self.stream.codec_context.time_base
+        pts = round(time / base)
+        self.container.mux(self.stream.encode(to_frame(np.asarray(to_pillow(image)), self.stream, pts, base)))
+
+    def hear(self, packet: av.Packet[Any]) -> None:
+        if packet.dts is not None:  # of the last, empty ones
+            packet.stream = self.sounds[packet.stream.index]
+            self.container.mux(packet)
 
 
-def _fits(sound: Any, target: Any, output: Path) -> bool:
-    """Whether this kind of video can hold the sound of another; if not, says so."""
+def _fits(sound: Any, output: Path) -> bool:
+    """Whether the kind of video that ``output`` is can hold the sound of another; if not, says so."""
     name = sound.codec_context.codec.canonical_name
-    if name in target.supported_codecs:
-        return True
+    with load_av().open(BytesIO(), "w", format=FORMATS[output.suffix.lower()]) as nothing:
+        if name in nothing.supported_codecs:
+            return True
     typer.echo(f"{output} cannot hold the video's sound, {name}: it is left out", err=True)
     return False
-
-
-def _levels(path: Path) -> Any:
-    import numpy as np
-    from PIL import Image
-
-    with Image.open(path) as picture:
-        return np.asarray(picture.convert("RGB"))

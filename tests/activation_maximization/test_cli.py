@@ -120,7 +120,7 @@ def test_each_unit_in_a_file_of_its_own(command: Command) -> None:
     assert set(after) == {*names, "0020.png"}
     run = command("dream", *UNITS, "--steps", 4)
     assert run.code == 2
-    assert "each/0004.png was made with steps 3, not 4; choose another folder" in run.err
+    assert "each/0004.png was made with steps 3, not 4; choose another output" in run.err
     assert command("dream", *UNITS, "--steps", 4, "--overwrite").code == 0
     assert read_settings("each/0009.png")["steps"] == 4
     assert read_settings("each/0020.png")["steps"] == 3  # was not asked for
@@ -426,7 +426,7 @@ def test_a_foreign_file_in_a_folder(command: Command) -> None:
     run = command(*line)
     assert run.code == 2
     assert (
-        "0003.png was made without our settings; choose another folder, or replace what is there (--overwrite)"
+        "0003.png was made without our settings; choose another output, or replace what is there (--overwrite)"
         in run.err
     )
     assert command(*line, "--overwrite").code == 0

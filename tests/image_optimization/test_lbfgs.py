@@ -81,6 +81,19 @@ def test_the_result_is_the_image_with_the_lowest_loss() -> None:
         assert loss(image.render()).item() == pytest.approx(run.losses.min().item(), abs=1e-5)
 
 
+def test_what_is_not_finite_is_forgotten() -> None:
+    """As where a step went too far: it is taken back, and nothing is learned from it."""
+    leaf = torch.full((5,), 1.0)
+    method = LBFGS(leaf, (-10, 10))
+    for step in range(40):
+        loss, gradient = leaf.square().sum(), 2 * leaf
+        if step == 4:
+            loss, gradient = torch.tensor(torch.inf), torch.full((5,), torch.inf)
+        method.step(loss, gradient)
+    method.finish()
+    assert leaf.abs().max() < 1e-3
+
+
 def test_nothing_to_gain() -> None:
     image = PixelImage.from_noise((1, 1, 4, 4))
     before = image.render().detach().clone()

@@ -49,10 +49,16 @@ def test_a_folder_as_typed(command: Command, photos: Path) -> None:
     # With other settings nothing is replaced unasked.
     run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2)
     assert run.code == 1
-    assert "0.png was made with style_weight None, not 2.0; choose another folder, or" in run.err
+    assert "0.png was made with style_weight 1.0, not 2.0; choose another output, or" in run.err
     assert run.out.splitlines()[-1] == "out: 4 failed"
     run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2, "--overwrite")
     assert (run.code, run.out.splitlines()[-1]) == (0, "out: 4 painted")
+    # Nor is a painting that has changed meanwhile taken for the same.
+    images.save(torch.rand(1, 3, 40, 40), "painting.png")
+    painted = ["stylize", photos, "--style", "painting.png", "--size", 40, "--steps", 1, "-o", "painted"]
+    assert command(*painted).code == 0
+    images.save(torch.rand(1, 3, 40, 40), "painting.png", overwrite=True)
+    assert "0.png was made from another painting.png; choose another output, or" in command(*painted).err
     assert command("stylize", "replay", "out/0.png", "-o", "again.png").code == 0
     assert Image.open("again.png").tobytes() == Image.open("out/0.png").tobytes()
 

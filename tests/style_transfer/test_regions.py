@@ -48,6 +48,8 @@ def test_soft_edges_stay_soft() -> None:
     _, [dark, light] = find_regions(ramp)
     torch.testing.assert_close(light[0], ramp[0, 0], rtol=0, atol=0.1)
     torch.testing.assert_close(dark + light, torch.ones(1, 32, 500))
+    wide = torch.linspace(-1.5, 2.5, 400).clamp(0, 1).expand(1, 3, 300, 400)  # over a quarter of the picture
+    assert len(find_regions(wide)[0]) == 2
     # A third colour between two others in the palette is not a shade of theirs.
     _, [_, green, _] = find_regions(halves((0, 0, 0.3), (0, 1, 0), (1, 1, 1)))
     assert set(green.unique().tolist()) == {0, 1}

@@ -20,11 +20,12 @@ QUICK = ["--style", "marbling", "--size", 45, "--steps", 4]
 COUNT = 5
 
 
-def film(path: Path, frames: list[Tensor], sound: bool = True) -> Path:
+def film(path: Path, frames: list[Tensor], sound: bool = True, wide: Fraction = Fraction(1)) -> Path:
     """A video of ``frames`` (1, 3, H, W), 25 a second, and of a tone."""
     with av.open(str(path), "w") as target:
         pictures = target.add_stream("libx264", rate=25, options={"crf": "10"})
         pictures.height, pictures.width, pictures.pix_fmt = *frames[0].shape[2:], "yuv420p"
+        pictures.codec_context.sample_aspect_ratio = wide
         tone = target.add_stream("aac", rate=44100, layout="mono") if sound else None
         for frame in frames:
             target.mux(pictures.encode(av.VideoFrame.from_ndarray(np.asarray(images.to_pillow(frame)), "rgb24")))
@@ -62,7 +63,7 @@ def test_a_video_as_typed(command: Command, clip: Path) -> None:
     assert run.out.startswith("out.mp4  ")
     frames = list(video.read_frames(Path("out.mp4")))
     assert len(frames) == COUNT
-    assert [frame.original.time for frame in frames] == [frame.original.time for frame in video.read_frames(clip)]
+    assert [frame.time for frame in frames] == [frame.time for frame in video.read_frames(clip)]
     assert frames[0].image.shape[2:] == (34, 44)  # one row less than is painted: H.264 has even numbers only
     assert packets(Path("out.mp4"), "audio") == packets(clip, "audio")
     assert not Path("out.mp4.frames").exists()
@@ -70,6 +71,9 @@ def test_a_video_as_typed(command: Command, clip: Path) -> None:
         assert (frame.image - images.resize(original.image, (34, 44))).abs().mean() > 0.05
     run = command("stylize", clip, *QUICK, "-o", "out.mp4")
     assert (run.code, run.err) == (2, "error: out.mp4 exists; choose another output or overwrite it (--overwrite)\n")
+    before = Path("out.mp4").read_bytes()
+    assert command("stylize", clip, *QUICK, "--seed", 2, "-o", "out.mp4", "--overwrite").code == 0
+    assert Path("out.mp4").read_bytes() != before
 
 
 def test_a_run_that_is_stopped_goes_on(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,12 +92,17 @@ def test_a_run_that_is_stopped_goes_on(command: Command, clip: Path, monkeypatch
         patch.setattr(images, "save", stopped)
         run = command("stylize", clip, *QUICK, "-o", "broken.mp4")
     assert (run.code, run.err) == (130, "interrupted: the same command goes on from here\n")
-    assert len(list(Path("broken.mp4.frames").iterdir())) == 2
+    assert len(list(Path("broken.mp4.frames").glob("*.png"))) == 2
     assert not Path("broken.mp4").exists()
     # Other settings do not go on with it.
     run = command("stylize", clip, *QUICK, "-o", "broken.mp4", "--seed", 1)
     assert run.code == 2
-    assert "000000.png was made with seed 0, not 1" in run.err
+    assert "000000.png was made with seed 0, not 1; choose another output, or" in run.err
+    # Nor does another film.
+    shutil.copy(clip, "other.mp4")
+    run = command("stylize", "other.mp4", *QUICK, "-o", "broken.mp4")
+    assert run.code == 2
+    assert f"000000.png was made with photo {clip}, not other.mp4" in run.err
     assert command("stylize", clip, *QUICK, "-o", "broken.mp4").code == 0
     for number in range(COUNT):
         broken, unbroken = (images.load(f"{name}.mp4.frames/{number:06}.png") for name in ("broken", "unbroken"))
@@ -115,6 +124,64 @@ def test_each_frame_begins_as_the_one_before_but_not_across_a_cut(photo: Tensor,
     assert [call is not None for call in calls] == [False, True, False, True]
     assert calls[1] is not None
     assert (calls[1].image - (1 - photo)).abs().mean() < 0.03
+
+
+@pytest.mark.parametrize("colors", ["content", "luminance", "match"])
+def test_the_colors_of_a_video(colors: str, command: Command, clip: Path) -> None:
+    """The next frame begins with what was painted, and is shown with colours of its own."""
+    run = command(
+        "stylize", clip, "--style", "stained-glass", "--size", 64, "--steps", 20, "--colors", colors, "-o", "a.mkv"
+    )
+    assert run.code == 0, run.err
+    frames, results = ([frame.image for frame in video.read_frames(Path(path))] for path in (clip, "a.mkv"))
+    photo, painted = (torch.stack([picture.mean((2, 3)) for picture in each]) for each in (frames, results))
+    assert (painted - photo).abs().max() < 0.1
+    assert flicker(results, frames) < 0.03
+    kinds = [(result - result.mean(1, keepdim=True)).abs().mean() for result in results]
+    assert min(kinds) > 0.01  # none is gray
+
+
+def test_damaged_pieces_are_left_out(photo: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    photo = images.resize(photo, (64, 64))
+    clip = film(tmp_path / "clip.mkv", [photo.roll(4 * step, 3) for step in range(30)])
+    data = bytearray(clip.read_bytes())
+    with av.open(str(clip)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.pos]
+    for place in places[10:13]:
+        data[place + 20 : place + 60] = bytes([255]) * 40
+    clip.write_bytes(data)
+
+    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
+        images.save(image, path, {})
+
+    video.paint_video(clip, tmp_path / "out.mkv", paint, {}, overwrite=False)
+    assert 10 <= len(list(video.read_frames(tmp_path / "out.mkv"))) <= 30
+    assert packets(tmp_path / "out.mkv", "audio")
+
+
+def test_an_avi_has_no_times(photo: Tensor, tmp_path: Path) -> None:
+    """Of its packets only, which are not in the order of the frames."""
+    photo = images.resize(photo, (64, 64))
+    clip = film(tmp_path / "clip.avi", [photo.roll(2 * step, 3) for step in range(8)], sound=False)
+
+    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
+        images.save(image, path, {})
+
+    video.paint_video(clip, tmp_path / "out.mp4", paint, {}, overwrite=False)
+    times = [frame.time for frame in video.read_frames(tmp_path / "out.mp4")]
+    assert times == [Fraction(number, 25) for number in range(len(times))]
+    assert len(times) == len(list(video.read_frames(clip)))
+
+
+def test_wide_pixels_stay_wide(photo: Tensor, tmp_path: Path) -> None:
+    clip = film(tmp_path / "clip.mp4", [images.resize(photo, (64, 64))] * 2, wide=Fraction(4, 3))
+
+    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
+        images.save(image, path, {})
+
+    video.paint_video(clip, tmp_path / "out.mp4", paint, {}, overwrite=False)
+    with av.open(str(tmp_path / "out.mp4")) as container:
+        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
 
 
 def test_colors_survive(tmp_path: Path) -> None:
@@ -172,8 +239,13 @@ def test_bad_input(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
     run = command("stylize", clip, *QUICK, "-o", "out.png")
     assert (run.code, run.err) == (
         2,
-        "error: cannot write 'out.png': a video's name must end in .mp4, .m4v, .mov, .mkv, .webm\n",
+        "error: cannot write 'out.png': the file name must end in .mp4, .m4v, .mov, .mkv, .webm\n",
     )
+    run = command("stylize", "gone.mp4", *QUICK)
+    assert (run.code, run.err) == (2, "error: gone.mp4 is not a video that can be read: No such file or directory\n")
+    run = command("stylize", clip, *QUICK, "-o", "small.mp4", "--max-memory", "100M")
+    assert "0.1 GB are too little" in run.err
+    assert not list(Path().glob("small*"))
     for option in (["--plot"], ["--timelapse", "webp"]):
         run = command("stylize", clip, *QUICK, *option)
         assert (run.code, run.err) == (2, f"error: {option[0]} is for one photo, not for a video\n")
