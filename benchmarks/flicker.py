@@ -21,7 +21,7 @@ from benchmarks.peers import FOLDER
 from benchmarks.process import PAINTING
 from image_optimization import images
 from models import load
-from style_transfer import stylize
+from style_transfer import Cache, stylize
 from style_transfer.flow import flicker, follow
 from style_transfer.video import later_steps, read_frames
 
@@ -45,7 +45,7 @@ def _clip(video: Path, begin: int) -> list[Tensor]:
 
 def painted(frames: Sequence[Tensor], *, together: bool) -> tuple[float, float]:
     """Flicker, and seconds a frame after the first."""
-    how: dict[str, Any] = {"model": load("vgg16"), "size": SIZE, "cache": {}}
+    how: dict[str, Any] = {"model": load("vgg16"), "size": SIZE, "cache": Cache()}
     results: list[Tensor] = []
     start = 0.0
     for number, frame in enumerate(frames):

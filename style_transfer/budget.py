@@ -62,16 +62,21 @@ def plan_all(
     limit: int | None,
     sizes: Sequence[tuple[int, int]],
     optimizer: str,
+    planned: dict[tuple[int, int], Budget],
 ) -> list[Budget]:
     """For pictures of these ``sizes`` (H, W), one after the other: what one frees is there for the next.
+
+    Those that are not among the ``planned`` are added there.
 
     Raises:
         ValueError: ``limit`` bytes, by default most of what is free, are too little.
     """
-    most, taken = memory(device, limit)
-    per_pixel = bytes_of_a_pixel(read, device)
-    # The largest first: it is the one to complain about.
-    return [plan(most, taken, height * width, per_pixel, optimizer) for height, width in reversed(sizes)][::-1]
+    if not set(sizes) <= set(planned):
+        most, taken = memory(device, limit)
+        per_pixel = bytes_of_a_pixel(read, device)
+        for height, width in reversed(sizes):  # the largest first: it is the one to complain about
+            planned[height, width] = plan(most, taken, height * width, per_pixel, optimizer)
+    return [planned[size] for size in sizes]
 
 
 def plan(limit: int, taken: int, pixels: int, per_pixel: float, optimizer: str) -> Budget:

@@ -22,7 +22,7 @@ from style_transfer.colors import Colors, finish, luminance, prepare
 from style_transfer.folder import READABLE, paint_each
 from style_transfer.losses import STYLE_LOSSES
 from style_transfer.presets import PRESETS, choose_preset
-from style_transfer.transfer import Stylized, pyramid, stylize
+from style_transfer.transfer import Cache, Stylized, pyramid, stylize
 
 if TYPE_CHECKING:
     import torch
@@ -200,7 +200,7 @@ def command(
         "seed": seed,
         "precision": precision,
         "max_memory": _bytes(max_memory),
-        "cache": {},
+        "cache": Cache(),
     }
     if film:
         _paint_video(context, place, how, photo, target)

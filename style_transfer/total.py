@@ -27,7 +27,8 @@ Statistics = dict[tuple[str, int], Any]
 STRIP = 256
 """Rows of the image whose own losses are computed at a time, where the picture is tiled."""
 
-Cache = dict[tuple[int, tuple[int, int]], Statistics]
+Known = dict[tuple[int, tuple[int, int]], Statistics]
+"""By the number and size (H, W) of a painting."""
 
 
 class Style(NamedTuple):
@@ -157,7 +158,7 @@ def total_loss(
     tiles_of: Callable[[Tensor], Sequence[Tile]],
     regions: Sequence[Tensor | None] = (None,),
     previous: Previous | None = None,
-    cache: Cache | None = None,
+    known: Known | None = None,
 ) -> TotalLoss:
     """The loss of an image of the size of ``photo``; its targets are computed here, once.
 
@@ -169,17 +170,17 @@ def total_loss(
         tiles_of: how a picture is divided.
         regions: where in the photo each region is, (1, 1, H, W) in [0, 1]; None for everywhere.
         previous: the frame before.
-        cache: of the paintings' statistics, by their number and size: filled, and read if they are there.
+        known: statistics of paintings; those that are not there are added.
     """
     tiles = tiles_of(photo)
     with torch.no_grad():
-        cache = {} if cache is None else cache
-        known = []
+        known = {} if known is None else known
+        of_styles = []
         for number, style in enumerate(styles):
             key = number, (style.image.shape[2], style.image.shape[3])
-            if key not in cache:
-                cache[key] = statistics(read, style, preset, tiles_of(style.image))
-            known.append(cache[key])
+            if key not in known:
+                known[key] = statistics(read, style, preset, tiles_of(style.image))
+            of_styles.append(known[key])
         targets: dict[str, list[Tensor]] = {layer: [] for layer in preset.content}
         sizes: dict[str, tuple[int, int]] = {}
         for _, seen in _passes(read, photo, tiles):
@@ -196,7 +197,7 @@ def total_loss(
                 positions = position_weights(region, sizes[layer], photo.device)
                 paintings = [
                     (style.shares[number], of_style[layer, number])
-                    for style, of_style in zip(styles, known, strict=True)
+                    for style, of_style in zip(styles, of_styles, strict=True)
                     if (layer, number) in of_style
                 ]
                 if positions is not None and paintings:

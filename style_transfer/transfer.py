@@ -5,12 +5,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import astuple, dataclass, replace
+from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 from style_transfer.colors import Colors, finish, prepare
-from style_transfer.presets import choose_preset
+from style_transfer.presets import Preset, choose_preset
 
 if TYPE_CHECKING:
     import torch
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from image_optimization.precision import Precision
     from style_transfer.budget import Budget
     from style_transfer.flow import Previous
-    from style_transfer.total import Cache, TotalLoss
+    from style_transfer.total import Known, Read, TotalLoss
 
 COARSEST = 96
 """The pyramid begins where the shorter side would fall below this many pixels."""
@@ -29,9 +29,18 @@ COARSEST = 96
 ADAM_RATE = 0.02
 """Adam moves a pixel by about 5 of 255 levels a step."""
 
-
 BEFORE, HISTORY, BUDGETS = "image of the scale before", "losses of scale ", "pairs and sides of tiles"
 """In the state of a step."""
+
+
+@dataclass(frozen=True)
+class Cache:
+    """What photos that are painted one after the other, in the same way, have in common."""
+
+    known: Known = field(default_factory=dict)
+    """The paintings' statistics."""
+    budgets: dict[tuple[int, int], Budget] = field(default_factory=dict)
+    """How each size (H, W) is divided: memory that one photo took and keeps is there for the next."""
 
 
 @dataclass(frozen=True)
@@ -116,8 +125,8 @@ def stylize(
         precision: of the network's arithmetic, see :func:`image_optimization.precision.choose_dtype`.
         max_memory: bytes to plan with, by default most of what is free. What does not fit is processed in tiles, to
             the same loss and gradient, and L-BFGS keeps less of its past.
-        cache: a dictionary that is kept from one call to the next, with another photo but all else the same: what is
-            to be known of the paintings is then computed once.
+        cache: given again from one call to the next, with another photo but all else the same: what is to be known of
+            the paintings is then computed once.
         state: of a step (:attr:`image_optimization.optimize.Step.state`) of a run with the same arguments that was
             stopped: on the CPU the result is, bit for bit, that of an unbroken one.
         listeners: told of every step; steps are counted through all scales.
@@ -126,17 +135,14 @@ def stylize(
         ValueError: an argument out of range, a picture smaller than the network's smallest input, or too little memory.
         NonFiniteLoss: the loss became infinite or NaN.
     """
-    import torch
-
     from image_optimization.capture import capture
-    from image_optimization.images import fit, fitted_size, resize
+    from image_optimization.images import fitted_size, resize
     from image_optimization.layers import device_of, smallest_size
     from image_optimization.memory import release_kept_memory
     from image_optimization.optimize import counted, optimize, seeded
     from image_optimization.precision import choose_dtype
-    from style_transfer.budget import Budget, plan_all
+    from style_transfer.budget import plan_all
     from style_transfer.regions import divide
-    from style_transfer.total import Style, total_loss
 
     if isinstance(init, str) and init not in ("content", "noise"):
         raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
@@ -153,9 +159,6 @@ def stylize(
     if blend is not None and content_mask is not None and not style_masks:
         raise ValueError("each region of the content mask has a style of its own: there is nothing to blend")
     _check_proportions(content, styles, content_mask, style_masks, init)
-    photo, paintings = prepare(colors, content, styles)
-    if colors in ("match", "luminance"):
-        cache = None  # the paintings depend on the photo
     if model is None:
         from models import load
 
@@ -168,67 +171,111 @@ def stylize(
     if previous is not None:
         previous = _checked(previous, final, device)
         init = previous.image
+    photo, paintings = prepare(colors, content, styles)
+    if cache is None or colors in ("match", "luminance"):  # then the paintings depend on the photo
+        cache = Cache()
+    subject = _Subject(model, how, photo, paintings, style_scale, smallest, regions, masks, shares, previous)
     start = None if init == "noise" else (photo if isinstance(init, str) else init).to(device)
     stopped = ""
     with seeded(seed), capture(model, how.layers, choose_dtype(precision, device)) as read:
         if state is None:
             sizes = [fitted_size(photo, scale) for scale in scales]
-            past = {
-                BUDGETS: torch.tensor([astuple(each) for each in plan_all(read, device, max_memory, sizes, optimizer)])
-            }
-        else:  # with the same tiles, since others round otherwise
-            past = {name: tensor for name, tensor in state.items() if name.startswith((BEFORE, BUDGETS, HISTORY))}
-        image = past.get(BEFORE)
-        history = [past[name] for name in sorted(past) if name.startswith(HISTORY)]
-        budgets = [Budget(*budget) for budget in past[BUDGETS].tolist()]
-
-        def loss_at(scale: int, budget: Budget) -> TotalLoss:
-            shown = [
-                Style(fit(painting, _style_size(painting, style_scale * scale, smallest)).to(device), share, where)
-                for painting, share, where in zip(paintings, shares, masks, strict=True)
-            ]
-            tiles_of = partial(budget.tiles, model, how.layers)
-            return total_loss(read, fit(photo, scale).to(device), shown, how, tiles_of, regions, previous, cache)
-
-        for number, scale in list(enumerate(scales))[len(history) :]:
+            past = _Past(plan_all(read, device, max_memory, sizes, optimizer, cache.budgets))
+        else:
+            past = _Past.of(state)
+        for number, scale in list(enumerate(scales))[len(past.history) :]:
             release_kept_memory()  # nothing of what the scale before freed is large enough for this one
             try:
-                pixels = _begin(image, start, fitted_size(photo, scale), device)
-                loss = loss_at(scale, budgets[number])
-                told = _with_past(listeners, past, loss.latest)
+                pixels = _begin(past.image, start, fitted_size(photo, scale), device)
+                loss = subject.loss_at(scale, read, past.budgets[number], cache.known)
                 run = optimize(
                     pixels,
                     loss,
                     steps=steps,
                     learning_rate=ADAM_RATE,
                     optimizer=optimizer,
-                    history=budgets[number].pairs,
+                    history=past.budgets[number].pairs,
                     state=state,
-                    listeners=counted(told, number, [each**2 for each in scales]),
+                    listeners=counted(past.told(listeners, loss.latest), number, [each**2 for each in scales]),
                 )
                 state = None
             except KeyboardInterrupt:  # before this scale's first step: the image of the scale before is there
-                if not history:
+                if past.image is None:
                     raise
                 stopped = "interrupted"
                 break
-            image = pixels.render().detach()
-            history.append(run.losses)
-            past |= {BEFORE: image, f"{HISTORY}{number}": run.losses}
+            past = past.after(pixels.render().detach(), run.losses)
             stopped = run.stopped
             if stopped == "interrupted":
                 break
-    assert image is not None  # of the first scale, at least
-    return Stylized(finish(colors, resize(image.cpu(), final), content), history, stopped)
+    assert past.image is not None  # of the first scale, at least
+    return Stylized(finish(colors, resize(past.image.cpu(), final), content), past.history, stopped)
 
 
-def _with_past(listeners: Sequence[Listener], past: State, parts: Mapping[str, Tensor]) -> list[Listener]:
-    """``listeners``, told in the state of a step what the scales before it left, too, and what the loss is made of."""
+@dataclass(frozen=True)
+class _Subject:
+    """What is painted and how it is judged, at every scale."""
 
-    def tell(listener: Listener, step: Step) -> None:
-        listener(replace(step, parts=dict(parts), state=lambda: {**step.state(), **past}))
+    model: nn.Module
+    how: Preset
+    photo: Tensor
+    paintings: Sequence[Tensor]
+    style_scale: float
+    smallest: int
+    regions: Sequence[Tensor | None]
+    masks: Sequence[Sequence[Tensor | None]]
+    shares: Sequence[Sequence[float]]
+    previous: Previous | None
 
-    return [partial(tell, listener) for listener in listeners]
+    def loss_at(self, scale: int, read: Read, budget: Budget, known: Known) -> TotalLoss:
+        from image_optimization.images import fit
+        from image_optimization.layers import device_of
+        from style_transfer.total import Style, total_loss
+
+        device = device_of(self.model)
+        sizes = [_style_size(painting, self.style_scale * scale, self.smallest) for painting in self.paintings]
+        styles = [
+            Style(fit(painting, size).to(device), share, where)
+            for painting, size, share, where in zip(self.paintings, sizes, self.shares, self.masks, strict=True)
+        ]
+        tiles_of = partial(budget.tiles, self.model, self.how.layers)
+        photo = fit(self.photo, scale).to(device)
+        return total_loss(read, photo, styles, self.how, tiles_of, self.regions, self.previous, known)
+
+
+@dataclass(frozen=True)
+class _Past:
+    """What the scales that are done left behind, which is in the state of every step after them."""
+
+    budgets: list[Budget]
+    """Of all scales: a run that goes on has the tiles that it had, since others round otherwise."""
+    image: Tensor | None = None
+    history: list[Tensor] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, state: State) -> _Past:
+        from style_transfer.budget import Budget
+
+        history = [state[name] for name in sorted(state) if name.startswith(HISTORY)]
+        return cls([Budget(*budget) for budget in state[BUDGETS].tolist()], state.get(BEFORE), history)
+
+    def state(self) -> State:
+        import torch
+
+        budgets = {BUDGETS: torch.tensor([astuple(each) for each in self.budgets])}
+        before = {} if self.image is None else {BEFORE: self.image}
+        return {**budgets, **before, **{f"{HISTORY}{number}": losses for number, losses in enumerate(self.history)}}
+
+    def after(self, image: Tensor, losses: Tensor) -> _Past:
+        return replace(self, image=image, history=[*self.history, losses])
+
+    def told(self, listeners: Sequence[Listener], parts: Mapping[str, Tensor]) -> list[Listener]:
+        """``listeners``, told in the state of a step of this, too, and what the loss is made of."""
+
+        def tell(listener: Listener, step: Step) -> None:
+            listener(replace(step, parts=dict(parts), state=lambda: {**step.state(), **self.state()}))
+
+        return [partial(tell, listener) for listener in listeners]
 
 
 def _begin(image: Tensor | None, start: Tensor | None, size: tuple[int, int], device: torch.device) -> PixelImage:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor, nn
 
 from image_optimization import images
-from style_transfer import stylize, total
+from style_transfer import Cache, stylize, total
 from style_transfer.folder import paint_each
 from tests.conftest import Command
 
@@ -93,7 +93,7 @@ def test_the_painting_is_looked_at_once(
 
     look = total.statistics
     monkeypatch.setattr(total, "statistics", statistics)
-    cache: total.Cache = {}
+    cache = Cache()
     made = [stylize(each, [painting], model=vgg16, size=40, steps=2, cache=cache).image for each in (photo, 1 - photo)]
     assert looks == 1
     assert torch.equal(made[1], stylize(1 - photo, [painting], model=vgg16, size=40, steps=2).image)
