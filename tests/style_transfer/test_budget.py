@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -56,10 +57,10 @@ def test_tiles_make_the_same_picture(
     photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def made() -> Stylized:
-        return stylize(
-            load(photo_file), [painting], model=vgg16, size=400, steps=3, optimizer="adam", precision="float32"
-        )
+        how: dict[str, Any] = {"model": vgg16, "size": 300, "steps": 2, "optimizer": "adam", "precision": "float32"}
+        return stylize(load(photo_file), [painting], **how)
 
+    monkeypatch.setattr("style_transfer.transfer.COARSEST", 300)
     whole = made()
     monkeypatch.setattr("style_transfer.budget.plan", lambda *arguments: Budget(pairs=20, side=256))
     tiled = made()

@@ -46,7 +46,7 @@ def test_killed_and_resumed_as_typed(photo_file: Path, tmp_path: Path) -> None:
         command = [sys.executable, "-c", "from style_transfer.cli import main; main()", *map(str, arguments)]
         return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    line = [photo_file, "--style", "marbling", "--size", 240, "--steps", 12, "--checkpoint-every", 0]
+    line = [photo_file, "--style", "marbling", "--size", 230, "--steps", 6, "--checkpoint-every", 0]
     assert start(*line, "-o", "unbroken.png").wait() == 0
     process = start(*line, "--checkpoint", "run.ckpt", "-o", "resumed.png")
     while not ((tmp_path / "run.ckpt").exists() and BEFORE in read_checkpoint(tmp_path / "run.ckpt")[0]):

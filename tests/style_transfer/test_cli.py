@@ -173,10 +173,10 @@ def test_list_styles(command: Command) -> None:
         (["whole.png", "--style", "marbling", "--model", "digits"], "no layer 'relu4_2'"),
         (["whole.png", "--style", "marbling", "--device", "tpu"], "no device 'tpu' on this machine; there are cpu"),
         (
-            ["whole.png", "--style", "marbling", "--size", "20000", "--output", "a.webp"],
+            ["whole.png", "--style", "whole.png", "--size", "20000", "--output", "a.webp"],
             "a.webp can have 16383 pixels a side, not 20000; PNG and TIFF can have more",
         ),
-        (["whole.png", "--style", "marbling", "--size", "400000"], "GB are too little for a picture of 160000.0 mega"),
+        (["whole.png", "--style", "whole.png", "--size", "400000"], "GB are too little for a picture of 160000.0 mega"),
         (["whole.png", "--style", "marbling", "--output", "whole.png"], "whole.png exists"),
         (["whole.png", "--style", "marbling", "--output", "zero.png/a.png"], "cannot write into zero.png"),
     ],
