@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import json
+import signal
 import time
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,7 +20,10 @@ SETTINGS = "dreamgram"
 
 
 class Checkpoint:
-    """A listener that keeps the state of the run in a file (safetensors), whole at any moment."""
+    """A listener that keeps the state of the run in a file (safetensors), whole at any moment.
+
+    Within ``with`` Ctrl-C waits for the end of the step, so that the last state is kept, too; again, it does not.
+    """
 
     def __init__(self, path: Path, settings: Mapping[str, Any], seconds: float) -> None:
         """``settings`` are kept with the state; ``seconds``: between one writing and the next."""
@@ -27,10 +31,28 @@ class Checkpoint:
         self.settings = {SETTINGS: json.dumps(dict(settings))}
         self.seconds = seconds
         self.written = time.monotonic()
+        self.stopping = False
+
+    def __enter__(self) -> Checkpoint:
+        self.handler = signal.signal(signal.SIGINT, self.stop)
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        signal.signal(signal.SIGINT, self.handler)
+
+    def stop(self, *_: object) -> None:
+        if self.stopping:
+            raise KeyboardInterrupt
+        self.stopping = True
+        typer.echo("stopping after this step; Ctrl-C again stops at once", err=True)
 
     def __call__(self, step: Step) -> None:
-        if time.monotonic() - self.written < self.seconds:
-            return
+        if self.stopping or time.monotonic() - self.written >= self.seconds:
+            self.write(step)
+        if self.stopping:
+            raise KeyboardInterrupt
+
+    def write(self, step: Step) -> None:
         from safetensors import SafetensorError
         from safetensors.torch import save_file
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -208,7 +209,10 @@ def command(
         paint = partial(_paint, context, place, how, unfinished=False)
         paint_each(photo, target, paint, console.settings(context), overwrite)
     else:
-        console.finish(_paint(context, place, how, photo, target).stopped)
+        stopped = _paint(context, place, how, photo, target).stopped
+        if stopped == "interrupted" and checkpoint:
+            typer.echo(f"stylize resume {checkpoint} --overwrite goes on from here", err=True)
+        console.finish(stopped)
 
 
 WEIGHTS = ("content_weight", "style_weight", "tv_weight", "temporal_weight")
@@ -255,7 +259,7 @@ def _paint(
     if wanted["checkpoint"]:
         keeper = Checkpoint(wanted["checkpoint"], console.settings(context), wanted["checkpoint_every"])
     state = read_checkpoint(wanted["resume_from"])[0] if wanted["resume_from"] else None
-    with console.progress(photo.name, place, wanted["precision"]) as bar:
+    with console.progress(photo.name, place, wanted["precision"]) as bar, keeper or nullcontext():
         listeners = [each for each in (bar, film, keeper) if each]
         result = stylize(given.image, listeners=listeners, state=state, **how)
     if result.stopped == "interrupted" and not unfinished:
@@ -269,14 +273,7 @@ def _paint(
         result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=bits, quality=quality
     )
     if film and film.kept:
-        place_of_film = console.beside(path, f".{wanted['timelapse']}", overwrite)
-        frame = images.fitted_size(given.image, min(wanted["size"], LONGEST))
-
-        def draw(kept: Tensor) -> Image:
-            return images.to_pillow(finish(wanted["colors"], images.resize(kept, frame), given.image))
-
-        save_animation(film, draw, place_of_film)
-        typer.echo(place_of_film)
+        _save_film(film, given.image, wanted, console.beside(path, f".{wanted['timelapse']}", overwrite))
     if wanted["plot"]:
         from style_transfer.plot import save_plot
 
@@ -284,6 +281,18 @@ def _paint(
         save_plot(result.history, sizes, place_of_plot)
         typer.echo(place_of_plot)
     return result
+
+
+def _save_film(film: Timelapse, photo: Tensor, wanted: Mapping[str, Any], path: Path) -> None:
+    from image_optimization import images
+
+    size = images.fitted_size(photo, min(wanted["size"], LONGEST))
+
+    def draw(kept: Tensor) -> Image:
+        return images.to_pillow(finish(wanted["colors"], images.resize(kept, size), photo))
+
+    save_animation(film, draw, path)
+    typer.echo(path)
 
 
 def _paint_video(

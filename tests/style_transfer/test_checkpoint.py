@@ -1,9 +1,12 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +15,8 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from image_optimization import images
-from image_optimization.optimize import State, Step
+from image_optimization import console, images
+from image_optimization.optimize import Listener, State, Step
 from style_transfer import stylize
 from style_transfer.budget import Budget
 from style_transfer.checkpoint import Checkpoint, read_checkpoint
@@ -60,6 +63,34 @@ def test_killed_and_resumed_as_typed(photo_file: Path, tmp_path: Path) -> None:
     assert Image.open(resumed).tobytes() == Image.open(unbroken).tobytes()
     theirs, ours = map(images.read_settings, (unbroken, resumed))
     assert {key for key in theirs if theirs[key] != ours[key]} <= {"output"}
+
+
+def test_ctrl_c_keeps_the_last_step(command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    images.save(photo, "photo.png")
+    line = ["photo.png", "--style", "marbling", "--size", 40, "--steps", 8]
+    assert command("stylize", *line, "-o", "unbroken.png").code == 0
+
+    @contextmanager
+    def progress(*_: object) -> Iterator[Listener]:
+        yield lambda step: os.kill(os.getpid(), signal.SIGINT) if step.number == 3 else None
+
+    with monkeypatch.context() as patch:
+        patch.setattr(console, "progress", progress)
+        run = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "a.png")
+    assert run.code == 130
+    assert "stopping after this step" in run.err
+    assert "stylize resume run.ckpt --overwrite goes on from here" in run.err
+    assert len(read_checkpoint(Path("run.ckpt"))[0]["losses"]) == 3
+    assert images.read_settings("a.png")["stopped"] == "interrupted"
+    assert command("stylize", "resume", "run.ckpt", "--overwrite").code == 0
+    assert Image.open("a.png").tobytes() == Image.open("unbroken.png").tobytes()
+    # Before there is a step, the second Ctrl-C does not wait.
+    keeper = Checkpoint(Path("other.ckpt"), {}, seconds=60)
+    with keeper:
+        os.kill(os.getpid(), signal.SIGINT)
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+    assert not Path("other.ckpt").exists()
 
 
 def test_errors(command: Command, photo: Tensor) -> None:
