@@ -220,13 +220,14 @@ WEIGHTS = ("content_weight", "style_weight", "tv_weight", "temporal_weight")
 
 ALONE = {
     "folder": ("content_mask", "checkpoint"),
-    "video": ("content_mask", "checkpoint", "timelapse", "plot", "bits", "strip"),
+    "video": ("content_mask", "checkpoint", "timelapse", "plot", "bits", "quality", "strip"),
 }
 """Options that are for one photo."""
 
 
 def _check_alone(context: typer.Context, what: str | None) -> None:
-    given = [name for name in ALONE.get(what or "", ()) if context.params[name]]
+    sources = {name: context.get_parameter_source(name) for name in ALONE.get(what or "", ())}
+    given = [name for name, source in sources.items() if source and source.name == "COMMANDLINE"]
     if given:
         option = given[0].replace("_", "-")
         hint = ": the same command again goes on with what is not there yet" if option == "checkpoint" else ""

@@ -19,6 +19,10 @@ UNLIKE = 0.1
 """Mean difference of the colours of two pixels, in [0, 1], from which on they are not the same thing."""
 
 
+SMALLEST = 16
+"""Pixels of a frame's side that the search needs."""
+
+
 @dataclass(frozen=True)
 class Previous:
     """The painted frame before this one, moved to where its things are now."""
@@ -40,11 +44,17 @@ def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
     Args:
         result: (1, 3, H, W) in [0, 1].
         before, now: the frames, likewise and of the same size.
+
+    Raises:
+        ValueError: a side has less than 16 pixels.
     """
     import cv2
     import numpy as np
     import torch
 
+    height, width = now.shape[2:]
+    if min(height, width) < SMALLEST:  # OpenCV would crash
+        raise ValueError(f"the frame has {width}x{height} pixels; optical flow needs {SMALLEST} each way")
     back, forth = _flow(now, before), _flow(before, now)
     returned = back + _moved(forth, back)
     lengths = np.square(back).sum(2), np.square(_moved(forth, back)).sum(2)
@@ -54,7 +64,6 @@ def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
     changed = np.abs(_moved(_pixels(before), back) - _pixels(now)).mean(2)
     reliable &= changed < UNLIKE
     rows, columns = _places(back)
-    height, width = back.shape[:2]
     reliable &= (rows >= 0) & (rows <= height - 1) & (columns >= 0) & (columns <= width - 1)
     moved = _moved(_pixels(result), back)
     return Previous(

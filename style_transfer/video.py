@@ -7,7 +7,7 @@ Every painted frame is a PNG beside the video to be, until that is whole: a run 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from io import BytesIO
@@ -152,7 +152,7 @@ def paint_video(
     number = 0
     with ExitStack() as stack:
         source = stack.enter_context(_opened(video))
-        sounds = [sound for sound in source.streams.audio if _fits(sound, output)]
+        sounds = _fitting(source.streams.audio, output)
         heard: list[av.Packet[Any]] = []  # before there is anything to be seen
         joined: _Joined | None = None
         for each in _read(source, sounds):
@@ -222,11 +222,11 @@ class _Joined:
             self.container.mux(packet)
 
 
-def _fits(sound: Any, output: Path) -> bool:
-    """Whether the kind of video that ``output`` is can hold the sound of another; if not, says so."""
-    name = sound.codec_context.codec.canonical_name
+def _fitting(sounds: Sequence[Any], output: Path) -> list[Any]:
+    """Those that the kind of video that ``output`` is can hold; says which it cannot."""
+    names = [sound.codec_context.codec.canonical_name for sound in sounds]
     with load_av().open(BytesIO(), "w", format=FORMATS[output.suffix.lower()]) as nothing:
-        if name in nothing.supported_codecs:
-            return True
-    typer.echo(f"{output} cannot hold the video's sound, {name}: it is left out", err=True)
-    return False
+        held = nothing.supported_codecs
+    if left := sorted(set(names) - held):
+        typer.echo(f"{output} cannot hold the video's sound, {', '.join(left)}: it is left out", err=True)
+    return [sound for sound, name in zip(sounds, names, strict=True) if name in held]

@@ -42,6 +42,14 @@ def test_what_comes_out_from_behind_is_not_known(wide: Tensor) -> None:
     assert reliable[68:92, 78:98].mean() > 0.6
 
 
+def test_too_small_frames(wide: Tensor) -> None:
+    smallest = wide[:, :, :16, :16]
+    assert follow(smallest, smallest, smallest).reliable.mean() > 0.5
+    thin = wide[:, :, :15, :100]
+    with pytest.raises(ValueError, match="the frame has 100x15 pixels; optical flow needs 16 each way"):
+        follow(thin, thin, thin)
+
+
 def test_flicker(wide: Tensor) -> None:
     """None of a film that moves as what it shows; that of its noise, if it has some."""
     frames = [wide[:, :, 10:170, start : start + 160] for start in (10, 13, 16)]

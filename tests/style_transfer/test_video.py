@@ -246,7 +246,7 @@ def test_bad_input(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
     run = command("stylize", clip, *QUICK, "-o", "small.mp4", "--max-memory", "100M")
     assert "0.1 GB are too little" in run.err
     assert not list(Path().glob("small*"))
-    for option in (["--plot"], ["--timelapse", "webp"]):
+    for option in (["--plot"], ["--timelapse", "webp"], ["--quality", 90]):
         run = command("stylize", clip, *QUICK, *option)
         assert (run.code, run.err) == (2, f"error: {option[0]} is for one photo, not for a video\n")
     run = command("stylize", clip, *QUICK, "--checkpoint", "state")
