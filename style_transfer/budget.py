@@ -72,8 +72,8 @@ def plan_all(
         ValueError: ``limit`` bytes, by default most of what is free, are too little.
     """
     if not set(sizes) <= set(planned):
+        per_pixel = bytes_of_a_pixel(read, device)  # first, since the first pass of all loads what stays
         most, taken = memory(device, limit)
-        per_pixel = bytes_of_a_pixel(read, device)
         for height, width in reversed(sizes):  # the largest first: it is the one to complain about
             planned[height, width] = plan(most, taken, height * width, per_pixel, optimizer)
     return [planned[size] for size in sizes]

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from image_optimization.capture import capture
 from image_optimization.images import load
 from image_optimization.lbfgs import HISTORY
-from style_transfer import PRESETS, Stylized, stylize
+from style_transfer import PRESETS, Cache, Stylized, stylize
 from style_transfer.budget import VECTORS, Budget, bytes_of_a_pixel, memory, plan
 from tests.conftest import Command
 
@@ -51,6 +51,18 @@ def test_the_limit_is_most_of_what_is_free() -> None:
     limit, taken = memory(torch.device("cpu"), None)
     assert 10**7 < taken < limit
     assert memory(torch.device("cpu"), 10**9)[0] == 10**9
+
+
+def test_memory_is_planned_once_for_photos_of_one_size(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    """What the first took and keeps would be counted again for the next."""
+    cache = Cache()
+    how: dict[str, Any] = {"model": vgg16, "size": 40, "steps": 1, "cache": cache}
+    taken = memory(torch.device("cpu"), None)[1]
+    stylize(photo, [painting], max_memory=taken + GIGA, **how)
+    assert list(cache.budgets) == [(40, 34)]
+    stylize(photo, [painting], max_memory=taken // 2, **how)
+    with pytest.raises(ValueError, match="GB are too little"):
+        stylize(photo, [painting], max_memory=taken // 2, **{**how, "size": 48})
 
 
 def test_tiles_make_the_same_picture(
