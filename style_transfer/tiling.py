@@ -5,7 +5,9 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from image_optimization.layers import Layer
@@ -29,7 +31,29 @@ class Tile:
 
     def own(self, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Of the tile's ``activations``, those it answers for."""
-        return {name: seen[:, :, self.inner[name][0], self.inner[name][1]] for name, seen in activations.items()}
+        return {name: _part(seen, self.inner[name]) for name, seen in activations.items()}
+
+
+def _part(activation: Tensor, window: Window) -> Tensor:
+    if window == EVERYWHERE:
+        return activation
+    part: Tensor = _Part.apply(activation, window)
+    return part
+
+
+class _Part(torch.autograd.Function):
+    """A window of an activation. Slicing's way back puts channels first, and all that follows has to put them last."""
+
+    @staticmethod
+    def forward(ctx: Any, activation: Tensor, window: Window) -> Tensor:
+        ctx.window, ctx.shape, ctx.strides = window, activation.shape, activation.stride()
+        return activation[:, :, window[0], window[1]].clone()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        whole = gradient.new_empty_strided(ctx.shape, ctx.strides).zero_()
+        whole[:, :, ctx.window[0], ctx.window[1]] = gradient
+        return whole, None
 
 
 def whole(layers: Sequence[str]) -> Tile:
