@@ -80,7 +80,9 @@ def schedule(scales: list[int], steps: int, precision: str = "auto", detail: boo
     content, style = images.fit(photo, SIZE), images.fit(painting, SIZE)
     preset = PRESETS["gatys"]
     with torch.no_grad(), capture(load("vgg16"), preset.layers) as activations_of:
-        loss = total_loss(activations_of, content, [Style(style, [1.0])], preset, lambda image: [whole(preset.layers)])
+        loss = total_loss(
+            activations_of, content, [Style(style, SIZE, [1.0])], preset, lambda image: [whole(preset.layers)]
+        )
         return f"{took:5.1f} s to {loss(picture).item():.4g}"
 
 

@@ -22,10 +22,12 @@ from style_transfer.total import Style, total_loss
 def gatys_loss(content: Path, style: Path, image: Path, size: int) -> float:
     picture = images.load(image)
     photo = images.resize(images.load(content), (picture.shape[2], picture.shape[3]))
-    painting = images.fit(images.load(style), size)
+    painting = images.load(style)
     preset = PRESETS["gatys"]
     with torch.no_grad(), capture(load("vgg16"), preset.layers) as activations_of:
-        loss = total_loss(activations_of, photo, [Style(painting, [1.0])], preset, lambda image: [whole(preset.layers)])
+        loss = total_loss(
+            activations_of, photo, [Style(painting, size, [1.0])], preset, lambda image: [whole(preset.layers)]
+        )
         return loss(picture).item()
 
 

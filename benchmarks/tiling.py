@@ -53,7 +53,7 @@ def agreement(size: int = 1024, side: int = 400) -> str:
     for budget in (Budget(0, 10**6), Budget(0, side)):
         with capture(network, preset.layers) as read:
             tiles_of = partial(budget.tiles, network, preset.layers)
-            loss = total_loss(read, photo, [Style(painting, [1.0])], preset, tiles_of)
+            loss = total_loss(read, photo, [Style(painting, size, [1.0])], preset, tiles_of)
             leaf = image.clone().requires_grad_()
             value = loss(leaf)
             [gradient] = torch.autograd.grad(value, leaf)

@@ -10,10 +10,10 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from image_optimization.layers import list_layers
+from image_optimization.layers import device_of, list_layers
 from image_optimization.lbfgs import HISTORY
 from image_optimization.memory import release_kept_memory
-from style_transfer.tiling import Tile, split, whole
+from style_transfer.tiling import Tile, smallest_side, split, whole
 
 SHARE = 0.9
 """Of the memory that is free, used if nobody says how much."""
@@ -24,6 +24,12 @@ photo's activations."""
 
 FOR_TILING = 250_000_000
 """Bytes that PyTorch takes to follow receptive fields."""
+
+LOADED = 100_000_000
+"""Bytes that a run needs besides: libraries that are loaded on the way, and what lies between the pieces."""
+
+COPIES = 3
+"""Of a painting and of the photo, that are held while they are resized and seen."""
 
 FEWEST = 3
 """Curvature pairs below which L-BFGS is not worth its name."""
@@ -57,54 +63,80 @@ class Budget:
 
 
 def plan_all(
+    network: nn.Module,
     read: Callable[[Tensor], dict[str, Tensor]],
-    device: torch.device,
-    limit: int | None,
+    layers: Sequence[str],
     sizes: Sequence[tuple[int, int]],
+    paintings: Sequence[int],
+    limit: int | None,
     optimizer: str,
     planned: dict[tuple[int, int], Budget],
 ) -> list[Budget]:
     """For pictures of these ``sizes`` (H, W), one after the other: what one frees is there for the next.
 
-    Those that are not among the ``planned`` are added there.
+    Args:
+        network: the one that is used, as far as ``layers``; by ``read``.
+        paintings: for each size, how many pixels the largest painting has.
+        limit: bytes, by default most of what is free.
+        planned: what is known of some sizes; the others are added.
 
     Raises:
-        ValueError: ``limit`` bytes, by default most of what is free, are too little.
+        ValueError: it is too little.
     """
     if not set(sizes) <= set(planned):
+        device = device_of(network)
         per_pixel = bytes_of_a_pixel(read, device)  # first, since the first pass of all loads what stays
         most, taken = memory(device, limit)
-        for height, width in reversed(sizes):  # the largest first: it is the one to complain about
-            planned[height, width] = plan(most, taken, height * width, per_pixel, optimizer)
+
+        def smallest() -> int:
+            there = [layer for layer in list_layers(network, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
+            return max(smallest_side(there), SMALLEST)
+
+        for size, painting in reversed(
+            list(zip(sizes, paintings, strict=True))
+        ):  # the largest is to be complained about
+            pixels = math.prod(size)
+            planned[size] = plan(most, taken + LOADED, pixels, per_pixel, optimizer, painting, smallest)
     return [planned[size] for size in sizes]
 
 
-def plan(limit: int, taken: int, pixels: int, per_pixel: float, optimizer: str) -> Budget:
+def plan(
+    limit: int,
+    taken: int,
+    pixels: int,
+    per_pixel: float,
+    optimizer: str,
+    painting: int = 0,
+    smallest: Callable[[], int] = lambda: SMALLEST,
+) -> Budget:
     """What fits into ``limit`` bytes, of which ``taken`` are in use, for an image of so many ``pixels``.
 
-    ``per_pixel`` is what a pass through the network needs. Half of what is left after the images that every step holds
-    is for the curvature pairs of L-BFGS, if it needs as much; the tiles have the rest.
+    ``per_pixel`` is what a pass through the network needs, ``painting`` how many pixels the largest painting has, and
+    ``smallest`` tells the side of the smallest tile. If not all of it fits, half of what is left after the images that
+    every step holds is for the curvature pairs of L-BFGS, if it needs as much; the tiles have the rest. Paintings are
+    seen before there are pairs.
 
     Raises:
         ValueError: it is too little.
     """
     image = 12 * pixels  # three channels in float32
-    spare = limit - taken - VECTORS * image
-    if spare - 2 * HISTORY * image < pixels * per_pixel:
-        spare -= FOR_TILING
-    for_pairs = max(min(spare / 2, spare - SMALLEST**2 * per_pixel), 0)
-    pairs = min(HISTORY, int(for_pairs / (2 * image))) if optimizer == "lbfgs" else 0
-    side = math.isqrt(max(int((spare - 2 * pairs * image) / per_pixel), 0))
-    if side < SMALLEST or (optimizer == "lbfgs" and pairs < FEWEST):
-        least = (
-            taken + FOR_TILING + (VECTORS + 2 * FEWEST * 2 * (optimizer == "lbfgs")) * image + SMALLEST**2 * per_pixel
-        )
-        hint = "; the optimizer adam needs less" if optimizer == "lbfgs" else ""
+    pair = 2 * image if optimizer == "lbfgs" else 0
+    held, before = VECTORS * image, COPIES * (image + 12 * painting)
+    spare = limit - taken - max(held + HISTORY * pair, before)
+    if spare >= max(pixels, painting) * per_pixel:
+        return Budget(HISTORY, math.isqrt(int(spare / per_pixel)))
+    least = smallest() ** 2 * per_pixel
+    spare = limit - taken - FOR_TILING - held
+    pairs = min(HISTORY, int(min(spare / 2, spare - least) / pair)) if pair else HISTORY
+    spare = min(spare - pairs * pair, limit - taken - FOR_TILING - before)
+    if spare < least or pairs < FEWEST:
+        needed = taken + FOR_TILING + max(held + max(2 * FEWEST * pair, FEWEST * pair + least), before + least)
+        hint = "; the optimizer adam needs less" if pair else ""
         raise ValueError(
-            f"{limit / 1e9:.2g} GB are too little for a picture of {pixels / 1e6:.1f} megapixels: "
-            f"about {least / 1e9:.1f} GB are needed{hint}"
+            f"{limit / 1e9:.3g} GB are too little for a picture of {pixels / 1e6:.1f} megapixels: "
+            f"about {math.ceil(needed / 1e8) / 10} GB are needed{hint}"
         )
-    return Budget(pairs, side)
+    return Budget(pairs, math.isqrt(int(spare / per_pixel)))
 
 
 def memory(device: torch.device, limit: int | None) -> tuple[int, int]:

@@ -42,9 +42,6 @@ NOISE = 0.003
 """Variance added to both distributions, as a share of the painting's largest: where there is none, the square root of
 the covariance is infinitely steep, and what rounding makes of nothing would drive the image."""
 
-CHUNK = 4096
-"""Positions whose neighbours are looked for at a time: bounds the memory."""
-
 
 class Loss(Protocol):
     """What the sum of losses needs of each."""
@@ -245,10 +242,11 @@ class NearestLoss:
         """Moments and distance, one after the other."""
         import torch
 
-        features = _exact(activation)[0].flatten(1).T
-        weight = within(self.weight, window).expand(activation.shape[2:]).flatten()
+        from style_transfer.nearest import distance_of_nearest
+
+        weight = within(self.weight, window)
         distances = [
-            share * (weight * _distance_of_nearest(features - mean, candidates)).sum()
+            share * distance_of_nearest(activation, weight, mean, candidates)
             for share, mean, candidates in self.paintings
         ]
         return torch.cat([self.moments.measure(activation, window).flatten(), torch.stack(distances).sum()[None]])
@@ -320,14 +318,3 @@ def _trace_of_root(matrix: Tensor) -> Tensor:
     slope = vectors / (2 * roots) @ vectors.T
     trace: Tensor = roots.sum() + (slope * (matrix - matrix.detach())).sum()
     return trace
-
-
-def _distance_of_nearest(features: Tensor, candidates: Tensor) -> Tensor:
-    """1 - the cosine between each of ``features`` (P, C) and the nearest of ``candidates`` (Q, C) of length 1: (P,)."""
-    import torch
-    from torch.nn.functional import normalize
-
-    features = normalize(features, dim=1)
-    with torch.no_grad():
-        nearest = torch.cat([(some @ candidates.T).argmax(1) for some in features.split(CHUNK)])
-    return 1 - (features * candidates[nearest]).sum(1)

@@ -68,11 +68,7 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
     (:func:`image_optimization.layers.list_layers`). A tile begins where every layer's positions do, so that
     poolings fall into step; around its own part it shows all that the receptive fields reach: its edges are not felt.
     """
-    step = round(max(layer.stride for layer in layers))
-    fields = [(layer.start, layer.receptive_field or max(size), layer.stride) for layer in layers]
-    before = max(-start for start, _, _ in fields)
-    after = max(start + field - stride for start, field, stride in fields)
-    halo = step * -int(-max(before, after, 0) // step)
+    step, halo = _reach(layers, max(size))
     cores = [_cut(length, max(side - 2 * halo, halo, step), step) for length in size]
     tiles = []
     for top, bottom in cores[0]:
@@ -95,6 +91,23 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
             }
             tiles.append(Tile((rows, columns), inner, windows))
     return tiles
+
+
+def smallest_side(layers: Sequence[Layer]) -> int:
+    """Pixels of the side of the smallest tile: a third of it is its own."""
+    return 3 * _reach(layers, 0)[1]
+
+
+def _reach(layers: Sequence[Layer], everything: int) -> tuple[int, int]:
+    """At multiples of how many pixels all layers have positions, and how many around a tile they depend on.
+
+    ``everything``: if one of them depends on all of the picture.
+    """
+    step = round(max(layer.stride for layer in layers))
+    fields = [(layer.start, layer.receptive_field or everything, layer.stride) for layer in layers]
+    before = max(-start for start, _, _ in fields)
+    after = max(start + field - stride for start, field, stride in fields)
+    return step, step * -int(-max(before, after, 0) // step)
 
 
 def _cut(length: int, side: int, step: int) -> list[tuple[int, int]]:

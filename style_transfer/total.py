@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import interpolate
 
+from image_optimization.images import fit, fitted_size
 from image_optimization.memory import release_kept_memory
 from style_transfer.flow import Previous
 from style_transfer.losses import ContentLoss, Loss, TemporalLoss, total_variation
@@ -35,7 +36,9 @@ class Style(NamedTuple):
     """A painting, and what of it is wanted where."""
 
     image: Tensor
-    """(1, 3, H, W) in [0, 1]."""
+    """(1, 3, H, W) in [0, 1], of any size and on any device."""
+    size: int
+    """Of its longer side, in pixels, as it is to be seen."""
     shares: Sequence[float]
     """Of each region of the photo; for a region the styles' shares are 1 in sum."""
     masks: Sequence[Tensor | None] = (None,)
@@ -177,9 +180,10 @@ def total_loss(
         known = {} if known is None else known
         of_styles = []
         for number, style in enumerate(styles):
-            key = number, (style.image.shape[2], style.image.shape[3])
+            key = number, fitted_size(style.image, style.size)
             if key not in known:
-                known[key] = statistics(read, style, preset, tiles_of(style.image))
+                painting = fit(style.image, style.size).to(photo.device)
+                known[key] = statistics(read, painting, style, preset, tiles_of(painting))
             of_styles.append(known[key])
         targets: dict[str, list[Tensor]] = {layer: [] for layer in preset.content}
         sizes: dict[str, tuple[int, int]] = {}
@@ -211,17 +215,18 @@ def total_loss(
     return TotalLoss(read, terms, tiles, of_pixels)
 
 
-def statistics(read: Read, style: Style, preset: Preset, tiles: Sequence[Tile]) -> Statistics:
-    """What the losses need to know of a painting, by layer and region: of those where it has a share."""
-    parts: dict[tuple[str, int], list[Any]] = {}
-    for tile, seen in _passes(read, style.image, tiles):
+def statistics(read: Read, painting: Tensor, style: Style, preset: Preset, tiles: Sequence[Tile]) -> Statistics:
+    """What the losses need to know of a ``painting``, by layer and region: of those where the ``style`` has a share."""
+    found: Statistics = {}
+    for tile, seen in _passes(read, painting, tiles):
         for layer in preset.style:
             for number, (share, mask) in enumerate(zip(style.shares, style.masks, strict=True)):
-                positions = position_weights(mask, _size(tiles, layer, seen[layer]), style.image.device)
+                positions = position_weights(mask, _size(tiles, layer, seen[layer]), painting.device)
                 if positions is not None and share:
                     statistic = preset.style_loss.statistic(seen[layer], positions, tile.windows[layer])
-                    parts.setdefault((layer, number), []).append(statistic)
-    return {key: preset.style_loss.join(statistics) for key, statistics in parts.items()}
+                    before = found.get((layer, number))
+                    found[layer, number] = statistic if before is None else preset.style_loss.join([before, statistic])
+    return found
 
 
 def position_weights(mask: Tensor | None, size: tuple[int, int], device: torch.device) -> Tensor | None:

@@ -180,7 +180,8 @@ def stylize(
     with seeded(seed), capture(model, how.layers, choose_dtype(precision, device)) as read:
         if state is None:
             sizes = [fitted_size(photo, scale) for scale in scales]
-            past = _Past(plan_all(read, device, max_memory, sizes, optimizer, cache.budgets))
+            largest = [max(map(math.prod, subject.painting_sizes(scale))) for scale in scales]
+            past = _Past(plan_all(model, read, how.layers, sizes, largest, max_memory, optimizer, cache.budgets))
         else:
             past = _Past.of(state)
         for number, scale in list(enumerate(scales))[len(past.history) :]:
@@ -227,19 +228,25 @@ class _Subject:
     shares: Sequence[Sequence[float]]
     previous: Previous | None
 
+    def style_sizes(self, scale: int) -> list[int]:
+        """The longer side of each painting."""
+        return [_style_size(painting, self.style_scale * scale, self.smallest) for painting in self.paintings]
+
+    def painting_sizes(self, scale: int) -> list[tuple[int, int]]:
+        """(H, W) of each."""
+        from image_optimization.images import fitted_size
+
+        return [fitted_size(*each) for each in zip(self.paintings, self.style_sizes(scale), strict=True)]
+
     def loss_at(self, scale: int, read: Read, budget: Budget, known: Known) -> TotalLoss:
         from image_optimization.images import fit
         from image_optimization.layers import device_of
         from style_transfer.total import Style, total_loss
 
-        device = device_of(self.model)
-        sizes = [_style_size(painting, self.style_scale * scale, self.smallest) for painting in self.paintings]
-        styles = [
-            Style(fit(painting, size).to(device), share, where)
-            for painting, size, share, where in zip(self.paintings, sizes, self.shares, self.masks, strict=True)
-        ]
+        given = zip(self.paintings, self.style_sizes(scale), self.shares, self.masks, strict=True)
+        styles = [Style(*each) for each in given]
         tiles_of = partial(budget.tiles, self.model, self.how.layers)
-        photo = fit(self.photo, scale).to(device)
+        photo = fit(self.photo, scale).to(device_of(self.model))
         return total_loss(read, photo, styles, self.how, tiles_of, self.regions, self.previous, known)
 
 

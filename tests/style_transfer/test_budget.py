@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +12,11 @@ from torch import Tensor, nn
 
 from image_optimization.capture import capture
 from image_optimization.images import load
+from image_optimization.layers import list_layers
 from image_optimization.lbfgs import HISTORY
 from style_transfer import PRESETS, Cache, Stylized, stylize
 from style_transfer.budget import VECTORS, Budget, bytes_of_a_pixel, memory, plan
+from style_transfer.tiling import smallest_side, split
 from tests.conftest import Command
 
 GIGA = 10**9
@@ -78,6 +83,39 @@ def test_tiles_make_the_same_picture(
     tiled = made()
     assert (whole.image - tiled.image).abs().mean() < 1e-3
     torch.testing.assert_close(whole.history[-1], tiled.history[-1], rtol=1e-3, atol=0)
+
+
+MEASURED = """
+import resource
+from style_transfer.cli import main
+try:
+    main()
+finally:
+    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
+"""
+
+
+def test_the_limit_holds(photo_file: Path, tmp_path: Path) -> None:
+    """For two photos one after the other, a large painting, and a loss that looks at every position."""
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    for name in ("a.jpg", "b.jpg"):
+        shutil.copy(photo_file, photos / name)
+    options = "--style marbling --style-scale 3 --style-loss nearest --size 400 --steps 1 --max-memory 1400M -o out"
+    line = [sys.executable, "-c", MEASURED, str(photos), *options.split()]
+    run = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    assert int(run.stdout.splitlines()[-1]) < 1.4e9
+
+
+def test_a_tile_is_larger_than_what_it_depends_on(vgg16: nn.Module) -> None:
+    """Of a deeper layer more is needed around a tile: that much has to fit."""
+    layers = {layer.name: layer for layer in list_layers(vgg16, (3, 128, 128))}
+    assert smallest_side([layers["relu5_3"]]) > smallest_side([layers["relu4_1"]])
+    for name in ("relu4_1", "relu5_3"):
+        side = smallest_side([layers[name]])
+        tiles = split([layer for layer in list_layers(vgg16, (3, 700, 700)) if layer.name == name], (700, 700), side)
+        assert max(part.stop - part.start for tile in tiles for part in tile.pixels) <= side
 
 
 def test_too_little_memory_as_typed(command: Command, photo_file: Path) -> None:

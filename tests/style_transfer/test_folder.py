@@ -123,15 +123,3 @@ def test_errors(command: Command, photos: Path) -> None:
     assert (run.code, run.err) == (2, "error: no style loss 'gramm'; there are gram, wasserstein, nearest\n")
     run = command("stylize", photos, *QUICK, "--content-mask", photos / "0.jpg")
     assert (run.code, run.err) == (2, "error: --content-mask is for one photo, not for a folder\n")
-
-
-def test_photos_one_after_the_other_have_the_same_memory(photos: Path, tmp_path: Path) -> None:
-    """What the first photo freed, and the process kept, is there for the next."""
-    for name in ("1.jpg", "2.jpg"):
-        (photos / name).unlink()
-    code = "from style_transfer.cli import main; main()"
-    options = ["--style", "marbling", "--size", 400, "--steps", 1, "--precision", "float32", "--max-memory", "1700M"]
-    line = [sys.executable, "-c", code, str(photos), *map(str, options), "-o", "out"]
-    run = subprocess.run(line, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert run.returncode == 0, run.stderr
-    assert "2 painted" in run.stdout

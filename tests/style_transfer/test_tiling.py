@@ -39,7 +39,7 @@ def test_tiles_have_the_loss_and_the_gradient_of_the_whole(
     preset = choose_preset("default", loss, **LAYERS)
     mask = (torch.arange(171) < 80).float().expand(1, 1, 187, 171)
     regions = [mask, 1 - mask] if masked else [None]
-    styles = [Style(style, [1.0] * len(regions), [None] * len(regions))]
+    styles = [Style(style, 163, [1.0] * len(regions), [None] * len(regions))]
     previous = Previous(content.flip(3), (torch.rand(1, 1, 187, 171) > 0.5).float()) if masked else None
     results = []
     for tiles_of in (lambda image: [whole(preset.layers)], divided(vgg16, preset.layers, 96)):

@@ -60,7 +60,9 @@ def neural_style_loss(image: Tensor, content: Tensor, style: Tensor) -> Tensor:
 def our_loss(image: Tensor, content: Tensor, style: Tensor, vgg16: nn.Module, preset: str = "gatys") -> Tensor:
     with capture(vgg16, LAYERS) as activations_of:
         tiles = [whole(LAYERS)]
-        return total_loss(activations_of, content, [Style(style, [1.0])], PRESETS[preset], lambda image: tiles)(image)
+        return total_loss(
+            activations_of, content, [Style(style, max(style.shape), [1.0])], PRESETS[preset], lambda image: tiles
+        )(image)
 
 
 def test_the_gatys_preset_is_neural_styles_loss(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
@@ -138,7 +140,7 @@ def test_the_default_errors_are_shares_of_their_targets(photo: Tensor, painting:
             return {layer: 7 * activation for layer, activation in activations_of(image).items()}
 
     tiles = [whole(LAYERS)]
-    loss = total_loss(scaled, photo, [Style(painting, [1.0])], PRESETS["default"], lambda image: tiles)(1 - photo)
+    loss = total_loss(scaled, photo, [Style(painting, 64, [1.0])], PRESETS["default"], lambda image: tiles)(1 - photo)
     torch.testing.assert_close(loss, our_loss(1 - photo, photo, painting, vgg16, "default"), rtol=1e-4, atol=0)
 
 
