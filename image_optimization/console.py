@@ -10,7 +10,7 @@ import inspect
 import itertools
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
@@ -211,15 +211,15 @@ def settings(context: typer.Context) -> dict[str, Any]:
 
     values = {name: plain(value) for name, value in context.params.items()}
     version = importlib.metadata.version("dreamgram")
-    return {"command": context.command_path, "version": version, **values, "files": _checksums(values)}
-
-
-def _checksums(values: Mapping[str, Any]) -> dict[str, str]:
-    """Of the files among some values, by path: by which :func:`check_files` knows them again."""
     given = [value for name, value in values.items() if name not in WRITTEN]
     words = [each for value in given for each in (value if isinstance(value, list) else [value])]
-    paths = {word for word in words if isinstance(word, str) and Path(word).is_file()}
-    return {path: _checksum(Path(path)) for path in sorted(paths)}
+    files = checksums([word for word in words if isinstance(word, str)])
+    return {"command": context.command_path, "version": version, **values, "files": files}
+
+
+def checksums(words: Iterable[str]) -> dict[str, str]:
+    """Of the files that are called one of these ``words``: by which :func:`check_files` knows them again."""
+    return {word: _checksum(Path(word)) for word in sorted(set(words)) if Path(word).is_file()}
 
 
 def _checksum(path: Path) -> str:
@@ -238,7 +238,7 @@ def check_files(kept: Mapping[str, Any]) -> None:
         ValueError: one is not, or is not there.
     """
     for path, checksum in kept.get("files", {}).items():
-        if _checksums({"": path}) != {path: checksum}:
+        if checksums([path]) != {path: checksum}:
             what = "is not the file any more that" if Path(path).exists() else "is not here, from which"
             raise ValueError(f"{path} {what} the picture was made{' from' if Path(path).exists() else ''}")
 

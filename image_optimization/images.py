@@ -404,7 +404,8 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
 def is_made(path: Path, settings: Mapping[str, Any], not_compared: Collection[str], overwrite: bool) -> bool:
     """Whether a PNG is there that :func:`save` made with these ``settings``, but for those ``not_compared``.
 
-    Of the files that both were made from, the contents are compared.
+    Of the files that both were made from, the contents are compared, and so are those of the photos, whatever their
+    names are.
 
     Raises:
         ValueError: there is another file, and no permission to ``overwrite`` it.
@@ -418,7 +419,8 @@ def is_made(path: Path, settings: Mapping[str, Any], not_compared: Collection[st
         how = "without our settings"
     else:
         before, now = theirs.pop("files", {}), ours.pop("files", {})
-        changed = [file for file in before if file in now and before[file] != now[file]]
+        pairs = {file: file for file in before} | {str(theirs.get("photo")): str(ours.get("photo"))}
+        changed = [old for old, new in pairs.items() if old in before and new in now and before[old] != now[new]]
         names = [name for name in {**theirs, **ours} if name not in not_compared]
         different = [name for name in names if theirs.get(name) != ours.get(name)]
         if not different and not changed:

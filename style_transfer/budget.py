@@ -131,9 +131,10 @@ def plan(
     spare = min(spare - pairs * pair, limit - taken - FOR_TILING - before)
     if spare < least or pairs < FEWEST:
         needed = taken + FOR_TILING + max(held + max(2 * FEWEST * pair, FEWEST * pair + least), before + least)
-        hint = "; the optimizer adam needs less" if pair else ""
+        hint = "; the optimizer adam needs less" if pair and held + FEWEST * pair > before else ""
+        larger = f" and a painting of {painting / 1e6:.1f}" if painting > pixels else ""
         raise ValueError(
-            f"{limit / 1e9:.3g} GB are too little for a picture of {pixels / 1e6:.1f} megapixels: "
+            f"{limit / 1e9:.3g} GB are too little for a picture of {pixels / 1e6:.1f} megapixels{larger}: "
             f"about {math.ceil(needed / 1e8) / 10} GB are needed{hint}"
         )
     return Budget(pairs, math.isqrt(int(spare / per_pixel)))

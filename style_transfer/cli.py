@@ -23,7 +23,7 @@ from style_transfer.colors import Colors, finish, luminance, prepare
 from style_transfer.folder import READABLE, paint_each
 from style_transfer.losses import STYLE_LOSSES
 from style_transfer.presets import PRESETS, choose_preset
-from style_transfer.transfer import Cache, Stylized, pyramid, stylize
+from style_transfer.transfer import Cache, Stylized, blend_shares, pyramid, stylize
 
 if TYPE_CHECKING:
     import torch
@@ -162,6 +162,7 @@ def command(
     """
     from image_optimization import images
     from image_optimization.images import check_output
+    from image_optimization.layers import smallest_size
     from models import load
 
     if checkpoint:
@@ -203,6 +204,9 @@ def command(
         "max_memory": _bytes(max_memory),
         "cache": Cache(),
     }
+    if film or folder:  # a mistake that is one for every picture is told once
+        smallest_size(how["model"], chosen.layers)
+        blend_shares(how["blend"], len(style))
     if film:
         _paint_video(context, place, how, photo, target)
     elif folder:
@@ -219,8 +223,8 @@ WEIGHTS = ("content_weight", "style_weight", "tv_weight", "temporal_weight")
 """Options whose values the settings keep, given or not: a picture is made again as it was if a default changes."""
 
 ALONE = {
-    "folder": ("content_mask", "checkpoint"),
-    "video": ("content_mask", "checkpoint", "timelapse", "plot", "bits", "quality", "strip"),
+    "folder": ("content_mask", "style_mask", "checkpoint"),
+    "video": ("content_mask", "style_mask", "checkpoint", "timelapse", "plot", "bits", "quality", "strip"),
 }
 """Options that are for one photo."""
 

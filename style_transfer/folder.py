@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,22 @@ NOT_COMPARED = (
 )
 """Settings that change nothing in a picture."""
 
-READABLE = (".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".gif", ".bmp")
+READABLE = (
+    ".png",
+    ".jpg",
+    ".jpeg",
+    ".jfif",
+    ".webp",
+    ".avif",
+    ".heic",
+    ".jp2",
+    ".tif",
+    ".tiff",
+    ".gif",
+    ".bmp",
+    ".ppm",
+)
+"""Endings of files that are pictures: one that cannot be read is reported."""
 
 
 def paint_each(
@@ -32,7 +47,8 @@ def paint_each(
 ) -> None:
     """Call ``paint`` with each picture in ``photos`` and the PNG in ``output`` for it, but for those that are there.
 
-    Says at the end how many were painted, were there, and failed.
+    They are, if they were made with the same ``settings`` from the same photo. Says at the end how many were painted,
+    were there, and failed.
 
     Raises:
         ValueError: there are no pictures.
@@ -44,16 +60,22 @@ def paint_each(
 
     if output.resolve() == photos.resolve():
         raise ValueError(f"the output is the folder of the photos, {photos}: choose another one")
-    files = sorted(path for path in photos.iterdir() if path.suffix.lower() in READABLE and path.is_file())
+    seen = sorted(path for path in photos.iterdir() if not path.name.startswith("."))
+    files = [path for path in seen if path.suffix.lower() in READABLE and not path.is_dir()]
     if not files:
         raise ValueError(f"{photos} has no pictures in it: {', '.join(READABLE)}")
-    stems = Counter(path.stem for path in files)
+    if others := [path.name for path in seen if path not in files]:
+        typer.echo(f"left alone, since not pictures: {', '.join(others)}", err=True)
     count: Counter[str] = Counter()
     stopped = "finished"
-    for file in files:
-        path = output / f"{file.stem if stems[file.stem] == 1 else file.name}.png"
+    for file, path in zip(files, name_outputs(files, output), strict=True):
         try:
-            if is_made(path, settings, NOT_COMPARED, overwrite):
+            of_photo = {
+                **settings,
+                "photo": str(file),
+                "files": {**settings["files"], **console.checksums([str(file)])},
+            }
+            if is_made(path, of_photo, NOT_COMPARED, overwrite):
                 count["there already"] += 1
                 continue
             paint(file, path)
@@ -72,3 +94,11 @@ def paint_each(
         raise SystemExit(console.INTERRUPTED)
     if count["failed"]:
         raise SystemExit(1)
+
+
+def name_outputs(files: Sequence[Path], output: Path) -> list[Path]:
+    """A PNG in ``output`` for each of the ``files`` of one folder: of its name, with its ending where two are alike."""
+    stems = Counter(file.stem for file in files)
+    names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
+    alike = Counter(names)
+    return [output / f"{name if alike[name] == 1 else file.name}.png" for file, name in zip(files, names, strict=True)]

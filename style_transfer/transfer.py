@@ -155,7 +155,7 @@ def stylize(
         "temporal_weight": temporal_weight,
     }
     how = choose_preset(preset, style_loss, content_layers, style_layers, **weights)
-    regions, masks, shares = divide(content_mask, style_masks, _shares(blend, len(styles)))
+    regions, masks, shares = divide(content_mask, style_masks, blend_shares(blend, len(styles)))
     if blend is not None and content_mask is not None and not style_masks:
         raise ValueError("each region of the content mask has a style of its own: there is nothing to blend")
     _check_proportions(content, styles, content_mask, style_masks, init)
@@ -350,7 +350,12 @@ def _style_size(style: Tensor, size: float, smallest: int) -> int:
     return max(round(size), math.ceil(smallest * long / short))
 
 
-def _shares(blend: Sequence[float] | None, styles: int) -> list[float]:
+def blend_shares(blend: Sequence[float] | None, styles: int) -> list[float]:
+    """The share of each of so many ``styles``, 1 in sum, from the weights that are given, or the same for all.
+
+    Raises:
+        ValueError: there are not as many weights as styles, or they are no weights.
+    """
     if styles == 0:
         raise ValueError("no style given")
     if blend is None:
@@ -360,6 +365,6 @@ def _shares(blend: Sequence[float] | None, styles: int) -> list[float]:
             f"{styles} style{'s' * (styles != 1)} but {len(blend)} blend weight{'s' * (len(blend) != 1)}; "
             "give one for each"
         )
-    if min(blend) < 0 or not sum(blend) > 0:
+    if min(blend) < 0 or not 0 < sum(blend) < math.inf:
         raise ValueError(f"blend weights must be 0 or more and not all 0, not {', '.join(map(str, blend))}")
     return [weight / sum(blend) for weight in blend]

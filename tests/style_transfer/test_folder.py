@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from image_optimization import images
 from style_transfer import Cache, stylize, total
-from style_transfer.folder import paint_each
+from style_transfer.folder import name_outputs, paint_each
 from tests.conftest import Command
 
 QUICK = ["--style", "marbling", "--size", 40, "--steps", 2]
@@ -63,6 +63,41 @@ def test_a_folder_as_typed(command: Command, photos: Path) -> None:
     assert Image.open("again.png").tobytes() == Image.open("out/0.png").tobytes()
 
 
+def test_every_photo_has_a_file_of_its_own() -> None:
+    def names(*photos: str) -> list[str]:
+        return [path.name for path in name_outputs([Path(photo) for photo in photos], Path("out"))]
+
+    assert names("a.jpg", "b.jpg") == ["a.png", "b.png"]
+    assert names("a.jpg", "a.png") == ["a.jpg.png", "a.png.png"]
+    assert names("a.jpg", "a.jpg.png", "a.png") == ["a.jpg.png", "a.jpg.png.png", "a.png.png"]
+
+
+def test_another_photo_of_the_same_name_is_not_done(command: Command, photos: Path, photo: Tensor) -> None:
+    assert command("stylize", photos, *QUICK, "-o", "out").code == 0
+    before = Path("out/0.png").read_bytes()
+    images.save(1 - photo, photos / "0.jpg", overwrite=True)
+    run = command("stylize", photos, *QUICK, "-o", "out")
+    assert run.code == 1
+    assert f"0.png was made from another {photos / '0.jpg'}; choose another output, or" in run.err
+    assert Path("out/0.png").read_bytes() == before
+    photos.rename("elsewhere")  # what matters is what is in it
+    run = command("stylize", "elsewhere", *QUICK, "-o", "out", "--overwrite")
+    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 1 painted, 3 there already")
+
+
+def test_what_cannot_be_painted_is_said(command: Command, photos: Path) -> None:
+    (photos / "dead.png").symlink_to("nowhere.png")
+    (photos / "phone.heic").write_bytes(b"not one")
+    (photos / "more").mkdir()
+    (photos / ".hidden.png").write_text("")
+    run = command("stylize", photos, *QUICK, "-o", "out")
+    assert run.code == 1
+    assert "left alone, since not pictures: more, notes.txt" in run.err
+    assert f"failed: {photos / 'dead.png'}: no image file" in run.err
+    assert f"failed: {photos / 'phone.heic'}: " in run.err
+    assert run.out.splitlines()[-1] == "out: 4 painted, 2 failed"
+
+
 def test_a_killed_run_goes_on(command: Command, photos: Path, tmp_path: Path) -> None:
     arguments = ["stylize", photos, *QUICK, "--seed", 5]
     assert command(*arguments, "-o", "unbroken").code == 0
@@ -110,7 +145,7 @@ def test_one_photo_that_does_not_fit_does_not_stop_the_others(
 
     (tmp_path / "out").mkdir()
     with pytest.raises(RuntimeError, match="a mistake of ours"):
-        paint_each(photos, tmp_path / "out", paint, {}, overwrite=False)
+        paint_each(photos, tmp_path / "out", paint, {"files": {}}, overwrite=False)
     assert "0.jpg: DefaultCPUAllocator: can't allocate memory" in capsys.readouterr().err
 
 
@@ -121,5 +156,13 @@ def test_errors(command: Command, photos: Path) -> None:
     assert (run.code, run.err) == (2, f"error: the output is the folder of the photos, {photos}: choose another one\n")
     run = command("stylize", photos, *QUICK, "--style-loss", "gramm")  # said once, not for every photo
     assert (run.code, run.err) == (2, "error: no style loss 'gramm'; there are gram, wasserstein, nearest\n")
+    for mistake, told in (
+        (["--style-layers", "relu9_1"], "no layer 'relu9_1'; did you mean"),
+        (["--blend", "1,2"], "1 style but 2 blend weights"),
+        (["--style-mask", photos / "0.jpg"], "--style-mask is for one photo, not for a folder"),
+    ):
+        run = command("stylize", photos, *QUICK, *mistake)
+        assert (run.code, run.err.startswith(f"error: {told}")) == (2, True)
+        assert len(run.err.splitlines()) == 1
     run = command("stylize", photos, *QUICK, "--content-mask", photos / "0.jpg")
     assert (run.code, run.err) == (2, "error: --content-mask is for one photo, not for a folder\n")
