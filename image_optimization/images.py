@@ -256,13 +256,22 @@ def check_output(
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} exists; choose another output or overwrite it (--overwrite)")
+    check_folder(path.parent)
+    return path
+
+
+def check_folder(folder: Path) -> None:
+    """Make ``folder``, if it is not there, and see whether a file can be written into it.
+
+    Raises:
+        OSError: it cannot.
+    """
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=path.parent):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise type(error)(f"cannot write into {path.parent}: {error.strerror or error}") from None
-    return path
+        raise type(error)(f"cannot write into {folder}: {error.strerror or error}") from None
 
 
 def choose_bits(path: Path, wanted: int | None, given: int) -> int:

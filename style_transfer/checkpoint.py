@@ -67,16 +67,21 @@ class Checkpoint:
         self.written = time.monotonic()  # however long the writing took
 
 
-def prepare_checkpoint(path: Path) -> None:
-    """Make sure, before the work, that a checkpoint can be written to ``path``, over nothing but another one.
+def prepare_checkpoint(path: Path, overwrite: bool) -> None:
+    """Make sure, before the work, that a checkpoint can be written to ``path``.
 
     Raises:
+        FileExistsError: there is one, and ``overwrite`` is False.
         ValueError: there is something else.
-        OSError: the folder cannot be made.
+        OSError: the folder cannot be made or written.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    from image_optimization.images import check_folder
+
     if path.exists():
         read_checkpoint(path)
+        if not overwrite:
+            raise FileExistsError(f"{path} exists: stylize resume {path} goes on from it, --overwrite begins anew")
+    check_folder(path.parent)
 
 
 def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
@@ -84,10 +89,13 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
 
     Raises:
         FileNotFoundError: there is none.
+        IsADirectoryError: it is a folder.
         ValueError: it is no checkpoint.
     """
     from safetensors import SafetensorError, safe_open
 
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not a checkpoint")
     if not path.exists():
         raise FileNotFoundError(f"no checkpoint {path}")
     try:

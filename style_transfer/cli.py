@@ -146,9 +146,12 @@ def command(
     timelapse: console.Film = None,
     plot: Annotated[bool, typer.Option("--plot", help="Beside the picture a plot of the loss over the steps.")] = False,
     checkpoint: Annotated[
-        Path | None, typer.Option(help="Keep the state of the run in this file; stylize resume FILE goes on from it.")
+        Path | None,
+        typer.Option(
+            help="Until it is done, keep the state of the run in this file; stylize resume FILE goes on from it."
+        ),
     ] = None,
-    checkpoint_every: Annotated[float, typer.Option(help="Seconds from one checkpoint to the next.")] = 60,
+    checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds from one checkpoint to the next.")] = 60,
     resume_from: Annotated[Path | None, typer.Option(hidden=True)] = None,
     overwrite: console.Overwrite = False,
     list_styles: Annotated[
@@ -166,7 +169,7 @@ def command(
     from models import load
 
     if checkpoint:
-        prepare_checkpoint(checkpoint)
+        prepare_checkpoint(checkpoint, overwrite or resume_from is not None)
     film, folder = photo.suffix.lower() in video.READABLE and not photo.is_dir(), photo.is_dir()
     _check_alone(context, "video" if film else "folder" if folder else None)
     if film:
@@ -216,6 +219,8 @@ def command(
         stopped = _paint(context, place, how, photo, target).stopped
         if stopped == "interrupted" and checkpoint:
             typer.echo(f"stylize resume {checkpoint} --overwrite goes on from here", err=True)
+        elif checkpoint:
+            checkpoint.unlink(missing_ok=True)
         console.finish(stopped)
 
 
@@ -312,7 +317,7 @@ def _paint_video(
     # The same paintings for all frames; and colours of the photo only when a frame is shown: the next one begins with
     # what was painted.
     gray = luminance if wanted["colors"] == "luminance" else lambda image: image
-    _, paintings = prepare(wanted["colors"], next(video.read_frames(film)).image, settings_of["styles"])
+    _, paintings = prepare(wanted["colors"], video.first_frame(film), settings_of["styles"])
     how = {**settings_of, "colors": "style", "styles": paintings}
 
     def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
@@ -335,10 +340,12 @@ def _paint_video(
 
 
 def _output_folder(output: Path | None) -> Path:
+    from image_optimization.images import check_folder
+
     folder = output or Path("outputs", "stylized")
-    if folder.suffix.lower() in READABLE or folder.is_file():
+    if folder.suffix.lower() in (*READABLE, *FORMATS) or folder.is_file():
         raise ValueError(f"the photos are a folder, so the output must be one too, not {folder}")
-    folder.mkdir(parents=True, exist_ok=True)
+    check_folder(folder)
     return folder
 
 

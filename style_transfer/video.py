@@ -71,6 +71,17 @@ def read_frames(video: Path) -> Iterator[Frame]:
         yield from (each for each in _read(container, []) if isinstance(each, Frame))
 
 
+def first_frame(video: Path) -> Tensor:
+    """The first image (1, 3, H, W) of a video.
+
+    Raises:
+        ValueError: it is not a video, or none of it can be read.
+    """
+    for frame in read_frames(video):
+        return frame.image
+    raise ValueError(f"{video} has no frames that can be read")
+
+
 def _opened(video: Path) -> Any:
     av = load_av()
     try:
@@ -197,7 +208,10 @@ class _Joined:
         self.stream = add_pictures(self.container, size, rate, pictures.time_base)
         if pictures.sample_aspect_ratio:
             self.stream.codec_context.sample_aspect_ratio = pictures.sample_aspect_ratio
-        self.sounds = {sound.index: self.container.add_stream_from_template(sound) for sound in sounds}
+        self.sounds = {}
+        for sound in sounds:
+            self.sounds[sound.index] = self.container.add_stream_from_template(sound)
+            self.sounds[sound.index].metadata.update(sound.metadata)  # its language
 
     def __enter__(self) -> _Joined:
         return self

@@ -82,7 +82,13 @@ def test_ctrl_c_keeps_the_last_step(command: Command, photo: Tensor, monkeypatch
     assert "stylize resume run.ckpt --overwrite goes on from here" in run.err
     assert len(read_checkpoint(Path("run.ckpt"))[0]["losses"]) == 3
     assert images.read_settings("a.png")["stopped"] == "interrupted"
+    again = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "b.png")
+    assert (again.code, again.err) == (
+        2,
+        "error: run.ckpt exists: stylize resume run.ckpt goes on from it, --overwrite begins anew\n",
+    )
     assert command("stylize", "resume", "run.ckpt", "--overwrite").code == 0
+    assert not Path("run.ckpt").exists()  # there is nothing to go on with
     assert Image.open("a.png").tobytes() == Image.open("unbroken.png").tobytes()
     # Before there is a step, the second Ctrl-C does not wait.
     keeper = Checkpoint(Path("other.ckpt"), {}, seconds=60)
@@ -102,6 +108,10 @@ def test_errors(command: Command, photo: Tensor) -> None:
     run = command("stylize", "a.png", "--style", "marbling", "--checkpoint", "a.png")
     assert (run.code, run.err) == (2, "error: a.png is not a checkpoint of stylize\n")
     assert images.load("a.png").shape == photo.shape  # nothing was written over it
+    run = command("stylize", "resume", ".")
+    assert (run.code, run.err) == (2, "error: . is a folder, not a checkpoint\n")
+    run = command("stylize", "a.png", "--style", "marbling", "--checkpoint", "a.png/run.ckpt")
+    assert (run.code, run.err.startswith("error: cannot write into a.png: ")) == (2, True)
     Path("photos").mkdir()
     run = command("stylize", "photos", "--style", "marbling", "--checkpoint", "run.ckpt")
     assert run.code == 2

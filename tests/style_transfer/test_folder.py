@@ -152,6 +152,8 @@ def test_one_photo_that_does_not_fit_does_not_stop_the_others(
 def test_errors(command: Command, photos: Path) -> None:
     run = command("stylize", photos, *QUICK, "-o", "a.png")
     assert (run.code, run.err) == (2, "error: the photos are a folder, so the output must be one too, not a.png\n")
+    run = command("stylize", photos, *QUICK, "-o", "a.mp4")
+    assert (run.code, run.err) == (2, "error: the photos are a folder, so the output must be one too, not a.mp4\n")
     run = command("stylize", photos, *QUICK, "-o", photos)
     assert (run.code, run.err) == (2, f"error: the output is the folder of the photos, {photos}: choose another one\n")
     run = command("stylize", photos, *QUICK, "--style-loss", "gramm")  # said once, not for every photo

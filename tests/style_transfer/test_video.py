@@ -159,6 +159,40 @@ def test_damaged_pieces_are_left_out(photo: Tensor, tmp_path: Path, capsys: pyte
     assert packets(tmp_path / "out.mkv", "audio")
 
 
+def test_nothing_but_damage(command: Command, clip: Path) -> None:
+    data = bytearray(clip.read_bytes())
+    start = data.index(b"mdat") + 4
+    size = int.from_bytes(data[start - 8 : start - 4], "big")
+    data[start : start + size - 8] = bytes([255]) * (size - 8)
+    clip.write_bytes(data)
+    run = command("stylize", clip, *QUICK, "-o", "out.mp4")
+    assert run.code == 2
+    assert run.err.splitlines()[-1] == f"error: {clip} has no frames that can be read"
+    assert not list(Path().glob("out*"))
+
+
+def test_sounds_keep_their_languages(photo: Tensor, clip: Path, tmp_path: Path) -> None:
+    two = tmp_path / "two.mkv"
+    with av.open(str(clip)) as source, av.open(str(two), "w") as target:
+        copies = [target.add_stream_from_template(source.streams.video[0])]
+        for language in ("eng", "deu"):
+            copies.append(target.add_stream_from_template(source.streams.audio[0]))
+            copies[-1].metadata["language"] = language
+        for packet in list(source.demux()):
+            for copy in copies[:1] if packet.stream.type == "video" else copies[1:]:
+                if packet.dts is not None:
+                    packet.stream = copy
+                    target.mux(packet)
+
+    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
+        images.save(image, path, {})
+
+    for name in ("out.mkv", "out.mp4"):
+        video.paint_video(two, tmp_path / name, paint, {}, overwrite=False)
+        with av.open(str(tmp_path / name)) as container:
+            assert [sound.metadata.get("language") for sound in container.streams.audio] == ["eng", "deu"]
+
+
 def test_an_avi_has_no_times(photo: Tensor, tmp_path: Path) -> None:
     """Of its packets only, which are not in the order of the frames."""
     photo = images.resize(photo, (64, 64))
