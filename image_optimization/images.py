@@ -28,6 +28,12 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".ti
 DEEP = (".png", ".tif", ".tiff")
 """Those that can hold 16 bits a number."""
 
+ROUNDING = 4
+"""Levels of 8 bits by which one sRGB profile may differ from another."""
+
+IMAGE_WIDTH, BITS_PER_SAMPLE = 256, 258
+"""Tags of TIFF."""
+
 LONGEST_SIDE = {"WEBP": 16_383, "JPEG": 65_535}
 """Pixels, where a format has a limit."""
 
@@ -67,9 +73,9 @@ def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
 def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
     """The picture in a file: its image (1, ``channels``, H, W), sRGB in [0, 1], float32, and what belongs to it.
 
-    EXIF orientation is applied, an embedded ICC profile is converted to sRGB (in 8 bits; one of 16-bit gray is not
-    looked at), 16-bit gray and 16-bit colour of PNG and TIFF keep their precision, transparency is laid over white, and
-    of an animation the first frame is taken.
+    EXIF orientation is applied, an embedded ICC profile is converted to sRGB (by way of 8 bits; one of 16-bit gray is
+    not looked at), 16-bit gray and 16-bit colour of PNG and TIFF keep their precision, transparency is laid over
+    white, and of an animation the first frame is taken.
 
     Args:
         path: PNG, JPEG, WebP, TIFF, or whatever else Pillow reads.
@@ -91,7 +97,7 @@ def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error at twice that size stays
             frames = getattr(opened, "n_frames", 1) if opened.format in ("GIF", "PNG", "WEBP") else 1
             deep = _is_deep(opened)
-            colors, alpha = _deep_pixels(opened, path) if deep else _pixels(opened)
+            colors, alpha = _deep_pixels(opened, path) if deep and _is_srgb(opened) else _pixels(opened)
             bits = 16 if deep or opened.mode.startswith("I") else 8
             exif = _exif(opened)
     except UnidentifiedImageError:
@@ -109,7 +115,10 @@ def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
     return Picture(gray if channels == 1 else image, hole, exif, bits, frames)
 
 
-CAMERA = ("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright")
+CAMERA = (
+    *("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright", "HostComputer"),
+    *("XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject", "Rating", "RatingPercent"),
+)
 """What is kept of EXIF, beside the parts for exposure and place: the rest is about how the file is laid out."""
 
 
@@ -166,18 +175,22 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Whether this has several channels of 16 bits, which Pillow would cut to 8, and no profile but sRGB."""
+    """Whether this has several channels of 16 bits, which Pillow would cut to 8."""
     tiles = getattr(picture, "tile", None)
     args = tiles[0].args if tiles else ""  # how Pillow is going to decode it
     raw = args if isinstance(args, str) else args[0] if args else ""
-    if not (picture.format in ("PNG", "TIFF") and ";16" in raw and picture.mode in ("RGB", "RGBA", "LA")):
-        return False
+    return picture.format in ("PNG", "TIFF") and ";16" in raw and picture.mode in ("RGB", "RGBA", "LA")
+
+
+def _is_srgb(picture: Image.Image) -> bool:
+    """Whether its profile, if there is one, leaves colours as they are: names of profiles say little."""
     profile = picture.info.get("icc_profile")
-    try:
-        name = ImageCms.getProfileDescription(BytesIO(profile)) if profile else "sRGB"
-        return "sRGB" in name and "linear" not in name.lower()
-    except (ImageCms.PyCMSError, OSError):
+    steps = np.linspace(0, 255, 6, dtype=np.uint8)
+    colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(36, 6, 3)
+    if not profile:
         return True
+    converted = np.asarray(_to_srgb(Image.fromarray(colors), profile), dtype=int)
+    return bool(np.abs(converted - colors).max() <= ROUNDING)
 
 
 def _deep_pixels(picture: Image.Image, path: Path) -> tuple[Array, Array | None]:
@@ -321,7 +334,7 @@ def save(
         overwrite: replace an existing file.
         alpha: (1, 1, H, W) in [0, 1], through which white shines in ``image``, as :func:`read` gives them; JPEG has no
             place for it.
-        exif: as :attr:`Picture.exif`; TIFF of 16 bits has no place for it.
+        exif: as :attr:`Picture.exif`.
         bits: of each number, 8 or, for a tensor and in PNG and TIFF, 16.
         quality: of JPEG and WebP, to 100.
 
@@ -365,16 +378,42 @@ def srgb_profile() -> bytes:
 
 def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, kept: PngInfo, exif: bytes) -> bytes:
     """A PNG or TIFF of 16-bit channels, which Pillow cannot write."""
+    channels = [image.reshape(image.shape[-3:]), *([] if alpha is None else [alpha[0]])]
+    numbers = (torch.cat([each.detach().cpu() for each in channels]).clamp(0, 1) * 65535).round()
+    levels = numbers.permute(1, 2, 0).numpy().astype(np.uint16)
+    return _encode_deep_tiff(levels, exif) if kind == "TIFF" else _encode_deep_png(levels, kept, exif)
+
+
+def _encode_deep_tiff(levels: Array, exif: bytes) -> bytes:
+    """Written as twice as many pixels of 8 bits, which are the same bytes; then the tags that say so are put right."""
+    height, width, channels = levels.shape
+    modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+    halves = Image.frombytes(modes[channels], (2 * width, height), levels.astype("<u2").tobytes())
+    file = BytesIO()
+    extra: dict[str, Any] = {"exif": exif} if exif else {}
+    if channels > 2:
+        extra["icc_profile"] = srgb_profile()
+    halves.save(file, "TIFF", **extra)  # not compressed, since libtiff has no place for all of EXIF
+    data = bytearray(file.getvalue())
+    [directory] = struct.unpack_from("<I", data, 4)
+    [entries] = struct.unpack_from("<H", data, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+        tag, _, count, value = struct.unpack_from("<HHII", data, entry)
+        if tag == IMAGE_WIDTH:
+            struct.pack_into("<I", data, entry + 8, width)
+        if tag == BITS_PER_SAMPLE:  # more than two do not fit into the entry, which then says where they are
+            struct.pack_into(f"<{count}H", data, value if count > 2 else entry + 8, *[16] * count)
+    return bytes(data)
+
+
+def _encode_deep_png(levels: Array, kept: PngInfo, exif: bytes) -> bytes:
     import cv2
 
-    channels = [image.reshape(image.shape[-3:]).flip(0), *([] if alpha is None else [alpha[0]])]
-    levels = (torch.cat([each.detach().cpu() for each in channels]).clamp(0, 1) * 65535).round()
-    done, encoded = cv2.imencode(f".{kind.lower()}", levels.permute(1, 2, 0).numpy().astype(np.uint16))
+    order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[levels.shape[2]]  # OpenCV's
+    done, encoded = cv2.imencode(".png", levels[:, :, order])
     if not done:
-        raise OSError(f"the picture could not be written as {kind}")
+        raise OSError("the picture could not be written as PNG")
     data = encoded.tobytes()
-    if kind == "TIFF":
-        return data
     extra = [(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile())), *(chunk[:2] for chunk in kept.chunks)]
     if exif:
         extra.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import struct
+import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -73,6 +74,14 @@ def test_icc_profile_is_converted_to_srgb(scene: Image.Image, tmp_path: Path) ->
     )
     scene.save(tmp_path / "broken.png", icc_profile=b"not a profile")
     assert torch.equal(images.load(tmp_path / "broken.png"), as_tensor(scene))
+    # Sixteen bits with another profile than sRGB are converted, and are still a file of sixteen bits.
+    data = png16(tmp_path / "deep.png", np.full((4, 4, 3), 55 * 257, dtype=np.uint16)).read_bytes()
+    body = b"iCCPlinear\0\0" + zlib.compress(linear_rgb_profile(srgb))
+    chunk = struct.pack(">I", len(body) - 4) + body + struct.pack(">I", zlib.crc32(body))
+    (tmp_path / "deep.png").write_bytes(data[:33] + chunk + data[33:])
+    found = images.read(tmp_path / "deep.png")
+    assert found.bits == 16
+    torch.testing.assert_close(found.image, torch.full((1, 3, 4, 4), expected), rtol=0, atol=0.02)
 
 
 def linear_rgb_profile(profile: bytes) -> bytes:
@@ -236,7 +245,14 @@ def test_sixteen_bits_there_and_back(ending: str, transparent: bool, tmp_path: P
     levels = torch.randint(0, 65536, (1, 3, 6, 9)) / 65535
     alpha = torch.randint(0, 65536, (1, 1, 6, 9)) / 65535 if transparent else None
     over_white = levels if alpha is None else levels * alpha + 1 - alpha  # as a photo is read
-    path = images.save(over_white, tmp_path / f"a.{ending}", {"seed": 3}, bits=16, alpha=alpha)
+    exif = Image.Exif()
+    exif[ExifTags.Base.Model] = "A camera"
+    exif[ExifTags.Base.XPTitle] = b"H\0i\0"
+    exif[ExifTags.IFD.Exif] = {ExifTags.Base.DateTimeOriginal: "2020:02:02 20:20:20"}
+    exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
+    Image.new("RGB", (9, 6)).save(tmp_path / "photo.jpg", exif=exif)
+    of_photo = images.read(tmp_path / "photo.jpg").exif
+    path = images.save(over_white, tmp_path / f"a.{ending}", {"seed": 3}, bits=16, alpha=alpha, exif=of_photo)
     found = images.read(path)
     assert found.bits == 16
     if alpha is None:
@@ -246,10 +262,16 @@ def test_sixteen_bits_there_and_back(ending: str, transparent: bool, tmp_path: P
         assert found.alpha is not None
         torch.testing.assert_close(found.alpha, alpha, rtol=0, atol=1e-6)
         torch.testing.assert_close(found.image, over_white, rtol=0, atol=1e-4)
+    with Image.open(path) as picture:  # as others read it
+        assert "sRGB" in ImageCms.getProfileDescription(BytesIO(picture.info["icc_profile"]))
+        assert picture.size == (9, 6)
+        kept = picture.getexif()
+        assert (kept[ExifTags.Base.Model], kept[ExifTags.Base.XPTitle]) == ("A camera", b"H\0i\0")
+        assert kept.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "2020:02:02 20:20:20"
+        assert kept.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
     if ending == "png":
         assert images.read_settings(path) == {"seed": 3}
-        with Image.open(path) as picture:  # as others read it
-            assert "sRGB" in ImageCms.getProfileDescription(BytesIO(picture.info["icc_profile"]))
+        with Image.open(path) as picture:
             shown = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255
         seen = levels[0] if alpha is None else levels[0] * (alpha[0] > 0.1) + shown * (alpha[0] <= 0.1)
         assert (shown - seen).abs().max() < 2 / 255  # the colours themselves, no white in them
