@@ -6,6 +6,7 @@ import json
 import os
 import struct
 import tempfile
+import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -62,7 +63,7 @@ class Picture:
     bits: int
     """Of each number in the file: 8 or 16."""
     frames: int
-    """Of an animation, of which this is the first."""
+    """Of an animation, or pages, of which this is the first."""
 
 
 def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
@@ -95,7 +96,7 @@ def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
     try:
         with warnings.catch_warnings(), Image.open(path) as opened:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the error at twice that size stays
-            frames = getattr(opened, "n_frames", 1) if opened.format in ("GIF", "PNG", "WEBP") else 1
+            frames = getattr(opened, "n_frames", 1) if opened.format in ("GIF", "PNG", "WEBP", "TIFF") else 1
             deep = _is_deep(opened)
             colors, alpha = _deep_pixels(opened, path) if deep and _is_srgb(opened) else _pixels(opened)
             bits = 16 if deep or opened.mode.startswith("I") else 8
@@ -149,6 +150,8 @@ def _pixels(picture: Image.Image) -> tuple[Array, Array | None]:
     profile = picture.info.get("icc_profile")
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         gray = np.asarray(picture, dtype=np.float32)
+        if not np.isfinite(gray).all():
+            raise ValueError("some pixels are not finite numbers")
         # Floats are from 0 to 1, or to 255 where some are larger.
         top = 65535 if picture.mode != "F" else 255 if gray.max() > 1 else 1
         return np.repeat((gray / top).clip(0, 1)[:, :, None], 3, axis=2), None
@@ -427,7 +430,7 @@ def _encode_deep_png(levels: Array, kept: PngInfo, exif: bytes) -> bytes:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A file to write, which takes the place of ``path`` when that is done; if it fails, nothing has changed."""
-    beside = path.with_name(f".{path.name}.{os.getpid()}.part")
+    beside = path.with_name(f".{uuid.uuid4().hex}.part")
     try:
         yield beside
         beside.replace(path)
@@ -441,8 +444,13 @@ def read_settings(path: str | os.PathLike[str]) -> dict[str, Any]:
     Raises:
         ValueError: it holds none.
     """
-    with Image.open(path) as picture:
-        text = picture.info.get(SETTINGS)
+    try:
+        with Image.open(path) as picture:
+            text = picture.info.get(SETTINGS)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"no image file {path}") from None
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image that can be read") from None
     if text is None:
         raise ValueError(f"{path} holds no Dreamgram settings")
     settings: dict[str, Any] = json.loads(text)

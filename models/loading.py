@@ -18,6 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -100,7 +101,10 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     import torch
 
-    state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    try:
+        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError:  # whose advice is to run whatever is in there
+        raise ValueError("it holds no tensors that torch.save or safetensors wrote") from None
     return state
 
 

@@ -199,7 +199,7 @@ def command(
         "temporal_weight": temporal_weight,
         "content_layers": _weights(content_layers),
         "style_layers": _weights(style_layers),
-        "init": init if init in ("content", "noise") else images.load(init),
+        "init": _init(init),
         "optimizer": optimizer,
         "steps": steps,
         "seed": seed,
@@ -228,7 +228,7 @@ WEIGHTS = ("content_weight", "style_weight", "tv_weight", "temporal_weight")
 """Options whose values the settings keep, given or not: a picture is made again as it was if a default changes."""
 
 ALONE = {
-    "folder": ("content_mask", "style_mask", "checkpoint"),
+    "folder": ("content_mask", "style_mask", "checkpoint", "quality"),
     "video": ("content_mask", "style_mask", "checkpoint", "timelapse", "plot", "bits", "quality", "strip"),
 }
 """Options that are for one photo."""
@@ -259,10 +259,12 @@ def _paint(
 
     wanted = context.params
     given = images.read(photo)
-    if given.frames > 1:
-        typer.echo(f"{photo} is an animation of {given.frames} frames, of which the first is painted", err=True)
     bits = images.choose_bits(path, wanted["bits"], given.bits)
     images.check_size(path, images.fitted_size(given.image, wanted["size"]))
+    if given.frames > 1:
+        typer.echo(f"{photo} has {given.frames} frames, of which the first is painted", err=True)
+    if given.alpha is not None and path.suffix.lower() in (".jpg", ".jpeg"):
+        typer.echo(f"{path.name} cannot be transparent: it will be white where {photo} is", err=True)
     sizes = pyramid(given.image, wanted["size"])
     film = Timelapse(len(sizes) * wanted["steps"]) if wanted["timelapse"] else None
     keeper = None
@@ -366,7 +368,26 @@ def _style(name: str, size: int) -> Tensor:
         near = difflib.get_close_matches(name, PAINTERS, 1)
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise FileNotFoundError(f"no image file or drawn style {name!r}; {hint}drawn styles are {', '.join(PAINTERS)}")
-    return images.load(name)
+    painting = images.read(name)
+    if painting.frames > 1:
+        typer.echo(f"{name} has {painting.frames} frames, of which the first is the style", err=True)
+    return painting.image
+
+
+def _init(what: str) -> str | Tensor:
+    """``content``, ``noise``, or the picture in a file."""
+    import difflib
+
+    from image_optimization import images
+
+    words = ("content", "noise")
+    if what in words:
+        return what
+    if not Path(what).exists():
+        near = difflib.get_close_matches(what, words, 1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise FileNotFoundError(f"no image file {what!r}; {hint}--init is content, noise or an image file")
+    return images.load(what)
 
 
 def _numbers(text: str | None) -> list[float] | None:
@@ -394,9 +415,11 @@ def _weights(text: str | None) -> dict[str, float] | None:
     """``relu1_1=1,relu3_1=0.5`` by layer; a layer without a weight has 1."""
     if text is None:
         return None
-    weights = {}
+    weights: dict[str, float] = {}
     for part in text.split(","):
         layer, _, weight = part.strip().partition("=")
+        if layer in weights:
+            raise ValueError(f"layer {layer} is given twice in {text!r}")
         try:
             weights[layer] = float(weight or 1)
         except ValueError:

@@ -19,7 +19,9 @@ def save_plot(history: Sequence[Tensor], sizes: Sequence[int], path: Path) -> No
 
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)
-    axes = figure.add_subplot(xlabel="step", ylabel="loss", yscale="log")
+    axes = figure.add_subplot(
+        xlabel="step", ylabel="loss", yscale="log" if all((losses > 0).all() for losses in history) else "linear"
+    )
     first = 1
     for losses, size in zip(history, sizes, strict=False):  # fewer, if it was interrupted
         axes.plot(range(first, first + len(losses)), losses.tolist(), label=f"{size} px")

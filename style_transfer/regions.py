@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -14,7 +15,10 @@ SMALLEST = 0.005
 """Share of a mask's pixels below which a colour is the edge between two regions, not a region."""
 
 MOST = 16
-"""Regions of a mask."""
+"""Regions of a mask whose colours are not exact."""
+
+LABELS, INSIDE = 64, 0.25
+"""A mask of at most so many colours is exact, if at least this share of each one's pixels has only its like around."""
 
 STEEP = 0.008
 """Difference of two pixels four apart, in [0, 1], from which on they are on a soft edge: two levels of 8 bits."""
@@ -29,13 +33,18 @@ APART = 0.1
 def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
     """The colours of a mask (1, 3, H, W) in [0, 1], dark to light, (R, 3), and where they are: (R, 1, H, W) in [0, 1].
 
-    Each pixel belongs to the nearest of the colours that cover a good part of the mask; one of a shade between two of
-    them to both, in parts, so that soft edges stay soft. A large mask is made smaller before.
+    In a mask of few exact colours, such as labels 0, 1, 2, each is a region. Otherwise each pixel belongs to the
+    nearest of the colours that cover a good part of the mask; one of a shade between two of them to both, in parts, so
+    that soft edges stay soft. A large mask is made smaller.
 
     Raises:
         ValueError: there are more than :data:`MOST`, or none: this is a picture, not a mask.
     """
-    mask = fit(mask, min(FINEST, max(mask.shape[2:])))
+    size = min(FINEST, max(mask.shape[2:]))
+    if (labels := _labels(mask)) is not None:
+        colors = _sorted(labels)
+        return colors, torch.cat([fit((mask == color[:, None, None]).all(1, True).float(), size) for color in colors])
+    mask = fit(mask, size)
     pixels = mask[0].flatten(1).T
     levels, counts = (pixels[_plain(mask)] * 31).round().unique(dim=0, return_counts=True)
     main: list[Tensor] = []
@@ -45,16 +54,34 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
             main.append(color)
     if not 0 < len(main) <= MOST:
         raise ValueError(f"a mask has at most {MOST} plain colours, one for each region: this is a picture")
-    colors = torch.stack(sorted(main, key=lambda color: ((color * LUMA[:, 0, 0]).sum().item(), color.tolist())))
+    colors = _sorted(main)
     return colors, _shares(pixels, colors).T.reshape(len(colors), 1, *mask.shape[2:])
 
 
-def _plain(mask: Tensor) -> Tensor:
+def _labels(mask: Tensor) -> list[Tensor] | None:
+    """The colours of an exact mask (1, 3, H, W), each (3,); None, if it is not exact."""
+    red, green, blue = (mask[0] * 65535).round().long().flatten(1)
+    codes, places = ((red << 32) + (green << 16) + blue).unique(return_inverse=True)
+    if len(codes) > LABELS:
+        return None
+    inside = torch.bincount(places[_plain(mask, 0.5 / 65535)], minlength=len(codes))
+    if (inside < INSIDE * torch.bincount(places)).any():
+        return None
+    first = torch.zeros_like(codes).scatter(0, places, torch.arange(len(places)))  # or any other of that colour
+    return list(mask[0].flatten(1).T[first])
+
+
+def _sorted(colors: Sequence[Tensor]) -> Tensor:
+    """Dark to light, (R, 3)."""
+    return torch.stack(sorted(colors, key=lambda color: ((color * LUMA[:, 0, 0]).sum().item(), color.tolist())))
+
+
+def _plain(mask: Tensor, steep: float = STEEP) -> Tensor:
     """Which pixels (P,) of a mask (1, 3, H, W) have none of another colour two pixels away: not those of soft edges."""
     wide = pad(mask, (2, 2, 2, 2), mode="replicate")
     across = (wide[:, :, 2:-2, 4:] - wide[:, :, 2:-2, :-4]).abs()
     down = (wide[:, :, 4:, 2:-2] - wide[:, :, :-4, 2:-2]).abs()
-    return (torch.maximum(across, down).amax(1) < STEEP).flatten()
+    return (torch.maximum(across, down).amax(1) < steep).flatten()
 
 
 def _shares(pixels: Tensor, colors: Tensor) -> Tensor:
@@ -90,16 +117,24 @@ def divide(
     masks: list[list[Tensor | None]] = [[None] * count for _ in range(styles)]
     if not style_masks:
         if styles != count:
-            raise ValueError(f"the content mask has {count} regions, from dark to light, but {styles} styles are given")
+            found = ", ".join(map(describe, colors))
+            raise ValueError(
+                f"the content mask has {count} region{'s' * (count != 1)}, from dark to light {found}, "
+                f"but {styles} style{'s are' if styles != 1 else ' is'} given"
+            )
         own = torch.eye(count)
     else:
         if len(style_masks) != styles:
-            raise ValueError(f"{styles} styles but {len(style_masks)} style masks; give one for each")
+            raise ValueError(
+                f"{styles} style{'s' * (styles != 1)} but {len(style_masks)} style "
+                f"mask{'s' * (len(style_masks) != 1)}; give one for each"
+            )
         own = torch.zeros(styles, count)
+        apart = torch.pdist(colors).min().item() / 2 if count > 1 else math.inf
         for style, mask in enumerate(style_masks):
             for color, part in zip(*find_regions(mask), strict=True):
                 distances = (colors - color).norm(dim=1)
-                if distances.min() < 2 * APART:
+                if distances.min() < min(2 * APART, apart):
                     region = int(distances.argmin())
                     before = masks[style][region]
                     masks[style][region] = part[None] if before is None else torch.maximum(before, part[None])

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image
@@ -80,6 +81,9 @@ def test_made_again_bit_for_bit(command: Command, photo_file: Path) -> None:
     assert command("dream", "units", "--units", "0", "--steps", 1, "-o", "c.png").code == 0
     run = command("stylize", "replay", "c.png")
     assert (run.code, run.err) == (2, "error: c.png was not made by stylize: it cannot be made again\n")
+    assert command("stylize", "replay", "gone.png").err == "error: no image file gone.png\n"
+    Path("text.png").write_text("a letter")
+    assert command("stylize", "replay", "text.png").err == "error: text.png is not an image that can be read\n"
 
 
 def test_how_it_came_about_as_typed(command: Command, photo_file: Path) -> None:
@@ -117,6 +121,8 @@ def test_what_belongs_to_the_photo_is_kept(command: Command, photo: Tensor) -> N
     assert run.code == 0, run.err
     assert images.read("b.png").bits == 8
     assert not Image.open("b.png").getexif()
+    run = command("stylize", "photo.png", "--style", "marbling", *QUICK, "-o", "d.jpg")
+    assert (run.code, run.err) == (0, "d.jpg cannot be transparent: it will be white where photo.png is\n")
     run = command("stylize", "photo.png", "--style", "marbling", *QUICK, "-o", "c.jpg", "--bits", 16)
     assert (run.code, run.err) == (2, "error: c.jpg can have 8 bits, not 16\n")
 
@@ -126,7 +132,10 @@ def test_of_an_animation_the_first_frame(command: Command) -> None:
     frames[0].save("a.gif", save_all=True, append_images=frames[1:])
     run = command("stylize", "a.gif", "--style", "marbling", *QUICK)
     assert run.code == 0, run.err
-    assert "a.gif is an animation of 3 frames, of which the first is painted" in run.err
+    assert "a.gif has 3 frames, of which the first is painted" in run.err
+    Image.effect_noise((60, 60), 50).save("photo.png")
+    run = command("stylize", "photo.png", "--style", "a.gif", *QUICK)
+    assert (run.code, run.err) == (0, "a.gif has 3 frames, of which the first is the style\n")
 
 
 def test_list_styles(command: Command) -> None:
@@ -159,7 +168,13 @@ def test_list_styles(command: Command) -> None:
             "Invalid value for '--steps': must be at least 1, not -7",
         ),
         (["whole.png", "--style", "marbling", "--style-weight", "-1"], "style_weight must be 0 or more, not -1"),
-        (["whole.png", "--style", "marbling", "--init", "nois"], "no image file nois"),
+        (
+            ["whole.png", "--style", "marbling", "--init", "nois"],
+            "no image file 'nois'; did you mean 'noise'? --init is",
+        ),
+        (["whole.png", "--style", "marbling", "--weights", "whole.png"], "it holds no tensors that torch.save or"),
+        (["whole.png", "--style", "marbling", "--style-layers", "relu1_1,relu1_1=2"], "layer relu1_1 is given twice"),
+        (["nan.tif", "--style", "marbling"], "nan.tif is a damaged image: some pixels are not finite numbers"),
         (["whole.png", "--style", "marbling", "--style-loss", "x"], "no style loss 'x'; there are gram, wasserstein"),
         (["whole.png", "--style", "marbling", "--style-layers", "relu1_1=a"], "layers are given with weights such as"),
         (["whole.png", "--style", "marbling", "--style-layers", "relu11"], "no layer 'relu11'; did you mean 'relu1_1'"),
@@ -185,6 +200,7 @@ def test_bad_input_gets_one_clear_line(arguments: list[str], message: str, comma
     bad_files(Path())
     Path("folder").mkdir()
     Image.effect_noise((9, 9), 50).save("tiny.png")
+    Image.fromarray(np.full((60, 60), np.nan, dtype=np.float32)).save("nan.tif")
     before = {path: path.read_bytes() for path in Path().rglob("*") if path.is_file()}
     run = command("stylize", *arguments, *([] if "--size" in arguments or "--steps" in arguments else QUICK))
     assert run.code == 2

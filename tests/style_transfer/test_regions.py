@@ -32,6 +32,21 @@ def test_regions_of_gray_levels_and_of_colors() -> None:
     torch.testing.assert_close(levels[:, 0], torch.tensor([0.1, 0.5, 0.9]), rtol=0, atol=0.02)  # dark to light
 
 
+def test_labels_however_near() -> None:
+    """As many as there are, in neighbouring grays, in a large mask, one of them small."""
+    labels = (torch.arange(1500) // 75).float().expand(1, 3, 900, 1500).clone() / 255
+    labels[:, :, :60, :60] = 200 / 255
+    colors, regions = find_regions(labels)
+    assert (colors[:, 0] * 255).round().tolist() == [*range(20), 200]
+    assert regions.shape == (21, 1, 614, 1024)
+    torch.testing.assert_close(regions.sum(0), torch.ones(1, 614, 1024))
+    assert regions[3, 0, :, 160:200].min() > 0.999
+    # A style's labels are those of the same number, and no others.
+    content, style = labels[:, :, 60:, :150], labels[:, :, 60:, :225]
+    _, [masks], _ = divide(content, [style], [1.0])
+    assert all(mask is not None and mask.mean() == pytest.approx(1 / 3, rel=0.05) for mask in masks)
+
+
 def test_soft_edges_and_jpeg_are_no_regions() -> None:
     mask = images.resize(halves(LEFT, RIGHT), (200, 210))
     stored = BytesIO()
@@ -104,8 +119,13 @@ def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
         return str(error.value)
 
     two = halves(LEFT, RIGHT, height=photo.shape[2], width=photo.shape[3])
-    assert message(3, two) == "the content mask has 2 regions, from dark to light, but 3 styles are given"
-    assert message(2, two, two) == "2 styles but 1 style masks; give one for each"
+    assert message(3, two) == (
+        "the content mask has 2 regions, from dark to light #000000, #ffffff, but 3 styles are given"
+    )
+    assert (
+        message(1, two) == "the content mask has 2 regions, from dark to light #000000, #ffffff, but 1 style is given"
+    )
+    assert message(2, two, two) == "2 styles but 1 style mask; give one for each"
     assert message(1, two, halves(LEFT)) == "no style mask has the colour #ffffff of the content mask"
     assert "give that one too" in message(1, None, two)
     with pytest.raises(ValueError, match="there is nothing to blend"):
