@@ -62,6 +62,10 @@ class Budget:
         return split(there, (height, width), self.side)
 
 
+WHOLE = Budget(HISTORY, 10**6)
+"""All of it."""
+
+
 def plan_all(
     network: nn.Module,
     read: Callable[[Tensor], dict[str, Tensor]],
@@ -124,7 +128,7 @@ def plan(
     held, before = VECTORS * image, COPIES * (image + 12 * painting)
     spare = limit - taken - max(held + HISTORY * pair, before)
     if spare >= max(pixels, painting) * per_pixel:
-        return Budget(HISTORY, math.isqrt(int(spare / per_pixel)))
+        return WHOLE
     least = smallest() ** 2 * per_pixel
     spare = limit - taken - FOR_TILING - held
     pairs = min(HISTORY, int(min(spare / 2, spare - least) / pair)) if pair else HISTORY

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from collections.abc import Mapping
 from contextlib import nullcontext
-from dataclasses import replace
+from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -153,6 +154,7 @@ def command(
     ] = None,
     checkpoint_every: Annotated[float, typer.Option(min=0, help="Seconds from one checkpoint to the next.")] = 60,
     resume_from: Annotated[Path | None, typer.Option(hidden=True)] = None,
+    tiled: Annotated[str | None, typer.Option(hidden=True)] = None,
     overwrite: console.Overwrite = False,
     list_styles: Annotated[
         bool,
@@ -205,7 +207,7 @@ def command(
         "seed": seed,
         "precision": precision,
         "max_memory": _bytes(max_memory),
-        "cache": Cache(),
+        "cache": _cache(tiled),
     }
     if film or folder:  # a mistake that is one for every picture is told once
         smallest_size(how["model"], chosen.layers)
@@ -280,6 +282,7 @@ def _paint(
     alpha = None if given.alpha is None else images.resize(given.alpha, shape)
     exif = b"" if wanted["strip"] else given.exif
     context.params.update(photo=photo, checkpoint=None, resume_from=None)  # nothing to the picture
+    context.params.update(tiled=_tiled(how["cache"]))
     overwrite, quality = wanted["overwrite"], wanted["quality"]
     console.save(
         result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=bits, quality=quality
@@ -388,6 +391,21 @@ def _init(what: str) -> str | Tensor:
         hint = f"did you mean {near[0]!r}? " if near else ""
         raise FileNotFoundError(f"no image file {what!r}; {hint}--init is content, noise or an image file")
     return images.load(what)
+
+
+def _tiled(cache: Cache) -> str | None:
+    """How pictures were divided that did not fit: other tiles, where more memory is free, would round otherwise."""
+    from style_transfer.budget import WHOLE
+
+    budgets = [[*size, *astuple(budget)] for size, budget in cache.budgets.items() if budget != WHOLE]
+    return json.dumps(budgets) if budgets else None
+
+
+def _cache(tiled: str | None) -> Cache:
+    """With what :func:`_tiled` told."""
+    from style_transfer.budget import Budget
+
+    return Cache(budgets={(height, width): Budget(*of_size) for height, width, *of_size in json.loads(tiled or "[]")})
 
 
 def _numbers(text: str | None) -> list[float] | None:

@@ -17,6 +17,7 @@ NOT_COMPARED = (
     "stopped",
     "version",
     "max_memory",
+    "tiled",
     "timelapse",
     "plot",
     "quality",

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import subprocess
@@ -16,6 +17,7 @@ from torch import Tensor
 from image_optimization import images
 from image_optimization.images import read_settings
 from style_transfer import video
+from style_transfer.budget import Budget
 from style_transfer.painters import PAINTERS
 from tests.conftest import Command
 from tests.files import bad_files
@@ -84,6 +86,19 @@ def test_made_again_bit_for_bit(command: Command, photo_file: Path) -> None:
     assert command("stylize", "replay", "gone.png").err == "error: no image file gone.png\n"
     Path("text.png").write_text("a letter")
     assert command("stylize", "replay", "text.png").err == "error: text.png is not an image that can be read\n"
+
+
+def test_a_tiled_picture_is_made_again_with_its_tiles(
+    command: Command, photo_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    line = [photo_file, "--style", "marbling", "--size", 280, "--steps", 2, "--precision", "float32", "-o", "a.png"]
+    with monkeypatch.context() as patch:
+        patch.setattr("style_transfer.budget.plan", lambda *arguments: Budget(pairs=4, side=256))
+        assert command("stylize", *line).code == 0
+    assert json.loads(read_settings("a.png")["tiled"])[-1] == [140, 119, 4, 256]
+    monkeypatch.setattr("style_transfer.budget.plan", lambda *arguments: pytest.fail("planned again"))
+    assert command("stylize", "replay", "a.png", "-o", "b.png").code == 0
+    assert Image.open("a.png").tobytes() == Image.open("b.png").tobytes()
 
 
 def test_how_it_came_about_as_typed(command: Command, photo_file: Path) -> None:
