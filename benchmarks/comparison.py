@@ -1,14 +1,16 @@
-"""Sheets to judge style transfer by, in ``outputs/gallery/``: ``python -m benchmarks.comparison`` (20 minutes).
+"""Sheets to judge style transfer by, in ``outputs/gallery/``: ``python -m benchmarks.comparison`` (half an hour).
 
-``styles.jpg``: four photos in four styles with the defaults. ``sizes.jpg``: one of them at three sizes. ``losses.jpg``:
-by each style loss.
+``styles.jpg``: four photos in four styles with the defaults. ``losses.jpg``: each photo in one of them by each style
+loss, and, the last column, by the default one with VGG-19. ``sizes.jpg``: two of them at three sizes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
+import typer
 from torch import Tensor
 
 from benchmarks.gallery import GALLERY
@@ -25,8 +27,13 @@ PHOTOS = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg")
 STYLES = ("the_scream.png", "shipwreck.jpg", "brushwork", "stained-glass")
 """Edvard Munch, 1893, and J. M. W. Turner, 1805, in the public domain; the other two are drawn."""
 
-PAIRS = (("chelsea.jpg", "brushwork"), ("astronaut.jpg", "the_scream.png"))
-"""For comparing losses."""
+PAIRS = (
+    ("astronaut.jpg", "the_scream.png"),
+    ("chelsea.jpg", "brushwork"),
+    ("coffee.jpg", "stained-glass"),
+    ("rocket.jpg", "shipwreck.jpg"),
+)
+"""For comparing losses, networks and sizes."""
 
 CELL = (240, 320)
 
@@ -44,9 +51,9 @@ def style(name: str, size: int) -> Tensor:
     return paint(name, size) if name in PAINTERS else images.load(PICTURES / name)
 
 
-def painted(of: str, by: str, size: int, loss: str | None = None) -> Tensor:
-    print(of, by, size, loss or "", flush=True)
-    return stylize(photo(of), [style(by, size)], model=load("vgg16"), size=size, style_loss=loss).image
+def painted(of: str, by: str, size: int, loss: str | None = None, network: str = "vgg16") -> Tensor:
+    print(of, by, size, loss or "", network, flush=True)
+    return stylize(photo(of), [style(by, size)], model=load(network), size=size, style_loss=loss).image
 
 
 def sheet(name: str, rows: Sequence[Sequence[Tensor]], cell: tuple[int, int] = CELL) -> None:
@@ -65,12 +72,27 @@ def _within(picture: Tensor, cell: tuple[int, int]) -> Tensor:
     return whole
 
 
-def main() -> None:
+def styles() -> None:
     head = [torch.ones(1, 3, 1, 1), *(style(name, 512) for name in STYLES)]
     sheet("styles.jpg", [head, *([photo(of), *(painted(of, by, 384) for by in STYLES)] for of in PHOTOS)])
-    sheet("losses.jpg", [[painted(of, by, 384, loss) for loss in STYLE_LOSSES] for of, by in PAIRS])
-    sheet("sizes.jpg", [[painted(PHOTOS[0], STYLES[0], size) for size in (256, 512, 1024)]], (360, 480))
+
+
+def losses() -> None:
+    ways = [*((loss, "vgg16") for loss in STYLE_LOSSES), (None, "vgg19")]
+    sheet("losses.jpg", [[painted(*pair, 384, *way) for way in ways] for pair in PAIRS])
+
+
+def sizes() -> None:
+    sheet("sizes.jpg", [[painted(*pair, size) for size in (256, 512, 1024)] for pair in PAIRS[:3:2]], (360, 480))
+
+
+def main(
+    only: Annotated[list[str] | None, typer.Argument(help="styles, losses or sizes; by default all.")] = None,
+) -> None:
+    for draw in (styles, losses, sizes):
+        if not only or draw.__name__ in only:
+            draw()
 
 
 if __name__ == "__main__":
-    main()
+    typer.run(main)

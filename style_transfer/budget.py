@@ -63,7 +63,7 @@ class Budget:
 
 
 WHOLE = Budget(HISTORY, 10**6)
-"""All of it."""
+"""Everything at once."""
 
 
 def plan_all(
@@ -96,9 +96,8 @@ def plan_all(
             there = [layer for layer in list_layers(network, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
             return max(smallest_side(there), SMALLEST)
 
-        for size, painting in reversed(
-            list(zip(sizes, paintings, strict=True))
-        ):  # the largest is to be complained about
+        # The largest first: it is the one to complain about.
+        for size, painting in sorted(zip(sizes, paintings, strict=True), reverse=True):
             pixels = math.prod(size)
             planned[size] = plan(most, taken + LOADED, pixels, per_pixel, optimizer, painting, smallest)
     return [planned[size] for size in sizes]

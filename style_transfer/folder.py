@@ -25,22 +25,12 @@ NOT_COMPARED = (
 )
 """Settings that change nothing in a picture."""
 
-READABLE = (
-    ".png",
-    ".jpg",
-    ".jpeg",
-    ".jfif",
-    ".webp",
-    ".avif",
-    ".heic",
-    ".jp2",
-    ".tif",
-    ".tiff",
-    ".gif",
-    ".bmp",
-    ".ppm",
-)
+_ENDINGS = ("png", "jpg", "jpeg", "jfif", "webp", "avif", "heic", "jp2", "tif", "tiff", "gif", "bmp", "ppm")
+READABLE = tuple(f".{ending}" for ending in _ENDINGS)
 """Endings of files that are pictures: one that cannot be read is reported."""
+
+SHOWN = 5
+"""Names of other files that are told."""
 
 
 def paint_each(
@@ -62,21 +52,18 @@ def paint_each(
     if output.resolve() == photos.resolve():
         raise ValueError(f"the output is the folder of the photos, {photos}: choose another one")
     seen = sorted(path for path in photos.iterdir() if not path.name.startswith("."))
-    files = [path for path in seen if path.suffix.lower() in READABLE and not path.is_dir()]
-    if not files:
+    pictures = [path for path in seen if path.suffix.lower() in READABLE and not path.is_dir()]
+    if not pictures:
         raise ValueError(f"{photos} has no pictures in it: {', '.join(READABLE)}")
-    if others := [path.name for path in seen if path not in files]:
-        typer.echo(f"left alone, since not pictures: {', '.join(others)}", err=True)
+    if others := [path.name for path in seen if path not in pictures]:
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        typer.echo(f"left alone, since not pictures: {', '.join(others[:SHOWN])}{more}", err=True)
     count: Counter[str] = Counter()
     stopped = "finished"
-    for file, path in zip(files, name_outputs(files, output), strict=True):
+    for file, path in zip(pictures, name_outputs(pictures, output), strict=True):
         try:
-            of_photo = {
-                **settings,
-                "photo": str(file),
-                "files": {**settings["files"], **console.checksums([str(file)])},
-            }
-            if is_made(path, of_photo, NOT_COMPARED, overwrite):
+            files = {**settings["files"], **console.checksums([str(file)])}
+            if is_made(path, {**settings, "photo": str(file), "files": files}, NOT_COMPARED, overwrite):
                 count["there already"] += 1
                 continue
             paint(file, path)

@@ -112,6 +112,17 @@ def test_each_region_takes_its_own_style(photo: Tensor, painting: Tensor, vgg16:
     assert redder_on_the_left(torch.cat([red, blue], dim=3), style_masks=[halves(RIGHT, LEFT, width=128)]) < -0.2
 
 
+def test_no_seam_between_regions(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    """Where two regions meet, the picture changes no more than elsewhere: they differ in the painting's half alone."""
+    photo = images.resize(photo, (64, 64))
+    styles = [painting[..., :32], painting[..., 32:]]
+    mask = halves(LEFT, RIGHT)
+    made = stylize(photo, styles, model=vgg16, size=64, steps=15, style_weight=10, content_mask=mask).image
+    steps = (made.diff(dim=3) - photo.diff(dim=3)).abs().mean((0, 1, 2))
+    assert steps[31] < 1.5 * steps[16:48].mean()
+    assert steps[30:33].mean() < 1.5 * steps[16:48].mean()
+
+
 def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
     def message(styles: int, mask: Tensor | None, *style_masks: Tensor) -> str:
         with pytest.raises(ValueError) as error:  # noqa: PT011
