@@ -172,8 +172,8 @@ def stylize(
         previous = _checked(previous, final, device)
         init = previous.image
     photo, paintings = prepare(colors, content, styles)
-    if cache is None or colors in ("match", "luminance"):  # then the paintings depend on the photo
-        cache = Cache()
+    cache = Cache() if cache is None else cache
+    known = {} if colors in ("match", "luminance") else cache.known  # paintings that depend on the photo are new
     subject = _Subject(model, how, photo, paintings, style_scale, smallest, regions, masks, shares, previous)
     start = None if init == "noise" else (photo if isinstance(init, str) else init).to(device)
     stopped = ""
@@ -188,7 +188,7 @@ def stylize(
             release_kept_memory()  # nothing of what the scale before freed is large enough for this one
             try:
                 pixels = _begin(past.image, start, fitted_size(photo, scale), device)
-                loss = subject.loss_at(scale, read, past.budgets[number], cache.known)
+                loss = subject.loss_at(scale, read, past.budgets[number], known)
                 run = optimize(
                     pixels,
                     loss,
