@@ -25,7 +25,7 @@ photo's activations."""
 FOR_TILING = 250_000_000
 """Bytes that PyTorch takes to follow receptive fields."""
 
-LOADED = 100_000_000
+LOADED = 200_000_000
 """Bytes that a run needs besides: libraries that are loaded on the way, and what lies between the pieces."""
 
 COPIES = 3
@@ -34,8 +34,11 @@ COPIES = 3
 FEWEST = 3
 """Curvature pairs below which L-BFGS is not worth its name."""
 
-TRANSIENT = 3
+TRANSIENT = 2.3
 """What a pass needs at its peak, as a multiple of what it saves for the way back: gradients, casts, products."""
+
+CUT = 1.3
+"""What a pass over a tile needs, as a multiple of one over a whole picture: its own part is copied from the rest."""
 
 SAMPLES = 64, 128
 """Sides of the images with which that is counted; in the difference the weights are left out."""
@@ -128,6 +131,7 @@ def plan(
     spare = limit - taken - max(held + HISTORY * pair, before)
     if spare >= max(pixels, painting) * per_pixel:
         return WHOLE
+    per_pixel *= CUT
     least = smallest() ** 2 * per_pixel
     spare = limit - taken - FOR_TILING - held
     pairs = min(HISTORY, int(min(spare / 2, spare - least) / pair)) if pair else HISTORY
