@@ -3,7 +3,6 @@
 # Nothing heavy is imported here: this is loaded before a command knows whether it has work to do.
 from __future__ import annotations
 
-import atexit
 import gc
 import hashlib
 import importlib.metadata
@@ -86,7 +85,6 @@ def run(app: typer.Typer, name: str) -> None:
     """
     # Importing PyTorch makes many objects and no garbage; to look for some meanwhile takes a third of a second.
     gc.set_threshold(100_000, 50, 50)
-    atexit.register(gc.freeze)  # and to take all of them apart at the end, half a second
     keep_freed_memory()
     arguments = sys.argv[1:]
     debug = "--debug" in arguments
@@ -124,6 +122,8 @@ def find_device(name: str) -> torch.device:
     """
     import torch
 
+    if not gc.get_freeze_count():
+        gc.freeze()  # PyTorch is here to stay: to take all its objects apart at the end takes half a second
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     there = ["cpu"]
     if accelerator is not None:
