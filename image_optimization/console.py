@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 _START = time.perf_counter()
 
+_ALONE = "torch" not in sys.modules
+"""Whether this process was begun for a command."""
+
 WRITTEN = ("output", "checkpoint", "resume_from")
 """Options that name files which no picture is made from."""
 
@@ -122,7 +125,7 @@ def find_device(name: str) -> torch.device:
     """
     import torch
 
-    if not gc.get_freeze_count():
+    if _ALONE and not gc.get_freeze_count():
         gc.freeze()  # PyTorch is here to stay: to take all its objects apart at the end takes half a second
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     there = ["cpu"]
