@@ -1,4 +1,4 @@
-"""A picture in tiles against one piece: memory, time, agreement: ``python -m benchmarks.tiling`` (15 minutes).
+"""A picture in tiles against one piece: memory, time, agreement: ``python -m benchmarks.tiling`` (eight minutes).
 
 Photo and painting are enlarged to each size. Memory is the peak of the process, a step that of the last scale. The
 agreement is that of the loss and of its gradient in float32, at a size that both can do.
