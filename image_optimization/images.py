@@ -6,7 +6,6 @@ import json
 import os
 import struct
 import tempfile
-import uuid
 import warnings
 import zlib
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -389,8 +388,10 @@ def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, kept: PngInfo, 
 
 def _encode_deep_tiff(levels: Array, exif: bytes) -> bytes:
     """Written as twice as many pixels of 8 bits, which are the same bytes; then the tags that say so are put right."""
+    if levels.shape[2] == 2:  # gray with alpha is read by few
+        levels = levels[:, :, [0, 0, 0, 1]]
     height, width, channels = levels.shape
-    modes = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
     halves = Image.frombytes(modes[channels], (2 * width, height), levels.astype("<u2").tobytes())
     file = BytesIO()
     extra: dict[str, Any] = {"exif": exif} if exif else {}
@@ -417,7 +418,9 @@ def _encode_deep_png(levels: Array, kept: PngInfo, exif: bytes) -> bytes:
     if not done:
         raise OSError("the picture could not be written as PNG")
     data = encoded.tobytes()
-    extra = [(b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile())), *(chunk[:2] for chunk in kept.chunks)]
+    extra = [chunk[:2] for chunk in kept.chunks]
+    if levels.shape[2] > 1:  # the profile is one of colours
+        extra.insert(0, (b"iCCP", b"sRGB\0\0" + zlib.compress(srgb_profile())))
     if exif:
         extra.append((b"eXIf", exif.removeprefix(b"Exif\0\0")))
     chunks = [
@@ -430,7 +433,7 @@ def _encode_deep_png(levels: Array, kept: PngInfo, exif: bytes) -> bytes:
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A file to write, which takes the place of ``path`` when that is done; if it fails, nothing has changed."""
-    beside = path.with_name(f".{uuid.uuid4().hex}.part")
+    beside = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")  # a name may have 255 letters
     try:
         yield beside
         beside.replace(path)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import psutil
 import torch
@@ -14,6 +15,9 @@ from image_optimization.layers import device_of, list_layers
 from image_optimization.lbfgs import HISTORY
 from image_optimization.memory import release_kept_memory
 from style_transfer.tiling import Tile, smallest_side, split, whole
+
+if TYPE_CHECKING:
+    from style_transfer.transfer import Cache
 
 SHARE = 0.9
 """Of the memory that is free, used if nobody says how much."""
@@ -39,6 +43,9 @@ TRANSIENT = 2.3
 
 CUT = 1.3
 """What a pass over a tile needs, as a multiple of one over a whole picture: its own part is copied from the rest."""
+
+REGION = 130
+"""Bytes that each region but the first needs for a pixel: its share in statistics and gradients."""
 
 SAMPLES = 64, 128
 """Sides of the images with which that is counted; in the difference the weights are left out."""
@@ -75,35 +82,37 @@ def plan_all(
     layers: Sequence[str],
     sizes: Sequence[tuple[int, int]],
     paintings: Sequence[int],
+    regions: int,
     limit: int | None,
     optimizer: str,
-    planned: dict[tuple[int, int], Budget],
+    cache: Cache,
 ) -> list[Budget]:
     """For pictures of these ``sizes`` (H, W), one after the other: what one frees is there for the next.
 
     Args:
         network: the one that is used, as far as ``layers``; by ``read``.
         paintings: for each size, how many pixels the largest painting has.
+        regions: of a picture.
         limit: bytes, by default most of what is free.
-        planned: what is known of some sizes; the others are added.
+        cache: what was measured and planned before; what is not yet is added.
 
     Raises:
         ValueError: it is too little.
     """
-    if not set(sizes) <= set(planned):
-        device = device_of(network)
-        per_pixel = bytes_of_a_pixel(read, device)  # first, since the first pass of all loads what stays
-        most, taken = memory(device, limit)
 
-        def smallest() -> int:
-            there = [layer for layer in list_layers(network, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
-            return max(smallest_side(there), SMALLEST)
+    def smallest() -> int:
+        there = [layer for layer in list_layers(network, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
+        return max(smallest_side(there), SMALLEST)
 
-        # The largest first: it is the one to complain about.
-        for size, painting in sorted(zip(sizes, paintings, strict=True), reverse=True):
-            pixels = math.prod(size)
-            planned[size] = plan(most, taken + LOADED, pixels, per_pixel, optimizer, painting, smallest)
-    return [planned[size] for size in sizes]
+    # The largest first: it is the one to complain about.
+    for size, painting in sorted(zip(sizes, paintings, strict=True), reverse=True):
+        if size not in cache.budgets:
+            if cache.measured is None:
+                per_pixel = bytes_of_a_pixel(read, device_of(network))  # first, since the first pass loads what stays
+                cache.measured = (*memory(device_of(network), limit), per_pixel + REGION * (regions - 1))
+            most, taken, needed = cache.measured
+            cache.budgets[size] = plan(most, taken + LOADED, math.prod(size), needed, optimizer, painting, smallest)
+    return [cache.budgets[size] for size in sizes]
 
 
 def plan(
@@ -137,11 +146,12 @@ def plan(
     pairs = min(HISTORY, int(min(spare / 2, spare - least) / pair)) if pair else HISTORY
     spare = min(spare - pairs * pair, limit - taken - FOR_TILING - before)
     if spare < least or pairs < FEWEST:
-        needed = taken + FOR_TILING + max(held + max(2 * FEWEST * pair, FEWEST * pair + least), before + least)
+        tiled = FOR_TILING + max(held + max(2 * FEWEST * pair, FEWEST * pair + least), before + least)
+        needed = taken + min(tiled, max(held + HISTORY * pair, before) + max(pixels, painting) * per_pixel / CUT)
         hint = "; the optimizer adam needs less" if pair and held + FEWEST * pair > before else ""
-        larger = f" and a painting of {painting / 1e6:.1f}" if painting > pixels else ""
+        larger = f" and a painting of {painting:,}" if painting > pixels else ""
         raise ValueError(
-            f"{limit / 1e9:.3g} GB are too little for a picture of {pixels / 1e6:.1f} megapixels{larger}: "
+            f"{limit / 1e9:.3g} GB are too little for a picture of {pixels:,} pixels{larger}: "
             f"about {math.ceil(needed / 1e8) / 10} GB are needed{hint}"
         )
     return Budget(pairs, math.isqrt(int(spare / per_pixel)))

@@ -4,9 +4,11 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,17 +36,20 @@ class Checkpoint:
         self.stopping = False
 
     def __enter__(self) -> Checkpoint:
-        self.handler = signal.signal(signal.SIGINT, self.stop)
+        if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # in the background it may be ignored
+            signal.signal(signal.SIGINT, self.stop)
         return self
 
     def __exit__(self, *error: object) -> None:
-        signal.signal(signal.SIGINT, self.handler)
+        if signal.getsignal(signal.SIGINT) == self.stop:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def stop(self, *_: object) -> None:
         if self.stopping:
             raise KeyboardInterrupt
         self.stopping = True
-        typer.echo("stopping after this step; Ctrl-C again stops at once", err=True)
+        # Not by way of sys.stderr, which the progress bar may be writing to.
+        os.write(2, b"stopping after this step; Ctrl-C again stops at once\n")
 
     def __call__(self, step: Step) -> None:
         if self.stopping or time.monotonic() - self.written >= self.seconds:
@@ -78,20 +83,34 @@ def prepare_checkpoint(path: Path, overwrite: bool) -> None:
     from image_optimization.images import check_folder
 
     if path.exists():
-        read_checkpoint(path)
+        read_kept_settings(path)
         if not overwrite:
             raise FileExistsError(f"{path} exists: stylize resume {path} goes on from it, --overwrite begins anew")
     check_folder(path.parent)
 
 
-def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
-    """The state and the settings in a file.
+def read_state(path: Path) -> State:
+    """The state in a file; raises as :func:`read_kept_settings`."""
+    with _opened(path) as file:
+        # Cloned to where PyTorch allocates: sums are rounded otherwise where memory is aligned otherwise.
+        return {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+
+
+def read_kept_settings(path: Path) -> dict[str, Any]:
+    """The settings of the run whose state is in a file.
 
     Raises:
         FileNotFoundError: there is none.
         IsADirectoryError: it is a folder.
         ValueError: it is no checkpoint.
     """
+    with _opened(path) as file:
+        settings: dict[str, Any] = json.loads(file.metadata()[SETTINGS])
+        return settings
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     if path.is_dir():
@@ -100,8 +119,6 @@ def read_checkpoint(path: Path) -> tuple[State, dict[str, Any]]:
         raise FileNotFoundError(f"no checkpoint {path}")
     try:
         with safe_open(path, "pt") as file:
-            settings = (file.metadata() or {})[SETTINGS]
-            # Cloned to where PyTorch allocates: sums are rounded otherwise where memory is aligned otherwise.
-            return {name: file.get_tensor(name).clone() for name in file.keys()}, json.loads(settings)  # noqa: SIM118
-    except (SafetensorError, KeyError):
+            yield file
+    except (SafetensorError, KeyError, TypeError):
         raise ValueError(f"{path} is not a checkpoint of stylize") from None

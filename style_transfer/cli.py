@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import astuple, replace
 from functools import partial
@@ -19,7 +19,7 @@ from image_optimization.precision import Precision
 from image_optimization.timelapse import LONGEST, Timelapse, save_animation
 from image_optimization.video import FORMATS
 from style_transfer import video
-from style_transfer.checkpoint import Checkpoint, prepare_checkpoint, read_checkpoint
+from style_transfer.checkpoint import Checkpoint, prepare_checkpoint, read_kept_settings, read_state
 from style_transfer.colors import Colors, finish, luminance, prepare
 from style_transfer.folder import READABLE, paint_each
 from style_transfer.losses import STYLE_LOSSES
@@ -170,8 +170,6 @@ def command(
     from image_optimization.layers import smallest_size
     from models import load
 
-    if checkpoint:
-        prepare_checkpoint(checkpoint, overwrite or resume_from is not None)
     film, folder = photo.suffix.lower() in video.READABLE and not photo.is_dir(), photo.is_dir()
     _check_alone(context, "video" if film else "folder" if folder else None)
     if film:
@@ -179,6 +177,8 @@ def command(
         target = check_output(output or console.free(Path("outputs", "stylized.mp4")), overwrite, FORMATS)
     else:
         target = _output_folder(output) if folder else console.output_path(output, "stylized.png", overwrite)
+    if checkpoint:
+        prepare_checkpoint(checkpoint, overwrite or resume_from is not None)
     weights_of = {name: context.params[name] for name in WEIGHTS}
     chosen = choose_preset(preset, style_loss, _weights(content_layers), _weights(style_layers), **weights_of)
     context.params.update({name: getattr(chosen, name) for name in WEIGHTS}, style_loss=chosen.style_loss_name)
@@ -218,10 +218,12 @@ def command(
         paint = partial(_paint, context, place, how, unfinished=False)
         paint_each(photo, target, paint, console.settings(context), overwrite)
     else:
+        if checkpoint and not resume_from:
+            checkpoint.unlink(missing_ok=True)  # nobody is to go on with the run before by mistake
         stopped = _paint(context, place, how, photo, target).stopped
-        if stopped == "interrupted" and checkpoint:
+        if stopped == "interrupted" and checkpoint and checkpoint.exists():
             typer.echo(f"stylize resume {checkpoint} --overwrite goes on from here", err=True)
-        elif checkpoint:
+        elif stopped == "finished" and checkpoint:
             checkpoint.unlink(missing_ok=True)
         console.finish(stopped)
 
@@ -272,7 +274,7 @@ def _paint(
     keeper = None
     if wanted["checkpoint"]:
         keeper = Checkpoint(wanted["checkpoint"], console.settings(context), wanted["checkpoint_every"])
-    state = read_checkpoint(wanted["resume_from"])[0] if wanted["resume_from"] else None
+    state = read_state(wanted["resume_from"]) if wanted["resume_from"] else None
     with console.progress(photo.name, place, wanted["precision"]) as bar, keeper or nullcontext():
         listeners = [each for each in (bar, film, keeper) if each]
         result = stylize(given.image, listeners=listeners, state=state, **how)
@@ -282,7 +284,7 @@ def _paint(
     alpha = None if given.alpha is None else images.resize(given.alpha, shape)
     exif = b"" if wanted["strip"] else given.exif
     context.params.update(photo=photo, checkpoint=None, resume_from=None)  # nothing to the picture
-    context.params.update(tiled=_tiled(how["cache"]))
+    context.params.update(tiled=_tiled(how["cache"], [images.fitted_size(given.image, size) for size in sizes]))
     overwrite, quality = wanted["overwrite"], wanted["quality"]
     console.save(
         result.image, path, context, overwrite, result.stopped, alpha=alpha, exif=exif, bits=bits, quality=quality
@@ -393,12 +395,17 @@ def _init(what: str) -> str | Tensor:
     return images.load(what)
 
 
-def _tiled(cache: Cache) -> str | None:
-    """How pictures were divided that did not fit: other tiles, where more memory is free, would round otherwise."""
+def _tiled(cache: Cache, sizes: Sequence[tuple[int, int]]) -> str | None:
+    """How a picture was divided that did not fit: other tiles, where more memory is free, would round otherwise.
+
+    For each scale its height and width, the curvature pairs that L-BFGS keeps, and the side of a tile.
+    """
     from style_transfer.budget import WHOLE
 
-    budgets = [[*size, *astuple(budget)] for size, budget in cache.budgets.items() if budget != WHOLE]
-    return json.dumps(budgets) if budgets else None
+    budgets = {size: cache.budgets[size] for size in sizes}
+    if all(budget == WHOLE for budget in budgets.values()):
+        return None
+    return json.dumps([[*size, *astuple(budget)] for size, budget in budgets.items()])
 
 
 def _cache(tiled: str | None) -> Cache:
@@ -470,9 +477,9 @@ def resume(
     overwrite: console.Overwrite = False,
 ) -> None:
     """Go on with a run that was stopped: to the same picture, on the same machine, as if it had not been."""
-    kept = read_checkpoint(checkpoint)[1]
+    kept = read_kept_settings(checkpoint)
     console.check_files(kept)
-    kept |= {"resume_from": checkpoint, "overwrite": overwrite}
+    kept |= {"checkpoint": checkpoint, "resume_from": checkpoint, "overwrite": overwrite}
     if kept.get("timelapse"):
         typer.echo("the animation will have only the steps from here on", err=True)
     app(console.arguments(typer.main.get_command(app), kept), prog_name="stylize", standalone_mode=False)

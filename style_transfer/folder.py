@@ -3,6 +3,7 @@
 # Torch is imported where it is needed, so that the command line can be read without it.
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -85,8 +86,15 @@ def paint_each(
 
 
 def name_outputs(files: Sequence[Path], output: Path) -> list[Path]:
-    """A PNG in ``output`` for each of the ``files`` of one folder: of its name, with its ending where two are alike."""
-    stems = Counter(file.stem for file in files)
-    names = [file.stem if stems[file.stem] == 1 else file.name for file in files]
-    alike = Counter(names)
-    return [output / f"{name if alike[name] == 1 else file.name}.png" for file, name in zip(files, names, strict=True)]
+    """A PNG in ``output`` for each of the ``files`` of one folder: of its name, with its ending where two are alike.
+
+    Alike is what some systems take for the same, small letters and capitals.
+    """
+    stems = Counter(file.stem.casefold() for file in files)
+    names: list[str] = []
+    for file in files:
+        name = file.stem if stems[file.stem.casefold()] == 1 else file.name
+        taken = {each.casefold() for each in names}
+        numbered = (f"{name}-{number}" for number in itertools.count(2))
+        names.append(next(each for each in itertools.chain([name], numbered) if each.casefold() not in taken))
+    return [output / f"{name}.png" for name in names]

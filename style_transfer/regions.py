@@ -17,8 +17,14 @@ SMALLEST = 0.005
 MOST = 16
 """Regions of a mask whose colours are not exact."""
 
-LABELS, INSIDE = 64, 0.25
-"""A mask of at most so many colours is exact, if at least this share of each one's pixels has only its like around."""
+LABELS = 64
+"""A gray mask of levels below that, out of 255, is a map of labels; so is one of no more colours than that, if
+:data:`INSIDE` of each one's pixels have only their like around, and it is on :data:`RARE` of all at least."""
+
+INSIDE, RARE = 0.25, 0.001
+
+WIDEST = 2048
+"""Pixels of the longer side of such a map that are looked at."""
 
 STEEP = 0.008
 """Difference of two pixels four apart, in [0, 1], from which on they are on a soft edge: two levels of 8 bits."""
@@ -41,9 +47,12 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
         ValueError: there are more than :data:`MOST`, or none: this is a picture, not a mask.
     """
     size = min(FINEST, max(mask.shape[2:]))
-    if (labels := _labels(mask)) is not None:
+    every = -(-max(mask.shape[2:]) // WIDEST)
+    exact = mask[:, :, ::every, ::every]
+    if (labels := _labels(exact)) is not None:
         colors = _sorted(labels)
-        return colors, torch.cat([fit((mask == color[:, None, None]).all(1, True).float(), size) for color in colors])
+        where = ((exact == color[:, None, None]).all(1, True).float() for color in colors)
+        return colors, torch.cat([fit(each, size) for each in where])
     mask = fit(mask, size)
     pixels = mask[0].flatten(1).T
     levels, counts = (pixels[_plain(mask)] * 31).round().unique(dim=0, return_counts=True)
@@ -60,15 +69,26 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 def _labels(mask: Tensor) -> list[Tensor] | None:
     """The colours of an exact mask (1, 3, H, W), each (3,); None, if it is not exact."""
-    red, green, blue = (mask[0] * 65535).round().long().flatten(1)
-    codes, places = ((red << 32) + (green << 16) + blue).unique(return_inverse=True)
-    if len(codes) > LABELS:
+    levels = (mask[0] * 255).round()
+    if (levels - mask[0] * 255).abs().max() > 0.01:
         return None
-    inside = torch.bincount(places[_plain(mask, 0.5 / 65535)], minlength=len(codes))
-    if (inside < INSIDE * torch.bincount(places)).any():
+    codes = (levels * torch.tensor([65536.0, 256, 1]).view(3, 1, 1)).sum(0)  # below 2^24: exact in float32
+    found, places, counts = codes.flatten().unique(return_inverse=True, return_counts=True)
+    if len(found) > LABELS:
         return None
-    first = torch.zeros_like(codes).scatter(0, places, torch.arange(len(places)))  # or any other of that colour
-    return list(mask[0].flatten(1).T[first])
+    first = torch.zeros_like(places[: len(found)]).scatter(0, places, torch.arange(len(places)))  # or any other
+    colors = mask[0].flatten(1).T[first]
+    if (colors == colors[:, :1]).all() and levels.max() < LABELS:
+        return list(colors)
+    inside = torch.bincount(places[_amid_its_like(codes)], minlength=len(found))
+    return None if (inside < INSIDE * counts).any() or counts.min() < RARE * len(places) else list(colors)
+
+
+def _amid_its_like(codes: Tensor) -> Tensor:
+    """Which (P,) of numbers (H, W) have the same number two places away, on all four sides."""
+    wide = pad(codes[None, None], (2, 2, 2, 2), mode="replicate")[0, 0]
+    around = wide[2:-2, 4:], wide[2:-2, :-4], wide[4:, 2:-2], wide[:-4, 2:-2]
+    return torch.stack([side == codes for side in around]).all(0).flatten()
 
 
 def _sorted(colors: Sequence[Tensor]) -> Tensor:
@@ -76,12 +96,12 @@ def _sorted(colors: Sequence[Tensor]) -> Tensor:
     return torch.stack(sorted(colors, key=lambda color: ((color * LUMA[:, 0, 0]).sum().item(), color.tolist())))
 
 
-def _plain(mask: Tensor, steep: float = STEEP) -> Tensor:
-    """Which pixels (P,) of a mask (1, 3, H, W) have none of another colour two pixels away: not those of soft edges."""
+def _plain(mask: Tensor) -> Tensor:
+    """Which pixels (P,) of a mask (1, 3, H, W) are not on a soft edge: two pixels to each side it is the same."""
     wide = pad(mask, (2, 2, 2, 2), mode="replicate")
     across = (wide[:, :, 2:-2, 4:] - wide[:, :, 2:-2, :-4]).abs()
     down = (wide[:, :, 4:, 2:-2] - wide[:, :, :-4, 2:-2]).abs()
-    return (torch.maximum(across, down).amax(1) < steep).flatten()
+    return (torch.maximum(across, down).amax(1) < STEEP).flatten()
 
 
 def _shares(pixels: Tensor, colors: Tensor) -> Tensor:

@@ -33,14 +33,17 @@ BEFORE, HISTORY, BUDGETS = "image of the scale before", "losses of scale ", "pai
 """In the state of a step."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Cache:
-    """What photos that are painted one after the other, in the same way, have in common."""
+    """What photos that are painted one after the other have in common: same paintings, network, losses, memory."""
 
     known: Known = field(default_factory=dict)
     """The paintings' statistics."""
     budgets: dict[tuple[int, int], Budget] = field(default_factory=dict)
-    """How each size (H, W) is divided: memory that one photo took and keeps is there for the next."""
+    """How each size (H, W) is divided."""
+    measured: tuple[int, int, float] | None = None
+    """Bytes that there may be, that were in use before the first photo, and that a pass needs for a pixel: what one
+    photo took and keeps is there for the next."""
 
 
 @dataclass(frozen=True)
@@ -178,12 +181,14 @@ def stylize(
     start = None if init == "noise" else (photo if isinstance(init, str) else init).to(device)
     stopped = ""
     with seeded(seed), capture(model, how.layers, choose_dtype(precision, device)) as read:
+        sizes = [fitted_size(photo, scale) for scale in scales]
         if state is None:
-            sizes = [fitted_size(photo, scale) for scale in scales]
             largest = [max(map(math.prod, subject.painting_sizes(scale))) for scale in scales]
-            past = _Past(plan_all(model, read, how.layers, sizes, largest, max_memory, optimizer, cache.budgets))
+            count = len(regions)
+            past = _Past(plan_all(model, read, how.layers, sizes, largest, count, max_memory, optimizer, cache))
         else:
             past = _Past.of(state)
+            cache.budgets.update(zip(sizes, past.budgets, strict=False))
         for number, scale in list(enumerate(scales))[len(past.history) :]:
             release_kept_memory()  # nothing of what the scale before freed is large enough for this one
             try:

@@ -58,16 +58,21 @@ def test_the_limit_is_most_of_what_is_free() -> None:
     assert memory(torch.device("cpu"), 10**9)[0] == 10**9
 
 
-def test_memory_is_planned_once_for_photos_of_one_size(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+def test_memory_is_measured_once_for_photos_one_after_the_other(
+    photo: Tensor, painting: Tensor, vgg16: nn.Module
+) -> None:
     """What the first took and keeps would be counted again for the next."""
     cache = Cache()
     how: dict[str, Any] = {"model": vgg16, "size": 40, "steps": 1, "cache": cache}
     taken = memory(torch.device("cpu"), None)[1]
     stylize(photo, [painting], max_memory=taken + GIGA, **how)
     assert list(cache.budgets) == [(40, 34)]
-    stylize(photo, [painting], max_memory=taken // 2, **how)
-    with pytest.raises(ValueError, match="GB are too little"):
-        stylize(photo, [painting], max_memory=taken // 2, **{**how, "size": 48})
+    stylize(photo, [painting], **{**how, "size": 48})
+    assert list(cache.budgets) == [(40, 34), (48, 41)]
+    assert cache.measured is not None
+    assert cache.measured[0] == taken + GIGA
+    with pytest.raises(ValueError, match="GB are too little for a picture of 1,360 pixels and a"):
+        stylize(photo, [painting], max_memory=taken // 2, **{**how, "cache": None})
 
 
 def test_tiles_make_the_same_picture(

@@ -19,7 +19,7 @@ from image_optimization import console, images
 from image_optimization.optimize import Listener, State, Step
 from style_transfer import stylize
 from style_transfer.budget import Budget
-from style_transfer.checkpoint import Checkpoint, read_checkpoint
+from style_transfer.checkpoint import Checkpoint, read_state
 from style_transfer.transfer import BEFORE
 from tests.conftest import Command
 
@@ -52,7 +52,7 @@ def test_killed_and_resumed_as_typed(photo_file: Path, tmp_path: Path) -> None:
     line = [photo_file, "--style", "marbling", "--size", 230, "--steps", 6, "--checkpoint-every", 0]
     assert start(*line, "-o", "unbroken.png").wait() == 0
     process = start(*line, "--checkpoint", "run.ckpt", "-o", "resumed.png")
-    while not ((tmp_path / "run.ckpt").exists() and BEFORE in read_checkpoint(tmp_path / "run.ckpt")[0]):
+    while not ((tmp_path / "run.ckpt").exists() and BEFORE in read_state(tmp_path / "run.ckpt")):
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -80,7 +80,7 @@ def test_ctrl_c_keeps_the_last_step(command: Command, photo: Tensor, monkeypatch
     assert run.code == 130
     assert "stopping after this step" in run.err
     assert "stylize resume run.ckpt --overwrite goes on from here" in run.err
-    assert len(read_checkpoint(Path("run.ckpt"))[0]["losses"]) == 3
+    assert len(read_state(Path("run.ckpt"))["losses"]) == 3
     assert images.read_settings("a.png")["stopped"] == "interrupted"
     again = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "b.png")
     assert (again.code, again.err) == (

@@ -6,6 +6,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +17,11 @@ import torch
 from PIL import ExifTags, Image
 from torch import Tensor
 
-from image_optimization import images
+from image_optimization import console, images
 from image_optimization.images import read_settings
+from image_optimization.optimize import Listener, Step
 from style_transfer import video
-from style_transfer.budget import Budget
+from style_transfer.budget import WHOLE, Budget
 from style_transfer.painters import PAINTERS
 from tests.conftest import Command
 from tests.files import bad_files
@@ -91,15 +95,38 @@ def test_made_again_bit_for_bit(command: Command, photo_file: Path) -> None:
 def test_a_tiled_picture_is_made_again_with_its_tiles(
     command: Command, photo_file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    options = ["--size", 280, "--steps", 2, "--precision", "float32", "--colors", "match"]
-    line = [photo_file, "--style", "marbling", *options, "-o", "a.png"]
+    """The last scale is tiled, the one before is not. Begun anew, and gone on with in the middle."""
+    options = ["--size", 280, "--steps", 2, "--precision", "float32", "--colors", "match", "--checkpoint-every", 0]
+    line = [photo_file, "--style", "marbling", *options]
+
+    def plan(*arguments: object) -> Budget:
+        return Budget(pairs=4, side=256) if arguments[2] > 256**2 else WHOLE  # type: ignore[operator]
+
+    def stop(step: Step) -> None:
+        if step.number == 3:
+            raise KeyboardInterrupt
+
+    @contextmanager
+    def stopping(*_: object) -> Iterator[Listener]:
+        yield stop
+
+    monkeypatch.setattr("style_transfer.transfer.COARSEST", 110)
     with monkeypatch.context() as patch:
-        patch.setattr("style_transfer.budget.plan", lambda *arguments: Budget(pairs=4, side=256))
-        assert command("stylize", *line).code == 0
-    assert json.loads(read_settings("a.png")["tiled"])[-1] == [140, 119, 4, 256]
+        patch.setattr("style_transfer.budget.plan", plan)
+        assert command("stylize", *line, "-o", "a.png").code == 0
+        patch.setattr(console, "progress", stopping)
+        assert command("stylize", *line, "--checkpoint", "first.ckpt", "-o", "c.png").code == 130
+    budgets = [[140, 119, *astuple(WHOLE)], [280, 239, 4, 256]]
+    assert json.loads(read_settings("a.png")["tiled"]) == budgets
     monkeypatch.setattr("style_transfer.budget.plan", lambda *arguments: pytest.fail("planned again"))
     assert command("stylize", "replay", "a.png", "-o", "b.png").code == 0
-    assert Image.open("a.png").tobytes() == Image.open("b.png").tobytes()
+    Path("first.ckpt").rename("moved.ckpt")
+    Path("first.ckpt").write_text("another run's")
+    assert command("stylize", "resume", "moved.ckpt", "--overwrite").code == 0
+    for again in ("b.png", "c.png"):
+        assert json.loads(read_settings(again)["tiled"]) == budgets
+        assert Image.open("a.png").tobytes() == Image.open(again).tobytes()
+    assert (Path("moved.ckpt").exists(), Path("first.ckpt").exists()) == (False, True)
 
 
 def test_how_it_came_about_as_typed(command: Command, photo_file: Path) -> None:
@@ -207,7 +234,10 @@ def test_list_styles(command: Command) -> None:
             ["whole.png", "--style", "whole.png", "--size", "20000", "--output", "a.webp"],
             "a.webp can have 16383 pixels a side, not 20000; PNG and TIFF can have more",
         ),
-        (["whole.png", "--style", "whole.png", "--size", "400000"], "GB are too little for a picture of 160000.0 mega"),
+        (
+            ["whole.png", "--style", "whole.png", "--size", "400000"],
+            "GB are too little for a picture of 160,000,000,000 p",
+        ),
         (["whole.png", "--style", "marbling", "--output", "whole.png"], "whole.png exists"),
         (["whole.png", "--style", "marbling", "--output", "zero.png/a.png"], "cannot write into zero.png"),
     ],

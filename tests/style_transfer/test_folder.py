@@ -69,7 +69,10 @@ def test_every_photo_has_a_file_of_its_own() -> None:
 
     assert names("a.jpg", "b.jpg") == ["a.png", "b.png"]
     assert names("a.jpg", "a.png") == ["a.jpg.png", "a.png.png"]
-    assert names("a.jpg", "a.jpg.png", "a.png") == ["a.jpg.png", "a.jpg.png.png", "a.png.png"]
+    assert names("a.jpg", "a.jpg.png", "a.png") == ["a.jpg.png", "a.jpg-2.png", "a.png.png"]
+    assert names("IMG.jpg", "img.png") == ["IMG.jpg.png", "img.png.png"]
+    many = names("a.jpg", "a.jpg.png", "a.jpg.png.gif", "a.png")
+    assert len(set(many)) == 4
 
 
 def test_another_photo_of_the_same_name_is_not_done(command: Command, photos: Path, photo: Tensor) -> None:

@@ -47,6 +47,28 @@ def test_labels_however_near() -> None:
     assert all(mask is not None and mask.mean() == pytest.approx(1 / 3, rel=0.05) for mask in masks)
 
 
+def test_a_small_label_counts_and_a_stray_pixel_does_not() -> None:
+    labels = halves((0, 0, 0), (1 / 255, 1 / 255, 1 / 255), height=256, width=256)
+    labels = torch.where(torch.arange(256).view(1, 1, 256, 1) < 128, labels, labels + 2 / 255)
+    labels[:, :, 20:25, 20:25] = 4 / 255
+    assert (find_regions(labels)[0][:, 0] * 255).round().tolist() == [0, 1, 2, 3, 4]
+    two = halves(LEFT, RIGHT, height=256, width=256).clone()
+    two[:, :, 5, 5] = 0.5
+    two[:, :, :, 128] = 128 / 255  # where edges are smoothed
+    assert len(find_regions(two)[0]) == 2
+
+
+@pytest.mark.parametrize("quality", [60, 80, 90, 95, 100])
+def test_jpeg_makes_no_regions(quality: int) -> None:
+    for edge in (121, 122, 125, 128):
+        drawn = Image.new("L", (200, 160))
+        drawn.paste(255, (edge, 40, 200, 121))
+        stored = BytesIO()
+        drawn.save(stored, "JPEG", quality=quality)
+        mask = torch.from_numpy(np.array(Image.open(stored).convert("RGB"))).permute(2, 0, 1)[None] / 255
+        assert len(find_regions(mask)[0]) == 2
+
+
 def test_soft_edges_and_jpeg_are_no_regions() -> None:
     mask = images.resize(halves(LEFT, RIGHT), (200, 210))
     stored = BytesIO()

@@ -239,7 +239,7 @@ def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module, digits: nn.Mo
     assert message(painting, blend=[1, 2]) == "1 style but 2 blend weights; give one for each"
     assert message(painting, painting, blend=[0, 0]) == "blend weights must be 0 or more and not all 0, not 0, 0"
     assert message(painting, blend=[float("inf")]) == "blend weights must be 0 or more and not all 0, not inf"
-    assert "megapixels and a painting of 1024000000000000.0: about" in message(painting, style_scale=1e9)
+    assert " pixels and a painting of 1,024,000,000,000,000,000,000: about" in message(painting, style_scale=1e9)
     assert message(painting, preset="gatis") == "no preset 'gatis'; there are default, gatys"
     assert message(painting, style_weight=-1) == "style_weight must be 0 or more, not -1"
     assert message(painting, tv_weight=float("nan")) == "tv_weight must be 0 or more, not nan"
