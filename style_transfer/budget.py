@@ -44,8 +44,8 @@ TRANSIENT = 2.3
 CUT = 1.3
 """What a pass over a tile needs, as a multiple of one over a whole picture: its own part is copied from the rest."""
 
-REGION = 130
-"""Bytes that each region but the first needs for a pixel: its share in statistics and gradients."""
+REGION, MATRICES = 130, 12_000_000
+"""Bytes that each region but the first needs: for a pixel, for its gradients; and for what it knows of styles."""
 
 SAMPLES = 64, 128
 """Sides of the images with which that is counted; in the difference the weights are left out."""
@@ -111,7 +111,8 @@ def plan_all(
                 per_pixel = bytes_of_a_pixel(read, device_of(network))  # first, since the first pass loads what stays
                 cache.measured = (*memory(device_of(network), limit), per_pixel + REGION * (regions - 1))
             most, taken, needed = cache.measured
-            cache.budgets[size] = plan(most, taken + LOADED, math.prod(size), needed, optimizer, painting, smallest)
+            taken += LOADED + MATRICES * (regions - 1)
+            cache.budgets[size] = plan(most, taken, math.prod(size), needed, optimizer, painting, smallest)
     return [cache.budgets[size] for size in sizes]
 
 
