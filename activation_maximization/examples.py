@@ -1,82 +1,151 @@
-"""What excites a unit among real pictures: the patches to which it answers most."""
+"""Examples: the patches of real pictures that activate a unit most."""
 
-# Torch is imported where it is needed, so that the command line can be read without it.
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+import torch
+from torch import Tensor, nn
+from torch.utils.data import Dataset
 
-    from image_optimization.layers import Layer
+from dreamgram.activation_maximization.arguments import as_batch
+from dreamgram.activation_maximization.defaults import EXAMPLES
+from dreamgram.activation_maximization.gradient_ascent import batch_size
+from dreamgram.activation_maximization.objectives import check_units, features_of
+from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
 
 
 @dataclass(frozen=True)
 class Example:
-    """One patch."""
+    """A patch of a picture that strongly activates a unit."""
 
     patch: Tensor
-    """(C, h, w) in [0, 1]: what the unit's receptive field saw, gray where that reaches beyond the picture."""
+    """Part of the picture inside the unit's receptive field, (C, h, w) in [0, 1]; gray outside the picture.
+
+    This is the whole picture if the unit sees all of the picture, or if the layer's activations are tokens.
+    """
     activation: float
+    """Largest activation of the unit in the picture."""
     name: str
-    """Of the picture."""
+    """Name of the picture."""
 
 
 def top_examples(
-    model: nn.Module, layer: str, units: Sequence[int], pictures: Iterable[tuple[str, Tensor]], count: int = 9
+    model: nn.Module, layer: str, units: Sequence[int], pictures: Iterable[Any] | Dataset[Any], count: int = EXAMPLES
 ) -> list[list[Example]]:
-    """For each of ``units``, the ``count`` pictures in which it is most excited, best first, cropped to where.
+    """Find, for each of ``units``, the ``count`` pictures that activate the unit most.
 
-    Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks", arXiv:1311.2901.
+    The examples of a unit are sorted by activation, largest first. Each picture is cropped to the part that activates
+    the unit most. See Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks", arXiv:1311.2901.
+
+    Example:
+        >>> data = torchvision.datasets.CIFAR10("data", transform=torchvision.transforms.ToTensor())
+        >>> [best] = top_examples(model, "layer3", [7], data)
+        >>> best[0].name
+        'frog #4194'
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1], on the device to work on.
-        layer: its name; what sees the whole image is not cropped.
-        units: numbers of its channels, neurons or embedding dimensions.
-        pictures: names and images (1, C, H, W) in [0, 1], of any sizes; looked at one at a time.
-        count: at most; one of each picture.
+        layer: name of the layer. If its units see the whole image, the pictures are not cropped.
+        units: indices of the layer's channels, neurons or embedding dimensions.
+        pictures: a data set, a data loader or any other iterable. Its items are images (C, H, W) or (N, C, H, W) in
+            [0, 1], pairs (image, label) or pairs (name, image). An example from a labeled image is named after the
+            label and the image's index in ``pictures``. If ``pictures.classes`` exists, it holds the names of the
+            labels. Consecutive pictures of the same size go through the network as a batch.
+        count: largest number of examples for each unit. A picture yields at most one example for each unit.
 
     Raises:
-        ValueError: there is no such layer or unit, or no picture.
+        ValueError: the layer or a unit does not exist, there are no pictures, or a picture is not in [0, 1].
+        TypeError: ``pictures`` contains something other than images.
     """
-    import torch
-
-    from activation_maximization.objectives import check_units, features_of
-    from image_optimization.capture import capture
-    from image_optimization.layers import device_of, find_layer, list_layers
-
     device = device_of(model)
     found: list[list[Example]] = [[] for _ in units]
     reached: Layer | None = None
     with torch.no_grad(), capture(model, [layer]) as activations_of:
-        for name, picture in pictures:
-            activation = activations_of(picture.to(device))[layer]
-            features = features_of(activation)[0]
+        for names, batch in _batches(pictures):
+            activation = activations_of(batch.to(device))[layer]
+            features = features_of(activation)
             if reached is None:
-                reached = find_layer(layer, list_layers(model, picture.shape[1:]))
-                check_units(layer, units, len(features))
-            values, positions = features[list(units)].max(1)
-            for best, value, position in zip(found, values.tolist(), positions.tolist(), strict=True):
-                if len(best) < count or value > best[-1].activation:
-                    # Tokens are not cropped: which part of the picture one belongs to, only its network knows.
-                    place = divmod(position, activation.shape[-1]) if activation.ndim == 4 else None
-                    best.append(Example(_crop(picture[0], reached, place), value, name))
+                # Pictures of this size may fail in layers after ``layer``, so the network need not run to its end.
+                layers, _ = dry_run(model, torch.zeros(1, *batch.shape[1:]), receptive_fields=True)
+                reached = find_layer(layer, layers)
+                check_units(layer, units, features.shape[1])
+            values, positions = (each.cpu() for each in features[:, list(units)].max(2))
+            # If activations are equal, the earlier picture is kept, regardless of how the pictures are batched.
+            orders = values.argsort(dim=0, descending=True, stable=True)[:count].T.tolist()
+            for column, (best, order) in enumerate(zip(found, orders, strict=True)):
+                for row in order:
+                    value = values[row, column].item()
+                    if len(best) == count and value <= best[-1].activation:
+                        break
+                    # Pictures are not cropped to tokens: only the network knows which part a token represents.
+                    place = divmod(int(positions[row, column]), activation.shape[-1]) if activation.ndim == 4 else None
+                    best.append(Example(_crop(batch[row], reached, place), value, names[row]))
                     best.sort(key=lambda example: -example.activation)
                     del best[count:]
     if reached is None:
-        raise ValueError("there are no pictures to find examples among")
+        raise ValueError("there are no pictures to search for examples")
     return found
 
 
+def _batches(pictures: Iterable[Any] | Dataset[Any]) -> Iterator[tuple[list[str], Tensor]]:
+    """Yield the names and the images (N, C, H, W) of each batch of consecutive pictures of the same size."""
+    names: list[str] = []
+    images: list[Tensor] = []
+    for name, image in _named(pictures):
+        if images and (image.shape != images[0].shape or len(images) == batch_size(image[0].numel())):
+            yield names, torch.stack(images)
+            names, images = [], []
+        names.append(name)
+        images.append(image)
+    if images:
+        yield names, torch.stack(images)
+
+
+def _named(pictures: Iterable[Any] | Dataset[Any]) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the image (C, H, W) of each picture."""
+    classes: Any = getattr(getattr(pictures, "dataset", pictures), "classes", ())
+    number = 0
+    for item in _items(pictures):
+        parts = list(item) if isinstance(item, Sequence) and not isinstance(item, str) else [item]
+        if len(parts) > 1 and isinstance(parts[0], str):
+            yield from ((parts[0], image) for image in as_batch(parts[1], f"picture {parts[0]!r}"))
+            continue
+        images = as_batch(parts[0] if parts else None, f"picture {number}")
+        for image, label in zip(images, _labels(parts[1:], len(images)), strict=True):
+            known = isinstance(label, int) and 0 <= label < len(classes)
+            yield f"{classes[label] if known else label} #{number}".lstrip(), image
+            number += 1
+
+
+def _items(pictures: Any) -> Iterable[Any]:
+    """Return an iterable over the items.
+
+    A map-style data set may define only a length and indexing; iterating over such a data set directly may never end.
+    """
+    if not hasattr(pictures, "__iter__") and hasattr(pictures, "__len__"):
+        return (pictures[number] for number in range(len(pictures)))
+    return pictures  # type: ignore[no-any-return]
+
+
+def _labels(rest: Sequence[Any], count: int) -> list[int | str]:
+    """Return the labels of ``count`` images from ``rest``, the part of an item after the images; "" for no label."""
+    label = rest[0] if rest else ""
+    labels = label.tolist() if hasattr(label, "tolist") else label
+    labels = list(labels) if isinstance(labels, list | tuple) else [labels]
+    return labels if len(labels) == count and all(isinstance(each, int | str) for each in labels) else [""] * count
+
+
 def _crop(picture: Tensor, layer: Layer, place: tuple[int, int] | None) -> Tensor:
-    """What a position (row, column) of ``layer`` sees of ``picture`` (C, H, W)."""
-    side = layer.receptive_field
-    if side is None or place is None:
-        return picture
+    """Crop ``picture`` (C, H, W) to the receptive field of the position ``place`` (row, column) in ``layer``."""
+    side, stride, start = layer.receptive_field, layer.stride, layer.start
+    if side is None or stride is None or start is None or place is None:
+        return picture.clone()  # A view would keep the whole batch in memory.
     height, width = picture.shape[1:]
-    top, left = (round(layer.start + layer.stride * at) for at in place)
+    top, left = (round(start + stride * at) for at in place)
     patch = picture.new_full((len(picture), side, side), 0.5)
     down = slice(max(top, 0), min(top + side, height))
     across = slice(max(left, 0), min(left + side, width))

@@ -1,10 +1,12 @@
-"""Objectives: what an image is to maximize.
+"""Objectives: functions of a network's activations that images are optimized to maximize.
 
-An objective answers with one value per image, and is built from others with ``+ - *`` and numbers:
-``channel("conv2", 3) - 0.5 * channel("conv2", 7)``. A list of units means one image for each:
-``channel("conv2", range(12))`` is an objective for a batch of twelve.
+An objective returns one value for each image. Objectives can be combined with each other and with numbers by ``+ - *``,
+and can be divided by numbers: ``channel("conv2", 3) - 0.5 * channel("conv2", 7)``. With a list of units, one image is
+made for each unit: ``channel("conv2", range(12))`` is an objective for twelve images.
 
-To add one, write a function here that returns an :class:`Objective`.
+To add an objective, write a function that returns an :class:`Objective` and decorate the function with
+:func:`objective`. Expressions on the command line can then call it. The function may be in this file or in a file of
+your own.
 """
 
 from __future__ import annotations
@@ -12,40 +14,83 @@ from __future__ import annotations
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, TypeVar
+from typing import Any, TypeVar
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn.functional import cosine_similarity, normalize
 
-Values = TypeVar("Values", list[int], "Tensor")
+Values = TypeVar("Values", list[int], Tensor)
+Maker = TypeVar("Maker", bound="Callable[..., Objective]")
 
 IMAGE = "<image>"
-"""The name, which no layer can have, under which an objective finds the image itself among the activations."""
+"""Key under which the activations hold the images themselves, (N, C, H, W) in [0, 1]. No layer can have this name."""
 
 PROGRESS = "<progress>"
-"""The name under which it finds how much of the optimization is done, (), from 0 to 1."""
+"""Key under which the activations hold the fraction of the steps that are done: a tensor () from 0 to 1."""
 
 PHOTO = "<photo>"
-"""Before a layer's name: its activations for the objective's photo, seen in the same view as the image."""
+"""Prefix of the keys of a photo's activations.
+
+``PHOTO + layer`` is the key of the layer's activations for the objective's photo. The photo has been transformed in the
+same way as the images.
+"""
 
 NUMBER = "<number>"
-"""The name under which it finds which of its images these are, (N,), from 0, where not all are made at a time."""
+"""Key under which the activations hold the images' indices within the objective, (N,) from 0.
+
+The indices are needed if the images of an objective are made in several batches.
+"""
+
+OBJECTIVES: dict[str, Callable[..., Objective]] = {}
+"""Functions that make an objective, by name. Expressions can call these functions."""
+
+
+def objective(make: Maker) -> Maker:
+    """Register, under its own name, a function that makes an objective, so that expressions can call it."""
+    OBJECTIVES[make.__name__] = make
+    return make
 
 
 @dataclass(frozen=True)
 class Objective:
-    """Something to maximize. Called with the activations by layer name, it returns a value per image, (N,)."""
+    """A quantity to maximize: a function from the activations, by layer name, to one value for each image, (N,).
+
+    Example:
+        >>> largest = Objective("largest", frozenset(["conv2"]), lambda a: a["conv2"].flatten(1).amax(1))
+    """
 
     name: str
+    """Name of the objective for captions and messages."""
     layers: frozenset[str]
-    """The names of the layers that it reads."""
+    """Names of the layers whose activations the objective needs."""
     value: Callable[[Mapping[str, Tensor]], Tensor]
+    """Function from the activations, by layer name, to one value for each image, (N,)."""
     images: int = 1
-    """How many images it is made for: 1 also goes with any number."""
+    """Number of images that the objective is for. An objective for 1 image can be used with any number of images."""
     joint: bool = False
-    """Whether an image's value depends on the others: they are made together, each from noise of its own."""
+    """True if the value of an image depends on the other images.
+
+    Such images form one batch, and each starts from its own noise.
+    """
     photo: Tensor | None = None
-    """What the images are compared with, (1, C, H, W) in [0, 1], or one for each; they have its size."""
+    """Photo to compare the images with, (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image.
+
+    The images must be the same size as the photo.
+    """
+    units: tuple[int, ...] = ()
+    """Unit of each image, used in captions. Empty if an image is made for several units or for no unit."""
+
+    __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
+
+    def __post_init__(self) -> None:
+        for layer in self.layers:
+            if not isinstance(layer, str):
+                kind = type(layer).__name__
+                raise TypeError(
+                    f"a layer is given by its name, such as 'conv2', not as {kind}; list_layers lists names"
+                )
 
     def __call__(self, activations: Mapping[str, Tensor]) -> Tensor:
         return self.value(activations)
@@ -71,26 +116,50 @@ class Objective:
     def __rmul__(self, other: float) -> Objective:
         return _objective(other) * self
 
+    def __truediv__(self, number: float) -> Objective:
+        if isinstance(number, Objective):
+            raise TypeError(f"an objective can be divided by a number, not by another objective: {self} / {number}")
+        if number == 0:
+            raise ValueError(f"{self} cannot be divided by 0")
+        return _combine("/", self, _objective(number), lambda a, b: a / b)
+
     def __neg__(self) -> Objective:
         return -1 * self
 
 
+@objective
 def channel(layer: str, unit: int | Iterable[int]) -> Objective:
-    """The mean of a channel over its positions: a filter of a convolution, or an embedding dimension over all tokens.
+    """Return an objective: the mean activation of a channel over all positions.
 
-    For images of one size, what maximizes the mean maximizes the sum; the mean can be compared between sizes.
-    """
-    units, label = _units(unit)
-    return Objective(f"{layer}:{label}", frozenset([layer]), lambda a: _mean(_of_unit(a, layer, units)), len(units))
-
-
-def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None = None) -> Objective:
-    """One neuron: of a fully connected layer, or of a channel at ``position``.
+    A channel is a filter of a convolution, a neuron of a fully connected layer or an embedding dimension of tokens. For
+    images of a given size, maximizing the mean also maximizes the sum, but only means can be compared between images of
+    different sizes.
 
     Args:
-        layer: its name.
-        unit: number of the neuron or channel; a list of them is one image for each.
-        position: (row, column) in a convolution's output, (token,) in a transformer's; by default the middle.
+        layer: name of the layer.
+        unit: index of the channel. With several indices, one image is made for each.
+    """
+    units, label = _units(unit)
+    return Objective(
+        f"{layer}:{label}",
+        frozenset([layer]),
+        lambda a: _mean(_of_unit(a, layer, units)),
+        len(units),
+        units=tuple(units),
+    )
+
+
+@objective
+def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None = None) -> Objective:
+    """Return an objective: the activation of one neuron.
+
+    The neuron is in a fully connected layer, or it is the neuron at ``position`` in a channel.
+
+    Args:
+        layer: name of the layer.
+        unit: index of the neuron or channel. With several indices, one image is made for each.
+        position: (row, column) in the output of a convolution, or (token,) in the output of a transformer layer. The
+            default is the middle. Negative numbers count from the end.
     """
     units, label = _units(unit)
 
@@ -104,44 +173,54 @@ def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None
         return responses[index]
 
     where = "middle" if position is None else ",".join(map(str, position))
-    return Objective(f"{layer}:{label}@{where}", frozenset([layer]), value, len(units))
+    return Objective(f"{layer}:{label}@{where}", frozenset([layer]), value, len(units), units=tuple(units))
 
 
+@objective
 def logit(unit: int | Iterable[int], layer: str = "logits") -> Objective:
-    """A class's output neuron before the softmax, which could also rise by lowering the other classes."""
+    """Return an objective: the logit of a class, which is the activation of its output neuron before the softmax.
+
+    The softmax is omitted because its output also rises when the logits of the other classes fall.
+    """
     return replace(neuron(layer, unit), name=f"{layer}:{_units(unit)[1]}")
 
 
+@objective
 def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
-    """A class against all others: log(p / (1 - p)), its logit minus the log of the sum of the others' exponentials."""
+    """Return an objective: the log-odds of a class, log(p / (1 - p)), where p is its softmax probability.
+
+    The log-odds equal the logit of the class minus the log of the sum of the exponentials of the other logits.
+    """
     units, label = _units(unit)
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
-        import torch
-
         logits = activations[layer]
         if logits.ndim != 2:
-            raise ValueError(f"layer {layer!r} has positions: it does not answer with one logit for each class")
+            raise ValueError(f"layer {layer!r} has positions: it does not have one logit for each class")
         own = _of_unit(activations, layer, units)
         classes = torch.tensor(_own(units, activations), device=logits.device).expand(len(logits))
         return own - logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
 
-    return Objective(f"log-odds of {layer}:{label}", frozenset([layer]), value, len(units))
+    return Objective(f"log-odds of {layer}:{label}", frozenset([layer]), value, len(units), units=tuple(units))
 
 
-def direction(layer: str, vector: Tensor, cosine: bool = False) -> Objective:
-    """The mean over positions of the product of a layer's activations with ``vector``: a channel is one axis of these.
+@objective
+def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -> Objective:
+    """Return an objective: the dot product of a layer's activations with ``vector``, averaged over positions.
+
+    The objective :func:`channel` is the special case of a unit vector along one axis.
 
     Args:
-        layer: its name.
-        vector: (C,), or (N, C) for one image each.
-        cosine: of the angle between the two instead, so that strength does not count.
+        layer: name of the layer.
+        vector: (C,), or (N, C) with one vector per image.
+        cosine: if True, use the cosine of the angle between the activations and the vector in place of the dot
+            product, so that the magnitude of the activations does not matter.
     """
-    vectors = vector.detach().reshape(-1, vector.shape[-1])
+    if isinstance(vector, str) or not 1 <= (given := torch.as_tensor(vector).detach()).ndim <= 2:
+        raise ValueError(f"a direction in layer {layer!r} is a vector (C,), or (N, C) for one image each")
+    vectors = given.reshape(-1, given.shape[-1])
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
-        from torch.nn.functional import cosine_similarity
-
         features = features_of(activations[layer])
         along = _own(vectors, activations).to(features)[:, :, None]
         if along.shape[1] != features.shape[1]:
@@ -154,25 +233,36 @@ def direction(layer: str, vector: Tensor, cosine: bool = False) -> Objective:
     return Objective(f"{kind} of {layer}", frozenset([layer]), value, len(vectors))
 
 
+@objective
 def deepdream(layer: str) -> Objective:
-    """The mean square of all activations of a layer: whatever it sees, more of it.
+    """Return an objective: the mean square of all activations of a layer.
 
-    Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into Neural Networks", 2015.
+    Maximizing it amplifies whatever the layer sees. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into
+    Neural Networks", 2015.
     """
     return Objective(f"all of {layer}", frozenset([layer]), lambda a: a[layer].square().flatten(1).mean(1))
 
 
+@objective
 def diversity(layer: str, images: int) -> Objective:
-    """How different ``images`` pictures of one thing are: minus the mean cosine between their Gram matrices.
+    """Return an objective that measures how much ``images`` images differ from each other.
 
-    To be added to what they are pictures of. Olah et al., "Feature Visualization", Distill 2017, section "Diversity".
+    The value for an image is minus the mean cosine similarity between its Gram matrix and the Gram matrices of the
+    other images. The Gram matrices are those of the layer's activations. Add ``diversity`` to an objective that all
+    images share.
+    See Olah et al., "Feature Visualization", Distill 2017, section "Diversity".
+
+    Args:
+        layer: name of the layer.
+        images: number of images, at least 2.
+
+    Raises:
+        ValueError: ``images`` is below 2.
     """
     if images < 2:
-        raise ValueError(f"it takes 2 images to differ, not {images}")
+        raise ValueError(f"diversity needs 2 images or more, not {images}")
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
-        from torch.nn.functional import normalize
-
         features = features_of(activations[layer])
         grams = normalize((features @ features.transpose(1, 2)).flatten(1))
         return -(grams @ grams.T).fill_diagonal_(0).sum(1) / (len(grams) - 1)
@@ -180,16 +270,19 @@ def diversity(layer: str, images: int) -> Objective:
     return Objective(f"diversity of {layer}", frozenset([layer]), value, images, joint=True)
 
 
+@objective
 def match(layer: str, photo: Tensor) -> Objective:
-    """Minus the squared distance of a layer's activations from those of ``photo``, as a share of the photo's square.
+    """Return an objective that measures how well a layer's activations match those for ``photo``.
 
-    0 at best. Alone it inverts the network: Mahendran, Vedaldi, "Understanding Deep Image Representations by
-    Inverting Them", CVPR 2015. Added to a unit it keeps that one's image close to the photo: Hamblin et al., "Feature
-    Accentuation", arXiv:2402.10039.
+    The value is minus the squared distance between the activations for the image and those for the photo, divided by
+    the squared norm of the activations for the photo. The best value is 0. Used alone, this objective inverts the
+    network: see Mahendran, Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR 2015. Added to a
+    unit's objective, it keeps the image close to the photo: see Hamblin et al., "Feature Accentuation",
+    arXiv:2402.10039.
 
     Args:
-        layer: its name.
-        photo: (1, C, H, W) in [0, 1], or one for each image.
+        layer: name of the layer.
+        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image.
     """
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
@@ -199,21 +292,23 @@ def match(layer: str, photo: Tensor) -> Objective:
     return Objective(f"match of {layer}", frozenset([layer]), value, len(photo), photo=photo)
 
 
+@objective
 def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
-    """What a layer sees in a photo, exaggerated: the product of its activations for both, times a power of the cosine.
+    """Return an objective that exaggerates what a layer sees in ``photo``.
 
-    The product grows with strength, the cosine keeps it the photo's; 1 for the photo itself. Olah, "Caricatures", in
-    Lucid, after Olah et al., "The Building Blocks of Interpretability", Distill 2018.
+    It is the dot product of the layer's activations for the image with those for the photo, times a power of their
+    cosine similarity, which is clamped to at least 0.1. The dot product is divided by the squared norm of the
+    activations for the photo, so that the photo itself has the value 1. The dot product grows with the magnitude of the
+    activations, while the cosine similarity preserves their direction. See Olah, "Caricatures", in Lucid, after Olah et
+    al., "The Building Blocks of Interpretability", Distill 2018.
 
     Args:
-        layer: its name.
-        photo: (1, C, H, W) in [0, 1], or one for each image.
-        power: of the cosine.
+        layer: name of the layer.
+        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image.
+        power: exponent of the cosine similarity. A larger exponent keeps the image closer to the photo.
     """
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
-        from torch.nn.functional import cosine_similarity
-
         ours, theirs = _and_photos(activations, layer)
         product = (ours * theirs).sum(1) / theirs.square().sum(1).clamp(min=1e-12)
         return product * cosine_similarity(ours, theirs).clamp(min=0.1) ** power
@@ -221,13 +316,17 @@ def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
     return Objective(f"caricature in {layer}", frozenset([layer]), value, len(photo), photo=photo)
 
 
+@objective
 def ramp(start: float, end: float) -> Objective:
-    """A number that changes evenly over the steps, to weigh others with: ``logit(3) - ramp(0, 0.1) * pixel_sum(1)``."""
+    """Return an objective whose value changes linearly from ``start`` at the first step to ``end`` at the last step.
+
+    Use this objective as a weight that changes over the steps: ``ramp(0, 0.1) * pixel_sum(1)``.
+    """
     return Objective(f"({start:g} to {end:g})", frozenset(), lambda a: start + (end - start) * a[PROGRESS])
 
 
 def _units(unit: int | Iterable[int]) -> tuple[list[int], str]:
-    """The units, one for each image, and their label."""
+    """Return the list of units, one for each image, and a label that names them."""
     units = [operator.index(each) for each in (unit if isinstance(unit, Iterable) else [unit])]
     if not units:
         raise ValueError("no units given")
@@ -235,7 +334,10 @@ def _units(unit: int | Iterable[int]) -> tuple[list[int], str]:
 
 
 def _own(values: Values, activations: Mapping[str, Tensor]) -> Values:
-    """Of ``values``, one for each image of the objective, those of the images that these activations belong to."""
+    """Select the values that belong to the images of this batch.
+
+    ``values`` has one value for each image of the objective; ``activations`` holds the indices of the batch's images.
+    """
     if len(values) == 1 or NUMBER not in activations:
         return values
     number = activations[NUMBER]
@@ -243,9 +345,9 @@ def _own(values: Values, activations: Mapping[str, Tensor]) -> Values:
 
 
 def _of_unit(activations: Mapping[str, Tensor], layer: str, units: list[int]) -> Tensor:
-    """The response of each image's unit, (N, ...).
+    """Return, for each image, the activation of its unit, (N, ...) with one entry for each position.
 
-    The unit is a channel of (N, C, H, W), a feature of (N, F), or an embedding dimension of tokens (N, T, F).
+    A unit is a channel of (N, C, H, W), a feature of (N, F), or an embedding dimension of tokens (N, T, F).
     """
     activation = _units_first(activations[layer])
     check_units(layer, units, activation.shape[1])
@@ -258,48 +360,64 @@ def _of_unit(activations: Mapping[str, Tensor], layer: str, units: list[int]) ->
 
 
 def check_units(layer: str, units: Iterable[int], count: int) -> None:
-    """Raise a ValueError if any of ``units`` is not among the ``count`` that ``layer`` has."""
+    """Raise a ValueError unless all ``units`` are indices of units of ``layer``, from 0 to ``count - 1``."""
     for unit in units:
         if not 0 <= unit < count:
             raise ValueError(f"no unit {unit} in layer {layer!r}: its {count} units are 0-{count - 1}")
 
 
 def _units_first(activation: Tensor) -> Tensor:
-    """(N, F), (N, C, H, W) as they are, tokens (N, T, F) as (N, F, T)."""
+    """Move the units to the second axis: tokens (N, T, F) become (N, F, T). Return other activations unchanged."""
     return activation.movedim(2, 1) if activation.ndim == 3 else activation
 
 
 def features_of(activation: Tensor) -> Tensor:
-    """The activations of a layer as (N, units, positions); a fully connected layer has one position."""
+    """Return the activations of a layer as (N, units, positions). A fully connected layer has one position."""
     activation = _units_first(activation)
     return activation.reshape(*activation.shape[:2], -1)
 
 
 def _and_photos(activations: Mapping[str, Tensor], layer: str) -> tuple[Tensor, Tensor]:
-    """The activations of a layer for the images and for the photo, (N, numbers) each."""
+    """Return the flattened activations of a layer for the images and for their photos, (N, number of elements) each."""
     return activations[layer].flatten(1), activations[PHOTO + layer].flatten(1)
 
 
 def _mean(responses: Tensor) -> Tensor:
+    """Return the mean over all axes except the first."""
     return responses.reshape(len(responses), -1).mean(1)
 
 
 def _objective(value: Objective | float) -> Objective:
+    """Convert a number to an objective that has this value for every image. Return an objective unchanged."""
     if isinstance(value, Objective):
         return value
-    return Objective(f"{value:g}", frozenset(), lambda activations: value)  # type: ignore[arg-type, return-value]  # a number broadcasts
+    try:
+        name = f"{value:g}"
+    except (TypeError, ValueError):
+        raise TypeError(f"an objective is combined with objectives and numbers, not with {value!r}") from None
+    return Objective(name, frozenset(), lambda activations: value)  # type: ignore[arg-type, return-value]  # a number broadcasts
 
 
 def _combine(sign: str, a: Objective, b: Objective, operation: Callable[[Tensor, Tensor], Tensor]) -> Objective:
+    """Return the objective whose value is ``operation`` applied to the values of ``a`` and ``b``.
+
+    ``sign`` stands for the operation in the objective's name.
+
+    Raises:
+        ValueError: the objectives are for different numbers of images or compare with different photos.
+    """
     if a.images != b.images and 1 not in (a.images, b.images):
-        raise ValueError(f"{a} is for {a.images} images and {b} for {b.images}: they do not go together")
+        raise ValueError(f"{a} is for {a.images} images and {b} for {b.images}: they cannot be combined")
     if a.photo is not None and b.photo is not None and a.photo is not b.photo:
-        raise ValueError(f"{a} and {b} compare with different photos: they do not go together")
+        raise ValueError(f"{a} and {b} compare with different photos: they cannot be combined")
+    count = max(a.images, b.images)
+    units = {each.units for each in (a, b) if each.units and each.images == count}
     return Objective(
         f"({a} {sign} {b})",
         a.layers | b.layers,
         lambda activations: operation(a(activations), b(activations)),
-        max(a.images, b.images),
+        count,
         a.joint or b.joint,
         a.photo if b.photo is None else b.photo,
+        units.pop() if len(units) == 1 else (),
     )

@@ -1,4 +1,4 @@
-"""A page for the browser: every unit's dream, its activation and its examples, in one file that needs no network."""
+"""Web pages that show units: the dream, activation and examples of each unit, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -12,23 +12,32 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, select_autoescape
 from torch import Tensor
 
-from activation_maximization.examples import Example
-from activation_maximization.grids import short
-from image_optimization.images import to_pillow
+from dreamgram.activation_maximization.examples import Example
+from dreamgram.activation_maximization.sheets import short
+from dreamgram.image_optimization.images import to_pillow
 
-SMALL = 64
-"""Pictures of so few pixels a side are kept exact and shown with square pixels; larger ones are compressed."""
+SMALL_PICTURE = 64
+"""Largest side, in pixels, of pictures that are stored without loss and enlarged with nearest-neighbor interpolation.
+
+Larger pictures are stored with lossy compression.
+"""
 
 SIDE = 96
-"""In which every picture is shown, in pixels."""
+"""Side, in pixels, of the square in which a picture is shown."""
 
 
 @dataclass(frozen=True)
 class _Picture:
+    """A picture on the page, with its captions."""
+
     source: str
+    """The picture's file as a data URL."""
     name: str
+    """Caption on the left: the unit or the example's name."""
     value: str
+    """Caption on the right: the activation."""
     small: bool
+    """True if the picture is enlarged with nearest-neighbor interpolation."""
 
 
 def page(
@@ -39,15 +48,16 @@ def page(
     examples: Sequence[Sequence[Example]] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> str:
-    """The page as HTML.
+    """Return a page that shows ``units``, as HTML.
 
     Args:
-        title: of the page.
-        units: their numbers; the page has a box to search them, and the names of the examples.
-        dreams: (N, C, H, W) in [0, 1], one for each; after Ctrl-C for the first of them.
-        activations: one for each.
-        examples: for each its best, or none at all.
-        settings: to be shown.
+        title: title of the page.
+        units: indices of the units. The page has a search box for the indices and for the names of examples.
+        dreams: (N, C, H, W) in [0, 1], one image for each unit. After Ctrl-C there may be fewer images than units;
+            the images then belong to the first units.
+        activations: activation of the unit for each image.
+        examples: best examples of each unit; empty if the page shows no examples.
+        settings: names and values of the settings that the page lists.
     """
     cards = []
     for index, (unit, dream, activation) in enumerate(zip(units, dreams, activations, strict=False)):
@@ -66,7 +76,8 @@ def page(
 
 
 def _picture(image: Tensor, name: str, activation: float) -> _Picture:
-    small = max(image.shape[1:]) <= SMALL
+    """Encode an image (C, H, W) in [0, 1], and return it with its captions."""
+    small = max(image.shape[1:]) <= SMALL_PICTURE
     kind = "PNG" if small else "WEBP"
     written = io.BytesIO()
     to_pillow(image).save(written, kind, quality=90)

@@ -1,48 +1,73 @@
-"""Regularizers: what an image is to have little of. Each is an objective over the image itself, to be subtracted.
+"""Regularizers: properties of an image that should stay small. Each is an objective computed from the image itself.
 
-Weigh one anew in every step with :func:`~activation_maximization.objectives.ramp`. To add one, write a function here
-that returns an :class:`~activation_maximization.objectives.Objective`.
+A regularizer is subtracted from an objective: ``logit(3) - total_variation(10)``. For a weight that changes over the
+steps, multiply by a :func:`ramp`.
+
+To add a regularizer, write a function that returns an :class:`Objective` and decorate the function with
+:func:`regularizer`. Expressions on the command line can then call it. The function may be in this file or in a file of
+your own.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
-from activation_maximization.objectives import IMAGE, Objective, ramp
+from torch import Tensor
+from torch.nn.functional import avg_pool2d
 
-if TYPE_CHECKING:
-    from torch import Tensor
+from dreamgram.activation_maximization.defaults import INK, SMOOTHNESS
+from dreamgram.activation_maximization.objectives import IMAGE, Maker, Objective, ramp
+
+REGULARIZERS: dict[str, Callable[..., Objective]] = {}
+"""Functions that make a regularizer, by name. Expressions can call these functions."""
 
 
+def regularizer(make: Maker) -> Maker:
+    """Register, under its own name, a function that makes a regularizer, so that expressions can call it."""
+    REGULARIZERS[make.__name__] = make
+    return make
+
+
+@regularizer
 def pixel_sum(weight: float = 0.08) -> Objective:
-    """``weight`` times the sum of all pixels in [0, 1], channels included: the ink on a black sheet."""
+    """Return a regularizer: ``weight`` times the sum of the pixels, in [0, 1], over all channels.
+
+    For a digit, which is bright on black, it measures the ink.
+    """
     return _of_image(f"{weight:g} pixel sum", lambda image: weight * image.flatten(1).sum(1))
 
 
-def sparing(ink: float = 0.09, smoothness: float = 1300) -> Objective:
-    """Little ink and soft edges: with these weights the digits that a network dreams can be read by others.
+@regularizer
+def sparing(ink: float = INK, smoothness: float = SMOOTHNESS) -> Objective:
+    """Return a regularizer that favors little ink and soft edges, so that dreamed digits are readable.
 
-    ``ink`` is the weight of the pixel sum at the end; it begins with 0.4 of it, so that a digit is drawn before what it
-    can do without is taken away. ``smoothness`` is the weight of :func:`blur`. ``benchmarks/digit_judges.py`` prints
-    what these do.
+    With the default weights, other networks can read the digits too. ``benchmarks/digit_judges.py`` measures how well.
+
+    Args:
+        ink: weight of the pixel sum at the last step. The weight rises linearly from 0.4 times this value at the first
+            step, so that a digit is drawn before unneeded ink is removed.
+        smoothness: weight of :func:`blur`.
     """
     return ramp(0.4 * ink, ink) * pixel_sum(1) + blur(smoothness)
 
 
+@regularizer
 def l1(weight: float, center: float = 0.5) -> Objective:
-    """``weight`` times the mean absolute difference of the pixels from ``center``, by default gray."""
+    """Return a regularizer: ``weight`` times the mean absolute difference between pixels and ``center`` (0.5: gray)."""
     return _of_image(f"{weight:g} L1", lambda image: weight * (image - center).abs().flatten(1).mean(1))
 
 
+@regularizer
 def l2(weight: float, center: float = 0.5) -> Objective:
-    """``weight`` times the mean squared difference of the pixels from ``center``, by default gray."""
+    """Return a regularizer: ``weight`` times the mean squared difference between pixels and ``center`` (0.5: gray)."""
     return _of_image(f"{weight:g} L2", lambda image: weight * (image - center).square().flatten(1).mean(1))
 
 
+@regularizer
 def total_variation(weight: float) -> Objective:
-    """``weight`` times the mean absolute difference of neighbouring pixels, down plus across.
+    """Return a regularizer: ``weight`` times the total variation.
 
+    The total variation is the mean absolute difference of vertical neighbors plus that of horizontal neighbors. See
     Rudin, Osher, Fatemi, "Nonlinear Total Variation Based Noise Removal Algorithms", 1992.
     """
 
@@ -53,16 +78,16 @@ def total_variation(weight: float) -> Objective:
     return _of_image(f"{weight:g} total variation", value)
 
 
+@regularizer
 def blur(weight: float) -> Objective:
-    """``weight`` times the mean squared difference of the pixels from the mean of the 3 x 3 around them.
+    """Return a regularizer: ``weight`` times the mean squared difference of each pixel from its neighborhood's mean.
 
-    A step against its gradient is a slight blur, which Yosinski et al. apply between steps, "Understanding Neural
-    Networks Through Deep Visualization", arXiv:1506.06579. Unlike total variation it spares no edge.
+    The neighborhood is 3 x 3 pixels. A gradient step that reduces this regularizer blurs the image slightly. Yosinski
+    et al. blur the image between steps instead; see "Understanding Neural Networks Through Deep Visualization",
+    arXiv:1506.06579. Unlike total variation, this regularizer also softens strong edges.
     """
 
     def value(image: Tensor) -> Tensor:
-        from torch.nn.functional import avg_pool2d
-
         around = avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
         return weight * (image - around).square().flatten(1).mean(1)
 
@@ -70,4 +95,5 @@ def blur(weight: float) -> Objective:
 
 
 def _of_image(name: str, value: Callable[[Tensor], Tensor]) -> Objective:
+    """Return the objective called ``name`` whose value is computed from the image alone."""
     return Objective(name, frozenset(), lambda activations: value(activations[IMAGE]))

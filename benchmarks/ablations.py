@@ -1,7 +1,8 @@
-"""What each means of speed is worth: ``python -m benchmarks.ablations``; the log in docs/benchmarks.md is about these.
+"""Ablations: measure the gain from each optimization separately, with ``python -m benchmarks.ablations``.
 
-A step is forward and backward through VGG-16 to relu5_1, 512 x 512 pixels. A schedule is the list of scales of style
-transfer; all have the same steps at each scale, and the loss is that of the finished picture, in float32.
+The log in docs/benchmarks.md discusses the results. A step is a forward and backward pass through VGG-16 to relu5_1
+with 512 x 512 pixels. A schedule is the list of scales of a style transfer; every scale has the same number of steps,
+and the loss is that of the finished picture, in float32.
 """
 
 from __future__ import annotations
@@ -9,28 +10,38 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 from torch.nn.functional import interpolate
 
-from activation_maximization import match, maximize, total_variation
 from benchmarks.process import PAINTING, PHOTO, PICTURES
-from image_optimization import images, optimize
-from image_optimization.adam import Adam
-from image_optimization.capture import capture
-from image_optimization.memory import keep_freed_memory
-from models import load
-from style_transfer import PRESETS, stylize, transfer
-from style_transfer.gram import gram_matrix
-from style_transfer.painters import paint
-from style_transfer.tiling import whole
-from style_transfer.total import Style, total_loss
+from dreamgram.activation_maximization.gradient_ascent import maximize
+from dreamgram.activation_maximization.objectives import match
+from dreamgram.activation_maximization.regularizers import total_variation
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.adam import SETTLING, Adam
+from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.memory import keep_freed_memory
+from dreamgram.image_optimization.optimize import Optimizer, OptimizerFactory
+from dreamgram.models import load
+from dreamgram.style_transfer.drawn_styles import draw_style
+from dreamgram.style_transfer.gram import gram_matrix
+from dreamgram.style_transfer.presets import PRESETS
+from dreamgram.style_transfer.stylizer import ADAM_RATE, stylize
+from dreamgram.style_transfer.tiling import whole
+from dreamgram.style_transfer.total_loss import Style, total_loss
 
 SIZE = 512
+"""Longer side of the pictures in pixels."""
+
+CONSTANT = 1e-9
+"""Fraction of the steps over which Adam's learning rate falls to zero; so small that the rate is constant."""
 
 
 def seconds(function: Callable[[], Any], times: int = 5) -> float:
+    """Return the median time of ``times`` calls of ``function`` in seconds, after one call that is not measured."""
     function()
     measured = []
     for _ in range(times):
@@ -41,13 +52,14 @@ def seconds(function: Callable[[], Any], times: int = 5) -> float:
 
 
 def network_step(dtype: torch.dtype) -> float:
+    """Return the time of a step in ``dtype``, in seconds."""
     image = torch.rand(1, 3, SIZE, SIZE, requires_grad=True)
     with capture(load("vgg16"), ["relu5_1"], dtype) as activations_of:
         return seconds(lambda: activations_of(image)["relu5_1"].float().sum().backward())
 
 
 def plain_step() -> float:
-    """As any program does it: the network as it was loaded."""
+    """Return the time of a step with the network as loaded, without our optimizations, in seconds."""
     network = load("vgg16").requires_grad_(False)
     layers = list(network.children())[: [name for name, _ in network.named_children()].index("relu5_1") + 1]
     image = torch.rand(1, 3, SIZE, SIZE, requires_grad=True)
@@ -55,7 +67,10 @@ def plain_step() -> float:
 
 
 def gram_matrices(ours: bool) -> float:
-    """Of all five style layers, there and back, from bfloat16."""
+    """Return the time of computing the Gram matrices of five style layers and their gradients, in seconds.
+
+    The activations are bfloat16. If ``ours`` is False, they are converted to float32, and PyTorch derives the gradient.
+    """
     shapes = [(64, SIZE), (128, SIZE // 2), (256, SIZE // 4), (512, SIZE // 8), (512, SIZE // 16)]
     activations = [torch.rand(1, c, side, side).bfloat16() for c, side in shapes]
     activations = [a.contiguous(memory_format=torch.channels_last).requires_grad_() for a in activations]
@@ -69,17 +84,20 @@ def gram_matrices(ours: bool) -> float:
 
 
 def schedule(scales: list[int], steps: int, precision: str = "auto", detail: bool = True) -> str:
+    """Return the time and the final loss of a style transfer at ``scales``.
+
+    If ``detail`` is True, detail of the photo that the previous scale was too coarse to show is added at each scale.
+    """
     photo, painting = images.load(PHOTO), images.load(PAINTING)
-    kept = transfer.pyramid, images.refine
-    transfer.pyramid = lambda content, size: scales
-    if not detail:
-        images.refine = lambda image, start, size: images.resize(image, size)
-    try:
-        start = time.perf_counter()
-        picture = stylize(photo, [painting], preset="gatys", size=SIZE, steps=steps, precision=precision).image
-        took = time.perf_counter() - start
-    finally:
-        transfer.pyramid, images.refine = kept
+    transfer = partial(stylize, photo, [painting], preset="gatys", steps=steps, precision=precision)
+    start = time.perf_counter()
+    if detail:
+        picture = transfer(size=SIZE, scales=scales).image
+    else:  # Each scale is a separate run that starts from the enlarged result of the previous scale.
+        picture = photo
+        for scale in scales:
+            picture = transfer(size=scale, scales=[scale], init=picture).image
+    took = time.perf_counter() - start
     content, style = images.fit(photo, SIZE), images.fit(painting, SIZE)
     preset = PRESETS["gatys"]
     with torch.no_grad(), capture(load("vgg16"), preset.layers) as activations_of:
@@ -90,62 +108,95 @@ def schedule(scales: list[int], steps: int, precision: str = "auto", detail: boo
 
 
 class CarriedAdam(Adam):
-    """As others do it: moments are carried from one scale to the next, the result is an average of the iterates."""
+    """Adam as other programs use it.
 
-    carried, average = False, 0.0
-    before: CarriedAdam | None = None
+    It continues with the moments from the previous scale's optimizer, and its result is an average of the iterates.
+    """
 
-    def __init__(self, leaf: torch.Tensor, *settings: Any) -> None:
-        super().__init__(leaf, *settings)
-        self.sum, before = torch.zeros_like(leaf), CarriedAdam.before
-        if self.carried and before is not None:
+    def __init__(
+        self,
+        leaf: torch.Tensor,
+        bounds: tuple[float, float],
+        before: CarriedAdam | None = None,
+        *,
+        average: float = 0.0,
+        **settings: Any,
+    ) -> None:
+        """Prepare to move ``leaf``.
+
+        Args:
+            leaf: pixels (1, C, H, W).
+            bounds: smallest and largest value of a pixel.
+            before: optimizer of the previous scale, whose moments to continue with; None to start with zero moments.
+            average: decay rate of the average of the iterates; 0 to return the last iterate.
+            settings: settings of :class:`Adam`.
+        """
+        super().__init__(leaf, bounds, **settings)
+        self.average = average
+        self.sum = torch.zeros_like(leaf)
+        if before is not None:
             size = (leaf.shape[2], leaf.shape[3])
-            share = before.leaf.shape[2] * before.leaf.shape[3] / (size[0] * size[1])  # of a pixel in the loss, a mean
+            share = before.leaf.shape[2] * before.leaf.shape[3] / (size[0] * size[1])  # The loss is a mean over pixels.
             self.mean = interpolate(before.mean, size, mode="bicubic") * share
             self.square = interpolate(before.square, size, mode="bilinear") * share**2
             self.steps = before.steps
-        CarriedAdam.before, self.first = self, self.steps
+        self.first = self.steps
 
-    def step(self, loss: torch.Tensor, gradient: torch.Tensor) -> None:
-        super().step(loss, gradient)
+    def step(self, loss: torch.Tensor, gradient: torch.Tensor, remaining: float = 1.0) -> None:
+        """Make a step of Adam, and add the new image to the average."""
+        super().step(loss, gradient, remaining)
         self.sum.lerp_(self.leaf.detach(), 1 - self.average)
 
     def finish(self) -> None:
+        """Replace the image by the average of the iterates if averaging is on."""
         if self.average:
             with torch.no_grad():
                 self.leaf.copy_(self.sum / (1 - self.average ** (self.steps - self.first)))
 
 
+def adam_factory(settling: float, carried: bool, average: float) -> OptimizerFactory:
+    """Return a function that makes the optimizer of each scale in turn.
+
+    If ``carried`` is True, each optimizer continues with the moments of the previous one.
+    """
+    before: CarriedAdam | None = None
+
+    def make(leaf: torch.Tensor, bounds: tuple[float, float]) -> Optimizer:
+        nonlocal before
+        kept = before if carried else None
+        before = CarriedAdam(leaf, bounds, kept, average=average, learning_rate=ADAM_RATE, settling=settling)
+        return before
+
+    return make
+
+
 def adam(settling: float, carried: bool = False, average: float = 0.0) -> str:
-    """The default loss after 200 steps at each of two scales, of a photo in two styles."""
+    """Return the losses of a photo in two styles, with the default preset and 200 steps at each of two scales."""
     photo, losses = images.fit(images.load(PICTURES / "chelsea.jpg"), 300), []
-    kept, optimize.SETTLING, optimize.Adam = optimize.SETTLING, settling, CarriedAdam
-    CarriedAdam.carried, CarriedAdam.average = carried, average
-    try:
-        for painting in (images.load(PAINTING), paint("brushwork", 512)):
-            CarriedAdam.before = None
-            made = stylize(photo, [painting], size=300, steps=200, optimizer="adam", precision="float32")
-            preset = PRESETS["default"]
-            with torch.no_grad(), capture(load("vgg16"), preset.layers) as read:
-                tiles = [whole(preset.layers)]
-                loss = total_loss(read, photo, [Style(painting, 300, [1.0])], preset, lambda image: tiles)  # noqa: B023
-                losses.append(f"{loss(made.image).item():.3f}")
-    finally:
-        optimize.SETTLING, optimize.Adam = kept, Adam
+    for painting in (images.load(PAINTING), draw_style("brushwork", 512)):
+        optimizer = adam_factory(settling, carried, average)
+        made = stylize(photo, [painting], size=300, steps=200, optimizer=optimizer, precision="float32")
+        preset = PRESETS["default"]
+        with torch.no_grad(), capture(load("vgg16"), preset.layers) as read:
+            tiles = [whole(preset.layers)]
+            loss = total_loss(read, photo, [Style(painting, 300, [1.0])], preset, lambda image: tiles)  # noqa: B023
+            losses.append(f"{loss(made.image).item():.3f}")
     return ", ".join(losses)
 
 
-def settling(share: float) -> str:
+def inversion(settling: float) -> str:
+    """Return the error of a photo that is reconstructed from its activations by Adam.
+
+    ``settling`` is the fraction of the steps over which the learning rate falls to zero.
+    """
     photo = images.fit(images.load(PICTURES / "chelsea.jpg"), 224)
-    kept, optimize.SETTLING = optimize.SETTLING, share
-    try:
-        dreams = maximize(load("vgg16"), match("relu4_1", photo) - total_variation(0.5))
-    finally:
-        optimize.SETTLING = kept
+    optimizer = partial(Adam, learning_rate=0.1, settling=settling)
+    dreams = maximize(load("vgg16"), match("relu4_1", photo) - total_variation(0.5), optimizer=optimizer)
     return f"{-dreams.activations.item():.3f}"
 
 
 def main() -> None:
+    """Print the figures for the log in docs/benchmarks.md."""
     print(f"step, float32, freed memory given back  {network_step(torch.float32):.3f} s")
     print(f"step, bfloat16, freed memory given back {network_step(torch.bfloat16):.3f} s")
     keep_freed_memory()
@@ -154,17 +205,17 @@ def main() -> None:
     print(f"step, bfloat16                          {network_step(torch.bfloat16):.3f} s")
     print(f"Gram matrices by autograd, in float32   {gram_matrices(False):.3f} s")
     print(f"Gram matrices by style_transfer.gram    {gram_matrices(True):.3f} s")
-    print("photo inverted, error with a constant rate ", settling(1e-9))
-    print("the same with the rate falling in the end  ", settling(optimize.SETTLING))
+    print("photo inverted, error with a constant rate ", inversion(CONSTANT))
+    print("the same with the rate falling in the end  ", inversion(SETTLING))
     print("128, 256, 512, 50 steps, float32       ", schedule([128, 256, 512], 50, "float32"))
     print("128, 256, 512, 50 steps, bfloat16      ", schedule([128, 256, 512], 50, "bfloat16"))
     print("the same without the photo's detail    ", schedule([128, 256, 512], 50, detail=False))
     print("128, 181, 256, 362, 512, 33 steps      ", schedule([128, 181, 256, 362, 512], 33))
     print("512 alone, 65 steps                    ", schedule([512], 65))
-    print("Adam, a constant rate                      ", adam(1e-9))
-    print("Adam, the rate falling in the end          ", adam(optimize.SETTLING))
-    print("the same, moments carried between scales   ", adam(optimize.SETTLING, carried=True))
-    print("constant, carried, iterates averaged (0.99)", adam(1e-9, carried=True, average=0.99))
+    print("Adam, a constant rate                      ", adam(CONSTANT))
+    print("Adam, the rate falling in the end          ", adam(SETTLING))
+    print("the same, moments carried between scales   ", adam(SETTLING, carried=True))
+    print("constant, carried, iterates averaged (0.99)", adam(CONSTANT, carried=True, average=0.99))
 
 
 if __name__ == "__main__":

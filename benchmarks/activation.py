@@ -1,8 +1,9 @@
-"""How strongly dreams excite a filter, beside lucent's and beside photos: ``python -m benchmarks.activation``.
+"""Compare activations of filters for our images, lucent's images and photos: ``python -m benchmarks.activation``.
 
-64 units of VGG-16's relu4_1, every eighth, at 128 pixels with our defaults, in three minutes; what lucent reached with
-its own is in ``peers.json``. The best of 200 patches for each: random squares of three photos, of any size from 128
-pixels to the whole photo. The activation is that of the picture as it is, without transforms.
+This takes three minutes. Our images are made for every eighth unit of VGG-16's relu4_1, 64 in all, with the default
+settings at 128 pixels. The activations that lucent reached with its default settings are in ``peers.json``. For the
+photos, 200 patches are tried, and the best patch counts for each unit. The patches are random squares from three
+photos, with sides from 128 pixels to the shorter side of the photo. All activations are measured without transforms.
 """
 
 from __future__ import annotations
@@ -13,30 +14,37 @@ import torch
 from matplotlib.cbook import get_sample_data
 from torch import Tensor
 
-from activation_maximization import activations, channel, maximize
 from benchmarks.peers import LAYER, REACHED, UNITS
 from benchmarks.process import PHOTO, PICTURES
-from image_optimization import images
-from image_optimization.memory import keep_freed_memory
-from models import load
+from dreamgram.activation_maximization.gradient_ascent import activations, maximize
+from dreamgram.activation_maximization.objectives import channel
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.memory import keep_freed_memory
+from dreamgram.models import load
 
-SIZE, PATCHES = 128, 200
+SIZE = 128
+"""Side of the images in pixels."""
+
+PATCHES = 200
+"""Number of photo patches to try."""
 
 
 def main() -> None:
+    """Print the table for docs/benchmarks.md."""
     keep_freed_memory()
     lucent = json.loads(REACHED.read_text())["lucent"]
     theirs = torch.tensor([lucent[str(unit)][str(SIZE)] for unit in UNITS])
     photos = best_patches()
     dreams = maximize(load("vgg16"), channel(LAYER, UNITS), size=SIZE)
     print(f"{len(UNITS)} units of {LAYER}; silent: {len(dreams.silent)}\n")
-    print("| | mean activation | of lucent's: median, range | of the best patch's: median, range |\n|---|---|---|---|")
+    print("| | mean activation | relative to lucent: median, range | relative to the best patch: median, range |")
+    print("|---|---|---|---|")
     for name, values in {"ours": dreams.activations, "lucent": theirs, f"best of {PATCHES} patches": photos}.items():
         print(f"| {name} | {values.mean():.0f} | {_ratios(values, theirs)} | {_ratios(values, photos)} |")
 
 
 def best_patches() -> Tensor:
-    """The activation of each unit in the patch that excites it most, (units,)."""
+    """Return, for each unit, its largest activation over all patches, (units,)."""
     torch.manual_seed(0)
     network = load("vgg16")
     paths = [PHOTO, PICTURES / "chelsea.jpg", get_sample_data("grace_hopper.jpg", asfileobj=False)]
@@ -52,6 +60,7 @@ def best_patches() -> Tensor:
 
 
 def _ratios(values: Tensor, others: Tensor) -> str:
+    """Return the median and the range of the ratios ``values / others``, as text."""
     ratios = values / others
     return f"{ratios.median():.2f}, {ratios.min():.2f} to {ratios.max():.2f}"
 

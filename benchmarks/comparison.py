@@ -1,7 +1,11 @@
-"""Sheets to judge style transfer by, in ``outputs/gallery/``: ``python -m benchmarks.comparison`` (half an hour).
+"""Draw sheets for judging style transfer by eye, in ``outputs/gallery/``, with ``python -m benchmarks.comparison``.
 
-``styles.jpg``: four photos in four styles with the defaults. ``losses.jpg``: each photo in one of them by each style
-loss, and, the last column, by the default one with VGG-19. ``sizes.jpg``: one of them at three sizes.
+This takes half an hour.
+
+- ``styles.jpg`` shows four photos in four styles with the default settings.
+- ``losses.jpg`` shows four pairs of a photo and a style. There is a column for each style loss, and one for the default
+  loss with VGG-19.
+- ``sizes.jpg`` shows one pair at three sizes.
 """
 
 from __future__ import annotations
@@ -15,17 +19,17 @@ from torch import Tensor
 
 from benchmarks.gallery import GALLERY
 from benchmarks.process import PICTURES
-from image_optimization import images
-from models import load
-from style_transfer import stylize
-from style_transfer.losses import STYLE_LOSSES
-from style_transfer.painters import PAINTERS, paint
+from dreamgram.image_optimization import images
+from dreamgram.models import load
+from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES, draw_style
+from dreamgram.style_transfer.losses import STYLE_LOSSES
+from dreamgram.style_transfer.stylizer import stylize
 
 PHOTOS = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg")
-"""NASA, in the public domain; Stefan van der Walt, Rachel Michetti and SpaceX, CC0."""
+"""Photos by NASA (public domain), Stefan van der Walt, Rachel Michetti and SpaceX (CC0)."""
 
 STYLES = ("the_scream.png", "shipwreck.jpg", "brushwork", "stained-glass")
-"""Edvard Munch, 1893, and J. M. W. Turner, 1805, in the public domain; the other two are drawn."""
+"""Paintings by Edvard Munch, 1893, and J. M. W. Turner, 1805 (public domain), and two drawn styles."""
 
 PAIRS = (
     ("astronaut.jpg", "the_scream.png"),
@@ -33,13 +37,17 @@ PAIRS = (
     ("coffee.jpg", "stained-glass"),
     ("rocket.jpg", "shipwreck.jpg"),
 )
-"""For comparing losses, networks and sizes."""
+"""Pairs of a photo and a style for comparing losses, networks and sizes."""
 
 CELL = (240, 320)
+"""Height and width of a cell of the sheets, in pixels."""
 
 
 def photo(name: str) -> Tensor:
-    """Its middle, or its upper part, where the heads are, in the proportions of a cell."""
+    """Return the photo (1, 3, H, W), cropped to the aspect ratio of a cell.
+
+    The crop is near the top of the photo, where the heads are.
+    """
     picture = images.load(PICTURES / name)
     height, width = picture.shape[2:]
     tall, wide = min(height, width * CELL[0] // CELL[1]), min(width, height * CELL[1] // CELL[0])
@@ -48,22 +56,25 @@ def photo(name: str) -> Tensor:
 
 
 def style(name: str, size: int) -> Tensor:
-    return paint(name, size) if name in PAINTERS else images.load(PICTURES / name)
+    """Return the painting called ``name``, (1, 3, H, W). A drawn style is drawn with ``size`` pixels a side."""
+    return draw_style(name, size) if name in DRAWN_STYLES else images.load(PICTURES / name)
 
 
-def painted(of: str, by: str, size: int, loss: str | None = None, network: str = "vgg16") -> Tensor:
-    print(of, by, size, loss or "", network, flush=True)
-    return stylize(photo(of), [style(by, size)], model=load(network), size=size, style_loss=loss).image
+def painted(content: str, painting: str, size: int, loss: str | None = None, network: str = "vgg16") -> Tensor:
+    """Return the photo ``content`` in the style of ``painting``, (1, 3, H, W)."""
+    print(content, painting, size, loss or "", network, flush=True)
+    model = load(network)
+    return stylize(photo(content), [style(painting, size)], model=model, size=size, style_loss=loss).image
 
 
 def sheet(name: str, rows: Sequence[Sequence[Tensor]], cell: tuple[int, int] = CELL) -> None:
-    """Pictures of any size, each in a cell (H, W)."""
+    """Save a sheet of pictures of any size. Each picture is resized to fit into a ``cell`` (H, W)."""
     lines = [torch.cat([_within(picture, cell) for picture in row], dim=3) for row in rows]
     images.save(torch.cat(lines, dim=2), GALLERY / name, overwrite=True, quality=88)
 
 
 def _within(picture: Tensor, cell: tuple[int, int]) -> Tensor:
-    """In the middle of white."""
+    """Return a white ``cell`` (H, W) with ``picture`` in its middle, resized to fit."""
     size = min(cell[0] / picture.shape[2], cell[1] / picture.shape[3]) * max(picture.shape[2:])
     small = images.fit(picture, round(size))
     whole = torch.ones(1, 3, *cell)
@@ -73,22 +84,26 @@ def _within(picture: Tensor, cell: tuple[int, int]) -> Tensor:
 
 
 def styles() -> None:
+    """Save ``styles.jpg``."""
     head = [torch.ones(1, 3, 1, 1), *(style(name, 512) for name in STYLES)]
-    sheet("styles.jpg", [head, *([photo(of), *(painted(of, by, 384) for by in STYLES)] for of in PHOTOS)])
+    sheet("styles.jpg", [head, *([photo(name), *(painted(name, each, 384) for each in STYLES)] for name in PHOTOS)])
 
 
 def losses() -> None:
+    """Save ``losses.jpg``."""
     ways = [*((loss, "vgg16") for loss in STYLE_LOSSES), (None, "vgg19")]
     sheet("losses.jpg", [[painted(*pair, 384, *way) for way in ways] for pair in PAIRS])
 
 
 def sizes() -> None:
+    """Save ``sizes.jpg``."""
     sheet("sizes.jpg", [[painted(*pair, size) for size in (256, 512, 1024)] for pair in PAIRS[:1]], (360, 480))
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Argument(help="styles, losses or sizes; by default all.")] = None,
+    only: Annotated[list[str] | None, typer.Argument(help="styles, losses or sizes. All by default.")] = None,
 ) -> None:
+    """Make sheets for judging style transfer by eye."""
     for draw in (styles, losses, sizes):
         if not only or draw.__name__ in only:
             draw()

@@ -1,8 +1,8 @@
-"""The Gatys loss against seconds, beside neural-style: ``python -m benchmarks.curve`` (six minutes).
+"""Measure the Gatys loss over time for Dreamgram and neural-style: ``python -m benchmarks.curve`` (six minutes).
 
-At 256 and 512 pixels, the same photo, painting and weights. The loss is always that of the saved file, by
-``benchmarks/gatys_loss.py``. Our seconds are of the whole command; neural-style's are its median seconds an iteration,
-measured here, times iterations, and without loading.
+Both programs get the same photo, painting and weights, at 256 and at 512 pixels. The loss is always that of the saved
+file, computed by ``benchmarks/gatys_loss.py``. Our time is that of the whole command. The time of neural-style is the
+median time of an iteration, measured in the same run, times the number of iterations, without loading.
 """
 
 from __future__ import annotations
@@ -14,21 +14,25 @@ from pathlib import Path
 from benchmarks.gatys_loss import gatys_loss
 from benchmarks.peers import REACHED, SAVED_EVERY, SIZE, neural_style
 from benchmarks.process import PAINTING, PHOTO, run
-from image_optimization import images
+from dreamgram.image_optimization import images
 
 SMALL = SIZE // 2
+"""Longer side of the smaller copies of the pictures, in pixels."""
+
 STEPS = (10, 20, 50, 100)
-"""At each scale."""
+"""Numbers of steps at each scale, one number for each point of our curve."""
 
 ITERATIONS = (100, 200, 300, 400)
+"""Numbers of iterations, one number for each point of neural-style's curve."""
 
 
 def small(path: Path, folder: Path) -> Path:
-    """The same picture for both programs: they would make it smaller in ways of their own."""
+    """Save a smaller copy of a picture for both programs, which would otherwise downsample it in different ways."""
     return images.save(images.fit(images.load(path), SMALL), folder / f"{path.stem}.png")
 
 
 def ours(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, float]:
+    """Return a mapping from our time in seconds to our loss."""
     curve = {}
     for steps in STEPS:
         picture = folder / f"ours-{size}-{steps}.png"
@@ -39,7 +43,10 @@ def ours(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, fl
 
 
 def theirs(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, float]:
-    """Their losses at full size are known from ``benchmarks/peers.json``."""
+    """Return a mapping from neural-style's time in seconds to its loss.
+
+    The losses at full size come from ``benchmarks/peers.json``.
+    """
     picture = folder / f"theirs-{size}.png"
     if size == SIZE:
         iteration = neural_style(8, picture)
@@ -51,6 +58,7 @@ def theirs(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, 
 
 
 def main() -> None:
+    """Print the table for docs/benchmarks.md."""
     print("| size | program | seconds to loss |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

@@ -1,8 +1,9 @@
-"""Can anyone but the network read the digits that it dreams? ``python -m benchmarks.digit_judges --data DIR``.
+"""Test whether other classifiers can read dreamed digits: ``python -m benchmarks.digit_judges --data DIR``.
 
-Ten dreams for each of five seeds are read by judges that they were not made for: the fully connected network, five
-nearest neighbours among MNIST's training digits, and the other convolutional network. Beside it the distance of a dream
-from the nearest training digit, over that of real test digits from theirs.
+Ten digits are dreamed with each of five seeds. They are read by classifiers that they were not made for: the fully
+connected network, a vote of the five nearest neighbors among MNIST's training digits, and the other convolutional
+network. The last column is the mean distance of a dreamed digit from the nearest training digit, divided by the same
+distance for real test digits.
 """
 
 from __future__ import annotations
@@ -15,25 +16,35 @@ import torch
 import typer
 from torch import Tensor
 
-from activation_maximization import logit, maximize, sparing
-from models import load
-from models.digits import digit_sample
-from models.train_digits import mnist
+from dreamgram.activation_maximization.gradient_ascent import maximize
+from dreamgram.activation_maximization.objectives import logit
+from dreamgram.activation_maximization.regularizers import sparing
+from dreamgram.models import load
+from dreamgram.models.digits import digit_sample
+from dreamgram.models.train_digits import mnist
 
 SEEDS = range(5)
-NEIGHBOURS = 5
+"""Random seeds. Ten digits are made with each seed."""
+
+NEIGHBORS = 5
+"""Number of nearest training digits that vote on the class."""
+
 CLASSES = torch.arange(10)
 
 Judge = Callable[[Tensor], Tensor]
+"""Classifier: a function from digits (N, 1, 28, 28) to their classes (N,)."""
 
 
-def main(data: Annotated[Path, typer.Option(help="Folder of torchvision's MNIST.")] = Path("data")) -> None:
+def main(
+    data: Annotated[Path, typer.Option(help="Folder with MNIST, as torchvision stores it.")] = Path("data"),
+) -> None:
+    """Test whether other classifiers can read dreamed digits."""
     images, labels = mnist(data, train=True)
     known = images.flatten(1)
 
     def nearest(digits: Tensor) -> tuple[Tensor, Tensor]:
-        """The distances and labels of the training digits that are nearest, (N, 5) each."""
-        found = torch.cdist(digits.flatten(1), known).topk(NEIGHBOURS, largest=False)
+        """Return the distances and the labels of the nearest training digits, (N, 5) each."""
+        found = torch.cdist(digits.flatten(1), known).topk(NEIGHBORS, largest=False)
         return found.values, labels[found.indices]
 
     networks = {name: load(name) for name in ("digits", "digits-robust", "digits-mlp")}

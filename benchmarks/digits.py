@@ -1,4 +1,4 @@
-"""The digits network, and how long a command takes to begin: ``python -m benchmarks.digits``."""
+"""Measure the time of whole commands with the digit network, start included: ``python -m benchmarks.digits``."""
 
 from __future__ import annotations
 
@@ -11,18 +11,19 @@ from benchmarks.process import run
 BOTH = """
 import os, sys
 os.chdir(sys.argv[1])
-from activation_maximization.cli import app
-from image_optimization import console
+from dreamgram.activation_maximization.cli import main
 for name in "units --units all", "digits":
     sys.argv[1:] = [*name.split(), "--output", name.split()[0] + ".png"]
     try:
-        console.run(app, "dream")
+        main()
     except SystemExit as end:
         assert not end.code
 """
+"""Program that makes two sheets in one process. Its argument is the folder to save the sheets in."""
 
 
 def measure() -> list[Figure]:
+    """Measure the time of three commands."""
     with tempfile.TemporaryDirectory() as folder:
         both = run("python", "-c", BOTH, folder)
         first = run("dream", "digits", "--steps", 1, "--output", Path(folder, "first.png"))

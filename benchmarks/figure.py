@@ -1,4 +1,4 @@
-"""One figure of the table in docs/benchmarks.md."""
+"""Figures for the table in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -7,12 +7,19 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
+    """A measured figure."""
+
     name: str
+    """Name of the figure, as in the first column of the table."""
     value: float
+    """Measured value; NaN if our program did not reach the required loss or activation."""
     unit: str
+    """Unit of the value."""
     target: str
+    """Target value, such as ``>= 5``; empty if there is no target."""
     result: str = ""
-    """What was reached in that time: the loss or the activation."""
+    """Details, such as the loss or the activation that was reached."""
 
     def __str__(self) -> str:
+        """Return the figure as one line of text for the terminal."""
         return f"{self.name}: {self.value:.3g} {self.unit} (target {self.target}) {self.result}".rstrip()

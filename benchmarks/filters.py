@@ -1,7 +1,8 @@
-"""Filters of VGG-16 to the activation that lucent reaches in its 512 steps: ``python -m benchmarks.filters``.
+"""Measure the time until a filter of VGG-16 reaches lucent's activation: ``python -m benchmarks.filters``.
 
-Our time is that of loading the network and of the whole batch, divided by the pictures; lucent's is its seconds a step,
-measured beside ours, times its steps. The activation is that of the finished picture, without transforms.
+Lucent's activation is that after 512 steps. Our time is that of loading the network and making the whole batch, divided
+by the number of pictures. The time of lucent is that of a step, measured in the same run, times 512. The activation is
+that of the finished picture, without transforms.
 """
 
 from __future__ import annotations
@@ -12,17 +13,19 @@ import tempfile
 import time
 from pathlib import Path
 
-from activation_maximization import channel, maximize
 from benchmarks.figure import Figure
 from benchmarks.peers import LAYER, REACHED, TIMED, lucent
-from image_optimization.memory import keep_freed_memory
-from models import load
+from dreamgram.activation_maximization.gradient_ascent import maximize
+from dreamgram.activation_maximization.objectives import channel
+from dreamgram.image_optimization.memory import keep_freed_memory
+from dreamgram.models import load
 
 
 def measure() -> list[Figure]:
-    keep_freed_memory()  # as the command does
+    """Measure the time of making four filters in one batch."""
+    keep_freed_memory()  # The commands do this, too.
     theirs = json.loads(REACHED.read_text())["lucent"]
-    # Lucent enlarges the picture to 224 pixels for the network. Of its two activations, there and as it is, the larger.
+    # Lucent enlarges the picture to 224 pixels for the network. The goal is the larger of both activations.
     goals = [max(theirs[str(unit)].values()) for unit in TIMED]
     with tempfile.TemporaryDirectory() as folder:
         step = lucent(TIMED[0], 12, Path(folder, "picture.pt"))

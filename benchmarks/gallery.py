@@ -1,4 +1,4 @@
-"""Make the pictures of the README, ``outputs/gallery/``, with the two command lines."""
+"""Make the pictures of the README in ``outputs/gallery/``, with the commands ``dream`` and ``stylize``."""
 
 import subprocess
 import sys
@@ -9,7 +9,7 @@ from matplotlib.cbook import get_sample_data
 GALLERY = Path(__file__).parents[1] / "outputs" / "gallery"
 PHOTO = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
 CAT = str(Path(__file__).parent / "pictures" / "chelsea.jpg")
-"""Chelsea, by Stefan van der Walt, from scikit-image; CC0."""
+"""Photo of Chelsea by Stefan van der Walt, from scikit-image (CC0)."""
 
 COMMANDS = {
     "digits.png": "dream digits --compare",
@@ -33,14 +33,15 @@ COMMANDS = {
     "marbling.jpg": "stylize PHOTO --style marbling --style-weight 3",
     "pointillism.jpg": "stylize PHOTO --style pointillism --style-weight 3",
 }
+"""Command that makes each picture, by file name."""
 
 
 def main(wanted: list[str]) -> None:
+    """Make the pictures whose file names are in ``wanted``, or all pictures if it is empty."""
     for name in wanted or COMMANDS:
         tool, *arguments = [{"PHOTO": PHOTO, "CAT": CAT}.get(word, word) for word in COMMANDS[name].split()]
-        module = {"dream": "activation_maximization.cli", "stylize": "style_transfer.cli"}[tool]
         output = ["--output", str(GALLERY / name), "--overwrite"]
-        subprocess.run([sys.executable, "-m", module, *arguments, *output], check=True)
+        subprocess.run([sys.executable, "-m", "dreamgram", tool, *arguments, *output], check=True)
 
 
 if __name__ == "__main__":

@@ -1,8 +1,13 @@
-"""Print neural-style's loss of an image: ``python benchmarks/gatys_loss.py CONTENT STYLE IMAGE --size 512``.
+"""Print neural-style's loss of an image: ``python -m benchmarks.gatys_loss CONTENT STYLE IMAGE --size 512``.
 
-The loss of anyone's output, whatever program made it: content 5 * MSE(F), style 100 * MSE(F F^T / (C H W)) for each of
-five layers, total variation 1e-3 * sum |difference| in units of 0-255, on VGG-16 in float32. The image is taken as it
-is; the photo is resized to the image's pixels and the style so that its longer side is SIZE.
+Any program may have made the image. The loss is a sum of three terms, with the features F of VGG-16 in float32:
+
+- content: 5 * MSE(F);
+- style: 100 * MSE(F F^T / (C H W)) for each of five layers;
+- total variation: 1e-3 * sum |difference| of neighboring pixels, in units of 0 to 255.
+
+The image is not resized. The photo is resized to the size of the image. The style is resized so that its longer side
+has SIZE pixels.
 """
 
 from pathlib import Path
@@ -11,15 +16,16 @@ from typing import Annotated
 import torch
 import typer
 
-from image_optimization import console, images
-from image_optimization.capture import capture
-from models import load
-from style_transfer import PRESETS
-from style_transfer.tiling import whole
-from style_transfer.total import Style, total_loss
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.capture import capture
+from dreamgram.models import load
+from dreamgram.style_transfer.presets import PRESETS
+from dreamgram.style_transfer.tiling import whole
+from dreamgram.style_transfer.total_loss import Style, total_loss
 
 
 def gatys_loss(content: Path, style: Path, image: Path, size: int) -> float:
+    """Return neural-style's loss of ``image``, with a style whose longer side has ``size`` pixels."""
     picture = images.load(image)
     photo = images.resize(images.load(content), (picture.shape[2], picture.shape[3]))
     painting = images.load(style)
@@ -35,12 +41,11 @@ def main(
     content: Path,
     style: Path,
     image: Path,
-    size: Annotated[int, typer.Option(callback=console.positive, help="Longer side of the style in pixels.")] = 512,
+    size: Annotated[int, typer.Option(min=1, help="Longer side of the style in pixels.")] = 512,
 ) -> None:
+    """Print neural-style's loss of an image made by any program."""
     typer.echo(f"{gatys_loss(content, style, image, size):.6g}")
 
 
 if __name__ == "__main__":
-    app = typer.Typer(add_completion=False)
-    app.command()(main)
-    console.run(app, "gatys_loss")
+    typer.run(main)

@@ -1,4 +1,4 @@
-"""Peak memory of whole commands over what the imports alone need: ``python -m benchmarks.memory``."""
+"""Measure the peak memory of whole commands, minus that of their imports: ``python -m benchmarks.memory``."""
 
 from __future__ import annotations
 
@@ -10,22 +10,32 @@ import numpy as np
 from benchmarks.figure import Figure
 from benchmarks.process import PAINTING, PHOTO, run
 
-IMPORTS = "import torch, models, style_transfer.cli, image_optimization.optimize, activation_maximization.cli"
+IMPORTS = (
+    "import torch, dreamgram.models, dreamgram.style_transfer.cli, dreamgram.image_optimization.optimize, "
+    "dreamgram.activation_maximization.cli"
+)
+"""Program that only imports; its memory is subtracted."""
+
 STEPS = 21
-"""Enough to fill the memory of L-BFGS."""
+"""Number of steps at each scale, enough to fill the memory of L-BFGS."""
 
 SIZES = (256, 362, 512, 724, 1024)
-"""Each with twice the pixels of the one before."""
+"""Sides of square pictures in pixels. Each picture has twice as many pixels as the previous one."""
 
 FEW_STEPS = 5
-"""At each of these sizes: what L-BFGS remembers is allocated at its first step."""
+"""Number of steps for each of these sizes.
+
+A few steps suffice, because L-BFGS allocates all its memory at the first step.
+"""
 
 
 def measure() -> list[Figure]:
+    """Measure the memory of style transfer at several sizes, and of a sheet of filters."""
     base = run("python", "-c", IMPORTS).peak
     with tempfile.TemporaryDirectory() as folder:
 
         def stylize(size: int, steps: int, precision: str = "auto") -> int:
+            """Return the peak memory of a style transfer in bytes, minus that of the imports."""
             options = ["--size", size, "--steps", steps, "--precision", precision, "--device", "cpu"]
             output = ["--output", Path(folder, "stylized.png"), "--overwrite"]
             return run("stylize", PHOTO, "--style", PAINTING, *options, *output).peak - base

@@ -1,6 +1,6 @@
-"""The magnitudes of natural photos that ``PhaseImage`` has: ``python -m benchmarks.natural_magnitude PHOTO...``.
+"""Compute the magnitudes of natural photos for ``PhaseImage``: ``python -m benchmarks.natural_magnitude PHOTO...``.
 
-Those in the package are of six photos that come with Python packages: ``astronaut.png``, ``chelsea.png``,
+The file in the package was made from six photos that come with Python packages: ``astronaut.png``, ``chelsea.png``,
 ``coffee.png`` and ``rocket.jpg`` of scikit-image (public domain and CC0), ``china.jpg`` and ``flower.jpg`` of
 scikit-learn (CC BY 2.0, danielbuechele and vultilion).
 """
@@ -15,18 +15,21 @@ import torch
 import typer
 from torch import Tensor
 
-from image_optimization import images
-from image_optimization.parameterizations import NATURAL, _frequency, _spectrum
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.parameterizations import NATURAL, frequencies, spectrum_of
 
 SIDE = 256
-"""Of a crop in pixels. Half of that, in cycles, is the highest frequency that is known."""
+"""Side of a crop in pixels. The highest frequency in the file is half this number, in cycles per side."""
 
 CROPS = 128
-"""Of every photo, each twice, once mirrored."""
+"""Number of crops from each photo. Each crop is used twice, once mirrored."""
 
 
 def crops(photo: Tensor) -> Tensor:
-    """Random squares of ``photo`` (1, 3, H, W), of its whole shorter side down to 256 pixels, as (N, 3, 256, 256)."""
+    """Return random square crops of ``photo`` (1, 3, H, W), resized to (N, 3, 256, 256), and their mirror images.
+
+    The sides of the squares range from 256 pixels to the shorter side of the photo.
+    """
     cut = []
     for _ in range(CROPS):
         side = int(torch.randint(SIDE, min(photo.shape[2:]) + 1, ()))
@@ -37,17 +40,18 @@ def crops(photo: Tensor) -> Tensor:
 
 
 def main(photos: Annotated[list[Path], typer.Argument(help="Photos of at least 256 pixels a side.")]) -> None:
+    """Save the mean magnitudes of ``photos`` in the package's file."""
     torch.manual_seed(0)
-    # A border that does not meet the opposite one would be seen as an edge: it is faded out.
+    # If opposite borders do not match, the Fourier transform sees an edge there. Therefore, the borders are faded out.
     window = torch.hann_window(SIDE, periodic=True)
     window = window[:, None] * window
     window = window / window.square().mean().sqrt()
     magnitudes = []
     for path in photos:
-        logits = torch.fft.irfft2(_spectrum(crops(images.load(path))), s=(SIDE, SIDE), norm="ortho")
+        logits = torch.fft.irfft2(spectrum_of(crops(images.load(path))), s=(SIDE, SIDE), norm="ortho")
         centered = logits - logits.mean((2, 3), keepdim=True)
         magnitudes.append(torch.fft.rfft2(centered * window, norm="ortho").abs().mean(0))
-    whitened = torch.stack(magnitudes).mean(0) * _frequency((SIDE, SIDE))
+    whitened = torch.stack(magnitudes).mean(0) * frequencies((SIDE, SIDE))
     np.savez_compressed(NATURAL, magnitude=whitened.half().numpy())
     print(NATURAL, NATURAL.stat().st_size, "bytes")
 

@@ -1,7 +1,8 @@
-"""The peers, as their users run them: neural-style 0.5.7 and torch-lucent 0.1.8 from PyPI, on our PyTorch and weights.
+"""Run the peers as their users run them: neural-style 0.5.7 and torch-lucent 0.1.8 from PyPI.
 
-``python -m benchmarks.peers`` lets both run to their end, which takes three hours, and writes what they reached to
-``benchmarks/peers.json``. The other benchmarks time a few of their steps, beside ours.
+Both use the installed PyTorch and our weights. ``python -m benchmarks.peers`` lets them run to the end and writes the
+losses and activations that they reach to ``benchmarks/peers.json``, which takes three hours. The other benchmarks only
+time a few of their steps.
 """
 
 from __future__ import annotations
@@ -18,29 +19,39 @@ from pathlib import Path
 from benchmarks.process import PAINTING, PHOTO
 
 FOLDER = Path(__file__).parents[1] / "build" / "peers"
+"""Folder that the peers are installed into."""
+
 REACHED = Path(__file__).with_suffix(".json")
+"""File with the losses and activations that the peers reached."""
+
 PYTHON = [sys.executable, "-u"]
 
 SIZE = 512
-"""Longer side of neural-style's picture, its default."""
+"""Longer side of neural-style's picture in pixels. It is the default of neural-style."""
 
-LAYER, UNITS, TIMED = "relu4_1", range(0, 512, 8), range(0, 512, 128)
-"""Of VGG-16: every eighth unit, chosen before anything was measured; those whose time is measured."""
+LAYER = "relu4_1"
+"""Layer of VGG-16 whose units are measured."""
+
+UNITS = range(0, 512, 8)
+"""Units whose activation is measured: every eighth unit, a choice that was made before any measurement."""
+
+TIMED = range(0, 512, 128)
+"""Units for which the time is measured."""
 
 SAVED_EVERY = 50
-"""Iterations of neural-style."""
+"""Number of iterations between two files that neural-style saves."""
 
 LUCENT = """
 import statistics, sys, time
 import kornia, numpy, torch
 import kornia.geometry.transform as geometry
-kornia.get_rotation_matrix2d, kornia.warp_affine = geometry.get_rotation_matrix2d, geometry.warp_affine  # moved since
+kornia.get_rotation_matrix2d, kornia.warp_affine = geometry.get_rotation_matrix2d, geometry.warp_affine  # moved
 from lucent.optvis import objectives, render
-from models import load
+from dreamgram.models import load
 layer, unit, steps, output, short = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4], sys.argv[5:]
 torch.manual_seed(0)
 numpy.random.seed(0)
-network = load("vgg16")  # which normalizes for itself: preprocess=False
+network = load("vgg16")  # it normalizes its input itself, hence preprocess=False below
 if short:
     names = [name for name, _ in network.named_children()]
     for name in names[names.index(layer) + 1 :]:
@@ -55,10 +66,14 @@ def timed():
 print(statistics.median(later - sooner for sooner, later in zip(times[2:], times[3:])))
 torch.save(torch.from_numpy(picture).permute(0, 3, 1, 2).clone(), output)
 """
+"""Program that runs lucent. Its arguments: layer, unit, number of steps, output file and, optionally, ``short``."""
 
 
 def install() -> None:
-    """Both peers and what they import, beside the PyTorch that is installed rather than with one of their own."""
+    """Install both peers and their dependencies, unless they are installed already.
+
+    The peers use the installed PyTorch.
+    """
     done = FOLDER / "installed"
     if not done.exists():
         pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(FOLDER)]
@@ -69,7 +84,7 @@ def install() -> None:
     if not weights.exists():
         import torch
 
-        from models import load
+        from dreamgram.models import load
 
         layers = list(load("vgg16").children())
         state = {
@@ -81,6 +96,7 @@ def install() -> None:
 
 
 def _environment() -> dict[str, str]:
+    """Return the environment variables for running the peers."""
     root = str(Path(__file__).parents[1])
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), root]), "CUDA_VISIBLE_DEVICES": ""}
 
@@ -88,11 +104,11 @@ def _environment() -> dict[str, str]:
 def neural_style(
     iterations: int, output: Path, photo: Path = PHOTO, painting: Path = PAINTING, size: int = SIZE
 ) -> float:
-    """Seconds an iteration: the median, after the first two."""
+    """Run neural-style and return the median time of an iteration in seconds, ignoring the first two iterations."""
     install()
     options = f"-gpu c -image_size {size} -num_iterations {iterations} -print_iter 1 -save_iter {SAVED_EVERY} -seed 0"
     files = ["-content_image", photo, "-style_image", painting, "-output_image", output]
-    weights = ["-model_file", FOLDER / "vgg16.pth", "-disable_check"]  # of the hash: they are the same without the head
+    weights = ["-model_file", FOLDER / "vgg16.pth", "-disable_check"]  # The hash differs, because the head is missing.
     command = [*PYTHON, "-m", "neural_style.neural_style", *options.split(), *map(str, files + weights)]
     with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
@@ -103,9 +119,10 @@ def neural_style(
 
 
 def lucent(unit: int, steps: int, output: Path, *, short: bool = False) -> float:
-    """Seconds a step, for one picture: the median, after the first two.
+    """Run lucent for one picture and return the median time of a step in seconds, ignoring the first two steps.
 
-    With ``short`` it is spared the layers above and the gradients of weights: the same picture, bit for bit, sooner.
+    If ``short`` is True, the layers after the unit's layer and the gradients of the weights are not computed. The
+    picture is bit-identical.
     """
     install()
     command = [*PYTHON, "-c", LUCENT, LAYER, str(unit), str(steps), str(output), *["short"] * short]
@@ -113,17 +130,19 @@ def lucent(unit: int, steps: int, output: Path, *, short: bool = False) -> float
 
 
 def _activation(picture: Path, unit: int, size: int) -> float:
+    """Return the activation of a unit for ``picture``, resized to ``size`` x ``size`` pixels."""
     import torch
 
-    from activation_maximization import evaluate
-    from activation_maximization.objectives import channel
-    from models import load
+    from dreamgram.activation_maximization.gradient_ascent import evaluate
+    from dreamgram.activation_maximization.objectives import channel
+    from dreamgram.models import load
 
     image = torch.nn.functional.interpolate(torch.load(picture), size=(size, size), mode="bilinear", align_corners=True)
     return evaluate(load("vgg16"), channel(LAYER, unit), image).item()
 
 
 def main() -> None:
+    """Run both peers to the end, and save the losses and activations that they reach."""
     from benchmarks.gatys_loss import gatys_loss
 
     FOLDER.mkdir(parents=True, exist_ok=True)
@@ -135,7 +154,7 @@ def main() -> None:
     for unit in UNITS:
         picture = FOLDER / f"lucent_{unit}.pt"
         lucent(unit, 512, picture, short=True)
-        # As the network sees the picture in lucent, enlarged to 224, and as the picture is.
+        # Lucent enlarges the picture from 128 to 224 pixels before it shows the picture to the network.
         activations[unit] = {size: _activation(picture, unit, size) for size in (224, 128)}
     REACHED.write_text(json.dumps({"neural-style": losses, "lucent": activations}, indent=2) + "\n")
 

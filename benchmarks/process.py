@@ -1,4 +1,4 @@
-"""Run a command as a user would, and say how long it took and how much memory it needed at its peak."""
+"""Run a command as a user would, and measure the time and the peak memory."""
 
 from __future__ import annotations
 
@@ -10,22 +10,34 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PICTURES = Path(__file__).parent / "pictures"
-PHOTO, PAINTING = PICTURES / "astronaut.jpg", PICTURES / "the_scream.png"
-"""Eileen Collins by NASA, and The Scream by Edvard Munch, 1893; both in the public domain."""
+"""Folder with the pictures for the benchmarks."""
 
-MODULES = {"dream": "activation_maximization.cli", "stylize": "style_transfer.cli"}
+PHOTO = PICTURES / "astronaut.jpg"
+"""Photo of Eileen Collins by NASA (public domain)."""
+
+PAINTING = PICTURES / "the_scream.png"
+"""The Scream by Edvard Munch, 1893 (public domain)."""
+
+MODULES = {"dream": "dreamgram.activation_maximization.cli", "stylize": "dreamgram.style_transfer.cli"}
+"""Module of each command, by the command's name."""
 
 
 @dataclass(frozen=True)
 class Finished:
+    """The time and the memory that a finished command took."""
+
     seconds: float
-    """From launch to exit, imports included."""
+    """Time from launch to exit in seconds, including imports."""
     peak: int
-    """Largest resident set in bytes."""
+    """Peak memory (largest resident set) in bytes."""
 
 
 def run(*command: object) -> Finished:
-    """Run ``dream ...``, ``stylize ...`` or Python with the arguments given; raises if it fails."""
+    """Run ``dream ...`` or ``stylize ...``. If ``command`` starts with a different word, run Python with its arguments.
+
+    Raises:
+        RuntimeError: the command failed.
+    """
     tool, *arguments = map(str, command)
     if tool in MODULES:
         arguments = ["-m", MODULES[tool], *arguments]

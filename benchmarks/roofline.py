@@ -1,8 +1,9 @@
-"""How close a step of VGG-16 comes to the machine's rate of matrix products: ``python -m benchmarks.roofline``.
+"""Measure the speed of a VGG-16 step relative to that of matrix products: ``python -m benchmarks.roofline``.
 
-A step is forward and backward from relu5_1 to an image of 512 x 512, as style transfer does it. Its multiplications and
-additions are counted, and divided by the time; the rate it is held against is the fastest of square matrix products of
-three sizes in the same precision, timed in turn with the steps. Freed memory is kept, as the commands keep it.
+A step is a forward and backward pass between an image of 512 x 512 pixels and relu5_1, as in style transfer. The speed
+of a step is its number of multiplications and additions divided by its time. The reference is the fastest of the square
+matrix products of three sizes in the same precision. Products and steps are timed in turn. Freed memory is kept for
+reuse, as the commands do.
 """
 
 from __future__ import annotations
@@ -16,22 +17,27 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.figure import Figure
-from image_optimization.capture import capture
-from image_optimization.memory import keep_freed_memory
-from image_optimization.precision import Precision, choose_dtype
-from models import load
-from style_transfer.losses import FIVE
+from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.memory import keep_freed_memory
+from dreamgram.image_optimization.precision import Precision, choose_dtype
+from dreamgram.models import load
+from dreamgram.style_transfer.losses import FIVE
 
 ROUNDS = 5
+"""Number of rounds. In each round, three steps and three products of each size are timed."""
+
 SIZES = (1024, 2048, 3072)
+"""Numbers of rows and columns of the square matrices."""
 
 
 def measure() -> list[Figure]:
+    """Measure the speed in float32 and in bfloat16."""
     keep_freed_memory()
     return [_measure(precision) for precision in ("float32", "bfloat16")]
 
 
 def _measure(precision: Precision) -> Figure:
+    """Measure the speed in one precision."""
     device = torch.device("cpu")
     dtype = choose_dtype(precision, device)
     image = torch.rand(1, 3, 512, 512, requires_grad=True)
@@ -55,6 +61,7 @@ def _measure(precision: Precision) -> Figure:
 
 
 def _rate(operations: int, function: Callable[[], Tensor | None]) -> float:
+    """Return the speed of a call of ``function``, which makes ``operations`` operations, in operations per second."""
     start = time.perf_counter()
     function()
     return operations / (time.perf_counter() - start)

@@ -1,4 +1,4 @@
-"""Print the path of a photo that every installation has: matplotlib's grace_hopper.jpg (U.S. Navy, public domain)."""
+"""Print the path of a photo that comes with matplotlib, grace_hopper.jpg (U.S. Navy, public domain)."""
 
 from matplotlib.cbook import get_sample_data
 

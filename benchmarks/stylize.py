@@ -1,8 +1,9 @@
-"""Style transfer to the loss that neural-style reaches: ``python -m benchmarks.stylize``.
+"""Measure the time until a style transfer reaches neural-style's loss: ``python -m benchmarks.stylize``.
 
-Both losses are those of the saved file, by ``benchmarks/gatys_loss.py``, in float32. Our time is of the whole command;
-neural-style's is its seconds an iteration, measured beside ours, times the iterations after which it first had that
-loss: past some hundreds its pixels leave [0, 1] and its files get worse.
+The losses of both programs are those of the saved files, computed in float32 by ``benchmarks/gatys_loss.py``. Our time
+is that of the whole command. The time of neural-style is that of an iteration, measured in the same run, times the
+number of iterations after which neural-style first had that loss. After some hundreds of iterations, its pixels leave
+[0, 1], and its files get worse.
 """
 
 from __future__ import annotations
@@ -18,16 +19,18 @@ from benchmarks.peers import REACHED, SIZE, neural_style
 from benchmarks.process import PAINTING, PHOTO, run
 
 STEPS = 38
-"""At each scale: enough for the loss of neural-style's best file."""
+"""Number of steps at each scale, enough to reach the loss of neural-style's best file."""
 
 
 def measure() -> list[Figure]:
+    """Measure the gatys preset with :data:`STEPS` steps and with the default number of steps."""
     losses = {int(iterations): loss for iterations, loss in json.loads(REACHED.read_text())["neural-style"].items()}
     with tempfile.TemporaryDirectory() as folder:
         picture = Path(folder, "stylized.png")
         iteration = neural_style(8, picture)
 
         def stylize(*options: object) -> tuple[float, float]:
+            """Return the time of the command and the loss of its file."""
             command = ["stylize", PHOTO, "--style", PAINTING, "--preset", "gatys", "--size", SIZE, "--device", "cpu"]
             seconds = run(*command, *options, "--output", picture, "--overwrite").seconds
             return seconds, gatys_loss(PHOTO, PAINTING, picture, SIZE)
@@ -35,6 +38,7 @@ def measure() -> list[Figure]:
         ours, default = stylize("--steps", STEPS), stylize()
 
     def figure(name: str, goal: float, ours: tuple[float, float], target: str) -> Figure:
+        """Compare ``ours``, a time and a loss, with the time that neural-style needs to reach the loss ``goal``."""
         first = min(iterations for iterations, loss in losses.items() if loss <= goal)
         seconds, loss = ours
         theirs = first * iteration

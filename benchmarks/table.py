@@ -1,8 +1,8 @@
-"""The whole table of docs/benchmarks.md: ``make bench``.
+"""Measure the table of docs/benchmarks.md: ``make bench``.
 
-Every benchmark is run several times, in turn, each time in a process of its own. Printed is each figure's median and
-range, and how far it is from the committed one; with ``--write`` the table is replaced, or with ``--only`` what
-another run measured stays.
+The benchmarks run in turn, several times, each time in a separate process. The median and the range of each figure are
+printed, with the difference from the committed median. ``--write`` replaces the committed table. With ``--only``, only
+the rows of the named benchmarks are measured and replaced.
 """
 
 from __future__ import annotations
@@ -23,16 +23,21 @@ from benchmarks.figure import Figure
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MARKS = "<!-- table -->\n", "<!-- end of table -->\n"
 COMMITTED = Path(__file__).with_suffix(".json")
+"""File with the committed table."""
+
 BENCHMARKS = ("stylize", "filters", "digits", "roofline", "memory")
+"""Benchmarks of the table, in the order of its rows."""
 
 Row = dict[str, Any]
+"""A row of the table: its values by name."""
 
 
 def main(
-    runs: Annotated[int, typer.Option(help="Of every benchmark.")] = 5,
-    only: Annotated[list[str], typer.Option(help=f"Of {', '.join(BENCHMARKS)}; may be given several times.")] = [],  # noqa: B006
+    runs: Annotated[int, typer.Option(help="Number of runs of every benchmark.")] = 5,
+    only: Annotated[list[str], typer.Option(help=f"Benchmark to run: {', '.join(BENCHMARKS)}. Can be repeated.")] = [],  # noqa: B006
     write: Annotated[bool, typer.Option(help="Replace the committed table.")] = False,
 ) -> None:
+    """Measure the figures of the table in docs/benchmarks.md."""
     figures: dict[str, list[Figure]] = {}
     sources: dict[str, str] = {}
     for number in range(1, runs + 1):
@@ -56,12 +61,14 @@ def main(
 
 
 def _measure(benchmark: str) -> list[Figure]:
+    """Run a benchmark in a separate process, and return its figures."""
     code = f"import json; from benchmarks.{benchmark} import measure; print(json.dumps([vars(f) for f in measure()]))"
     done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=True)
     return [Figure(**values) for values in json.loads(done.stdout.splitlines()[-1])]
 
 
 def _machine() -> str:
+    """Describe the machine in one line."""
     import torch
 
     flags = torch.cpu.get_capabilities()
@@ -71,6 +78,7 @@ def _machine() -> str:
 
 
 def _row(measured: list[Figure], source: str) -> Row:
+    """Return the row for the measurements of one figure by the benchmark ``source``."""
     values = [figure.value for figure in measured]
     middle = statistics.median(values)
     typical = min(measured, key=lambda figure: abs(figure.value - middle))
@@ -79,8 +87,12 @@ def _row(measured: list[Figure], source: str) -> Row:
 
 
 def _write(table: dict[str, Any]) -> None:
+    """Put ``table`` into docs/benchmarks.md."""
     lines = [f"Medians and ranges of {table['runs']} runs on {table['machine']}.\n"]
-    lines += ["| what | median | range | target | in the middle run | `python -m` |", "|---|---|---|---|---|---|"]
+    lines += [
+        "| what is measured | median | range | target | in the median run | `python -m` |",
+        "|---|---|---|---|---|---|",
+    ]
     for name, row in table["rows"].items():
         span = f"{row['low']:.3g} to {row['high']:.3g}"
         middle = f"**{row['median']:.3g} {row['unit']}**"

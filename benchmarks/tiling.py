@@ -1,7 +1,8 @@
-"""A picture in tiles against one piece: memory, time, agreement: ``python -m benchmarks.tiling`` (eight minutes).
+"""Measure memory and time of tiled and untiled pictures: ``python -m benchmarks.tiling`` (eight minutes).
 
-Photo and painting are enlarged to each size. Memory is the peak of the process, a step that of the last scale. The
-agreement is that of the loss and of its gradient in float32, at a size that both can do.
+The photo is enlarged to each size. The memory is the peak of the process, and the time is that of a step at the last
+scale. Finally, the losses and gradients of a tiled and an untiled picture are compared in float32, at a size that fits
+into memory without tiles.
 """
 
 from __future__ import annotations
@@ -16,27 +17,37 @@ from pathlib import Path
 import torch
 
 from benchmarks.process import PAINTING, PHOTO, run
-from image_optimization import images
-from image_optimization.capture import capture
-from image_optimization.memory import keep_freed_memory
-from image_optimization.optimize import Step
-from models import load
-from style_transfer import PRESETS, stylize
-from style_transfer.budget import Budget
-from style_transfer.total import Style, total_loss
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.memory import keep_freed_memory
+from dreamgram.image_optimization.optimize import Step
+from dreamgram.models import load
+from dreamgram.style_transfer.budget import Budget
+from dreamgram.style_transfer.presets import PRESETS
+from dreamgram.style_transfer.stylizer import stylize
+from dreamgram.style_transfer.total_loss import Style, total_loss
 
 SIZES = ((512, 512), (1024, 1024), (1920, 1080), (3840, 2160))
+"""Widths and heights of the pictures in pixels."""
+
 LIMIT = 4 * 10**9
+"""Memory limit in bytes."""
+
 STEPS = 3
+"""Number of steps at each scale."""
 
 
 def one(width: int, height: int, limit: int | None, note_into: str) -> None:
-    """In a process of its own: seconds a step, at the last scale."""
-    keep_freed_memory()  # as the command does
+    """Measure the time of a step at the last scale, and write the time into the file ``note_into``.
+
+    Call this in a separate process.
+    """
+    keep_freed_memory()  # The commands do this, too.
     photo = images.resize(images.load(PHOTO), (height, width))
     times: list[float] = []
 
     def note(step: Step) -> None:
+        """Record the time at which a step at the last scale ended."""
         if step.image.shape[3] == width:
             times.append(time.perf_counter())
 
@@ -46,6 +57,7 @@ def one(width: int, height: int, limit: int | None, note_into: str) -> None:
 
 
 def agreement(size: int = 1024, side: int = 400) -> str:
+    """Return how much loss and gradient in tiles of ``side`` pixels differ from those without tiles, as text."""
     photo, painting = images.fit(images.load(PHOTO), size), images.fit(images.load(PAINTING), size)
     network, preset = load("vgg16"), PRESETS["default"]
     image = (photo + 0.2 * torch.rand_like(photo)).clamp(0, 1)
@@ -64,7 +76,8 @@ def agreement(size: int = 1024, side: int = 400) -> str:
 
 
 def main() -> None:
-    print("| picture | in what is free | in 4 GB |\n|---|---|---|")
+    """Print the table for docs/benchmarks.md, and how well tiles agree with the untiled picture."""
+    print("| picture | with all free memory | with 4 GB |\n|---|---|---|")
     for width, height in SIZES:
         cells = []
         for limit in (None, LIMIT):

@@ -1,1 +1,4 @@
-"""The engine: gradient descent on an input image. It knows nothing of neurons or styles."""
+"""The engine: gradient descent on an input image.
+
+It does not depend on what the loss measures, such as the activation of a neuron or the style of a painting.
+"""

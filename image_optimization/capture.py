@@ -1,4 +1,4 @@
-"""Activations by layer name, from any ``torch.nn.Module``."""
+"""Capture activations by layer name, from any ``torch.nn.Module``."""
 
 from __future__ import annotations
 
@@ -11,41 +11,41 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from image_optimization.float16 import Range
-from image_optimization.layers import Layer, reach_layers
+from dreamgram.image_optimization.gradient_scaling import Range
+from dreamgram.image_optimization.layers import Layer, reach_layers
 
 Activations = Mapping[str, Tensor]
-"""By layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer, (N, T, F) of a transformer's tokens.
+"""Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer, (N, T, F) of tokens.
 
-A network that has its channels last, (N, H, W, C), is read as (N, C, H, W) too.
-"""
+Activations with channels last, (N, H, W, C), are converted to (N, C, H, W)."""
 
 
 @contextmanager
 def capture(
-    network: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.float32
+    model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.float32
 ) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
-    """A function from images (N, C, H, W) in [0, 1] to the activations of ``layers``, differentiable in the images.
+    """Yield a differentiable function from images (N, C, H, W) in [0, 1] to the activations of ``layers`` by name.
 
-    The forward pass ends at the deepest layer asked for, and an operation that writes over a captured output gets
-    a copy to write on. The network computes in ``dtype``, with activations of that type; those of float16 come out
-    in float32, lest their gradients fall below its range. The parameters are read at the first call: changes after
-    it are not seen. Inside the context the network is in evaluation mode and its weights take no gradient. On leaving
-    it the network is as it was: modes, gradient flags and hooks, yours included.
+    The forward pass ends at the deepest of the layers. If an in-place operation would overwrite a captured output, the
+    operation gets a copy of it. The network computes in ``dtype``, and its activations have that type. Activations in
+    float16 are converted to float32, because their gradients would fall below the range of float16. The parameters are
+    read at the first call, and later changes to them have no effect. Inside the context, the network is in evaluation
+    mode and its weights get no gradients. Afterwards, its modes and gradient flags are restored and the added hooks are
+    removed. Your own hooks stay.
 
     Example:
         >>> with capture(vgg, ["relu1_1", "relu4_1"]) as activations_of:
         ...     features = activations_of(image)["relu4_1"]
 
-    Raises (from the function, on its first call):
-        ValueError: a layer is unknown, is called several times by one forward pass (then ``name:0``, ``name:1``,
-            ... are its calls), or cannot be reached with images of that shape.
+    Raises (when the yielded function is first called):
+        ValueError: a layer is unknown, cannot be reached with images of that shape, or is called several times by one
+            forward pass. In the last case, ``name:0``, ``name:1``, ... are the names of its calls.
     """
-    modes = [(module, module.training) for module in network.modules()]
-    gradients = [(parameter, parameter.requires_grad) for parameter in network.parameters()]
-    reader = _Reader(network, dict.fromkeys(layers), dtype)
+    modes = [(module, module.training) for module in model.modules()]
+    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
+    reader = _Reader(model, dict.fromkeys(layers), dtype)
     try:
-        network.eval().requires_grad_(False)
+        model.eval().requires_grad_(False)
         yield reader
     finally:
         reader.remove_hooks()
@@ -56,58 +56,66 @@ def capture(
 
 
 class _Complete(Exception):
-    """Every layer asked for has answered."""
+    """Exception that ends the forward pass when all layers have been captured."""
 
 
 class _Reader:
-    def __init__(self, network: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
-        self.network = network
+    """A function from images to activations, with the hooks that it needs."""
+
+    def __init__(self, model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
+        """Prepare to read the layers ``names`` of ``model``; the hooks are added at the first call."""
+        self.model = model
         self.names = list(names)
         self.dtype = dtype
-        self.order = torch.channels_last  # in which the fast convolutions of all devices work
+        self.order = torch.channels_last  # the memory format in which convolutions are fast on all devices
         self.weights: dict[str, Tensor] = {}
         self.handles: list[Any] = []
         self.calls: Counter[str] = Counter()
         self.activations: dict[str, Tensor] = {}
 
     def __call__(self, image: Tensor) -> dict[str, Tensor]:
+        """Return the activations for ``image`` (N, C, H, W) in [0, 1] by layer name."""
         if not self.names:
             return {}
         if not self.handles:
             self._add_hooks(image)
-            self.weights = _fast_weights(self.network, self.dtype, self.order)
+            self.weights = _fast_weights(self.model, self.dtype, self.order)
         range16 = Range() if self.dtype == torch.float16 else None
         if range16:
             image = range16.enter(image)
         try:
             self._run(image)
         except RuntimeError as error:
-            # ``x.view(len(x), -1)`` after a convolution is common, and cannot be done in this order.
+            # Many networks call ``x.view(len(x), -1)`` after a convolution, which fails with channels last.
             if "view size is not compatible" not in str(error) or self.order == torch.contiguous_format:
                 raise
             self.order = torch.contiguous_format
-            self.weights = _fast_weights(self.network, self.dtype, self.order)
+            self.weights = _fast_weights(self.model, self.dtype, self.order)
             self._run(image)
         names, outputs = list(self.activations), list(self.activations.values())
         self.activations = {}
         return dict(zip(names, range16.leave(outputs) if range16 else outputs, strict=True))
 
     def _run(self, image: Tensor) -> None:
+        """Run the network until all layers have been captured."""
         self.calls.clear()
         self.activations = {}
         low = self.dtype != torch.float32
         with suppress(_Complete), torch.autocast(image.device.type, self.dtype) if low else nullcontext():
             image = image.contiguous(memory_format=self.order)
-            functional_call(self.network, self.weights, (image,), tie_weights=False)  # all are given
+            functional_call(self.model, self.weights, (image,), tie_weights=False)  # ``weights`` is complete
 
     def _add_hooks(self, image: Tensor) -> None:
+        """Add a hook to each module that the layers belong to, if images like ``image`` reach them."""
         by_module: dict[str, dict[int, Layer]] = {}
-        for layer in reach_layers(self.network, image, self.names):
+        for layer in reach_layers(self.model, image, self.names):
             by_module.setdefault(layer.module, {})[layer.call] = layer
         for name, calls in by_module.items():
-            self.handles.append(self.network.get_submodule(name).register_forward_hook(self._hook(name, calls)))
+            self.handles.append(self.model.get_submodule(name).register_forward_hook(self._hook(name, calls)))
 
     def _hook(self, name: str, wanted: dict[int, Layer]) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
+        """Return the hook for the module ``name``. ``wanted`` maps the zero-based index of a call to its layer."""
+
         def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
             layer = wanted.get(self.calls[name])
             self.calls[name] += 1
@@ -121,18 +129,21 @@ class _Reader:
         return hook
 
     def remove_hooks(self) -> None:
+        """Remove all hooks that were added."""
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
 
 
-def _fast_weights(network: nn.Module, dtype: torch.dtype, order: torch.memory_format) -> dict[str, Tensor]:
-    """The parameters of ``network`` by name, those of convolutions and fully connected layers in ``dtype``.
+def _fast_weights(model: nn.Module, dtype: torch.dtype, order: torch.memory_format) -> dict[str, Tensor]:
+    """Return the parameters of ``model`` by name.
 
-    Converted once rather than in every step; autocast, under which the network must run, finds nothing left to do.
+    The float32 parameters of convolutions and fully connected layers are converted to ``dtype`` once instead of in
+    every step. The network must run under autocast, which then has nothing left to convert. 4-dimensional parameters
+    are stored in the memory format ``order``.
     """
     weights = {}
-    for path, module in network.named_modules():
+    for path, module in model.named_modules():
         low = isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
         for name, parameter in module.named_parameters(path, recurse=False):
             kind = dtype if low and parameter.dtype == torch.float32 else parameter.dtype

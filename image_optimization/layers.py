@@ -1,9 +1,8 @@
-"""Which layers a network has: one dry run, without arithmetic where the network allows it."""
+"""Find the layers of a network by name, with one dry run, which computes only shapes if the network allows that."""
 
 from __future__ import annotations
 
 import bisect
-import difflib
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -17,13 +16,16 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from dreamgram.image_optimization.names import did_you_mean
+
 aten = torch.ops.aten
 
 PADDING = (aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d)
 
-SMALL = 3 * 256 * 256
-"""Numbers in an image that is run for real: less work, for networks of any size, than it is for PyTorch to load what
-the meta device needs for a convolution (0.4 s and 160 MB)."""
+SMALL_IMAGE = 3 * 256 * 256
+"""Largest number of values in an image for which the dry run computes values. For such a small image, running
+any network takes less time than loading the modules that PyTorch's meta device needs for a convolution (0.4 s and
+160 MB)."""
 
 
 @dataclass(frozen=True)
@@ -31,52 +33,54 @@ class Layer:
     """One call of one module during a forward pass."""
 
     name: str
-    """The module's name; ``name:0``, ``name:1``, ... where one forward pass calls the module several times."""
+    """Name of the module, or ``name:0``, ``name:1``, ... if one forward pass calls the module several times."""
     module: str
-    """The module's name alone, as in ``named_modules``."""
+    """Name of the module without the index of the call, as in ``named_modules``."""
     call: int
-    """Which call of the module this is, from 0."""
+    """Zero-based index of this call to the module."""
     kind: str
-    """The module's class."""
+    """Name of the module's class."""
     shape: tuple[int, ...]
-    """Shape of its output for one image."""
+    """Shape of the output for one image, without the batch axis."""
     receptive_field: int | None
-    """Side in pixels of the square of the image that one output position depends on; None for the whole image.
+    """Side, in pixels, of the square receptive field of one output position; None if it is the whole image.
 
-    Found out by :func:`list_layers` alone, else None; so are the next two.
-    """
-    stride: float
-    """How many pixels that square moves from one position to the next."""
-    start: float
-    """Where in the image the square of the first position begins; below 0 where there is padding."""
+    Only :func:`list_layers` computes receptive fields. Other functions set ``receptive_field``, ``stride`` and
+    ``start`` to None."""
+    stride: float | None
+    """Distance, in pixels, between the receptive fields of neighboring positions."""
+    start: float | None
+    """Coordinate, in pixels, at which the receptive field of the first position begins; negative if there is
+    padding."""
     overwritten: bool
-    """Whether a later in-place operation writes over its output."""
+    """Whether a later in-place operation overwrites the output."""
     channels_last: bool = False
-    """Whether the output is (H, W, C), as that of some transformers with windows."""
+    """Whether the output is (H, W, C), as in some transformers with windowed attention."""
 
     @property
     def channels(self) -> int:
-        """How many units it has: channels of (C, H, W), features of (F,), embedding dimensions of tokens (T, F)."""
+        """Return the number of units: channels of (C, H, W), features of (F,), embedding dimensions of (T, F)."""
         return self.shape[-1] if len(self.shape) == 2 or self.channels_last else self.shape[0]
 
 
-def list_layers(network: nn.Module, shape: Sequence[int]) -> list[Layer]:
-    """The layers of ``network`` in the order in which they run on one image of ``shape`` (C, H, W).
+def list_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
+    """Return the layers of ``model`` in the order in which they run on one image of ``shape`` (C, H, W).
 
     Raises:
-        ValueError: such an image does not pass through the network.
+        ValueError: an image of this shape does not pass through the network.
     """
-    layers, failure = dry_run(network, torch.zeros(1, *shape), receptive_fields=True)
+    layers, failure = dry_run(model, torch.zeros(1, *shape), receptive_fields=True)
     if failure is not None:
-        raise ValueError(f"{describe(shape)} does not pass through {type(network).__name__}: {_first_line(failure)}")
+        raise ValueError(f"{describe(shape)} does not pass through {type(model).__name__}: {_first_line(failure)}")
     return layers
 
 
 def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
-    """The layer called ``name``.
+    """Return the layer called ``name``.
 
     Raises:
-        ValueError: there is none; the message lists what there is and the nearest name.
+        ValueError: there is no such layer, and the message lists the names and suggests the nearest one; or ``name`` is
+            a module that runs several times, and the message lists its calls.
     """
     names = [layer.name for layer in layers]
     if name in names:
@@ -84,18 +88,16 @@ def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
     calls = [layer.name for layer in layers if layer.module == name]
     if calls:
         raise ValueError(f"layer {name!r} runs {len(calls)} times in one forward pass; choose one: {', '.join(calls)}")
-    near = difflib.get_close_matches(name, names, 1)
-    hint = f"did you mean {near[0]!r}? " if near else ""
-    raise ValueError(f"no layer {name!r}; {hint}there are {', '.join(names)}")
+    raise ValueError(f"no layer {name!r}; {did_you_mean(name, names)}there are {', '.join(names)}")
 
 
-def reach_layers(network: nn.Module, image: Tensor, names: Sequence[str]) -> list[Layer]:
-    """The layers called ``names``, if images like ``image`` (N, C, H, W) get that far.
+def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[Layer]:
+    """Return the layers called ``names``, after checking that images like ``image`` (N, C, H, W) reach them.
 
     Raises:
-        ValueError: a layer is unknown, or the forward pass fails before it.
+        ValueError: a layer is unknown, or the forward pass fails before it reaches the layer.
     """
-    layers, failure = dry_run(network, image)
+    layers, failure = dry_run(model, image)
     try:
         return [find_layer(name, layers) for name in names]
     except ValueError:
@@ -103,63 +105,66 @@ def reach_layers(network: nn.Module, image: Tensor, names: Sequence[str]) -> lis
             raise
         last = layers[-1].name if layers else "its input"
         raise ValueError(
-            f"{describe(image.shape[1:])} does not pass through {type(network).__name__} beyond {last}, "
+            f"{describe(image.shape[1:])} does not pass through {type(model).__name__} beyond {last}, "
             f"so {', '.join(names)} cannot be reached: {_first_line(failure)}"
         ) from failure
 
 
-def smallest_size(network: nn.Module, layers: Sequence[str]) -> int:
-    """The side in pixels of the smallest square image with which ``network`` reaches all of ``layers``.
+def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
+    """Return the side, in pixels, of the smallest square image with which ``model`` reaches all of ``layers``.
 
     Raises:
-        ValueError: a layer is unknown, or not even images of the network's default size reach it.
+        ValueError: a layer is unknown, or images of the network's default size do not reach it.
     """
-    shape = default_shape(network)
-    reach_layers(network, torch.zeros(1, *shape), layers)
+    shape = default_shape(model)
+    reach_layers(model, torch.zeros(1, *shape), layers)
 
     def reaches(size: int) -> bool:
-        seen, _ = dry_run(network, torch.zeros(1, shape[0], size, size))
+        seen, _ = dry_run(model, torch.zeros(1, shape[0], size, size))
         return set(layers) <= {layer.name for layer in seen}
 
     return bisect.bisect_left(range(min(shape[1:])), True, lo=1, key=reaches)
 
 
-def dry_run(network: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
-    """Run ``network`` once on the first of ``image`` (N, C, H, W) and note every layer that answers with a tensor.
+def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
+    """Run ``model`` once on the first image of ``image`` (N, C, H, W) and record every layer whose output is a tensor.
 
-    The run is made with shapes alone (PyTorch's meta device), hooks of yours included; networks that cannot do that
-    are run for real, and all are with a small image.
-    Returns the layers seen, in order, and what stopped the run, if anything did: the layers before it are still
-    of use, since a forward pass may end at any of them.
+    The run computes only shapes, on PyTorch's meta device. It also calls your own hooks. Values are computed if the
+    network does not support the meta device, or if the image is small.
+
+    Returns:
+        The layers in the order in which they ran, and the error that stopped the run, if any. The layers before the
+        error are still valid, because a forward pass may end at any of them.
     """
     image = image[:1].detach()
-    state = {**dict(network.named_parameters()), **dict(network.named_buffers())}
-    if image.numel() > SMALL:
+    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    if image.numel() > SMALL_IMAGE:
         weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-        layers, failure = _observe(network, weights, torch.empty_like(image, device="meta"), receptive_fields)
+        layers, failure = _observe(model, weights, torch.empty_like(image, device="meta"), receptive_fields)
         if failure is None:
             return layers, None
     real = next((tensor for tensor in state.values()), image)
-    return _observe(network, {}, image.to(real.device), receptive_fields)
+    return _observe(model, {}, image.to(real.device), receptive_fields)
 
 
 def describe(shape: Sequence[int]) -> str:
-    """An image shape (C, H, W) in words: "an image of 640x480 pixels and 3 channels"."""
+    """Describe an image shape (C, H, W): "an image of 640x480 pixels and 3 channels"."""
     channels, height, width = shape
     return f"an image of {width}x{height} pixels and {channels} channel{'s' * (channels != 1)}"
 
 
 def _first_line(error: Exception) -> str:
+    """Return the first line of the message of ``error``, or the name of its class if the message is empty."""
     return (str(error).strip() or type(error).__name__).splitlines()[0]
 
 
 def _observe(
-    network: nn.Module, weights: dict[str, Tensor], image: Tensor, receptive_fields: bool
+    model: nn.Module, weights: dict[str, Tensor], image: Tensor, receptive_fields: bool
 ) -> tuple[list[Layer], Exception | None]:
-    """Run once with ``weights`` in place of the network's own."""
+    """Run ``model`` once with ``weights`` in place of its own, if any; return the layers and the error, if any."""
     seen: list[tuple[str, nn.Module, Tensor, int, Field]] = []
     fields = _ReceptiveFields(image)
-    training = [module for module in network.modules() if module.training]
+    training = [module for module in model.modules() if module.training]
     handles = [
         module.register_forward_hook(
             lambda module, args, output, name=name: (
@@ -168,16 +173,16 @@ def _observe(
                 else None
             )
         )
-        for name, module in network.named_modules()
+        for name, module in model.named_modules()
         if name
     ]
     failure: Exception | None = None
     try:
-        network.eval()
-        # The mode that follows the fields costs a second: PyTorch loads its compiler for it.
+        model.eval()
+        # Tracking the receptive fields takes a second, because PyTorch loads its compiler for a dispatch mode.
         with torch.no_grad(), fields if receptive_fields else nullcontext():
-            functional_call(network, weights, (image,))
-    except Exception as error:  # whatever a stranger's network raises
+            functional_call(model, weights, (image,))
+    except Exception as error:  # the user's network may raise anything
         failure = error
     finally:
         for handle in handles:
@@ -198,8 +203,8 @@ def _observe(
                 kind=type(module).__name__,
                 shape=tuple(output.shape[1:]),
                 receptive_field=round(field.side) if receptive_fields and math.isfinite(field.side) else None,
-                stride=field.stride,
-                start=field.start,
+                stride=field.stride if receptive_fields else None,
+                start=field.start if receptive_fields else None,
                 overwritten=output._version != version,
                 channels_last=output.ndim == 4 and _channels_last(output.shape[1:], image.shape[2:]),
             )
@@ -208,29 +213,34 @@ def _observe(
 
 
 def _channels_last(shape: Sequence[int], image: Sequence[int]) -> bool:
-    """Whether it is the first two sides of ``shape`` that have the proportions of the image's, not the last two."""
+    """Return whether the first two sides of ``shape`` have the aspect ratio of ``image``, and the last two do not."""
     wanted = math.log(image[0] / image[1])
     off_first, off_last = (abs(math.log(h / w) - wanted) for h, w in (shape[1:], shape[:2]))
     return off_last < 0.1 < off_first
 
 
 class Field(NamedTuple):
-    """What a position of an output sees, in pixels of the image."""
+    """The receptive fields of the positions of an output."""
 
     side: float
+    """Side of each receptive field, in pixels of the image; infinite for the whole image."""
     stride: float
+    """Distance between the receptive fields of neighboring positions, in pixels of the image."""
     start: float
+    """Coordinate at which the receptive field of the first position begins, in pixels of the image."""
 
 
 NOTHING = Field(0.0, 1.0, 0.0)
+"""Receptive field of a tensor that does not depend on the image: empty."""
 
 
 class _ReceptiveFields(TorchDispatchMode):
-    """Follows the receptive field through every operation of a forward pass.
+    """A dispatch mode that tracks the receptive field through every operation of a forward pass.
 
-    A convolution or pooling of kernel k adds (k - 1) strides to the field; a matrix product over positions, or a
-    mean over them, sees the whole image; everything else passes on the largest field among its arguments. See
-    Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
+    A convolution or pooling with kernel size k enlarges the receptive field by (k - 1) times the product of the strides
+    before it. A matrix product or a mean over positions has the whole image as its receptive field. An operation that
+    does not mix positions keeps the largest receptive field of its arguments. See Araujo et al., "Computing Receptive
+    Fields of Convolutional Neural Networks", Distill 2019.
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -240,11 +250,12 @@ class _ReceptiveFields(TorchDispatchMode):
         self.known[image] = Field(1.0, 1.0, 0.0)
 
     def of(self, tensor: Tensor) -> Field:
+        """Return the receptive field of the positions of ``tensor``."""
         field: Field = self.known.get(tensor, NOTHING)
         return field
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # Read before the operation runs: an in-place one answers with its own argument.
+        # The fields are read before the operation runs, because an in-place operation returns its own argument.
         inputs = [x for arg in args for x in (arg if isinstance(arg, list | tuple) else [arg]) if isinstance(x, Tensor)]
         field = max(map(self.of, inputs), default=NOTHING)
         result = func(*args, **(kwargs or {}))
@@ -256,6 +267,7 @@ class _ReceptiveFields(TorchDispatchMode):
         return result
 
     def _after(self, op: Any, args: Any, output: Tensor, field: Field) -> Field:
+        """Return the receptive field of ``output``, given ``field``, the largest one among the arguments of ``op``."""
         side, stride, start = field
         if op is aten.convolution:
             kernel, step, padding, dilation = max(args[1].shape[2:]), max(args[3]), max(args[4]), max(args[5])
@@ -294,34 +306,35 @@ class _ReceptiveFields(TorchDispatchMode):
 
 
 def _spatial(args: Any) -> bool:
-    """Whether a reduction (tensor, dimensions, ...) runs over positions: height and width, or tokens."""
+    """Return whether a reduction (tensor, dimensions, ...) covers all positions: height and width, or tokens."""
     tensor, dimensions = args[0], {d % args[0].ndim for d in args[1]}
     return bool(dimensions >= {2, 3}) if tensor.ndim == 4 else dimensions == {1}
 
 
-def device_of(network: nn.Module) -> torch.device:
-    """The device of the network's weights; the CPU if it has none."""
-    return next((weights.device for weights in network.parameters()), torch.device("cpu"))
+def device_of(model: nn.Module) -> torch.device:
+    """Return the device of the network's weights, or the CPU if it has no weights."""
+    return next((weights.device for weights in model.parameters()), torch.device("cpu"))
 
 
-def default_shape(network: nn.Module, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
-    """The (C, H, W) of images for ``network``: its ``input_shape``, or with ``size`` pixels a side, or (H, W) of them.
+def default_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
+    """Return the shape (C, H, W) of images for ``model``.
 
-    A network of yours that has no ``input_shape`` is taken for a convolutional one: the channels of its first
-    convolution, 224 pixels square.
+    The shape is the network's ``input_shape``. A network without ``input_shape`` is assumed to take 224 x 224 pixels
+    with the channels of its first convolution. If ``size`` is given, it replaces the height and width. ``size`` is in
+    pixels: one number for a square, or (H, W).
 
     Raises:
-        ValueError: it has no convolution either, or ``size`` is not positive.
+        ValueError: the network has neither ``input_shape`` nor a convolution, or ``size`` is not positive.
     """
     sides = (size, size) if isinstance(size, int) else size
     if sides is not None and min(sides) < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
-    declared = getattr(network, "input_shape", None)
+    declared = getattr(model, "input_shape", None)
     if declared is None:
-        convolution = next((module for module in network.modules() if isinstance(module, nn.Conv2d)), None)
+        convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
         if convolution is None:
             raise ValueError(
-                f"{type(network).__name__} does not say what images it takes: set its input_shape = (C, H, W)"
+                f"{type(model).__name__} does not say what images it takes: set its input_shape = (C, H, W)"
             )
         declared = (convolution.in_channels, 224, 224)
     channels, height, width = declared

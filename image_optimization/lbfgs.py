@@ -1,65 +1,86 @@
-"""Limited-memory BFGS for an image: a quasi-Newton method with one evaluation a step, inside bounds."""
+"""Limited-memory BFGS for an image, within bounds: a quasi-Newton method with one evaluation per step."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 
 HISTORY = 20
-"""Curvature pairs kept if nobody says how many; each is twice the size of the image."""
+"""Default number of curvature pairs to store. Each pair is twice the size of the leaf."""
 
 FIRST_STEP = 0.01
-"""Root mean square of the very first step, before anything is known of the curvature, in units of the leaf."""
+"""Root mean square of the first step, before the curvature is known, in units of the leaf."""
 
 LONGEST_STEP = 0.1
-"""Root mean square that no step exceeds."""
+"""Largest root mean square of a step, in units of the leaf."""
 
 LOOK_BACK = 5
-"""A step is accepted if its loss is below the largest of that many accepted ones."""
+"""Number of most recent accepted losses that limit the next loss. A step is accepted if its loss is not above the
+largest of them."""
 
 
 class LBFGS:
-    """Nocedal, "Updating Quasi-Newton Matrices with Limited Storage", 1980, with two departures.
+    """The L-BFGS optimizer: Nocedal, "Updating Quasi-Newton Matrices with Limited Storage", 1980, with two changes.
 
-    Style transfer is usually done without a line search: an evaluation is expensive, and the full quasi-Newton
-    step is nearly always good. Where it is not, the loss can rise by orders of magnitude and never come back. So
-    the loss may rise, but not above the largest of the last few (Grippo, Lampariello, Lucidi, "A Nonmonotone Line
-    Search Technique for Newton's Method", 1986); a step that goes beyond is taken back and shortened.
+    The first change replaces the line search. Style transfer usually omits it, because an evaluation is expensive and
+    the full quasi-Newton step is nearly always good. When the full step is bad, the loss can rise by orders of
+    magnitude and never recover. Therefore the loss may rise, but not above the largest of the last few accepted losses
+    (Grippo, Lampariello, Lucidi, "A Nonmonotone Line Search Technique for Newton's Method", 1986). A step that exceeds
+    this limit is undone and shortened.
 
-    Variables at a bound that the gradient pushes further out are left out of the direction, and the curvature is
-    learned from the step that was possible rather than the one that was wanted (Bertsekas, "Projected Newton
-    Methods for Optimization Problems with Simple Constraints", 1982).
+    The second change adds bounds. Variables at a bound that a descent step would push further out are excluded from the
+    direction. The curvature is learned from the step that the bounds allowed, not from the step that was intended
+    (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple Constraints", 1982).
 
     The direction is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of Quasi-Newton
-    Matrices and Their Use in Limited Memory Methods", 1994: it reads the curvature pairs half as often as the
-    two-loop recursion. Every decision is made on the device, so that a step never waits for it.
+    Matrices and Their Use in Limited Memory Methods", 1994. The compact form reads the curvature pairs half as often as
+    the two-loop recursion. Every decision is made on the device, so that a step never waits for the device.
 
-    Beside leaf, gradient and pairs it holds three vectors of the leaf's size, and three more during a step.
+    In addition to the leaf, its gradient and the pairs, the optimizer stores three vectors of the leaf's size. During a
+    step, it needs three more.
     """
 
+    VECTORS_PER_PAIR: ClassVar[int] = 2
+    """Number of vectors of the leaf's size in one stored pair: the move of the leaf and the change of the gradient."""
+
     def __init__(
-        self, leaf: Tensor, bounds: tuple[float, float] = (-math.inf, math.inf), history: int = HISTORY
+        self,
+        leaf: Tensor,
+        bounds: tuple[float, float] = (-math.inf, math.inf),
+        *,
+        learning_rate: float = 1.0,
+        history: int = HISTORY,
     ) -> None:
-        """``leaf``: what to move, in place; ``bounds``: of each of its numbers; ``history``: pairs to keep."""
+        """Prepare to move ``leaf`` in place.
+
+        Args:
+            leaf: tensor to move.
+            bounds: smallest and largest allowed value of its elements.
+            learning_rate: not used, because the curvature determines the length of a step.
+            history: number of curvature pairs to store.
+        """
         self.leaf = leaf
         self.bounds = bounds
         self.steps = 0
-        self.point, self.gradient = leaf.new_zeros(2, leaf.numel())  # where it stands
+        self.point, self.gradient = leaf.new_zeros(2, leaf.numel())  # of the last accepted step
         self.accepted = leaf.new_full((LOOK_BACK,), -math.inf)
         self.best, self.best_point = leaf.new_tensor(math.inf), leaf.detach().flatten().clone()
-        # Curvature pairs: how far it moved, and how the gradient changed by that.
+        # Curvature pairs: the moves of the leaf, and the changes of the gradient during these moves.
         self.pairs = leaf.new_zeros(2, history, leaf.numel())
         self.valid = torch.zeros(history, dtype=torch.bool, device=leaf.device)
-        # Their products in double precision, for the small systems of equations; Apple's GPUs have none.
+        # The products of pairs are in double precision, because small systems of equations are solved with them.
+        # Apple's GPUs have no double precision.
         precise = torch.float32 if leaf.device.type == "mps" else torch.float64
         self.move_change, self.change_change = torch.zeros(2, history, history, dtype=precise, device=leaf.device)
         self.scale = leaf.new_zeros((), dtype=precise)
 
     @torch.no_grad()
-    def step(self, loss: Tensor, gradient: Tensor) -> None:
-        """Move the leaf, given the loss () and its gradient there."""
+    def step(self, loss: Tensor, gradient: Tensor, remaining: float = 1.0) -> None:
+        """Move the leaf, given the loss () and its gradient at the current leaf; see :meth:`Optimizer.step`."""
         point, gradient = self.leaf.detach().flatten(), gradient.flatten()
         better = loss < self.best
         self.best = torch.where(better, loss, self.best)
@@ -77,11 +98,47 @@ class LBFGS:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Put the leaf where the loss was lowest."""
+        """Set the leaf to the point with the lowest loss."""
         self.leaf.copy_(self.best_point.view_as(self.leaf))
 
+    def state(self) -> dict[str, Tensor]:
+        """Return, by name, all tensors that are needed to resume the run. The next step may overwrite them."""
+        return {
+            "leaf": self.leaf.detach(),
+            "point": self.point,
+            "gradient": self.gradient,
+            "accepted": self.accepted,
+            "best": self.best,
+            "best_point": self.best_point,
+            "pairs": self.pairs,
+            "valid": self.valid,
+            "move_change": self.move_change,
+            "change_change": self.change_change,
+            "scale": self.scale,
+            "steps": torch.tensor(self.steps),
+        }
+
+    @torch.no_grad()
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Resume from ``state``, whose tensors may be overwritten afterwards."""
+        self.leaf.copy_(state["leaf"])
+        self.point = state["point"].to(self.point)
+        self.gradient = state["gradient"].to(self.gradient)
+        self.accepted = state["accepted"].to(self.accepted)
+        self.best = state["best"].to(self.best)
+        self.best_point = state["best_point"].to(self.best_point)
+        self.pairs = state["pairs"].to(self.pairs)
+        self.valid = state["valid"].to(self.valid)
+        self.move_change = state["move_change"].to(self.move_change)
+        self.change_change = state["change_change"].to(self.change_change)
+        self.scale = state["scale"].to(self.scale)
+        self.steps = int(state["steps"])
+
     def _learn(self, point: Tensor, gradient: Tensor, accepted: Tensor) -> None:
-        """Keep how the gradient changed on the way to ``point``, if the curvature between is positive."""
+        """Store the move to ``point`` and the change of the gradient during the move as a curvature pair.
+
+        The pair is marked as invalid if the step was not accepted or the curvature is not positive.
+        """
         slot = (self.steps - 1) % len(self.valid)
         moved, change = self.pairs[:, slot]
         torch.sub(point, self.point, out=moved)
@@ -97,12 +154,12 @@ class LBFGS:
         self.move_change[:, slot] = by_move[:, 1]
 
     def _direction(self) -> Tensor:
-        """The quasi-Newton step, no longer than allowed."""
+        """Return the quasi-Newton step, whose root mean square is at most :data:`LONGEST_STEP`."""
         low, high = self.bounds
         free = ~(((self.point <= low) & (self.gradient > 0)) | ((self.point >= high) & (self.gradient < 0)))
         descent = (-self.gradient).mul_(free)
         direction = self._times_inverse_hessian(descent).mul_(free)
-        # Rounding has spoilt the curvature, or nothing is known of it, or nothing is left to gain.
+        # The direction is useless if rounding spoiled the curvature, no curvature is known, or the gradient is zero.
         useless = ~(direction @ descent > 0)
         self.valid &= ~useless
         self.scale = torch.where(useless, 0, self.scale)
@@ -113,11 +170,14 @@ class LBFGS:
         )
 
     def _times_inverse_hessian(self, vector: Tensor) -> Tensor:
-        """Byrd, Nocedal and Schnabel, equation 3.1; their S, Y, R and D are of the moves and the changes."""
-        age = self.steps % len(self.valid)  # slots rolled by so many are from the oldest to the newest
+        """Multiply ``vector`` by the approximate inverse Hessian: equation 3.1 of Byrd, Nocedal and Schnabel.
+
+        In their notation, S holds the moves, and Y holds the changes of the gradient.
+        """
+        age = self.steps % len(self.valid)  # rolling the slots back by ``age`` sorts them from oldest to newest
         valid = self.valid.roll(-age).to(self.scale)
         both = valid * valid[:, None]
-        # A pair that is not valid has a row and a column of its own, and no part in the others.
+        # An invalid pair gets a row and a column of the identity matrix, so that it does not affect the other pairs.
         products = self.move_change.roll((-age, -age), (0, 1)) * both
         upper = products.triu() + torch.diag(1 - valid)
         squares = self.change_change.roll((-age, -age), (0, 1)) * both
@@ -131,5 +191,8 @@ class LBFGS:
 
 
 def _copy_where(wanted: Tensor, other: Tensor, vector: Tensor) -> Tensor:
-    """Write ``other`` over ``vector``, if it is ``wanted``: a boolean () on their device."""
+    """Overwrite ``vector`` with ``other`` if ``wanted`` is true, and return ``vector``.
+
+    ``wanted`` is a boolean () on the device of both vectors.
+    """
     return torch.where(wanted, other, vector, out=vector)

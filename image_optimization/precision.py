@@ -1,6 +1,6 @@
-"""In what arithmetic a network runs. Images, statistics, losses and the optimizer are always in float32."""
+"""The number format of a network. Images, statistics, losses and the optimizer are always in float32."""
 
-# Torch is imported where it is needed, so that the command line can read the names without it.
+# The function imports PyTorch, so that the command line can read the names of the formats without PyTorch.
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -12,13 +12,13 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """The type that a network on ``device`` computes in; ``auto`` is bfloat16 where that is fast, else float32.
+    """Return the type for a network on ``device``. ``auto`` is bfloat16 if the hardware supports it, else float32.
 
-    Fast is hardware that multiplies it natively: AVX-512 BF16, AMX, the bf16 instructions of ARM, NVIDIA from Ampere
-    on. Elsewhere it is emulated, slower than float32.
+    Hardware that supports bfloat16 has AVX-512 BF16, AMX or the bf16 instructions of ARM, or is an NVIDIA GPU of
+    the Ampere generation or later. Other hardware emulates bfloat16, which is slower than float32.
 
     Raises:
-        ValueError: an unknown name.
+        ValueError: there is no such precision; the message lists the names.
     """
     import torch
 
@@ -28,7 +28,7 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
         dtype: torch.dtype = getattr(torch, precision)
         return dtype
     if device.type == "cpu":
-        # Older versions of PyTorch have no such list.
+        # Older versions of PyTorch do not list the capabilities.
         able: Any = getattr(torch.cpu, "get_capabilities", dict)()
         named = any(able.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16"))
         native = named and torch.backends.mkldnn.is_available()

@@ -1,6 +1,6 @@
-"""Pictures into a video file, with PyAV (the extra ``video``)."""
+"""Write pictures to video files with PyAV (the extra ``video``)."""
 
-# PyAV and numpy are imported where they are needed: the command lines read the formats without them.
+# The functions import PyAV, so that the command lines can read the formats without PyAV and NumPy.
 from __future__ import annotations
 
 from fractions import Fraction
@@ -14,18 +14,22 @@ if TYPE_CHECKING:
 
     Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
-FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""What can be written, by file ending."""
+VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
+"""Container formats that can be written, by file extension."""
+
+VIDEO_ENDINGS = (*VIDEO_FORMATS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
+"""File extensions of videos that can be read."""
 
 CODECS = {"webm": ("libvpx-vp9", {"crf": "24", "b": "0"})}
 X264 = ("libx264", {"crf": "17"})
+"""Codecs with their options: ``CODECS`` by container format, and ``X264`` for all other formats."""
 
 
 def load_av() -> Any:
-    """PyAV, silent.
+    """Import PyAV and silence its log.
 
     Raises:
-        ImportError: it is not installed; the message says how to.
+        ImportError: PyAV is not installed; the message says how to install it.
     """
     try:
         import av
@@ -36,20 +40,24 @@ def load_av() -> Any:
 
 
 def add_pictures(target: OutputContainer, size: tuple[int, int], rate: Fraction, time_base: Fraction) -> VideoStream:
-    """A stream for pictures of ``size`` (H, W), ``rate`` a second, of which an odd row or column is left out."""
+    """Add a stream to ``target`` for pictures of ``size`` (H, W), with ``rate`` pictures per second.
+
+    ``time_base`` is the unit of its timestamps, in seconds. An odd last row or column is cropped, because the codecs
+    halve the resolution of colors.
+    """
     codec, options = CODECS.get(target.format.name, X264)
     stream = cast("VideoStream", target.add_stream(codec, rate=rate, options=options))
-    stream.height, stream.width = size[0] // 2 * 2, size[1] // 2 * 2  # the codecs halve the resolution of colours
+    stream.height, stream.width = size[0] // 2 * 2, size[1] // 2 * 2
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context
     context.time_base = time_base
     context.colorspace = context.color_primaries = context.color_trc = 1  # BT.709
-    context.color_range = 1  # 16 to 235
+    context.color_range = 1  # levels from 16 to 235
     return stream
 
 
 def to_frame(levels: Levels, stream: VideoStream, pts: int | None, time_base: Fraction | None) -> av.VideoFrame:
-    """A picture (H, W, 3), sRGB, as a frame of the ``stream``, shown from ``pts`` times ``time_base`` seconds on."""
+    """Convert an sRGB picture (H, W, 3) to a frame of ``stream`` that appears at ``pts * time_base`` seconds."""
     shown = levels[: stream.height, : stream.width]
     frame: av.VideoFrame = load_av().VideoFrame.from_ndarray(shown, format="rgb24")
     frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")

@@ -1,5 +1,5 @@
-"""What is looked at: networks, their trained weights, and how to load them."""
+"""Networks, their trained weights, and how to load them."""
 
-from models.loading import load
+from dreamgram.models.loading import load
 
 __all__ = ["load"]

@@ -1,4 +1,4 @@
-"""The lecture's two digit networks, and real digits to compare their dreams with."""
+"""Networks that classify handwritten digits, and MNIST digits to compare their images with."""
 
 from __future__ import annotations
 
@@ -9,17 +9,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
-from models.loading import WEIGHTS, network, read_weights
+from dreamgram.models.registry import WEIGHTS, network, read_weights
 
 
 class DigitCNN(nn.Module):
-    """The convolutional network of the lecture, for gray images (N, 1, 28, 28) in [0, 1].
+    """A convolutional network for digits, from gray images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
 
-    Every stage is a layer of its own and reports its *linear* response: the ReLU is applied on the way into the
-    next stage. ``relu(pool(conv(x)))`` equals ``pool(relu(conv(x)))``, costs a quarter as much, and leaves each
-    filter a gradient even where it does not fire, so that no dream can start in the flat part of a ReLU.
-
-    Returns the logits, (N, 10).
+    The activations of its layers are *linear*: each ReLU is applied at the input of the next layer.
+    ``relu(pool(conv(x)))`` equals ``pool(relu(conv(x)))`` and costs a quarter as much. The layers report
+    their activations before the ReLU, so a filter has a gradient even when it is inactive.
     """
 
     input_shape = (1, 28, 28)
@@ -33,7 +31,7 @@ class DigitCNN(nn.Module):
         self.hidden = nn.Linear(1250, 100)
         self.logits = nn.Linear(100, 10)
         for layer in (self.conv1, self.conv2, self.hidden):
-            # He's gain for a ReLU; with the default, filters start so small that some never fire again.
+            # He's gain for a ReLU. With PyTorch's default, some filters start so small that they are never active.
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
@@ -47,10 +45,10 @@ class DigitCNN(nn.Module):
 
 
 class DigitMLP(nn.Module):
-    """The fully connected network of the lecture, 784-500-500-10 with sigmoids.
+    """A fully connected network for digits, from gray images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
 
-    For gray images (N, 1, 28, 28) in [0, 1]. Like :class:`DigitCNN` its layers report their linear response.
-    Returns the logits, (N, 10).
+    Its layers have 784-500-500-10 units, with sigmoids between them. The activations of its layers are linear, as in
+    :class:`DigitCNN`.
     """
 
     input_shape = (1, 28, 28)
@@ -61,7 +59,7 @@ class DigitMLP(nn.Module):
         self.hidden2 = nn.Linear(500, 500)
         self.logits = nn.Linear(500, 10)
         for layer in (self.hidden1, self.hidden2):
-            # Glorot's gain for a sigmoid; with the default initialization the second layer starts almost constant.
+            # Glorot's gain for a sigmoid. With PyTorch's default, the second layer starts almost constant.
             nn.init.xavier_uniform_(layer.weight, gain=4.0)
             nn.init.zeros_(layer.bias)
 
@@ -74,7 +72,7 @@ class DigitMLP(nn.Module):
 
 @network("digits", weights="digits.safetensors")
 def digits(weights: Path) -> DigitCNN:
-    """The lecture's CNN: 25 and 50 filters of 3x3, two poolings, 100 hidden units."""
+    """Build the CNN for digits: 25 and 50 filters of 3x3, two poolings, 100 hidden units."""
     model = DigitCNN()
     model.load_state_dict(read_weights(weights))
     return model
@@ -82,22 +80,25 @@ def digits(weights: Path) -> DigitCNN:
 
 @network("digits-robust", weights="digits-robust.safetensors")
 def digits_robust(weights: Path) -> DigitCNN:
-    """The same CNN, trained against noise that is made to mislead it: its dreams look like digits to us, too."""
+    """Build the same CNN as :func:`digits`, trained on digits with adversarial noise.
+
+    Images that maximize its units look like digits to people.
+    """
     return digits(weights)
 
 
 @network("digits-mlp", weights="digits-mlp.safetensors")
 def digits_mlp(weights: Path) -> DigitMLP:
-    """The fully connected network 784-500-500-10 with sigmoids."""
+    """Build the fully connected network of 784-500-500-10 units with sigmoids."""
     model = DigitMLP()
     model.load_state_dict(read_weights(weights))
     return model
 
 
 def digit_sample() -> tuple[Tensor, Tensor]:
-    """1,000 MNIST test digits, 100 of each class in class order.
+    """Return 1,000 MNIST test digits, 100 of each class in class order.
 
-    Returns the images (1000, 1, 28, 28) in [0, 1] and their labels (1000,).
+    The first tensor holds the images, (1000, 1, 28, 28) in [0, 1]; the second holds their labels, (1000,).
     """
     with np.load(WEIGHTS / "mnist-sample.npz") as sample:
         images, labels = sample["images"], sample["labels"]

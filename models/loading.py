@@ -1,78 +1,53 @@
-"""``load(name)``: a network by name, ready to be looked at.
+"""Load a network by its name.
 
 Names are this package's own (``digits``, ``vgg16``, ...), ``torchvision:NAME``, ``timm:NAME``, or
-``path/to/file.py:function`` for a function of yours that returns a ``torch.nn.Module``.
-
-To add a network to the package, write a function decorated with :func:`network` in any module of this folder.
+``path/to/file.py:function`` for your own function that returns a ``torch.nn.Module``. The file may import the modules
+in its folder: see :class:`dreamgram.models.project.Project`.
 """
 
 from __future__ import annotations
 
 import difflib
 import importlib
-import importlib.util
 import inspect
 import pkgutil
-import sys
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from http.client import HTTPException
 from pathlib import Path
-from pickle import UnpicklingError
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
+
+from dreamgram.models.project import Project
+from dreamgram.models.registry import Network, read_weights, registered
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
 
-WEIGHTS = Path(__file__).parent / "weights"
-
-Builder = TypeVar("Builder", bound="Callable[[Path], nn.Module]")
-
-
-@dataclass(frozen=True)
-class _Network:
-    build: Callable[[Path], nn.Module]
-    weights: Path
+_projects: dict[Path, Project] = {}
+"""Latest run of each of the user's files, by absolute path."""
 
 
-_networks: dict[str, _Network] = {}
-
-
-def network(name: str, weights: str) -> Callable[[Builder], Builder]:
-    """Register the decorated function, from a weights file to the network, as ``load(name)``.
-
-    ``weights`` is the file in ``models/weights/`` that it gets unless the user names another.
-    """
-
-    def register(build: Builder) -> Builder:
-        _networks[name] = _Network(build, WEIGHTS / weights)
-        return build
-
-    return register
-
-
-def names() -> list[str]:
-    """The names of the networks that are in the package."""
-    package = Path(__file__).parent
-    for module in pkgutil.iter_modules([str(package)]):
-        importlib.import_module(f"models.{module.name}")
-    return sorted(_networks)
+def networks() -> dict[str, Network]:
+    """Return the networks in this package by name, in alphabetical order."""
+    for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
+        importlib.import_module(f"{__package__}.{module.name}")
+    return dict(sorted(registered.items()))
 
 
 def load(name: str, weights: Path | None = None) -> nn.Module:
-    """The network called ``name`` with its trained weights, in evaluation mode, on the CPU.
+    """Load the network called ``name`` with its trained weights, in evaluation mode, on the CPU.
 
-    It takes images (N, C, H, W), RGB or gray in [0, 1]: mean, scale and channel order are its own affair. Its
-    ``input_shape`` is the (C, H, W) it was trained for.
+    The network takes images (N, C, H, W), RGB or gray in [0, 1], and normalizes them itself. Its ``input_shape`` is its
+    default image shape (C, H, W). A network from your own file should follow the same conventions.
 
     Args:
-        name: see this module.
-        weights: a local file (safetensors or a PyTorch state dict) to use in place of the network's own.
+        name: a name of this package such as ``vgg16``, ``torchvision:NAME``, ``timm:NAME`` or
+            ``path/to/file.py:function``.
+        weights: local file (safetensors or a PyTorch state dict) to use instead of the network's own weights.
 
     Raises:
-        ValueError: no such network, or weights that do not fit it.
-        FileNotFoundError: no such file.
-        OSError: weights that could not be downloaded.
+        ValueError: there is no such network, the weights do not fit it, or the user's file raises an error.
+        FileNotFoundError: the Python file or the weights file does not exist.
+        OSError: the weights could not be downloaded.
         ModuleNotFoundError: an optional package is missing.
     """
     if weights is not None and not weights.is_file():
@@ -84,35 +59,36 @@ def load(name: str, weights: Path | None = None) -> nn.Module:
         model = _timm(rest, weights)
     elif source.endswith(".py"):
         model = _from_file(Path(source), rest, weights)
-    elif name in names():
-        entry = _networks[name]
+    elif name in (shipped := networks()):
+        entry = shipped[name]
         model = _fitting(name, weights, lambda: entry.build(weights or entry.weights))
     else:
-        own = "torchvision:NAME, timm:NAME or path/to/file.py:function"
-        raise ValueError(_unknown("network", name, names()) + f", or {own}")
+        others = "torchvision:NAME, timm:NAME or path/to/file.py:function"
+        raise ValueError(_unknown("network", name, shipped) + f", or {others}")
     return model.eval()
 
 
-def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file or of a PyTorch state dict."""
-    if path.suffix == ".safetensors":
-        from safetensors.torch import load_file
+def loaded_files(path: Path) -> list[Path]:
+    """List the user's file ``path`` and, if it has been loaded, the modules of its project that it has imported so far.
 
-        return load_file(path)
-    import torch
-
-    try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # whose advice is to run whatever is in there
-        raise ValueError("it holds no tensors that torch.save or safetensors wrote") from None
-    return state
+    ``path`` is first and unchanged. The modules follow in alphabetical order, relative to the current folder if they
+    are below it.
+    """
+    project = _projects.get(path.resolve())
+    here = Path.cwd()
+    others = sorted(project.files - {project.path}) if project else []
+    return [path, *(file.relative_to(here) if file.is_relative_to(here) else file for file in others)]
 
 
 def _fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> nn.Module:
-    """``build()``, with one line said of weights of the user's that cannot be read or do not fit."""
+    """Call ``build`` and return the network, with a clear error if the user's ``weights`` do not fit.
+
+    Raises:
+        ValueError: the user's ``weights`` cannot be read or do not fit; the message is one line.
+    """
     try:
         return build()
-    except Exception as error:  # safetensors, pickle and load_state_dict have no exception in common
+    except Exception as error:  # safetensors, pickle and load_state_dict share no exception.
         if weights is None:
             raise
         reason = " ".join(str(error).split())[:200]
@@ -120,7 +96,7 @@ def _fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) ->
 
 
 def _take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Let ``model`` take images in [0, 1] by normalizing what goes in; its layers keep their names."""
+    """Make ``model`` normalize images in [0, 1] itself, and return ``model``. Its layers keep their names."""
     import torch
 
     model.register_buffer("image_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -133,19 +109,19 @@ def _take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], 
 def _torchvision(name: str, weights: Path | None) -> nn.Module:
     import torchvision.models as zoo
 
-    # The quantized ones keep no gradient.
+    # Quantized networks compute no gradients.
     known = [each for each in zoo.list_models() if not each.startswith("quantized_")]
     if name not in known:
         raise ValueError(_unknown("torchvision network", name, known))
     pretrained = zoo.get_model_weights(name).DEFAULT
     if weights is None:
         try:
-            model: nn.Module = zoo.get_model(name, weights=pretrained)  # which checks the hash
-        except (OSError, RuntimeError, HTTPException) as error:  # no network, a wrong hash, half a file
+            model: nn.Module = zoo.get_model(name, weights=pretrained)  # This checks the hash of the file.
+        except (OSError, RuntimeError, HTTPException) as error:  # No connection, a wrong hash, half a file.
             reason = getattr(error, "reason", error)
             raise OSError(_unfetched(f"{pretrained.url} ({reason})")) from error
     else:
-        # What the builder would set of itself if it were to fetch the weights.
+        # The builder sets these arguments itself when it downloads the weights.
         parts = {"weights_backbone": None, "aux_loss": True}
         accepted = inspect.signature(zoo.get_model_builder(name)).parameters
         empty = zoo.get_model(name, weights=None, **{key: parts[key] for key in parts if key in accepted})
@@ -153,7 +129,7 @@ def _torchvision(name: str, weights: Path | None) -> nn.Module:
             empty.transform_input = True
         model = _fitting(name, weights, lambda: _filled(empty, weights))
     preset = pretrained.transforms()
-    # Detection and segmentation presets have no crop or mean: those networks normalize for themselves.
+    # Presets for detection and segmentation have no crop or no mean: those networks normalize images themselves.
     size = getattr(preset, "crop_size", [224])[0]
     mean, std = getattr(preset, "mean", [0.0] * 3), getattr(preset, "std", [1.0] * 3)
     return _take_images(model, (3, size, size), mean, std)
@@ -169,7 +145,7 @@ def _timm(name: str, weights: Path | None) -> nn.Module:
     if weights is None:
         try:
             model: nn.Module = timm.create_model(name, pretrained=True)
-        except Exception as error:  # each of timm's download libraries has errors of its own
+        except Exception as error:  # Each of timm's download libraries has its own errors.
             reason = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise OSError(_unfetched(f"the weights of timm:{name} ({reason})")) from error
     else:
@@ -184,24 +160,19 @@ def _from_file(path: Path, function: str, weights: Path | None) -> nn.Module:
 
     if not path.is_file():
         raise FileNotFoundError(f"no file {path}")
-    name = f"_dreamgram_{path.stem}"
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None  # the name ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module  # dataclasses look their module up
+    project = _projects[path.resolve()] = Project(path)
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:  # whatever a stranger's file raises
-        raise ValueError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
+        module = project.run()
+    except (Exception, SystemExit) as error:  # The user's file may raise anything.
+        raise ValueError(f"{path} cannot be run: {project.explain(error)}") from error
     build = getattr(module, function, None)
     if not callable(build):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
         raise ValueError(_unknown(f"function in {path}", function, functions))
     try:
         model = build()
-    except Exception as error:
-        raise ValueError(f"{function}() in {path} failed: {type(error).__name__}: {error}") from error
+    except (Exception, SystemExit) as error:
+        raise ValueError(f"{function}() in {path} failed: {project.explain(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{function} in {path} must return a torch.nn.Module, not {type(model).__name__}")
     return model if weights is None else _fitting(f"{path}:{function}", weights, lambda: _filled(model, weights))

@@ -1,44 +1,53 @@
-"""Train the digit networks on MNIST: ``python -m models.train_digits --model cnn --data DIR``.
+"""Train the digit networks on MNIST: ``python -m dreamgram.models.train_digits --model cnn --data DIR``.
 
-With ``--adversarial`` against noise made to mislead them: ``digits-robust``.
+With ``--adversarial`` the network is trained on digits with adversarial noise, as ``digits-robust`` was.
 """
 
+# torchvision and tqdm are imported where they are used: ``load`` imports all modules of this folder.
 from __future__ import annotations
 
+import argparse
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
 
-import typer
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy
 
-if TYPE_CHECKING:
-    from torch import Tensor, nn
+from dreamgram.models.digits import DigitCNN, DigitMLP
 
 CHUNKS = 16
-"""Each mini-batch is augmented in this many parts: torchvision draws one transformation per call."""
+"""Number of chunks in which each mini-batch is augmented. torchvision draws one transform per call, so each chunk gets
+a different one."""
 
 ATTACK_STEPS = 7
-"""Of the noise made for each mini-batch."""
+"""Number of gradient steps of the attack on each mini-batch."""
+
+Digits = tuple[Tensor, Tensor]
+"""Images (N, 1, 28, 28) in [0, 1] and their labels (N,)."""
 
 
-def mnist(folder: Path, train: bool) -> tuple[Tensor, Tensor]:
-    """MNIST's images (N, 1, 28, 28) in [0, 1] and labels (N,), downloaded into ``folder`` if they are not there."""
+def mnist(folder: Path, train: bool) -> Digits:
+    """Load MNIST's images (N, 1, 28, 28) in [0, 1] and labels (N,); download them into ``folder`` if they are missing.
+
+    Raises:
+        OSError: the files are missing and cannot be downloaded.
+    """
     from torchvision.datasets import MNIST
 
     try:
         data = MNIST(folder, train=train, download=False)
-    except RuntimeError:  # it is not there
+    except RuntimeError:  # The files are missing.
         try:
             data = MNIST(folder, train=train, download=True)
         except (OSError, RuntimeError) as error:
-            raise typer.BadParameter(f"no MNIST in {folder}, and it could not be downloaded: {error}") from error
+            raise OSError(f"there is no MNIST in {folder}, and it could not be downloaded: {error}") from error
     return data.data.unsqueeze(1) / 255.0, data.targets
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """The share of ``images`` (N, 1, 28, 28) whose largest logit is the label's, in [0, 1]."""
-    import torch
-
+    """Return the fraction, in [0, 1], of ``images`` (N, 1, 28, 28) whose label has the largest logit."""
     model.eval()
     with torch.inference_mode():
         answers = torch.cat([model(some).argmax(1) for some in images.split(1000)])
@@ -46,15 +55,12 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def attack(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int = ATTACK_STEPS) -> Tensor:
-    """``images`` (N, 1, H, W) in [0, 1] with the noise, up to ``epsilon`` a pixel, that misleads ``model`` most.
+    """Return ``images`` (N, 1, H, W) in [0, 1] with added noise that misleads ``model`` as much as possible.
 
-    Projected gradient ascent on the cross-entropy from a random start: Madry et al., "Towards Deep Learning Models
-    Resistant to Adversarial Attacks", arXiv:1706.06083. A step is 2.5 / ``steps`` of ``epsilon``, so that every noise
-    that is allowed can be reached and left again.
+    The noise changes each pixel by at most ``epsilon``. The noise is found by projected gradient ascent on the
+    cross-entropy from a random start: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks",
+    arXiv:1706.06083. The step size is 2.5 ``epsilon`` / ``steps``, so that any allowed noise can be reached.
     """
-    import torch
-    from torch.nn.functional import cross_entropy
-
     seen = (images + torch.empty_like(images).uniform_(-epsilon, epsilon)).clamp(0, 1)
     for _ in range(steps):
         seen.requires_grad_()
@@ -65,55 +71,42 @@ def attack(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, ste
 
 
 def train(
-    model: Annotated[Literal["cnn", "mlp"], typer.Option(help="Which network.")] = "cnn",
-    data: Annotated[Path, typer.Option(help="Folder of torchvision's MNIST; downloaded there if missing.")] = Path(
-        "data"
-    ),
-    output: Annotated[
-        Path | None, typer.Option(help="By default outputs/digits.safetensors, with -mlp or -robust.")
-    ] = None,
-    adversarial: Annotated[bool, typer.Option("--adversarial", help="Against noise made to mislead it.")] = False,
-    epsilon: Annotated[float, typer.Option(min=0.0, max=1.0, help="Largest such change of a pixel.")] = 0.2,
-    epochs: Annotated[int, typer.Option(min=1)] = 40,
-    batch: Annotated[int, typer.Option(min=CHUNKS, help="Digits per step.")] = 128,
-    learning_rate: Annotated[float, typer.Option(help="Peak of the one-cycle schedule.")] = 0.05,
-    seed: int = 0,
-) -> None:
-    """Minimize the total cross-entropy of MNIST's training set by gradient descent on mini-batches.
+    net: nn.Module,
+    digits: Digits,
+    test: Digits,
+    *,
+    epochs: int,
+    batch: int,
+    learning_rate: float,
+    epsilon: float | None = None,
+) -> float:
+    """Minimize the cross-entropy of the training ``digits`` by gradient descent on mini-batches.
 
-    Nesterov momentum, one cycle of the learning rate, weight decay 1e-5; every digit is slightly turned, moved,
-    scaled and sheared each time it is seen, and with ``--adversarial`` then changed for the worse. The total that is
-    printed is that of the batches as they were seen. The weights are those of the last epoch: the test set chooses
-    nothing.
+    The method is Nesterov momentum with one cycle of the learning rate and weight decay 1e-5. Every time a digit is
+    used, it is slightly rotated, shifted, scaled and sheared. The weights of the last epoch are kept, so that the test
+    set does not select the weights.
+
+    Args:
+        net: network to train in place.
+        digits: the training set.
+        test: the test set. The accuracy on this set is printed after each epoch.
+        epochs: number of passes through the training set.
+        batch: number of digits per step. A smaller last batch is skipped.
+        learning_rate: largest learning rate of the cycle.
+        epsilon: largest change of a pixel by :func:`attack`, or None to train without adversarial noise.
+
+    Returns:
+        The accuracy on the test set after the last epoch, in [0, 1].
     """
-    import torch
-    from safetensors.torch import save_file
-    from torch.nn.functional import cross_entropy
-    from torchvision.transforms import v2
     from tqdm import tqdm
 
-    from models.digits import DigitCNN, DigitMLP
-
-    name = "digits" + "-mlp" * (model == "mlp") + "-robust" * adversarial
-    output = output or Path("outputs", f"{name}.safetensors")
-    if output.exists():
-        raise typer.BadParameter(f"{output} exists; choose another --output")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    torch.manual_seed(seed)
-    images, labels = mnist(data, train=True)
-    test_images, test_labels = mnist(data, train=False)
-    if batch > len(images):
-        raise typer.BadParameter(f"a batch of {batch} is more than the {len(images)} training digits")
-    net: nn.Module = DigitCNN() if model == "cnn" else DigitMLP()
-    net.to(memory_format=torch.channels_last)  # in which pooling takes a fraction of the time
-    augment = v2.RandomAffine(
-        12, translate=(0.08, 0.08), scale=(0.88, 1.12), shear=8, interpolation=v2.InterpolationMode.BILINEAR
-    )
+    images, labels = digits
+    augment = _augmentation()
     steps = epochs * (len(images) // batch)
     optimizer = torch.optim.SGD(net.parameters(), lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.2)
     progress = tqdm(total=steps, unit="batch", mininterval=1)
-    hit_rate = 0.0
+    test_accuracy = 0.0
     for epoch in range(1, epochs + 1):
         net.train()
         total = torch.zeros(())
@@ -121,8 +114,8 @@ def train(
             if len(chosen) < batch:
                 continue
             seen = torch.cat([augment(part) for part in images[chosen].chunk(CHUNKS)])
-            if adversarial:
-                # From little to all in a quarter of the time: all at once, and it never learns to tell digits apart.
+            if epsilon is not None:
+                # The noise grows in the first quarter of the steps. At full strength from the start, training fails.
                 seen = attack(net, seen, labels[chosen], epsilon * min(1, 4 * progress.n / steps))
             loss = cross_entropy(net(seen), labels[chosen])
             optimizer.zero_grad()
@@ -131,24 +124,93 @@ def train(
             schedule.step()
             total += loss.detach() * batch
             progress.update()
-        hit_rate = accuracy(net, test_images, test_labels)
-        progress.write(f"epoch {epoch:3d}  total cross-entropy {total.item():9.1f}  test accuracy {hit_rate:.2%}")
+        test_accuracy = accuracy(net, *test)
+        progress.write(f"epoch {epoch:3d}  total cross-entropy {total.item():9.1f}  test accuracy {test_accuracy:.2%}")
     progress.close()
-    settings = {"model": model, "epochs": epochs, "batch": batch, "learning_rate": learning_rate, "seed": seed}
-    metadata = {"test_accuracy": f"{hit_rate:.4f}", "data": "MNIST, 60,000 training digits"}
-    result = f"test accuracy {hit_rate:.2%}"
-    if adversarial:
-        settings["epsilon"] = epsilon
-        misleading = attack(net, test_images, test_labels, epsilon, steps=40)
-        under_attack = accuracy(net, misleading, test_labels)
-        metadata["test_accuracy_under_attack"] = f"{under_attack:.4f}"
-        result += f", under attack {under_attack:.2%}"
-    metadata["settings"] = json.dumps(settings)
+    return test_accuracy
+
+
+def _augmentation() -> Callable[[Tensor], Tensor]:
+    from torchvision.transforms import v2
+
+    bilinear = v2.InterpolationMode.BILINEAR
+    augment: Callable[[Tensor], Tensor] = v2.RandomAffine(
+        12, translate=(0.08, 0.08), scale=(0.88, 1.12), shear=8, interpolation=bilinear
+    )
+    return augment
+
+
+def _save(net: nn.Module, output: Path, metadata: dict[str, str]) -> None:
+    """Write the weights to ``output``, completely or not at all."""
+    from safetensors.torch import save_file
+
     part = output.with_name(f".{output.name}.part")
     save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, part, metadata)
     part.replace(output)
-    typer.echo(f"{output}: {result}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        description="Train a digit network on MNIST and save its weights.",
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+    )
+    add = parser.add_argument
+    add("--model", choices=["cnn", "mlp"], default="cnn", help="Network to train.")
+    add("--data", type=Path, default="data", help="Folder of torchvision's MNIST; it is downloaded if missing.")
+    add("--output", type=Path, default=argparse.SUPPRESS, help="Weights file. (default: a new file in outputs/)")
+    add("--adversarial", action="store_true", help="Train on digits with adversarial noise.")
+    add("--epsilon", type=float, default=0.2, help="Largest change of a pixel by the adversarial noise, from 0 to 1.")
+    add("--epochs", type=int, default=40, help="Number of passes through the training set.")
+    add("--batch", type=int, default=128, help=f"Number of digits per step, at least {CHUNKS}.")
+    add("--learning-rate", type=float, default=0.05, help="Largest learning rate of the one-cycle schedule.")
+    add("--seed", type=int, default=0, help="Random seed.")
+    return parser
+
+
+def _run(given: argparse.Namespace) -> None:
+    """Train and save the network that the arguments specify.
+
+    Raises:
+        ValueError: an option is out of its range, or the output exists.
+        OSError: MNIST is missing and cannot be downloaded, or the weights cannot be written.
+    """
+    name = "digits" + "-mlp" * (given.model == "mlp") + "-robust" * given.adversarial
+    output = getattr(given, "output", Path("outputs", f"{name}.safetensors"))
+    if output.exists():
+        raise ValueError(f"{output} exists; choose another --output")
+    if given.epochs < 1 or given.batch < CHUNKS or not 0 <= given.epsilon <= 1:
+        raise ValueError(f"--epochs must be at least 1, --batch at least {CHUNKS}, and --epsilon from 0 to 1")
+    torch.manual_seed(given.seed)
+    digits, test = mnist(given.data, train=True), mnist(given.data, train=False)
+    if given.batch > len(digits[0]):
+        raise ValueError(f"a batch of {given.batch} is more than the {len(digits[0])} training digits")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    net: nn.Module = DigitCNN() if given.model == "cnn" else DigitMLP()
+    net.to(memory_format=torch.channels_last)  # In this format pooling takes a fraction of the time.
+    how = {"epochs": given.epochs, "batch": given.batch, "learning_rate": given.learning_rate}
+    test_accuracy = train(net, digits, test, **how, epsilon=given.epsilon if given.adversarial else None)
+    settings = {"model": given.model, **how, "seed": given.seed}
+    metadata = {"test_accuracy": f"{test_accuracy:.4f}", "data": "MNIST, 60,000 training digits"}
+    result = f"test accuracy {test_accuracy:.2%}"
+    if given.adversarial:
+        settings["epsilon"] = given.epsilon
+        misleading = attack(net, *test, given.epsilon, steps=40)
+        under_attack = accuracy(net, misleading, test[1])
+        metadata["test_accuracy_under_attack"] = f"{under_attack:.4f}"
+        result += f", under attack {under_attack:.2%}"
+    metadata["settings"] = json.dumps(settings)
+    _save(net, output, metadata)
+    print(f"{output}: {result}")
+
+
+def main() -> None:
+    """Train a network as the command line specifies. Invalid input ends with an error message and exit code 2."""
+    parser = _parser()
+    try:
+        _run(parser.parse_args())
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
-    typer.run(train)
+    main()

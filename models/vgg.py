@@ -1,4 +1,4 @@
-"""VGG-16 and VGG-19 without their classifier, with the weights of their authors."""
+"""VGG-16 and VGG-19 without their classifiers, with the authors' original weights at reduced precision."""
 
 from __future__ import annotations
 
@@ -8,25 +8,27 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from models.loading import network, read_weights
+from dreamgram.models.registry import network, read_weights
 
 CONFIGURATIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-"""Convolutions in each of the five blocks: configurations D and E of Simonyan and Zisserman, arXiv:1409.1556."""
+"""Number of convolutions in each of the five blocks: configurations D and E of Simonyan and Zisserman,
+arXiv:1409.1556."""
 
 MEAN = (103.939, 116.779, 123.68)
-"""Mean of blue, green and red over ImageNet, of 255."""
+"""Mean of the blue, green and red channels over ImageNet, in [0, 255]."""
 
 
 class VGG(nn.Sequential):
-    """Layers ``conv1_1``, ``relu1_1``, ... ``pool1``, ... ``pool5``.
+    """The convolutional part of VGG, from RGB images (N, 3, H, W) in [0, 1] to pool5 (N, 512, H // 32, W // 32).
 
-    For images (N, 3, H, W), RGB in [0, 1], of any size from 32 pixels (16 for the layers before pool5) on.
-    The original weights want BGR from 0 to 255 with the mean taken off; that is done here. Returns pool5,
-    (N, 512, H // 32, W // 32).
+    The layers are called ``conv1_1``, ``relu1_1``, ... ``pool1``, ... ``pool5``. Images must be at least 32 pixels wide
+    and high, or 16 pixels for the layers before pool5. The original weights expect BGR images in [0, 255] minus the
+    mean; :meth:`forward` does this conversion.
     """
 
     input_shape = (3, 128, 128)
-    """At this size filters can be seen for a third of the cost of the 224 it was trained at."""
+    """Default shape (C, H, W) of an image. The patterns that filters respond to are visible at 128 pixels, at a third
+    of the cost of 224 pixels, the size at which VGG was trained."""
 
     def __init__(self, convolutions: tuple[int, ...]) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -48,13 +50,13 @@ class VGG(nn.Sequential):
 
 @network("vgg16", weights="vgg16.fp16.safetensors")
 def vgg16(weights: Path) -> VGG:
-    """VGG-16's convolutions, ImageNet, exact to float16."""
+    """Build VGG-16, trained on ImageNet, with weights rounded to float16."""
     return _load("vgg16", weights)
 
 
 @network("vgg19", weights="vgg19.palette8.safetensors")
 def vgg19(weights: Path) -> VGG:
-    """VGG-19's convolutions, ImageNet, each layer's weights rounded to 256 levels."""
+    """Build VGG-19, trained on ImageNet, with each layer's weights rounded to 256 levels."""
     return _load("vgg19", weights)
 
 

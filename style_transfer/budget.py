@@ -1,119 +1,153 @@
-"""How much of a picture fits into memory at a time, and how much of its past the optimizer may keep."""
+"""Memory budgets: how large a part of a picture is processed at once, and how many curvature pairs L-BFGS keeps."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
 
 import psutil
 import torch
 from torch import Tensor, nn
 
-from image_optimization.layers import device_of, list_layers
-from image_optimization.lbfgs import HISTORY
-from image_optimization.memory import release_kept_memory
-from style_transfer.tiling import Tile, smallest_side, split, whole
-
-if TYPE_CHECKING:
-    from style_transfer.transfer import Cache
+from dreamgram.image_optimization.layers import device_of, list_layers
+from dreamgram.image_optimization.lbfgs import HISTORY
+from dreamgram.image_optimization.memory import release_kept_memory
+from dreamgram.style_transfer.tiling import Tile, smallest_side, split, whole
 
 SHARE = 0.9
-"""Of the memory that is free, used if nobody says how much."""
+"""Share of the free memory that is used if no limit is given."""
 
 VECTORS = 11
-"""Images that a step holds at most besides curvature pairs: leaf, gradient, what the optimizer makes of them, and the
-photo's activations."""
+"""Maximum memory of a step besides the curvature pairs, in images: the image, its gradient, the optimizer's temporary
+tensors, and the photo's activations."""
 
 FOR_TILING = 250_000_000
-"""Bytes that PyTorch takes to follow receptive fields."""
+"""Bytes that PyTorch needs to compute receptive fields."""
 
 LOADED = 200_000_000
-"""Bytes that a run needs besides: libraries that are loaded on the way, and what lies between the pieces."""
+"""Bytes that a run needs for libraries that are loaded during the run and for memory fragmentation."""
 
 COPIES = 3
-"""Of a painting and of the photo, that are held while they are resized and seen."""
+"""Number of copies of a painting and of the photo that exist while the two are resized and captured."""
 
-FEWEST = 3
-"""Curvature pairs below which L-BFGS is not worth its name."""
+FEWEST_PAIRS = 3
+"""Minimum number of curvature pairs. With fewer pairs, L-BFGS is of little use."""
 
 TRANSIENT = 2.3
-"""What a pass needs at its peak, as a multiple of what it saves for the way back: gradients, casts, products."""
+"""Peak memory of a forward and backward pass, relative to what it saves for the backward pass. The rest is gradients,
+type conversions and matrix products."""
 
-CUT = 1.3
-"""What a pass over a tile needs, as a multiple of one over a whole picture: its own part is copied from the rest."""
+TILE_OVERHEAD = 1.3
+"""Peak memory per pixel of a pass over one tile, relative to an untiled pass. It is higher because cutting out the
+tile's own part makes a copy."""
 
 REGION, MATRICES = 130, 12_000_000
-"""Bytes that each region but the first needs: for a pixel, for its gradients; and for what it knows of styles."""
+"""Bytes that each region after the first needs: ``REGION`` per pixel for gradients, and ``MATRICES`` for the statistics
+of the styles."""
 
 SAMPLES = 64, 128
-"""Sides of the images with which that is counted; in the difference the weights are left out."""
+"""Sides, in pixels, of the two images with which the memory per pixel is measured. The memory of the network's weights
+cancels in the difference between them."""
 
-SMALLEST = 256
-"""Pixels of a tile's side below which next to nothing of it is its own."""
+SMALLEST_TILE = 256
+"""Minimum side of a tile, in pixels. In a smaller tile, the tile's own part would be tiny compared with its
+surroundings."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """For pictures of one scale."""
+    """The memory budget of one scale, given as the number of curvature pairs and the size of a tile.
+
+    Raises (on construction):
+        ValueError: ``pairs`` or ``side`` is less than 1.
+    """
 
     pairs: int
-    """Curvature pairs that L-BFGS keeps."""
+    """Number of curvature pairs that L-BFGS keeps."""
     side: int
-    """Pixels of a square that passes through the network at once."""
+    """Side, in pixels, of the largest square that passes through the network at once."""
 
-    def tiles(self, network: nn.Module, layers: Sequence[str], image: Tensor) -> list[Tile]:
-        """How ``image`` (1, C, H, W) is divided; not at all, if it fits."""
+    def __post_init__(self) -> None:
+        if min(self.pairs, self.side) < 1:
+            raise ValueError(f"pairs and side must be at least 1, not {self.pairs} and {self.side}")
+
+    def tiles(self, model: nn.Module, layers: Sequence[str], image: Tensor) -> list[Tile]:
+        """Return the tiles of ``image`` (1, C, H, W). If the image has at most ``side``^2 pixels, it is one tile."""
         height, width = image.shape[2:]
         if height * width <= self.side**2:
             return [whole(layers)]
-        there = [layer for layer in list_layers(network, image.shape[1:]) if layer.name in layers]
+        there = [layer for layer in list_layers(model, image.shape[1:]) if layer.name in layers]
         return split(there, (height, width), self.side)
 
 
 WHOLE = Budget(HISTORY, 10**6)
-"""Everything at once."""
+"""The budget of a picture that fits into memory untiled, with all curvature pairs."""
 
 
-def plan_all(
-    network: nn.Module,
-    read: Callable[[Tensor], dict[str, Tensor]],
-    layers: Sequence[str],
-    sizes: Sequence[tuple[int, int]],
-    paintings: Sequence[int],
-    regions: int,
-    limit: int | None,
-    optimizer: str,
-    cache: Cache,
-) -> list[Budget]:
-    """For pictures of these ``sizes`` (H, W), one after the other: what one frees is there for the next.
+@dataclass
+class Planner:
+    """A planner of the memory for pictures that are painted one after another with one network.
 
-    Args:
-        network: the one that is used, as far as ``layers``; by ``read``.
-        paintings: for each size, how many pixels the largest painting has.
-        regions: of a picture.
-        limit: bytes, by default most of what is free.
-        cache: what was measured and planned before; what is not yet is added.
-
-    Raises:
-        ValueError: it is too little.
+    The memory is measured only once, before the first picture, because memory that one picture has allocated is
+    available to the next picture.
     """
 
-    def smallest() -> int:
-        there = [layer for layer in list_layers(network, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
-        return max(smallest_side(there), SMALLEST)
+    limit: int | None = None
+    """Bytes that the process may use. By default, most of the free memory is used."""
+    budgets: dict[tuple[object, ...], Budget] = field(default_factory=dict)
+    """Budgets planned so far, keyed by everything on which a budget depends."""
+    per_pixel: dict[tuple[str, ...], float] = field(default_factory=dict)
+    """Bytes that a pass needs per pixel, by the layers that are captured."""
+    measured: tuple[int, int] | None = None
+    """The limit in bytes and the bytes in use at the start; None at first."""
 
-    # The largest first: it is the one to complain about.
-    for size, painting in sorted(zip(sizes, paintings, strict=True), reverse=True):
-        if size not in cache.budgets:
-            if cache.measured is None:
-                per_pixel = bytes_of_a_pixel(read, device_of(network))  # first, since the first pass loads what stays
-                cache.measured = (*memory(device_of(network), limit), per_pixel + REGION * (regions - 1))
-            most, taken, needed = cache.measured
-            taken += LOADED + MATRICES * (regions - 1)
-            cache.budgets[size] = plan(most, taken, math.prod(size), needed, optimizer, painting, smallest)
-    return [cache.budgets[size] for size in sizes]
+    def plan(
+        self,
+        model: nn.Module,
+        activations_of: Callable[[Tensor], dict[str, Tensor]],
+        layers: Sequence[str],
+        sizes: Sequence[tuple[int, int]],
+        paintings: Sequence[int],
+        regions: int,
+        vectors_per_pair: int,
+    ) -> list[Budget]:
+        """Return a budget for each of ``sizes``, the sizes of an image that is painted from coarse to fine.
+
+        Args:
+            model: the network that ``activations_of`` runs, up to the deepest of ``layers``.
+            activations_of: a :func:`capture` of ``layers``.
+            layers: the layers that the losses read.
+            sizes: the sizes (H, W) of the image in pixels, from coarse to fine.
+            paintings: for each size, the number of pixels of the largest painting.
+            regions: the number of regions of the photo.
+            vectors_per_pair: the number of images that the optimizer holds for each curvature pair.
+
+        Raises:
+            ValueError: there is too little memory.
+        """
+
+        def smallest() -> int:
+            there = [layer for layer in list_layers(model, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
+            return max(smallest_side(there), SMALLEST_TILE)
+
+        captured = tuple(layers)
+        if captured not in self.per_pixel:
+            self.per_pixel[captured] = bytes_of_a_pixel(activations_of, device_of(model))
+        # The pass is measured before the memory in use, because the first pass loads libraries that stay.
+        if self.measured is None:
+            self.measured = memory(device_of(model), self.limit)
+        most, taken = self.measured
+        taken += LOADED + MATRICES * (regions - 1)
+        needed = self.per_pixel[captured] + REGION * (regions - 1)
+        found = {}
+        # The largest size comes first, so that an error message names it.
+        for size, painting in sorted(zip(sizes, paintings, strict=True), reverse=True):
+            key = (size, painting, captured, regions, vectors_per_pair)
+            if key not in self.budgets:
+                self.budgets[key] = plan(most, taken, math.prod(size), needed, vectors_per_pair, painting, smallest)
+            found[size] = self.budgets[key]
+        return [found[size] for size in sizes]
 
 
 def plan(
@@ -121,35 +155,46 @@ def plan(
     taken: int,
     pixels: int,
     per_pixel: float,
-    optimizer: str,
+    vectors_per_pair: int,
     painting: int = 0,
-    smallest: Callable[[], int] = lambda: SMALLEST,
+    smallest: Callable[[], int] = lambda: SMALLEST_TILE,
 ) -> Budget:
-    """What fits into ``limit`` bytes, of which ``taken`` are in use, for an image of so many ``pixels``.
+    """Plan the budget of one image.
 
-    ``per_pixel`` is what a pass through the network needs, ``painting`` how many pixels the largest painting has, and
-    ``smallest`` tells the side of the smallest tile. If not all of it fits, half of what is left after the images that
-    every step holds is for the curvature pairs of L-BFGS, if it needs as much; the tiles have the rest. Paintings are
-    seen before there are pairs.
+    If not everything fits, the image is tiled. The images that every step holds are subtracted from the available
+    memory. The curvature pairs get at most half of the remainder, or less if the smallest tile would otherwise not fit.
+    The tiles get the rest. Paintings are captured before the first curvature pair exists, so capturing can use the
+    memory of the pairs.
+
+    Args:
+        limit: the number of bytes that may be used.
+        taken: the number of bytes already in use.
+        pixels: the number of pixels of the image.
+        per_pixel: the number of bytes per pixel that a pass through the network needs.
+        vectors_per_pair: the number of images that the optimizer holds for each curvature pair.
+        painting: the number of pixels of the largest painting.
+        smallest: a function that returns the side of the smallest tile, in pixels.
 
     Raises:
-        ValueError: it is too little.
+        ValueError: there is too little memory.
     """
     image = 12 * pixels  # three channels in float32
-    pair = 2 * image if optimizer == "lbfgs" else 0
+    pair = vectors_per_pair * image
     held, before = VECTORS * image, COPIES * (image + 12 * painting)
     spare = limit - taken - max(held + HISTORY * pair, before)
     if spare >= max(pixels, painting) * per_pixel:
         return WHOLE
-    per_pixel *= CUT
+    per_pixel *= TILE_OVERHEAD
     least = smallest() ** 2 * per_pixel
     spare = limit - taken - FOR_TILING - held
     pairs = min(HISTORY, int(min(spare / 2, spare - least) / pair)) if pair else HISTORY
     spare = min(spare - pairs * pair, limit - taken - FOR_TILING - before)
-    if spare < least or pairs < FEWEST:
-        tiled = FOR_TILING + max(held + max(2 * FEWEST * pair, FEWEST * pair + least), before + least)
-        needed = taken + min(tiled, max(held + HISTORY * pair, before) + max(pixels, painting) * per_pixel / CUT)
-        hint = "; the optimizer adam needs less" if pair and held + FEWEST * pair > before else ""
+    if spare < least or pairs < FEWEST_PAIRS:
+        tiled = FOR_TILING + max(held + max(2 * FEWEST_PAIRS * pair, FEWEST_PAIRS * pair + least), before + least)
+        needed = taken + min(
+            tiled, max(held + HISTORY * pair, before) + max(pixels, painting) * per_pixel / TILE_OVERHEAD
+        )
+        hint = "; the optimizer adam needs less" if pair and held + FEWEST_PAIRS * pair > before else ""
         larger = f" and a painting of {painting:,}" if painting > pixels else ""
         raise ValueError(
             f"{limit / 1e9:.3g} GB are too little for a picture of {pixels:,} pixels{larger}: "
@@ -159,7 +204,10 @@ def plan(
 
 
 def memory(device: torch.device, limit: int | None) -> tuple[int, int]:
-    """How many bytes this process may have on ``device``, ``limit`` or most of what is free, and how many it has."""
+    """Return the number of bytes that this process may use on ``device``, and the number that it uses now.
+
+    The first number is ``limit`` or, by default, the memory in use plus most of the free memory.
+    """
     if device.type == "cuda":
         taken, free = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)[0]
         free += torch.cuda.memory_reserved(device) - taken
@@ -169,14 +217,17 @@ def memory(device: torch.device, limit: int | None) -> tuple[int, int]:
     return limit or taken + int(SHARE * free), taken
 
 
-def bytes_of_a_pixel(read: Callable[[Tensor], dict[str, Tensor]], device: torch.device) -> float:
-    """What a pass through the network and back needs at its peak for every pixel, estimated from what it saves."""
-    small, large = (_saved(read, side, device) for side in SAMPLES)
+def bytes_of_a_pixel(activations_of: Callable[[Tensor], dict[str, Tensor]], device: torch.device) -> float:
+    """Estimate the peak memory, in bytes per pixel, of a forward and backward pass from the tensors that it saves."""
+    small, large = (_saved(activations_of, side, device) for side in SAMPLES)
     return TRANSIENT * (large - small) / (SAMPLES[1] ** 2 - SAMPLES[0] ** 2)
 
 
-def _saved(read: Callable[[Tensor], dict[str, Tensor]], side: int, device: torch.device) -> int:
-    """Bytes kept after a forward pass with an image of ``side`` pixels square, weights included."""
+def _saved(activations_of: Callable[[Tensor], dict[str, Tensor]], side: int, device: torch.device) -> int:
+    """Return the number of bytes that a forward pass on a square image keeps. ``side`` is the image's side in pixels.
+
+    The bytes of the network's weights are included.
+    """
     kept: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
@@ -186,7 +237,7 @@ def _saved(read: Callable[[Tensor], dict[str, Tensor]], side: int, device: torch
 
     image = torch.zeros(1, 3, side, side, device=device, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        seen = read(image)
-    for activation in seen.values():
+        activations = activations_of(image)
+    for activation in activations.values():
         keep(activation)
     return sum(kept.values())

@@ -1,26 +1,25 @@
-"""Whose colours: the painting's or the photo's.
+"""Colors of the result: the painting's or the photo's.
 
 Gatys et al., "Preserving Color in Neural Artistic Style Transfer", arXiv:1606.05897.
 """
 
-# Torch is imported where it is needed: the command line reads the names without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Literal
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
 
-Colors = Literal["style", "content", "luminance", "match"]
+from dreamgram.image_optimization.images import LUMA, resize
+from dreamgram.style_transfer.options import Colors
 
 
 def match_colors(image: Tensor, target: Tensor) -> Tensor:
-    """``image`` with the mean and covariance of the colours of ``target``, both (1, 3, H, W) in [0, 1].
+    """Recolor ``image`` so that its colors have the same mean and covariance as the colors of ``target``.
 
-    Of the linear maps of colours that do so, the symmetric one, which changes each colour least.
+    Both pictures are (1, 3, H, W) in [0, 1]. Of the linear maps of colors with this property, the symmetric map is
+    used, which changes the colors least. Results outside [0, 1] are clamped.
     """
-    import torch
 
     def distribution(picture: Tensor) -> tuple[Tensor, Tensor]:
         colors = picture[0].flatten(1).double()
@@ -39,19 +38,15 @@ def match_colors(image: Tensor, target: Tensor) -> Tensor:
 
 
 def luminance(image: Tensor) -> Tensor:
-    """The gray of (1, 3, H, W) in [0, 1], as three equal channels."""
-    from image_optimization.images import LUMA
-
+    """Return the luminance of an image (1, 3, H, W) in [0, 1], as three equal channels."""
     return (image * LUMA.to(image)).sum(1, keepdim=True).expand_as(image)
 
 
 def with_colors_of(image: Tensor, photo: Tensor) -> Tensor:
-    """``image`` with the colours of ``photo`` under its own luminance, both (1, 3, H, W) in [0, 1] of the same size.
+    """Combine the luminance of ``image`` with the colors of ``photo``, both (1, 3, H, W) in [0, 1], of the same size.
 
-    Where a colour cannot be so light or dark, it is made paler, until it can: the luminance stays.
+    A color that is impossible at the luminance of ``image`` is made paler until it is possible. The luminance is kept.
     """
-    import torch
-
     gray = luminance(image)
     color = photo - luminance(photo)
     room = torch.where(color > 0, 1 - gray, gray) / color.abs().clamp(min=1e-6)
@@ -59,25 +54,20 @@ def with_colors_of(image: Tensor, photo: Tensor) -> Tensor:
 
 
 def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """The photo and the paintings as the optimization is to see them.
-
-    Raises:
-        ValueError: there is no such choice of ``colors``.
-    """
+    """Return the photo and the paintings as the optimization uses them for the option ``colors``."""
     if colors == "match":
         return photo, [match_colors(painting, photo) for painting in paintings]
     if colors == "luminance":
         gray = luminance(photo)
         return gray, [match_colors(luminance(painting), gray) for painting in paintings]
-    if colors not in ("style", "content"):
-        raise ValueError(f"colors must be 'style', 'content', 'luminance' or 'match', not {colors!r}")
     return photo, list(paintings)
 
 
 def finish(colors: Colors, image: Tensor, photo: Tensor) -> Tensor:
-    """The result, with the colours that it is to have, those of ``photo`` perhaps, which may be of any size."""
-    from image_optimization.images import resize
+    """Return the result ``image`` with its final colors, which may be those of ``photo``.
 
+    ``photo`` may have any size; it is resized to the size of ``image``.
+    """
     if colors not in ("content", "luminance"):
         return image
     return with_colors_of(image, resize(photo, (image.shape[2], image.shape[3])))

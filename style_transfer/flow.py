@@ -1,60 +1,48 @@
-"""Optical flow: a painted frame moved to where the next one has its things."""
+"""Optical flow: a painted frame is warped so that it lines up with the next frame."""
 
-# Torch is imported where it is needed, so that the command line can be read without it.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from typing import TYPE_CHECKING, Any, cast
+from typing import cast
 
-if TYPE_CHECKING:
-    import numpy as np
-    from torch import Tensor
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
 
-    Array = np.ndarray[Any, np.dtype[np.float32]]
-
+from dreamgram.image_optimization.image_reading import Array
+from dreamgram.image_optimization.images import to_pillow
+from dreamgram.style_transfer.losses import Previous
 
 UNLIKE = 0.1
-"""Mean difference of the colours of two pixels, in [0, 1], from which on they are not the same thing."""
+"""Difference between two colors in [0, 1], averaged over the channels, from which they count as different things."""
 
 
-SMALLEST = 16
-"""Pixels of a frame's side that the search needs."""
-
-
-@dataclass(frozen=True)
-class Previous:
-    """The painted frame before this one, moved to where its things are now."""
-
-    image: Tensor
-    """(1, 3, H, W) in [0, 1]."""
-    reliable: Tensor
-    """(1, 1, H, W), 1 where the flow can be trusted and 0 where something has come into sight or moves differently."""
+SMALLEST_FRAME = 16
+"""Minimum side length of a frame, in pixels, for the optical flow search."""
 
 
 def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
-    """``result``, painted from the frame ``before``, as it is to look ``now``.
+    """Warp ``result``, which was painted from frame ``before``, so that it lines up with frame ``now``.
 
-    The flow is the dense inverse search of Kroeger et al., arXiv:1603.03590. It is trusted as in Ruder et al.,
-    "Artistic Style Transfer for Videos", arXiv:1604.08610, equations 4 to 6: where there and back again ends near
-    where it began, and away from the borders of what moves; and, which is not in the paper, where it leads to a like
-    colour, lest two scenes that have nothing to do with each other be matched.
+    The flow is computed by the dense inverse search of Kroeger et al., arXiv:1603.03590. Its reliability is judged as
+    in Ruder et al., "Artistic Style Transfer for Videos", arXiv:1604.08610, equations 4 to 6. The flow at a pixel is
+    reliable if the flow back to frame ``before`` and then forth to frame ``now`` ends near the pixel, and if the pixel
+    is not at a motion boundary. Unlike in the paper, the flow must also lead to a pixel of similar color inside the
+    frame, so that two unrelated scenes are not matched.
 
     Args:
-        result: (1, 3, H, W) in [0, 1].
-        before, now: the frames, likewise and of the same size.
+        result: the painted frame, (1, 3, H, W) in [0, 1].
+        before: the frame from which ``result`` was painted, of the same shape and range.
+        now: the next frame, of the same shape and range.
 
     Raises:
-        ValueError: a side has less than 16 pixels.
+        ValueError: a side of the frames is shorter than :data:`SMALLEST_FRAME` pixels.
     """
-    import cv2
-    import numpy as np
-    import torch
-
     height, width = now.shape[2:]
-    if min(height, width) < SMALLEST:  # OpenCV would crash
-        raise ValueError(f"the frame has {width}x{height} pixels; optical flow needs {SMALLEST} each way")
+    if min(height, width) < SMALLEST_FRAME:  # OpenCV would crash
+        raise ValueError(f"the frame has {width}x{height} pixels; optical flow needs {SMALLEST_FRAME} each way")
     back, forth = _flow(now, before), _flow(before, now)
     returned = back + _moved(forth, back)
     lengths = np.square(back).sum(2), np.square(_moved(forth, back)).sum(2)
@@ -72,10 +60,13 @@ def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
 
 
 def flicker(pictures: Sequence[Tensor], frames: Sequence[Tensor]) -> float:
-    """How much a film changes that ought not to: of ``pictures``, painted from ``frames``, all (1, 3, H, W) in [0, 1].
+    """Measure the flicker of a video: the mean difference between each picture and the previous picture, warped.
 
-    The mean difference between each and the one before it, moved along, where the flow is reliable; 1 is from black to
-    white.
+    Pixels with unreliable flow are ignored. 0 means no flicker; 1 means that every pixel flips between black and white.
+
+    Args:
+        pictures: at least two painted frames, (1, 3, H, W) in [0, 1].
+        frames: the frames from which ``pictures`` were painted, of the same shape and range.
     """
     apart = []
     for (result, before), (later, now) in pairwise(zip(pictures, frames, strict=True)):
@@ -86,17 +77,12 @@ def flicker(pictures: Sequence[Tensor], frames: Sequence[Tensor]) -> float:
 
 
 def _pixels(image: Tensor) -> Array:
-    """(1, C, H, W) -> (H, W, C)"""
+    """Convert an image (1, C, H, W) to an array (H, W, C)."""
     return cast("Array", image[0].permute(1, 2, 0).cpu().numpy())
 
 
 def _flow(start: Tensor, end: Tensor) -> Array:
-    """For each pixel of ``start``, how far it is to its place in ``end``, (H, W, 2): across, down."""
-    import cv2
-    import numpy as np
-
-    from image_optimization.images import to_pillow
-
+    """Return the displacement (H, W, 2), across and down in pixels, from each pixel of ``start`` to ``end``."""
     grays = [np.asarray(to_pillow(frame).convert("L")) for frame in (start, end)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     found: Array = search.calc(*grays, None)  # type: ignore[call-overload]
@@ -104,16 +90,12 @@ def _flow(start: Tensor, end: Tensor) -> Array:
 
 
 def _places(flow: Array) -> tuple[Array, Array]:
-    """Rows and columns, (H, W), to which a flow leads."""
-    import numpy as np
-
+    """Return the rows and the columns, (H, W) each, to which ``flow`` (H, W, 2) leads from each pixel."""
     rows, columns = np.indices(flow.shape[:2], dtype=np.float32)
     return rows + flow[:, :, 1], columns + flow[:, :, 0]
 
 
 def _moved(picture: Array, flow: Array) -> Array:
-    """What is in ``picture`` (H, W, C) where the flow leads to."""
-    import cv2
-
+    """Warp ``picture`` (H, W, C): each pixel takes the value at the place to which ``flow`` (H, W, 2) leads."""
     rows, columns = _places(flow)
     return cast("Array", cv2.remap(picture, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))

@@ -1,94 +1,88 @@
-"""A folder of photos, each into a file of its own: a bad one does not stop the others, a killed run goes on."""
+"""Folders of photos. Each photo is painted into a separate file, and a bad file does not stop the others."""
 
-# Torch is imported where it is needed, so that the command line can be read without it.
 from __future__ import annotations
 
 import itertools
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
-import typer
-
-NOT_COMPARED = (
-    "photo",
-    "output",
-    "overwrite",
-    "stopped",
-    "version",
-    "max_memory",
-    "tiled",
-    "timelapse",
-    "plot",
-    "quality",
-    "checkpoint_every",
-)
-"""Settings that change nothing in a picture."""
+from dreamgram.image_optimization.memory import is_out_of_memory
+from dreamgram.image_optimization.optimize import in_turn
+from dreamgram.workbench.job import Done, Job
 
 _ENDINGS = ("png", "jpg", "jpeg", "jfif", "webp", "avif", "heic", "jp2", "tif", "tiff", "gif", "bmp", "ppm")
 READABLE = tuple(f".{ending}" for ending in _ENDINGS)
-"""Endings of files that are pictures: one that cannot be read is reported."""
+"""File name endings of pictures. A file with such an ending that cannot be read is reported as failed."""
 
 SHOWN = 5
-"""Names of other files that are told."""
+"""Maximum number of skipped files whose names are listed."""
+
+ONWARD = "interrupted: run the same command again to resume"
 
 
-def paint_each(
-    photos: Path, output: Path, paint: Callable[[Path, Path], object], settings: Mapping[str, Any], overwrite: bool
-) -> None:
-    """Call ``paint`` with each picture in ``photos`` and the PNG in ``output`` for it, but for those that are there.
+def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | None], job: Job) -> Done:
+    """Call ``paint`` with each picture in the folder ``photos`` and the path of its PNG in the folder ``output``.
 
-    They are, if they were made with the same ``settings`` from the same photo. Says at the end how many were painted,
-    were there, and failed.
+    Args:
+        photos: the folder of photos.
+        output: the folder of results, which must be a different folder.
+        paint: a function that paints one picture. It returns None if the picture was painted before.
+        job: the job that is told about files that fail. A failure does not stop the remaining files.
+
+    Returns:
+        The result of the job, with the numbers of pictures that were painted, that already existed and that failed.
 
     Raises:
-        ValueError: there are no pictures.
-        SystemExit: some failed, code 1; Ctrl-C, code 130.
+        ValueError: ``photos`` contains no pictures, or both folders are the same.
     """
-    from image_optimization import console
-    from image_optimization.images import is_made
-    from image_optimization.memory import is_out_of_memory
-
-    if output.resolve() == photos.resolve():
-        raise ValueError(f"the output is the folder of the photos, {photos}: choose another one")
-    seen = sorted(path for path in photos.iterdir() if not path.name.startswith("."))
-    pictures = [path for path in seen if path.suffix.lower() in READABLE and not path.is_dir()]
-    if not pictures:
-        raise ValueError(f"{photos} has no pictures in it: {', '.join(READABLE)}")
-    if others := [path.name for path in seen if path not in pictures]:
-        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
-        typer.echo(f"left alone, since not pictures: {', '.join(others[:SHOWN])}{more}", err=True)
+    pictures = list_pictures(photos, output, job)
     count: Counter[str] = Counter()
-    stopped = "finished"
-    for file, path in zip(pictures, name_outputs(pictures, output), strict=True):
+
+    def paint_one(pair: tuple[Path, Path]) -> Done:
         try:
-            files = {**settings["files"], **console.checksums([str(file)])}
-            if is_made(path, {**settings, "photo": str(file), "files": files}, NOT_COMPARED, overwrite):
-                count["there already"] += 1
-                continue
-            paint(file, path)
-            count["painted"] += 1
-        except KeyboardInterrupt:
-            stopped = "interrupted"
-            break
+            done = paint(*pair)
         except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
-            typer.echo(f"failed: {file}: {error}", err=True)
+            job.fail(f"failed: {pair[0]}: {error}")
             count["failed"] += 1
-    typer.echo(f"{output}: " + ", ".join(f"{number} {what}" for what, number in count.items()))
-    if stopped == "interrupted":
-        typer.echo("interrupted: the same command goes on from here", err=True)
-        raise SystemExit(console.INTERRUPTED)
-    if count["failed"]:
-        raise SystemExit(1)
+            return Done(failed=1)
+        if done is None or done.stopped != "interrupted":
+            count["already existed" if done is None else "painted"] += 1
+        return done or Done()
+
+    _, stopped = in_turn(zip(pictures, name_outputs(pictures, output), strict=True), paint_one)
+    summary = f"{output}: " + ", ".join(f"{number} {what}" for what, number in count.items())
+    return Done(stopped, count["failed"], summary if count else "", ONWARD)
+
+
+def list_pictures(photos: Path, output: Path, job: Job) -> list[Path]:
+    """List the pictures in the folder ``photos``, sorted by name, and tell the job which files are skipped.
+
+    Hidden files, whose names begin with a dot, are skipped silently.
+
+    Raises:
+        ValueError: ``photos`` contains no pictures, or ``output`` is the same folder.
+    """
+    if output.resolve() == photos.resolve():
+        raise ValueError(f"the output is the folder of the photos, {photos}: choose a different folder")
+    there = sorted(path for path in photos.iterdir() if not path.name.startswith("."))
+    pictures = [path for path in there if path.suffix.lower() in READABLE and not path.is_dir()]
+    if not pictures:
+        raise ValueError(f"{photos} contains no pictures ({', '.join(READABLE)})")
+    if others := [path.name for path in there if path not in pictures]:
+        more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
+        job.tell(f"skipped, because they are not pictures: {', '.join(others[:SHOWN])}{more}")
+    return pictures
 
 
 def name_outputs(files: Sequence[Path], output: Path) -> list[Path]:
-    """A PNG in ``output`` for each of the ``files`` of one folder: of its name, with its ending where two are alike.
+    """Return the path of a PNG in ``output`` for each of ``files``, which lie in one folder.
 
-    Alike is what some systems take for the same, small letters and capitals.
+    The PNG has the name of the file without its ending. If several files differ only in their endings, the ending is
+    kept, and a number is appended if that name is also taken. Names that differ only in case count as the same,
+    because some file systems do not distinguish them.
     """
     stems = Counter(file.stem.casefold() for file in files)
     names: list[str] = []

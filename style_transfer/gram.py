@@ -1,4 +1,4 @@
-"""The Gram matrix: which channels fire together."""
+"""Gram matrices, moments and covariances of activations, and the square roots of covariances."""
 
 from __future__ import annotations
 
@@ -9,24 +9,30 @@ import torch
 from torch import Tensor
 
 PARTS = 16
-"""A product of two matrices of bfloat16 is rounded to bfloat16 on a CPU. The positions are taken in as many parts,
-which are added in float32: the error of the whole, 2^-9 / sqrt(PARTS), is below that of the activations themselves."""
+"""Number of parts into which the positions of bfloat16 activations are divided on a CPU, where the product of two
+bfloat16 matrices is rounded to bfloat16. The products of the parts are added in float32. The relative error of the sum,
+2^-9 / sqrt(PARTS), is therefore below that of the activations themselves."""
 
 FEW = 1024
-"""Below so many positions the product costs less in float32 than the sum of the parts does."""
+"""Number of positions below which one product in float32 is faster than adding the products of the parts."""
 
 
 def gram_matrix(activation: Tensor, weight: Tensor | None = None) -> Tensor:
-    """F F^T / (C H W) of activations (N, C, H, W), in float32: (N, C, C). Gatys et al., arXiv:1508.06576, equation 3.
+    """Return the Gram matrix F F^T / (C H W) of activations (N, C, H, W): (N, C, C), at least in float32.
 
-    Divided by the number of positions, unlike in the paper, so that pictures of different sizes compare. With
-    ``weight``, of every position, () or (H, W), in place of 1 / (H W).
+    Gatys et al., arXiv:1508.06576, equation 3. Unlike in the paper, the matrix is divided by C H W, so that pictures
+    of different sizes can be compared. ``weight``, () or (H, W), is the weight of each position; the default is
+    1 / (H W).
     """
     return moments(activation, weight)[:, :-1] / activation.shape[1]
 
 
 def moments(activation: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Weighted sums over the positions of (N, C, H, W), in float32: (N, C + 1, C), f f^T and, the last row, f."""
+    """Return weighted sums over the positions of activations (N, C, H, W): (N, C + 1, C), at least in float32.
+
+    With f the activation at a position, the first C rows are the sum of f f^T, and the last row is the sum of f.
+    ``weight``, () or (H, W), is the weight of each position; the default is 1 / (H W).
+    """
     if weight is None:
         height, width = activation.shape[2:]
         weight = torch.tensor(1 / (height * width))
@@ -34,8 +40,40 @@ def moments(activation: Tensor, weight: Tensor | None = None) -> Tensor:
     return sums
 
 
+def distribution(moments: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the mean (C,) and covariance (C, C), of features, given their weighted moments (1, C + 1, C)."""
+    mean = moments[0, -1]
+    return mean, moments[0, :-1] - mean.outer(mean)
+
+
+def regularized_root(covariance: Tensor, share: float) -> tuple[Tensor, Tensor]:
+    """Add the same variance in all directions to a ``covariance`` (C, C), and compute the square root of the sum.
+
+    The added variance is ``share`` times the largest eigenvalue.
+
+    Returns:
+        The identity matrix times the added variance, and the symmetric square root of the sum, (C, C) each.
+    """
+    values, vectors = torch.linalg.eigh(covariance.double())
+    noise = share * values[-1].float() * torch.eye(len(covariance), device=covariance.device)
+    return noise, (vectors * (values.clamp(min=0) + share * values[-1]).sqrt() @ vectors.T).to(covariance)
+
+
+def trace_of_root(matrix: Tensor) -> Tensor:
+    """Return the trace, (), of the square root of a symmetric ``matrix`` without negative eigenvalues.
+
+    The result is differentiable with respect to ``matrix``.
+    """
+    fixed = (matrix + matrix.T).detach() / 2
+    values, vectors = torch.linalg.eigh(fixed)
+    roots = values.clamp(min=1e-30).sqrt()
+    slope = vectors / (2 * roots) @ vectors.T
+    trace: Tensor = roots.sum() + (slope * (matrix - matrix.detach())).sum()
+    return trace
+
+
 class _Moments(torch.autograd.Function):
-    """With half the work of autograd on the way back, and no change of the order in memory, channels last."""
+    """Autograd function of the moments. The backward pass stays channels-last and takes half the work of autograd's."""
 
     @staticmethod
     def forward(ctx: Any, activation: Tensor, weight: Tensor) -> Tensor:
@@ -47,7 +85,8 @@ class _Moments(torch.autograd.Function):
         activation, weight = ctx.saved_tensors
         n, c, h, w = activation.shape
         of_products, of_sum = gradient[:, :-1], gradient[:, -1:]
-        # A weight that is the same everywhere is cheaper to multiply with here than there.
+        # A weight that is the same at all positions is multiplied with the (C, C) matrices, which is cheaper than
+        # with the features.
         everywhere = weight if weight.ndim == 0 else weight.new_ones(())
         factor = ((of_products + of_products.transpose(1, 2)) * everywhere).to(activation.dtype)
         of_features = torch.baddbmm((of_sum * everywhere).to(activation.dtype), _features(activation), factor)
@@ -57,19 +96,20 @@ class _Moments(torch.autograd.Function):
 
 
 def _features(activation: Tensor) -> Tensor:
-    """(N, C, H, W) -> (N, H W, C)"""
+    """Reshape activations (N, C, H, W) to (N, H W, C)."""
     return activation.permute(0, 2, 3, 1).flatten(1, 2)
 
 
 def _sums(features: Tensor, weight: Tensor) -> Tensor:
-    """(P, C) -> (C + 1, C)"""
+    """Return the moments (C + 1, C) of the features (P, C) of one image."""
     exact = features.dtype != torch.bfloat16 or len(features) < FEW or not features.is_cpu
     if exact:
         features = features.to(torch.promote_types(features.dtype, torch.float32))
     sums = features.new_zeros(
         features.shape[1] + 1, features.shape[1], dtype=torch.promote_types(features.dtype, torch.float32)
     )
-    # In the weight's largest value, lest those of a large picture fall below what the products can hold.
+    # The weights are divided by the largest weight, because the weights of a large picture are too small for the
+    # number format of the products.
     unit = weight.max().clamp(min=1e-30)
     shares = None if weight.ndim == 0 else (weight / unit).flatten()[:, None].to(features.dtype)
     for part in _slices(len(features), 1 if exact else PARTS):
@@ -81,6 +121,6 @@ def _sums(features: Tensor, weight: Tensor) -> Tensor:
 
 
 def _slices(count: int, parts: int) -> list[slice]:
-    """``count`` positions in as many ``parts``, of nearly the same size."""
+    """Divide ``count`` positions into ``parts`` slices of nearly the same size."""
     bounds = [count * number // parts for number in range(parts + 1)]
     return [slice(first, last) for first, last in itertools.pairwise(bounds)]

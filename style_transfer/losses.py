@@ -1,249 +1,273 @@
-"""Losses of style transfer: each computes its target once and is then a function to minimize.
+"""Losses of style transfer. Each loss computes its target once and is then a function to minimize.
 
-A style loss is a class with
+To add a style loss, write a class here that derives from :class:`StyleLoss`, and decorate it with
+:func:`style_loss`. The class defines up to three things: the statistic of a picture, the distance between a statistic
+and the target, and, if the default does not fit, the scale of that distance::
 
-- ``statistic(activation, weight, window)``: what it needs to know of a painting, from activations (1, C, H, W) in
-  float32 or bfloat16 that are those of a ``window``, and the weights of all positions; and ``join(statistics)``: that
-  of the whole from those of its tiles,
-- ``__init__(targets, weight)``: with the statistics of the paintings, each with its share, and the weight of every
-  position of the image,
-- ``measure(activation, window)``: a sum over the positions of the image in a ``window``: those of all tiles are added,
-- ``__call__(measured)``: the loss, from that sum,
-- ``scale``: by which the loss is divided to be a share of what it compares with,
-- ``local``: whether the loss is that sum itself, so that no tile need know of another,
-- ``LAYERS``: which are compared by default, each with its weight.
+    @style_loss("mean")
+    class MeanLoss(StyleLoss):
+        \"\"\"A style loss: the squared distance between mean activations.\"\"\"
 
-Weights of positions are () or (H, W), and their sum over the picture is 1: they are those of a region, or the same
-everywhere. To add a loss, write such a class here and name it in :data:`STYLE_LOSSES`.
+        @staticmethod
+        def statistic(activation, weight, window=EVERYWHERE):
+            return (exact(activation) * within(weight, window)).sum((2, 3))
+
+        def __call__(self, measured):
+            return (measured - self.target).square().mean()
+
+A picture may be processed in tiles. A statistic is therefore a weighted sum over the positions in a ``window`` of the
+layer, so that the sums of all tiles can be added. The weights of all positions of the picture add up to 1. They are
+(H, W) for the weights of a region, or () for a weight that is the same at all positions.
 """
 
-# Torch is imported where it is needed: the command line reads the presets without it.
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeVar
 
-if TYPE_CHECKING:
-    from torch import Tensor
+import torch
+from torch import Tensor
+from torch.nn.functional import normalize
 
-    from style_transfer.flow import Previous
+from dreamgram.style_transfer.gram import distribution, gram_matrix, moments, regularized_root, trace_of_root
+from dreamgram.style_transfer.nearest import distance_of_nearest, lattice
 
 Window = tuple[slice, slice]
-"""Rows and columns of a layer's positions."""
-
-Targets = Sequence[tuple[float, Any]]
-"""The share and the statistic of each painting, whatever that is for the loss; the shares are 1 in sum."""
-
-FIVE = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1.0)
+"""A window of a layer's positions: a slice of rows and a slice of columns."""
 
 EVERYWHERE: Window = (slice(None), slice(None))
 
-NOISE = 0.003
-"""Variance added to both distributions, as a share of the painting's largest: where there is none, the square root of
-the covariance is infinitely steep, and what rounding makes of nothing would drive the image."""
+Shares = Sequence[tuple[float, Any]]
+"""The share and the statistic of each painting. The shares add up to 1."""
+
+FIVE = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1.0)
+"""The style layers of Gatys et al. with equal weights."""
 
 
 class Loss(Protocol):
-    """What the sum of losses needs of each."""
+    """The interface of a loss of one layer.
+
+    ``measure`` computes sums over the positions of one tile, and ``__call__`` computes the loss from the sums of all
+    tiles.
+    """
 
     local: bool
+    """True if the loss is the measured sum itself, so that each tile can be processed independently."""
 
     @property
-    def scale(self) -> float: ...
+    def scale(self) -> float:
+        """Divisor that makes the loss relative to its target."""
 
     def measure(self, activation: Tensor, window: Window = ...) -> Tensor: ...
 
     def __call__(self, measured: Tensor) -> Tensor: ...
 
 
-class StyleLoss(Loss, Protocol):
-    """A loss that compares the image with paintings of any size."""
+class StyleLoss:
+    """Base class of the losses that compare statistics of the image with statistics of paintings of any size.
 
-    LAYERS: Mapping[str, float]
+    The target is the mean of the paintings' statistics, weighted by their shares. For a squared distance of
+    statistics, this gives the same gradient as the weighted mean of the paintings' losses.
+    """
 
-    def __init__(self, targets: Targets, weight: Tensor) -> None: ...
+    local = False
+    LAYERS: Mapping[str, float] = FIVE
+    """Default style layers, each with the factor that multiplies the style weight."""
+
+    def __init__(self, targets: Shares, weight: Tensor) -> None:
+        """Compute the target from ``targets``, the statistics of the paintings.
+
+        ``weight``, () or (H, W), is the weight of each position of the image.
+        """
+        self.weight = weight
+        self.target = add([share * statistic for share, statistic in targets])
 
     @staticmethod
-    def statistic(activation: Tensor, weight: Tensor, window: Window = ...) -> Any: ...
+    def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> Any:
+        """Return the statistic of the activations (1, C, H, W), float32 or bfloat16, of a ``window`` of the layer.
+
+        ``weight``, () or (H, W), is the weight of each position of the whole layer.
+        """
+        raise NotImplementedError
 
     @staticmethod
-    def join(statistics: Sequence[Any]) -> Any: ...
+    def join(statistics: Sequence[Any]) -> Any:
+        """Combine the statistics of a picture's tiles into the statistic of the whole picture."""
+        return add(statistics)
+
+    @property
+    def scale(self) -> float:
+        """Divisor that makes the loss relative to its target; by default the mean square of the target."""
+        mean: float = self.target.square().mean().item()
+        return mean
+
+    def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
+        """Return the statistic of the image's activations (1, C, H, W) in a ``window`` of the layer."""
+        measured: Tensor = self.statistic(activation, self.weight, window)
+        return measured
+
+    def __call__(self, measured: Tensor) -> Tensor:
+        """Return the loss, (), given the statistic ``measured`` of the whole image."""
+        raise NotImplementedError
 
 
-def _add(statistics: Sequence[Tensor]) -> Tensor:
-    import torch
+STYLE_LOSSES: dict[str, type[StyleLoss]] = {}
+"""The style losses by name."""
 
-    return torch.stack(list(statistics)).sum(0)
+Kind = TypeVar("Kind", bound=type[StyleLoss])
+
+
+def style_loss(name: str) -> Callable[[Kind], Kind]:
+    """Register the decorated class as the style loss ``name``."""
+
+    def register(kind: Kind) -> Kind:
+        STYLE_LOSSES[name] = kind
+        return kind
+
+    return register
 
 
 class ContentLoss:
     """Mean squared error of the activations, Gatys et al., arXiv:1508.06576, equation 1.
 
-    A mean in place of their half sum, so that its weight means the same at every size.
+    The paper uses half the sum of the squared errors. The mean is used here so that the weight has the same meaning at
+    every size.
     """
 
     local = True
 
     def __init__(self, target: Tensor) -> None:
-        """``target``: the photo's activations (1, C, H, W)."""
+        """Store ``target``, the photo's activations (1, C, H, W)."""
         self.target = target.detach()
 
     @property
     def scale(self) -> float:
+        """Mean square of the target."""
         return self.target.float().square().mean().item()
 
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
+        """Return the part of the error, (), that the activations (1, C, H, W) in a ``window`` contribute."""
         rows, columns = window
-        error = _exact(activation) - self.target[:, :, rows, columns]
+        error = exact(activation) - self.target[:, :, rows, columns]
         return error.square().sum() / self.target.numel()
 
     def __call__(self, measured: Tensor) -> Tensor:
+        """Return ``measured`` unchanged: the sum over all tiles is the error."""
         return measured
 
 
-class GramLoss:
-    """Mean squared error of the Gram matrices, Gatys et al., arXiv:1508.06576, equations 3 to 5.
-
-    Several paintings are blended in the matrix: the gradient is that of the blend of their losses.
-    """
-
-    local = False
-    LAYERS: Mapping[str, float] = FIVE
-
-    def __init__(self, targets: Targets, weight: Tensor) -> None:
-        self.target = _blend(targets)
-        self.weight = weight
-
-    @property
-    def scale(self) -> float:
-        return self.target.square().mean().item()
+@style_loss("gram")
+class GramLoss(StyleLoss):
+    """Mean squared error of the Gram matrices, Gatys et al., arXiv:1508.06576, equations 3 to 5."""
 
     @staticmethod
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Which channels fire together: (1, C, H, W) -> (1, C, C)."""
-        from style_transfer.gram import gram_matrix
-
+        """Return the Gram matrix of the activations: (1, C, H, W) -> (1, C, C)."""
         return gram_matrix(activation, within(weight, window))
 
-    @staticmethod
-    def join(statistics: Sequence[Tensor]) -> Tensor:
-        return _add(statistics)
-
-    def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        return self.statistic(activation, self.weight, window)
-
     def __call__(self, measured: Tensor) -> Tensor:
+        """Return the mean squared error of the Gram matrix ``measured`` (1, C, C)."""
         return (measured - self.target).square().mean()
 
 
-class WassersteinLoss:
-    """Squared Wasserstein-2 distance of the activations, taken for normally distributed: their mean and covariance.
+@style_loss("wasserstein")
+class WassersteinLoss(StyleLoss):
+    """Squared Wasserstein-2 distance between normal distributions with the activations' means and covariances.
 
     Olkin and Pukelsheim, "The Distance between Two Random Vectors with Given Dispersion Matrices", 1982. Unlike the
-    Gram matrix it tells a mean from a deviation, and grows with the squares of activations, not their fourth powers.
-    Of several paintings, the moments are blended.
+    Gram loss, this loss distinguishes the mean from deviations from the mean, and it grows with the square of the
+    activations, not with their fourth power.
     """
 
-    local = False
-    LAYERS: Mapping[str, float] = FIVE
+    NOISE = 0.003
+    """Variance added to both distributions in all directions, relative to the painting's largest variance. Without it,
+    the square root of the covariance would be infinitely steep in directions without variance, and rounding errors
+    would dominate the gradient."""
 
-    def __init__(self, targets: Targets, weight: Tensor) -> None:
-        import torch
+    def __init__(self, targets: Shares, weight: Tensor) -> None:
 
-        self.weight = weight
-        self.mean, covariance = _distribution(_blend(targets))
-        values, vectors = torch.linalg.eigh(covariance.double())
-        self.noise = NOISE * values[-1].float() * torch.eye(len(covariance), device=covariance.device)
+        super().__init__(targets, weight)
+        self.mean, covariance = distribution(self.target)
+        self.noise, self.root = regularized_root(covariance, self.NOISE)
         self.covariance = covariance + self.noise
-        self.root = (vectors * (values.clamp(min=0) + NOISE * values[-1]).sqrt() @ vectors.T).to(covariance)
 
     @property
     def scale(self) -> float:
+        """Mean squared norm of the painting's activations."""
         return float(self.mean.square().sum() + self.covariance.trace())
 
     @staticmethod
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Second and first moments: (1, C, H, W) -> (1, C + 1, C)."""
-        from style_transfer.gram import moments
-
+        """Return the second moments and, in the last row, the first: (1, C, H, W) -> (1, C + 1, C)."""
         return moments(activation, within(weight, window))
 
-    @staticmethod
-    def join(statistics: Sequence[Tensor]) -> Tensor:
-        return _add(statistics)
-
-    def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        return self.statistic(activation, self.weight, window)
-
     def __call__(self, measured: Tensor) -> Tensor:
-        mean, covariance = _distribution(measured)
+        """Return the squared distance between the target and the moments ``measured`` (1, C + 1, C)."""
+        mean, covariance = distribution(measured)
         covariance = covariance + self.noise
-        between = _trace_of_root(self.root @ covariance @ self.root)
+        between = trace_of_root(self.root @ covariance @ self.root)
         apart = (mean - self.mean).square().sum() + covariance.trace() + self.covariance.trace()
         distance: Tensor = apart - 2 * between
         return distance
 
 
-class NearestLoss:
-    """Cosine distance from the nearest of the painting's activations, and the distance of mean and covariance.
+@style_loss("nearest")
+class NearestLoss(StyleLoss):
+    """Cosine distance from each activation to the painting's nearest one, plus the Wasserstein distance of the moments.
 
-    As in Kolkin et al., "Neural Neighbor Style Transfer", arXiv:2203.13215, activations are compared after the mean of
-    the painting's is taken off. There each is replaced by its neighbour, found in features of all layers at once and
-    rarely; here each layer finds its own, anew in every step, among :data:`CANDIDATES` of the painting's positions.
-    Alone that is content with a few of them, and with colours that the painting does not have; so moments are matched
-    as well, as in Kolkin et al., "Style Transfer by Relaxed Optimal Transport and Self-Similarity", arXiv:1904.12785.
+    As in Kolkin et al., "Neural Neighbor Style Transfer", arXiv:2203.13215, the painting's mean is subtracted from the
+    activations before they are compared. In the paper, neighbors are updated only rarely and are found in the features
+    of all layers together. Here each layer finds its own neighbors in every step, among about :data:`CANDIDATES` of the
+    painting's positions.
+
+    The cosine distance alone can be small even if the image uses only a few of the painting's activations, or colors
+    that the painting does not have. The moments are therefore matched as well, as in Kolkin et al., "Style Transfer by
+    Relaxed Optimal Transport and Self-Similarity", arXiv:1904.12785.
     """
 
-    local = False
     LAYERS: Mapping[str, float] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 1.0)
 
     CANDIDATES = 1024
+    """Approximate maximum number of positions of a painting, or of its region, among which neighbors are searched."""
 
     SHARE = 0.7
-    """Of the distance from the nearest, where that of the moments has 1 and is a share of what it compares with."""
+    """Weight of the cosine distance. The distance of the moments, relative to its target, has weight 1."""
 
-    scale = 1.0
+    def __init__(self, targets: Shares, weight: Tensor) -> None:
 
-    def __init__(self, targets: Targets, weight: Tensor) -> None:
-        from torch.nn.functional import normalize
-
-        self.moments = WassersteinLoss([(share, moments) for share, (moments, _) in targets], weight)
+        self.moments = WassersteinLoss([(share, sums) for share, (sums, _) in targets], weight)
         self.weight = weight
         self.paintings = []
         for share, (_, features) in targets:
-            mean = _exact(features).mean(0)
-            self.paintings.append((share, mean, normalize(_exact(features) - mean, dim=1)))
+            mean = exact(features).mean(0)
+            self.paintings.append((share, mean, normalize(exact(features) - mean, dim=1)))
+
+    @property
+    def scale(self) -> float:
+        """1, because the loss is already relative."""
+        return 1.0
 
     @staticmethod
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> tuple[Tensor, Tensor]:
-        """Moments, and some of the activations where there is weight: (1, C, H, W) -> (1, C + 1, C), (P, C)."""
-        import torch
+        """Return the moments and a sample of the activations: (1, C, H, W) -> (1, C + 1, C), (P, C).
 
+        The sample is evenly spread over the positions with more than half of the largest weight.
+        """
         inside = (weight > weight.max() / 2) if weight.ndim else weight > 0
         total = int(inside.sum()) if weight.ndim else round(1 / weight.item())
-        every = -(-total // NearestLoss.CANDIDATES)
-        # A lattice over the whole picture, whatever part of it this is.
-        rows, columns = (
-            torch.arange(length, device=activation.device) + (part.start or 0)
-            for length, part in zip(activation.shape[2:], window, strict=True)
-        )
-        chosen = (rows[:, None] * round(0.618 * every) + columns) % every == 0
+        chosen = lattice(activation, window, -(-total // NearestLoss.CANDIDATES))
         features: Tensor = activation[0, :, chosen & within(inside, window)].T
         return WassersteinLoss.statistic(activation, weight, window), features
 
     @staticmethod
     def join(statistics: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        import torch
-
-        moments, features = zip(*statistics, strict=True)
-        return WassersteinLoss.join(moments), torch.cat(features)
+        """Add the moments of the tiles and concatenate their samples."""
+        sums, features = zip(*statistics, strict=True)
+        return WassersteinLoss.join(sums), torch.cat(features)
 
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Moments and distance, one after the other."""
-        import torch
-
-        from style_transfer.nearest import distance_of_nearest
-
+        """Return a vector of the flattened moments followed by the cosine distance: ((C + 1) C + 1,)."""
         weight = within(self.weight, window)
         distances = [
             share * distance_of_nearest(activation, weight, mean, candidates)
@@ -252,69 +276,60 @@ class NearestLoss:
         return torch.cat([self.moments.measure(activation, window).flatten(), torch.stack(distances).sum()[None]])
 
     def __call__(self, measured: Tensor) -> Tensor:
+        """Return the weighted sum of both distances, (), given the vector ``measured``."""
         channels = len(self.moments.mean)
-        moments = self.moments(measured[:-1].view(1, channels + 1, channels)) / self.moments.scale
-        return moments + self.SHARE * measured[-1]
-
-
-STYLE_LOSSES: dict[str, type[StyleLoss]] = {"gram": GramLoss, "wasserstein": WassersteinLoss, "nearest": NearestLoss}
+        judged = self.moments(measured[:-1].view(1, channels + 1, channels)) / self.moments.scale
+        return judged + self.SHARE * measured[-1]
 
 
 def total_variation(image: Tensor, rows: slice = slice(None)) -> Tensor:
-    """The sum of the absolute differences of neighbouring pixels of (N, C, H, W), down and across.
+    """Return the sum of the absolute differences between neighboring pixels of ``image`` (N, C, H, W), down and across.
 
-    ``rows``: those of the whole image that ``image`` is, with the one below them; by default it is all of it.
+    ``image`` may be a strip of a larger image. In this case, ``rows`` is the range of the strip's rows in the larger
+    image, and ``image`` also includes the row below the strip, if any.
     """
     count = None if rows.stop is None else rows.stop - rows.start
     down, across = image[:, :, 1:] - image[:, :, :-1], image[:, :, :count, 1:] - image[:, :, :count, :-1]
     return down.abs().sum() + across.abs().sum()
 
 
-class TemporalLoss:
-    """The sum of the squared differences from the frame before, moved along, where the flow is reliable.
+@dataclass(frozen=True)
+class Previous:
+    """The previous painted frame, warped so that it lines up with the current frame."""
 
-    Ruder et al., "Artistic Style Transfer for Videos", arXiv:1604.08610, equation 7, without its mean.
+    image: Tensor
+    """The warped frame, (1, 3, H, W) in [0, 1]."""
+    reliable: Tensor
+    """Mask of the pixels where the flow is reliable, (1, 1, H, W): 1 if reliable, else 0. The flow is not reliable, for
+    example, where something has come into view."""
+
+
+class TemporalLoss:
+    """The sum of the squared differences from the warped previous frame, over the pixels where the flow is reliable.
+
+    Ruder et al., "Artistic Style Transfer for Videos", arXiv:1604.08610, equation 7, as a sum instead of a mean.
     """
 
     def __init__(self, previous: Previous) -> None:
         self.previous = previous
 
     def __call__(self, image: Tensor, rows: slice = slice(None)) -> Tensor:
-        """``image`` and ``rows`` as for :func:`total_variation`."""
+        """Return the loss of a strip as a scalar; ``image`` and ``rows`` are as in :func:`total_variation`."""
         before = self.previous.image[:, :, rows]
         error: Tensor = (image[:, :, : before.shape[2]] - before).square() * self.previous.reliable[:, :, rows]
         return error.sum()
 
 
-def _blend(targets: Targets) -> Tensor:
-    return _add([share * statistic for share, statistic in targets])
+def add(statistics: Sequence[Tensor]) -> Tensor:
+    """Add tensors of the same shape."""
+    return torch.stack(list(statistics)).sum(0)
 
 
-def _exact(tensor: Tensor) -> Tensor:
-    """In float32, if it was in less."""
-    import torch
-
+def exact(tensor: Tensor) -> Tensor:
+    """Convert ``tensor`` to float32 if its type is less precise."""
     return tensor.to(torch.promote_types(tensor.dtype, torch.float32))
 
 
 def within(weight: Tensor, window: Window) -> Tensor:
-    """The weights of the positions in a window."""
+    """Return the weights of the positions in a ``window``, given those of all positions, () or (H, W)."""
     return weight[window[0], window[1]] if weight.ndim else weight
-
-
-def _distribution(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean (C,) and covariance (C, C), from the moments (1, C + 1, C)."""
-    mean = moments[0, -1]
-    return mean, moments[0, :-1] - mean.outer(mean)
-
-
-def _trace_of_root(matrix: Tensor) -> Tensor:
-    """The trace of the square root of a symmetric ``matrix`` without negative eigenvalues, (), differentiable in it."""
-    import torch
-
-    fixed = (matrix + matrix.T).detach() / 2
-    values, vectors = torch.linalg.eigh(fixed)
-    roots = values.clamp(min=1e-30).sqrt()
-    slope = vectors / (2 * roots) @ vectors.T
-    trace: Tensor = roots.sum() + (slope * (matrix - matrix.detach())).sum()
-    return trace

@@ -1,4 +1,4 @@
-"""How far activations are from the nearest of a painting's."""
+"""Nearest neighbors: the cosine distance between activations and the nearest activations of a painting."""
 
 from __future__ import annotations
 
@@ -8,27 +8,46 @@ import torch
 from torch import Tensor
 
 CHUNK = 4096
-"""Positions whose neighbours are looked for at a time: bounds the memory."""
+"""Number of positions whose nearest neighbors are computed at once, which limits the memory."""
 
 SHORTEST = 1e-12
-"""Length of an activation below which it has no direction."""
+"""Minimum norm by which an activation is divided, which avoids division by zero."""
 
 
 def distance_of_nearest(activation: Tensor, weight: Tensor, mean: Tensor, candidates: Tensor) -> Tensor:
-    """The weighted sum of 1 - the cosine between each activation and the nearest of the ``candidates``, ().
+    """Return the weighted sum, (), of the cosine distances (1 - cosine) of each activation to the nearest candidate.
 
     Args:
-        activation: (1, C, H, W).
-        weight: of every position, () or (H, W).
-        mean: (C,), taken off the activations before.
-        candidates: (Q, C), of length 1, from which the same has been taken off.
+        activation: the image's activations (1, C, H, W).
+        weight: the weight of each position, () or (H, W).
+        mean: the vector (C,) that is subtracted from each activation first.
+        candidates: the painting's activations (Q, C), after subtracting ``mean`` and dividing by the norm.
     """
     distance: Tensor = _Nearest.apply(activation, weight, mean, candidates)
     return distance
 
 
+def lattice(activation: Tensor, window: tuple[slice, slice], every: int) -> Tensor:
+    """Select one in ``every`` positions on a grid that is evenly spread over the whole picture.
+
+    The grid is fixed to the whole picture, so that the choice does not depend on which ``window`` of the picture the
+    activation covers.
+
+    Returns:
+        A boolean (H, W), True for the selected positions of ``activation`` (1, C, H, W).
+    """
+    rows, columns = (
+        torch.arange(length, device=activation.device) + (part.start or 0)
+        for length, part in zip(activation.shape[2:], window, strict=True)
+    )
+    return (rows[:, None] * round(0.618 * every) + columns) % every == 0
+
+
 class _Nearest(torch.autograd.Function):
-    """The gradient is computed on the way: of all that a chunk needs, nothing else is kept."""
+    """Autograd function of :func:`distance_of_nearest`.
+
+    The gradient is computed in the forward pass, so that nothing else of a chunk has to be kept in memory.
+    """
 
     @staticmethod
     def forward(ctx: Any, activation: Tensor, weight: Tensor, mean: Tensor, candidates: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Regions: which part of the photo takes which style."""
+"""Regions of the photo, each of which can take a different style."""
 
 from __future__ import annotations
 
@@ -9,42 +9,53 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from image_optimization.images import LUMA, fit
+from dreamgram.image_optimization.images import LUMA, fit
 
-SMALLEST = 0.005
-"""Share of a mask's pixels below which a colour is the edge between two regions, not a region."""
+SMALLEST_SHARE = 0.005
+"""Minimum share of a mask's pixels for a color to be a region. A rarer color is an edge between two regions."""
 
-MOST = 16
-"""Regions of a mask whose colours are not exact."""
+MOST_REGIONS = 16
+"""Maximum number of regions in a mask that is not a map of labels (:data:`LABELS`), such as a JPEG."""
 
 LABELS = 64
-"""A gray mask of levels below that, out of 255, is a map of labels; so is one of no more colours than that, if
-:data:`INSIDE` of each one's pixels have only their like around, and it is on :data:`RARE` of all at least."""
+"""Maximum number of labels. A gray mask whose levels, from 0 to 255, are all below this number is a map of labels. A
+mask with at most this number of colors is a map of labels if every color is common (:data:`RARE`) and forms areas
+(:data:`INSIDE`)."""
 
-INSIDE, RARE = 0.25, 0.001
+INSIDE = 0.25
+"""A color counts as a label only if at least this share of its pixels is surrounded by pixels of the same color."""
+
+RARE = 0.001
+"""Minimum share of a mask's pixels for each label."""
 
 WIDEST = 2048
-"""Pixels of the longer side of such a map that are looked at."""
+"""Maximum longer side, in pixels, of a mask that is searched for labels. A larger mask is subsampled first."""
 
 STEEP = 0.008
-"""Difference of two pixels four apart, in [0, 1], from which on they are on a soft edge: two levels of 8 bits."""
+"""Minimum difference, in [0, 1], between two pixels on a soft edge that are four pixels apart: two of 255 levels."""
 
 FINEST = 1024
-"""Pixels of a mask's longer side that are looked at."""
+"""Maximum longer side, in pixels, of the masks of the regions. A larger mask is reduced."""
 
 APART = 0.1
-"""Distance of two colours, in [0, 1] of each channel, below which they are the same: JPEG's, say."""
+"""Euclidean distance of two RGB colors in [0, 1] below which they count as the same color. JPEG compression changes
+colors by about this distance."""
 
 
 def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """The colours of a mask (1, 3, H, W) in [0, 1], dark to light, (R, 3), and where they are: (R, 1, H, W) in [0, 1].
+    """Find the regions of a mask (1, 3, H, W) in [0, 1].
 
-    In a mask of few exact colours, such as labels 0, 1, 2, each is a region. Otherwise each pixel belongs to the
-    nearest of the colours that cover a good part of the mask; one of a shade between two of them to both, in parts, so
-    that soft edges stay soft. A large mask is made smaller.
+    If the mask is a map of labels (:data:`LABELS`), such as 0, 1 and 2, each color is a region. Otherwise, the regions
+    are the colors that cover at least :data:`SMALLEST_SHARE` of the mask, and each pixel belongs to the region with the
+    nearest color. A pixel whose color lies between the colors of two regions belongs to both in part, so that soft
+    edges stay soft. If the longer side exceeds :data:`FINEST`, the result is reduced to that size.
+
+    Returns:
+        The colors of the regions from dark to light, (R, 3), and the mask of each region, (R, 1, H, W) in [0, 1].
 
     Raises:
-        ValueError: there are more than :data:`MOST`, or none: this is a picture, not a mask.
+        ValueError: the mask is not a map of labels, and it has no region or more than :data:`MOST_REGIONS`. Such a mask
+            is probably an ordinary picture.
     """
     size = min(FINEST, max(mask.shape[2:]))
     every = -(-max(mask.shape[2:]) // WIDEST)
@@ -59,24 +70,24 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
     main: list[Tensor] = []
     for number in counts.argsort(descending=True).tolist():
         color = levels[number] / 31
-        if counts[number] >= SMALLEST * len(pixels) and all((color - other).norm() > APART for other in main):
+        if counts[number] >= SMALLEST_SHARE * len(pixels) and all((color - other).norm() > APART for other in main):
             main.append(color)
-    if not 0 < len(main) <= MOST:
-        raise ValueError(f"a mask has at most {MOST} plain colours, one for each region: this is a picture")
+    if not 0 < len(main) <= MOST_REGIONS:
+        raise ValueError(f"the mask looks like a picture: a mask has at most {MOST_REGIONS} colors, one per region")
     colors = _sorted(main)
     return colors, _shares(pixels, colors).T.reshape(len(colors), 1, *mask.shape[2:])
 
 
 def _labels(mask: Tensor) -> list[Tensor] | None:
-    """The colours of an exact mask (1, 3, H, W), each (3,); None, if it is not exact."""
+    """Return the colors, (3,) each, of a mask (1, 3, H, W) that consists of a few flat colors; None for other masks."""
     levels = (mask[0] * 255).round()
     if (levels - mask[0] * 255).abs().max() > 0.01:
         return None
-    codes = (levels * torch.tensor([65536.0, 256, 1]).view(3, 1, 1)).sum(0)  # below 2^24: exact in float32
+    codes = (levels * torch.tensor([65536.0, 256, 1]).view(3, 1, 1)).sum(0)  # below 2^24, so exact in float32
     found, places, counts = codes.flatten().unique(return_inverse=True, return_counts=True)
     if len(found) > LABELS:
         return None
-    first = torch.zeros_like(places[: len(found)]).scatter(0, places, torch.arange(len(places)))  # or any other
+    first = torch.zeros_like(places[: len(found)]).scatter(0, places, torch.arange(len(places)))  # one pixel per color
     colors = mask[0].flatten(1).T[first]
     if (colors == colors[:, :1]).all() and levels.max() < LABELS:
         return list(colors)
@@ -85,19 +96,25 @@ def _labels(mask: Tensor) -> list[Tensor] | None:
 
 
 def _amid_its_like(codes: Tensor) -> Tensor:
-    """Which (P,) of numbers (H, W) have the same number two places away, on all four sides."""
+    """Return a boolean (P,): True for each of ``codes`` (H, W) that is equal to the codes two pixels away on all sides.
+
+    The sides are left, right, above and below.
+    """
     wide = pad(codes[None, None], (2, 2, 2, 2), mode="replicate")[0, 0]
     around = wide[2:-2, 4:], wide[2:-2, :-4], wide[4:, 2:-2], wide[:-4, 2:-2]
     return torch.stack([side == codes for side in around]).all(0).flatten()
 
 
 def _sorted(colors: Sequence[Tensor]) -> Tensor:
-    """Dark to light, (R, 3)."""
+    """Sort the colors from dark to light and stack them to (R, 3)."""
     return torch.stack(sorted(colors, key=lambda color: ((color * LUMA[:, 0, 0]).sum().item(), color.tolist())))
 
 
 def _plain(mask: Tensor) -> Tensor:
-    """Which pixels (P,) of a mask (1, 3, H, W) are not on a soft edge: two pixels to each side it is the same."""
+    """Return a boolean (P,): True for each pixel of a mask (1, 3, H, W) that is not on a soft edge.
+
+    For such a pixel, the pixels two places to the left and right are almost the same, and so are those above and below.
+    """
     wide = pad(mask, (2, 2, 2, 2), mode="replicate")
     across = (wide[:, :, 2:-2, 4:] - wide[:, :, 2:-2, :-4]).abs()
     down = (wide[:, :, 4:, 2:-2] - wide[:, :, :-4, 2:-2]).abs()
@@ -105,7 +122,10 @@ def _plain(mask: Tensor) -> Tensor:
 
 
 def _shares(pixels: Tensor, colors: Tensor) -> Tensor:
-    """Of each pixel (P, 3) between the nearest two of ``colors`` (R, 3): (P, R), 1 in sum."""
+    """Return the share of each color (R, 3) in each pixel (P, 3): (P, R).
+
+    A pixel is divided between the two nearest colors. Its shares add up to 1.
+    """
     if len(colors) == 1:
         return torch.ones(len(pixels), 1)
     first, second = torch.cdist(pixels, colors).topk(2, largest=False).indices.T
@@ -120,17 +140,25 @@ def _shares(pixels: Tensor, colors: Tensor) -> Tensor:
 def divide(
     content_mask: Tensor | None, style_masks: Sequence[Tensor], shares: Sequence[float]
 ) -> tuple[list[Tensor | None], list[list[Tensor | None]], list[list[float]]]:
-    """Who paints what: the regions of the photo, and for each style its own regions and its shares of the photo's.
+    """Divide the photo among the styles.
 
-    Regions are masks (1, 1, H, W) in [0, 1]; None is everywhere. For a region the shares are 1 in sum.
+    Args:
+        content_mask: (1, 3, H, W), see :func:`find_regions`, or None if the whole photo is one region.
+        style_masks: one mask for each style, or an empty sequence.
+        shares: the share of each style in a region that several styles paint.
+
+    Returns:
+        Three lists: the regions of the photo; for each style, the part of its painting to use in each region; and for
+        each style, its weight in each region. Regions and parts are masks (1, 1, H, W) in [0, 1]; None means the whole
+        picture. In each region, the weights of all styles add up to 1.
 
     Raises:
-        ValueError: masks and styles do not go together.
+        ValueError: the masks do not match the styles.
     """
     styles = len(shares)
     if content_mask is None:
         if style_masks:
-            raise ValueError("style masks say where the styles of the content mask's regions are: give that one too")
+            raise ValueError("style masks refer to the regions of a content mask: give --content-mask too")
         return [None], [[None]] * styles, [[share] for share in shares]
     colors, regions = find_regions(content_mask)
     count = len(colors)
@@ -161,22 +189,24 @@ def divide(
                     own[style, region] = shares[style]
         missing = [describe(color) for color, column in zip(colors, own.T, strict=True) if not column.any()]
         if missing:
-            raise ValueError(f"no style mask has the colour {' or '.join(missing)} of the content mask")
+            raise ValueError(f"no style mask has the color {' or '.join(missing)} of the content mask")
     parts = own / own.sum(0)
     return [region[None] for region in regions], masks, parts.tolist()
 
 
 def check_proportions(name: str, mask: Tensor, picture: Tensor) -> None:
-    """A mask is stretched over its picture, if it is clear that it belongs to it.
+    """Check that a mask has the proportions of its ``picture``, because the mask is stretched over the picture.
 
     Raises:
         ValueError: the proportions differ.
     """
     (height, width), (tall, wide) = mask.shape[2:], picture.shape[2:]
     if abs(height * wide - width * tall) > 0.02 * height * wide + max(tall, wide):
-        raise ValueError(f"the {name} has {width}x{height} pixels: other proportions than its picture's {wide}x{tall}")
+        raise ValueError(
+            f"the {name} has {width}x{height} pixels; its proportions differ from those of its picture, {wide}x{tall}"
+        )
 
 
 def describe(color: Tensor) -> str:
-    """A colour as #rrggbb."""
+    """Return the color (3,) in [0, 1] as text: #rrggbb."""
     return "#" + "".join(f"{round(level * 255):02x}" for level in color.tolist())

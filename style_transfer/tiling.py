@@ -1,4 +1,4 @@
-"""A picture of any size in bounded memory: in overlapping tiles, to the same loss and gradient as in one piece."""
+"""Tiling: a picture of any size is processed in bounded memory, with the same loss and gradient as without tiles."""
 
 from __future__ import annotations
 
@@ -10,28 +10,29 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from image_optimization.layers import Layer
-from style_transfer.losses import EVERYWHERE, Window
+from dreamgram.image_optimization.layers import Layer
+from dreamgram.style_transfer.losses import EVERYWHERE, Window
 
 
 @dataclass(frozen=True)
 class Tile:
-    """A part of a picture, with as much around it as its activations depend on."""
+    """A part of a picture, with the surrounding pixels on which the part's activations depend."""
 
     pixels: Window
-    """What the network is shown of the picture."""
+    """Rows and columns of the picture that the network sees, including the surrounding pixels."""
     inner: Mapping[str, Window]
-    """Of its activations, layer by layer, those that are the same as in the whole picture and no other tile's."""
+    """For each layer, the part of the tile's activations that belongs to this tile alone. Its values are those of the
+    untiled picture."""
     windows: Mapping[str, Window]
-    """Where in the whole picture's activations these are."""
+    """For each layer, the place of the part ``inner`` in the activations of the whole picture."""
 
     def show(self, image: Tensor) -> Tensor:
-        """The tile's part of ``image`` (N, C, H, W)."""
+        """Return the pixels of ``image`` (N, C, H, W) that the network sees in this tile."""
         return image[:, :, self.pixels[0], self.pixels[1]]
 
     def own(self, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Of the tile's ``activations``, those it answers for."""
-        return {name: _part(seen, self.inner[name]) for name, seen in activations.items()}
+        """Return the part of the tile's ``activations`` that belongs to this tile alone."""
+        return {name: _part(activation, self.inner[name]) for name, activation in activations.items()}
 
 
 def _part(activation: Tensor, window: Window) -> Tensor:
@@ -42,7 +43,10 @@ def _part(activation: Tensor, window: Window) -> Tensor:
 
 
 class _Part(torch.autograd.Function):
-    """A window of an activation. Slicing's way back puts channels first, and all that follows has to put them last."""
+    """Autograd function that cuts a window out of an activation and keeps the memory format in the backward pass.
+
+    The gradient of ordinary slicing would be channels-first, which is slower.
+    """
 
     @staticmethod
     def forward(ctx: Any, activation: Tensor, window: Window) -> Tensor:
@@ -57,16 +61,21 @@ class _Part(torch.autograd.Function):
 
 
 def whole(layers: Sequence[str]) -> Tile:
-    """A picture in one piece."""
+    """Return the only tile of a picture that is not divided."""
     return Tile(EVERYWHERE, dict.fromkeys(layers, EVERYWHERE), dict.fromkeys(layers, EVERYWHERE))
 
 
 def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Tile]:
-    """Tiles for a picture of ``size`` (H, W), each about ``side`` pixels square with all that it needs around it.
+    """Divide a picture into tiles that are about ``side`` pixels square, including their surroundings.
 
-    ``layers`` are those asked for, with their fields and shapes for the whole picture
-    (:func:`image_optimization.layers.list_layers`). A tile begins where every layer's positions do, so that
-    poolings fall into step; around its own part it shows all that the receptive fields reach: its edges are not felt.
+    A tile begins at a pixel where a position of every layer begins, so that its poolings are aligned with those of the
+    whole picture. A tile includes everything in the receptive fields of its own part, so that its borders have no
+    effect on that part.
+
+    Args:
+        layers: the layers that the losses read, as :func:`list_layers` finds them for the whole picture.
+        size: the height and width of the picture, in pixels.
+        side: the side of a tile, in pixels.
     """
     step, halo = _reach(layers, max(size))
     cores = [_cut(length, max(side - 2 * halo, halo, step), step) for length in size]
@@ -84,8 +93,8 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
             }
             inner = {
                 layer.name: (
-                    _moved(windows[layer.name][0], round(rows.start / layer.stride)),
-                    _moved(windows[layer.name][1], round(columns.start / layer.stride)),
+                    _moved(windows[layer.name][0], round(rows.start / _stride(layer))),
+                    _moved(windows[layer.name][1], round(columns.start / _stride(layer))),
                 )
                 for layer in layers
             }
@@ -94,24 +103,28 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
 
 
 def smallest_side(layers: Sequence[Layer]) -> int:
-    """Pixels of the side of the smallest tile: a third of it is its own."""
+    """Return the side, in pixels, of the smallest tile. The side of its own part is a third of that."""
     return 3 * _reach(layers, 0)[1]
 
 
 def _reach(layers: Sequence[Layer], everything: int) -> tuple[int, int]:
-    """At multiples of how many pixels all layers have positions, and how many around a tile they depend on.
+    """Return the step between positions common to all layers, and the width of a tile's surroundings, in pixels.
 
-    ``everything``: if one of them depends on all of the picture.
+    The surroundings are the pixels around the tile's own part on which its activations depend. ``everything`` is used
+    as the receptive field of a layer that sees the whole picture.
     """
-    step = round(max(layer.stride for layer in layers))
-    fields = [(layer.start, layer.receptive_field or everything, layer.stride) for layer in layers]
+    step = round(max(map(_stride, layers)))
+    fields = [(layer.start or 0.0, layer.receptive_field or everything, _stride(layer)) for layer in layers]
     before = max(-start for start, _, _ in fields)
     after = max(start + field - stride for start, field, stride in fields)
     return step, step * -int(-max(before, after, 0) // step)
 
 
 def _cut(length: int, side: int, step: int) -> list[tuple[int, int]]:
-    """``length`` in parts of nearly the same size, ``side`` at most, that begin at multiples of ``step``."""
+    """Divide ``length`` into parts (start, end) of nearly equal size, none much larger than ``side``.
+
+    Each part begins at a multiple of ``step``. All numbers are in pixels.
+    """
     count = -(-length // side)
     begins = {step * round(length * number / count / step) for number in range(count)}
     bounds = [*sorted(begin for begin in begins if begin == 0 or begin <= length - step), length]  # no part is empty
@@ -119,9 +132,18 @@ def _cut(length: int, side: int, step: int) -> list[tuple[int, int]]:
 
 
 def _positions(layer: Layer, axis: int, core: tuple[int, int], length: int) -> slice:
-    """The layer's positions that belong to the pixels of ``core``; at the end of the picture, all that are left."""
-    first, last = (round(bound / layer.stride) for bound in core)
+    """Return the layer's positions for the pixels of ``core``.
+
+    If ``core`` ends where the picture ends, the result includes all remaining positions.
+    """
+    first, last = (round(bound / _stride(layer)) for bound in core)
     return slice(first, layer.shape[axis] if core[1] == length else last)
+
+
+def _stride(layer: Layer) -> float:
+    """Return the stride of a layer that was listed with its receptive field."""
+    assert layer.stride is not None
+    return layer.stride
 
 
 def _moved(window: slice, by: int) -> slice:

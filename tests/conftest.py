@@ -3,6 +3,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,8 @@ import torch
 from matplotlib.cbook import get_sample_data
 from torch import Tensor, nn
 
-from image_optimization import images
-from models import load
+from dreamgram.image_optimization import images
+from dreamgram.models import load
 
 
 @pytest.fixture(scope="session")
@@ -31,26 +32,26 @@ def vgg16() -> nn.Module:
 
 @pytest.fixture(scope="session")
 def photo_file() -> Path:
-    """Grace Hopper, 512 x 600, in matplotlib's sample data."""
+    """Return the path of a portrait of Grace Hopper, 512 x 600 pixels, from matplotlib's sample data."""
     return Path(str(get_sample_data("grace_hopper.jpg", asfileobj=False)))
 
 
 @pytest.fixture(scope="session")
 def photo(photo_file: Path) -> Tensor:
-    """The same, 55 x 64 pixels."""
+    """Return a portrait of Grace Hopper, 55 x 64 pixels, (1, 3, 64, 55) in [0, 1]."""
     return images.fit(images.load(photo_file), 64)
 
 
 @pytest.fixture(scope="session")
 def painting() -> Tensor:
-    from style_transfer.painters import paint
+    from dreamgram.style_transfer.drawn_styles import draw_style
 
-    return paint("stained-glass", 64)
+    return draw_style("stained-glass", 64)
 
 
 @pytest.fixture(autouse=True)
 def _random_state_untouched() -> None:
-    """Every test begins with the same random numbers, whatever ran before."""
+    """Reset the random numbers before each test, so that they do not depend on earlier tests."""
     torch.manual_seed(0)
 
 
@@ -63,20 +64,20 @@ class Outcome:
 
 Command = Callable[..., Outcome]
 
+PACKAGES = {"dream": "activation_maximization", "stylize": "style_transfer"}
+"""The package of each command, by the command's name."""
+
 
 @pytest.fixture
 def command(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Command:
-    """Run ``dream ...`` or ``stylize ...`` in an empty folder, as the entry points do."""
-    from activation_maximization.cli import main as dream
-    from style_transfer.cli import main as stylize
-
+    """Return a function that runs ``dream ...`` or ``stylize ...`` in an empty folder, as the entry points do."""
     monkeypatch.chdir(tmp_path)
 
     def run(tool: str, *arguments: object) -> Outcome:
         monkeypatch.setattr(sys, "argv", [tool, *map(str, arguments)])
         capfd.readouterr()
         with pytest.raises(SystemExit) as ending:
-            {"dream": dream, "stylize": stylize}[tool]()
+            import_module(f"dreamgram.{PACKAGES[tool]}.cli").main()
         code = ending.value.code
         assert code is None or isinstance(code, int)
         return Outcome(code or 0, *capfd.readouterr())

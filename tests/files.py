@@ -1,4 +1,4 @@
-"""Picture files that Pillow does not write: of 16 bits, and broken ones."""
+"""Writers of picture files that Pillow does not write: files with 16 bits per channel, and broken files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from PIL import Image
 
 
 def png16(path: Path, pixels: np.ndarray[Any, Any], orientation: int = 1) -> Path:
-    """A PNG of 16 bits a channel, which Pillow cannot write: pixels (H, W, C) of uint16."""
+    """Write a PNG with 16 bits per channel, which Pillow cannot write: pixels (H, W, C) of uint16."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -29,11 +29,11 @@ def png16(path: Path, pixels: np.ndarray[Any, Any], orientation: int = 1) -> Pat
 
 
 def tiff16(path: Path, pixels: np.ndarray[Any, Any], orientation: int) -> Path:
-    """A TIFF of 16 bits a channel: pixels (H, W, 3) of uint16."""
+    """Write a TIFF with 16 bits per channel: pixels (H, W, 3) of uint16."""
     height, width, channels = pixels.shape
     data = pixels.astype("<u2").tobytes()
     bits = 8 + len(data)
-    # Type 3 is a number of two bytes, 4 of four.
+    # Each entry is (tag, type, count, value). Type 3 is a two-byte integer, type 4 a four-byte integer.
     entries = [
         (256, 4, 1, width), (257, 4, 1, height), (258, 3, channels, bits), (259, 3, 1, 1), (262, 3, 1, 2),
         (273, 4, 1, 8), (274, 3, 1, orientation), (277, 3, 1, channels), (278, 4, 1, height), (279, 4, 1, len(data)),
@@ -45,7 +45,7 @@ def tiff16(path: Path, pixels: np.ndarray[Any, Any], orientation: int) -> Path:
 
 
 def bad_files(folder: Path) -> dict[str, Path]:
-    """One of each kind of file that is no image."""
+    """Write files that cannot be read as images, each broken in a different way, and return their paths by kind."""
     (folder / "zero.png").touch()
     (folder / "text.png").write_text("This is a letter, not a picture.")
     Image.effect_noise((200, 200), 90).save(folder / "whole.png")

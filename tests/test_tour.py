@@ -1,4 +1,4 @@
-"""The notebook of docs/ runs from its first cell to its last, and is kept with its pictures."""
+"""The notebook in docs/ runs from its first cell to its last, and its pictures are stored in it."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ TOUR = Path(__file__).parents[1] / "docs" / "tour.ipynb"
 
 
 def pictures(notebook: nbformat.NotebookNode) -> list[int]:
-    """How many each cell of code shows."""
+    """Return the number of pictures that each code cell shows."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
     return [sum("image/png" in output.get("data", {}) for output in cell.outputs) for cell in cells]
 

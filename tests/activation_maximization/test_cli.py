@@ -1,17 +1,22 @@
+"""The command line ``dream``, as typed."""
+
 from __future__ import annotations
 
-import subprocess
-import sys
-from dataclasses import replace
+import json
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
+import torch
 from PIL import Image
 from torch import Tensor
 
-from image_optimization import images
-from image_optimization.images import read_settings
+from dreamgram.activation_maximization import commands
+from dreamgram.activation_maximization.options import DigitsOptions
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.optimize import Step
+from dreamgram.workbench.job import Job, Watcher
+from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded
 from tests.conftest import Command
 
 
@@ -21,10 +26,10 @@ def test_units_as_typed(command: Command) -> None:
     assert run.out.startswith("outputs/units.png  ")
     assert run.out.strip().endswith(" s")
     assert Image.open("outputs/units.png").size[0] > 300
-    settings = read_settings("outputs/units.png")
-    assert settings["command"] == "dream units"
-    assert settings["units"] == "0-3,7"
-    assert settings["seed"] == 0
+    assert recipe("outputs/units.png").command == "dream units"
+    options = recorded("outputs/units.png")
+    assert (options["units"], options["seed"]) == ("0-3,7", 0)
+    assert options["precision"] in ("float32", "bfloat16")  # what auto was
 
 
 def test_units_of_vgg_as_typed(command: Command) -> None:
@@ -47,7 +52,100 @@ def test_a_photo_as_typed(job: list[object], command: Command, photo: Tensor) ->
     picture = images.load(written)
     assert max(picture.shape[2:]) == 48
     assert picture.shape == images.fit(photo, 48).shape
-    assert read_settings(written)["photo"] == "photo.png"
+    assert recorded(written)["photo"] == "photo.png"
+
+
+@pytest.mark.parametrize(
+    ("expression", "labels"),
+    [
+        ("channel(conv2, 3) - 0.5 * channel(conv2, 7)", 1),
+        ("logit(2-4) - sparing()", 3),
+        ("neuron(conv2, 3,7, position=(2, 3)) - ramp(0, 1) * total_variation(10)", 2),
+        ("channel(conv2, 5) + 10 * diversity(conv1, 4)", 4),
+        ("direction(hidden, v.npy, cosine=true) - l2(0.1) - blur(3)", 1),
+    ],
+)
+def test_maximize_as_typed(expression: str, labels: int, command: Command) -> None:
+    np.save("v.npy", np.ones(100, dtype=np.float32))
+    run = command("dream", "maximize", expression, "--steps", 2, "--columns", labels, "-o", "a.png")
+    assert run.code == 0, run.err
+    with Image.open("a.png") as picture:
+        assert (picture.size == (28, 28)) == (labels == 1)  # one picture is saved as it is
+        assert picture.width > 110 * (labels if labels > 1 else 0)
+    assert ("v.npy" in recipe("a.png").files) == ("v.npy" in expression)
+    assert command("dream", "replay", "a.png", "-o", "b.png").code == 0
+    assert Image.open("b.png").tobytes() == Image.open("a.png").tobytes()
+
+
+def test_maximize_says_what_units_does(command: Command) -> None:
+    """The same objective makes the same pictures, whichever command asks for it."""
+    assert command("dream", "units", "--layer", "conv2", "--units", "3,7", "--steps", 3, "-o", "a.png").code == 0
+    assert command("dream", "maximize", "channel(conv2, 3,7)", "--steps", 3, "-o", "b.png").code == 0
+    below = 70  # the title is another one
+    a, b = (np.asarray(Image.open(name))[below:] for name in ("a.png", "b.png"))
+    width = min(a.shape[1], b.shape[1])
+    assert (a[:, :width] == b[:, :width]).all()
+
+
+def test_maximize_with_a_photo_and_an_image_to_start_from(command: Command, photo: Tensor) -> None:
+    images.save(photo, "photo.png")
+    images.save(1 - photo[:, :, :40], "other.png")
+    given = ["match(conv1) - total_variation(0.5)", "--photo", "photo.png", "--steps", 2]
+    for name, more in {"a.png": [], "b.png": ["--init", "other.png"], "c.png": ["--init", "photo.png"]}.items():
+        run = command("dream", "maximize", *given, "--size", 40, *more, "-o", name)
+        assert run.code == 0, run.err
+        assert Image.open(name).size == (34, 40)
+        assert Image.open(name).mode == "L"
+        assert set(recipe(name).files) == {"photo.png", *more[1:]}
+    near = images.fit(images.load("photo.png", 1), 40)
+    far, _, close = ((images.load(name, 1) - near).abs().mean() for name in ("a.png", "b.png", "c.png"))
+    assert close < far
+    # The layer takes one size only: the middle of the photo is used, and that is told.
+    run = command(
+        "dream", "maximize", "match(hidden)", "--photo", "photo.png", "--steps", 1, "--size", 40, "-o", "d.png"
+    )
+    assert run.code == 0, run.err
+    assert "photo.png is cut to" in run.err
+    assert Image.open("d.png").size == (28, 28)
+
+
+@pytest.mark.parametrize(
+    "job", [["units", "--units", "3"], ["digits", "--classes", 3], ["maximize", "logit(3)"], ["invert", "photo.png"]]
+)
+def test_transforms_and_parameterizations_as_typed(job: list[object], command: Command, photo: Tensor) -> None:
+    """Each choice makes another picture."""
+    images.save(images.fit(photo, 28), "photo.png")
+    line = ["dream", *job, "--model", "digits", "--steps", 2, *(["--layer", "conv1"] if job[0] == "invert" else [])]
+    choices: list[list[object]] = [
+        *([], ["--transform", "none"], ["--transform", "jitter(0.1)"], ["--transform", "robust(degrees=20)"]),
+        *(["--parameterization", name] for name in ("fourier", "phases")),
+    ]
+    made = set()
+    for number, choice in enumerate(choices):
+        run = command(*line, *choice, "-o", f"{number}.png")
+        assert run.code == 0, run.err
+        made.add(Image.open(f"{number}.png").tobytes())
+    assert len(made) == len(choices)
+    run = command(*line, "--transform", "robust", "--parameterization", "pixels", "-o", "same.png")
+    assert Image.open("same.png").tobytes() == Image.open("0.png").tobytes()
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ["digits", "--classes", "0-2", "--pixel-sum", 0.1, "--steps", 4, "--compare"],
+        ["units", "--layer", "conv2", "--units", "3,5", "--position", "2,3", "--steps", 4],
+        ["accentuate", "photo.png", "--unit", 3, "--layer", "relu2_2", "--size", 48, "--steps", 2],
+    ],
+)
+def test_a_picture_of_version_0_1_0_is_made_again(job: list[object], command: Command, photo: Tensor) -> None:
+    images.save(photo, "photo.png")
+    assert command("dream", *job, "-o", "new.png").code == 0
+    with Image.open("new.png") as picture:
+        images.save(picture, "old.png", old_note(recipe("new.png")))
+    run = command("dream", "replay", "old.png", "-o", "again.png")
+    assert (run.code, run.err) == (0, "")
+    assert Image.open("again.png").tobytes() == Image.open("new.png").tobytes()
 
 
 def test_a_photo_for_a_gray_network_as_typed(command: Command, photo: Tensor) -> None:
@@ -60,20 +158,21 @@ def test_a_photo_for_a_gray_network_as_typed(command: Command, photo: Tensor) ->
 def test_examples_as_typed(command: Command, photo: Tensor) -> None:
     run = command("dream", "examples", "--layer", "conv2", "--units", "0,3", "--top", 4, "--steps", 2, "--html")
     assert run.code == 0, run.err
-    assert run.out.splitlines()[1] == "outputs/examples.html"
+    assert run.out.splitlines()[1].startswith("outputs/examples.html  ")
     assert Path("outputs/examples.html").read_text(encoding="utf-8").count("<img ") == 2 * 5
     assert Image.open("outputs/examples.png").size[0] > 5 * 100
     Path("photos/more").mkdir(parents=True)
     images.save(photo, "photos/a.png")
     images.save(photo.flip(3), "photos/more/b.jpg")
+    Image.new("RGB", (60, 60)).save("photos/c.gif")
     Path("photos/broken.png").write_text("no picture")
     Path("photos/notes.txt").write_text("no picture either")
     vgg = ["--model", "vgg16", "--layer", "relu2_2", "--units", "0", "--size", 48, "--steps", 2]
     run = command("dream", "examples", *vgg, "--data", "photos")
     assert run.code == 0, run.err
-    assert run.err == "left out: photos/broken.png is not an image that can be read\n"
+    assert run.err == "skipped: photos/broken.png is not an image that can be read\n"
     run = command("dream", "examples", *vgg)
-    assert "give a folder of them (--data)" in run.err
+    assert run.err == "error: --data is missing: the package has no pictures for this network, so name a folder\n"
 
 
 def test_digits_compared_as_typed(command: Command) -> None:
@@ -96,98 +195,7 @@ def test_a_silent_unit_is_named(command: Command) -> None:
     )
     run = command("dream", "units", "--model", "mine.py:Net", "--layer", "units", "--units", "0,1", "--steps", 2)
     assert run.code == 0, run.err
-    assert run.err == "silent: the network passed no gradient back to unit 1, which means nothing\n"
-
-
-UNITS = ["units", "--layer", "conv2", "--units", "4,9,17", "--size", 24, "--steps", 3, "--folder", "each"]
-
-
-def test_each_unit_in_a_file_of_its_own(command: Command) -> None:
-    run = command("dream", *UNITS)
-    assert run.code == 0, run.err
-    names = ["0004.png", "0009.png", "0017.png"]
-    assert sorted(path.name for path in Path("each").iterdir()) == names
-    settings = read_settings("each/0009.png")
-    assert (settings["layer"], settings["steps"]) == ("conv2", 3)
-    assert settings["found"].pop("activation") != 0
-    assert settings["found"] == {"unit": 9, "silent": False, "batch": [4, 9, 17]}
-    assert images.load("each/0009.png", channels=1).shape == (1, 1, 24, 24)
-    before = {path.name: path.stat().st_mtime_ns for path in Path("each").iterdir()}
-    # The sheet has those that were there and the one that was not.
-    assert command("dream", *UNITS, "--units", "4,9,17,20").code == 0
-    after = {path.name: path.stat().st_mtime_ns for path in Path("each").iterdir()}
-    assert {name: after[name] for name in names} == before
-    assert set(after) == {*names, "0020.png"}
-    run = command("dream", *UNITS, "--steps", 4)
-    assert run.code == 2
-    assert "each/0004.png was made with steps 3, not 4; choose another output" in run.err
-    assert command("dream", *UNITS, "--steps", 4, "--overwrite").code == 0
-    assert read_settings("each/0009.png")["steps"] == 4
-    assert read_settings("each/0020.png")["steps"] == 3  # was not asked for
-    before = Path("each/0009.png").stat().st_mtime_ns
-    assert command("dream", *UNITS, "--steps", 4, "--overwrite").code == 0
-    assert Path("each/0009.png").stat().st_mtime_ns == before  # is as it is asked for
-    run = command("dream", *UNITS[:-1], "each/0009.png")
-    assert run.code == 2
-    assert "cannot write into each/0009.png" in run.err
-
-
-def test_interrupted_a_folder_shows_what_is_in_it(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Unit 9 is there; Ctrl-C before 4 is finished: the sheet has 9 alone, under its own number."""
-    from activation_maximization import cli
-
-    assert command("dream", *UNITS, "--units", "9").code == 0
-    captions: list[str] = []
-    sheet, ascend = cli._sheet, cli._Job.ascend
-
-    def watch(images: Any, units: Any, *args: Any, **look: Any) -> Any:
-        captions.extend(map(str, units))
-        assert len(images) == len(units)
-        return sheet(images, units, *args, **look)
-
-    monkeypatch.setattr(cli, "_sheet", watch)
-    monkeypatch.setattr(
-        cli._Job, "ascend", lambda self, *args, **kwargs: replace(ascend(self, *args, **kwargs), stopped="interrupted")
-    )
-    run = command("dream", *UNITS, "--units", "4,9,9", "-o", "sheet.png")
-    assert run.code == 130
-    assert captions == ["9"]
-    assert read_settings("sheet.png")["stopped"] == "interrupted"
-    run = command("dream", "replay", "sheet.png")
-    assert run.code == 2
-    assert "sheet.png was interrupted: it cannot be made again" in run.err
-
-
-def test_killed_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
-    script = """
-import sys, time
-from activation_maximization import cli, folder
-cli.batch_size = lambda pixels: 2
-make_each = folder.make_each
-def slow(*args, **kwargs):
-    make = args[2]
-    def told(units):
-        print(*units, flush=True)
-        return make(units)
-    return make_each(args[0], args[1], told, **kwargs)
-cli.make_each = slow
-sys.argv[1:] = "units --layer conv2 --units 0-9 --steps 40 --folder each".split()
-cli.main()
-"""
-    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
-    assert process.stdout is not None
-    assert [process.stdout.readline() for _ in range(3)] == ["0 1\n", "2 3\n", "4 5\n"]
-    process.kill()
-    process.communicate()
-    made = sorted(path.name for path in (tmp_path / "each").glob("*.png"))
-    assert made[:4] == [f"{unit:04}.png" for unit in range(4)]
-    assert len(made) < 10
-    assert all(Image.open(tmp_path / "each" / name).size == (28, 28) for name in made)
-    again = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
-    missing = list(range(len(made), 10))
-    assert again.stdout.splitlines()[:-1] == [f"{unit} {unit + 1}" for unit in missing[::2]]
-    assert len(list((tmp_path / "each").glob("*.png"))) == 10
-    assert Image.open(tmp_path / "outputs" / "units.png")
+    assert run.err == "warning: unit 1 received no gradient from the network and shows nothing but noise\n"
 
 
 @pytest.mark.parametrize(
@@ -210,20 +218,11 @@ def test_a_picture_is_made_again_bit_for_bit(job: list[object], command: Command
     assert Image.open("again.png").tobytes() == Image.open("first.png").tobytes()
 
 
-def test_one_of_a_folder_is_made_again_bit_for_bit(command: Command) -> None:
-    """In the batch that it was made in: alone the sums would be rounded otherwise."""
-    vgg = ["--model", "vgg16", "--layer", "relu3_1", "--size", 48, "--precision", "float32"]
-    assert command("dream", "units", *vgg, "--units", "0-4", "--steps", 10, "--folder", "each").code == 0
-    run = command("dream", "replay", "each/0003.png", "-o", "3.png")
-    assert (run.code, run.out) == (0, "3.png\n")
-    assert Image.open("3.png").tobytes() == Image.open("each/0003.png").tobytes()
-    assert read_settings("3.png")["found"]["unit"] == 3
-
-
 @pytest.mark.parametrize(
     ("job", "frames"),
     [
         (["digits", "--classes", "0-2", "--steps", 5], 5),
+        (["examples", "--layer", "conv2", "--units", "0,3", "--steps", 5], 5),
         (["units", "--layer", "conv2", "--units", "0-3", "--steps", 70], 48),
         (["invert", "photo.png", "--model", "vgg16", "--layer", "relu1_2", "--size", 40, "--steps", 3], 3),
         (["amplify", "photo.png", "--layer", "relu1_2", "--size", 40, "--octaves", 2, "--steps", 2], 4),
@@ -233,7 +232,7 @@ def test_a_timelapse_as_typed(job: list[object], frames: int, command: Command, 
     images.save(photo, "photo.png")
     run = command("dream", *job, "--timelapse", "webp", "-o", "a.png")
     assert run.code == 0, run.err
-    assert run.out.splitlines()[1] == "a.webp"
+    assert run.out.splitlines()[1].startswith("a.webp  ")
     with Image.open("a.webp") as film, Image.open("a.png") as picture:
         assert frames - 4 < film.n_frames <= frames  # at the end some look the same, and become one
         assert film.size == picture.size
@@ -244,12 +243,16 @@ def test_a_timelapse_as_typed(job: list[object], frames: int, command: Command, 
 
 
 def test_what_cannot_be_made_again(command: Command, photo: Tensor) -> None:
-    images.save(photo, "mine.png", {"layer": "relu2_2"})
+    images.save(photo, "mine.png", '{"layer": "relu2_2"}')
     run = command("dream", "replay", "mine.png")
-    assert (run.code, run.err) == (
-        2,
-        "error: mine.png was not made by dream, or not by this version: it cannot be made again\n",
-    )
+    assert (run.code, run.err) == (2, "error: mine.png holds no recipe of Dreamgram that can be read\n")
+    images.save(photo, "other.png", '{"command": "stylize", "options": {}}')
+    run = command("dream", "replay", "other.png")
+    assert (run.code, run.err) == (2, "error: other.png was made by 'stylize', not by a command of dream\n")
+    units = '{"command": "dream units", "options": {}, "made": {"found": {"batches": {"3": [4]}}}}'
+    images.save(photo, "damaged.png", units)
+    run = command("dream", "replay", "damaged.png")
+    assert (run.code, run.err) == (2, "error: the recipe does not say in which batches the units were made\n")
 
 
 def test_a_network_of_one_size_gets_the_middle_of_the_photo(command: Command, photo: Tensor) -> None:
@@ -269,7 +272,7 @@ def test_a_network_of_one_size_gets_the_middle_of_the_photo(command: Command, ph
     assert Image.open("outputs/inverted.png").size == (64, 64)
     run = command("dream", "amplify", "photo.png", *vit)
     assert run.code == 2
-    assert "fewer octaves need no image so small (1: for networks of one size)" in run.err
+    assert "use fewer octaves (1 for a network that takes one size only)" in run.err
     assert command("dream", "amplify", "photo.png", *vit, "--octaves", 1).code == 0
     assert command("dream", "units", *vit, "--units", "5,6").code == 0
     assert command("dream", "units", *vit, "--units", "5,6", "--position", "3").code == 0
@@ -301,32 +304,41 @@ def test_a_second_run_does_not_overwrite_the_first(command: Command) -> None:
     run = command("dream", "digits", "--classes", "2", "--steps", 1, "--output", "outputs/digits.png")
     assert run.code == 2
     assert run.err == "error: outputs/digits.png exists; choose another output or overwrite it (--overwrite)\n"
-    assert read_settings("outputs/digits.png")["classes"] == "1"
+    assert recorded("outputs/digits.png")["classes"] == "1"
     assert command("dream", "digits", "--classes", 2, "--steps", 1, "-o", "outputs/digits.png", "--overwrite").code == 0
-    assert read_settings("outputs/digits.png")["classes"] == "2"
+    assert recorded("outputs/digits.png")["classes"] == "2"
 
 
-def test_finished_work_is_never_refused(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_finished_work_is_never_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another program takes the name while this one works."""
-    from activation_maximization import cli
+    monkeypatch.chdir(tmp_path)
 
-    ascend = cli._Job.ascend
+    class Meanwhile(Watcher):
+        def progress(self, step: Step) -> None:
+            Path("a.png").write_text("someone else's")
 
-    def meanwhile(*args: Any, **kwargs: Any) -> Any:
-        Path("a.png").write_text("someone else's")
-        return ascend(*args, **kwargs)
-
-    monkeypatch.setattr(cli._Job, "ascend", meanwhile)
-    run = command("dream", "digits", "--classes", 1, "--steps", 1, "--output", "a.png")
-    assert run.code == 0
-    assert run.out.startswith("a-2.png  ")
+    commands.digits(DigitsOptions(classes="1", steps=1, output=Path("a.png")), Job(Meanwhile()))
+    assert recorded("a-2.png")["classes"] == "1"
     assert Path("a.png").read_text() == "someone else's"
+
+
+def test_interrupted_a_command_saves_the_picture_so_far(command: Command) -> None:
+    """Ctrl-C in the first row of digits: there is no second one, and no way to make the sheet again."""
+    options = DigitsOptions(classes="0-2", steps=5, output=Path("a.png"), timelapse="webp")
+    assert commands.digits(options, Stopping().job).stopped == "interrupted"
+    assert recipe("a.png").stopped == "interrupted"
+    assert command("dream", "digits", "--classes", "0-2", "--steps", 1, "-o", "both.png").code == 0
+    assert Image.open("a.png").size[1] < 0.8 * Image.open("both.png").size[1]
+    with Image.open("a.webp") as film:
+        assert film.n_frames < 5
+    run = command("dream", "replay", "a.png")
+    assert (run.code, run.err) == (2, "error: a.png was interrupted, so it cannot be made again\n")
 
 
 def test_no_arguments_show_the_help(command: Command) -> None:
     run = command("dream")
-    assert "Usage: dream" in run.out + run.err
-    assert "error" not in run.err
+    assert run.out.startswith("usage: dream COMMAND")
+    assert (run.code, run.err) == (0, "")
 
 
 def test_all_units(command: Command) -> None:
@@ -343,39 +355,71 @@ def test_layers_as_typed(command: Command) -> None:
     assert "relu5_3" in command("dream", "layers", "--model", "vgg19", "--size", 64).out
 
 
+def test_layers_as_json(command: Command) -> None:
+    run = command("dream", "layers", "--json")
+    assert run.code == 0, run.err
+    listed = json.loads(run.out)
+    assert (listed["model"], listed["input_shape"]) == ("digits", [1, 28, 28])
+    layers = {layer["name"]: layer for layer in listed["layers"]}
+    expected = {"kind": "Conv2d", "units": 50, "shape": [50, 11, 11], "receptive_field": 8}
+    assert {name: layers["conv2"][name] for name in expected} == expected
+    assert layers["hidden"]["receptive_field"] is None
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["units", "--layer", "poool2"], "no layer 'poool2'; did you mean 'pool2'? there are conv1, pool1, conv2"),
-        (["units", "--units", "48-52"], "no unit 50 in layer 'pool2': its 50 units are 0-49"),
+        (["units", "--units", "48-52"], "no unit 52 in layer 'pool2': its 50 units are 0-49"),
         (["units", "--units", "a-b"], "units are 'all', or numbers and ranges such as 0-11 or 3,7, not 'a-b'"),
-        (["units", "--units", "5-3"], "no unit '5-3' in layer 'pool2'"),
+        (["units", "--units", "5-3"], "units are 'all', or numbers and ranges such as 0-11 or 3,7, not '5-3'"),
         (["digits", "--classes", "10"], "no unit 10 in layer 'logits': its 10 units are 0-9"),
         (["digits", "--model", "vgg16"], "no layer 'logits'"),
         (["units", "--model", "digit"], "no network 'digit'; did you mean 'digits'? there are digits, digits-mlp"),
         (["units", "--model", "mine.py:net"], "no file mine.py"),
         (["units", "--weights", "none.pt"], "no weights file none.pt"),
-        (["units", "--size", "-3"], "Invalid value for '--size': must be at least 1, not -3"),
+        (["units", "--size", "-3"], "--size must be at least 1, not -3"),
         (["units", "--size", "2"], "2x2 pixels"),
-        (["units", "--steps", "0"], "Invalid value for '--steps': must be at least 1, not 0"),
-        (["units", "--columns", "-1"], "Invalid value for '--columns': must be at least 1, not -1"),
-        (["units", "--steps", "many"], "Invalid value for '--steps'"),
+        (["units", "--steps", "0"], "--steps must be at least 1, not 0"),
+        (["units", "--columns", "-1"], "--columns must be at least 1, not -1"),
+        (["units", "--steps", "many"], "--steps must be a whole number, not 'many'"),
         (["units", "--device", "cuda:9"], "no device 'cuda:9' on this machine; there are cpu"),
         (["units", "--output", "sheet.pcx"], "the file name must end in .png, .jpg"),
         (["units", "--output", "file/sheet.png"], "cannot write into file"),
         (["units", "--output", "folder.png"], "folder.png is a folder"),
         (["units", "--layer", "hidden", "--size", "40"], "40x40 pixels"),
-        (["unit"], "Did you mean 'units'?"),
-        (["units", "--position", "a"], "a position is ROW,COLUMN, of tokens TOKEN, not 'a'"),
+        (["unit"], "no command 'unit'; did you mean 'units'?"),
+        (["units", "--position", "a"], "--position must be ROW,COLUMN, or TOKEN in a transformer, not 'a'"),
         (["units", "--position", "9,9"], "no position (9, 9) in layer 'pool2': it has 5 x 5"),
-        (["examples", "--data", "none"], "no folder none"),
+        (["examples", "--data", "none"], "--data must be a folder of pictures, and there is no folder none"),
         (["examples", "--data", "."], "there are no pictures"),
-        (["units", "--timelapse", "webp", "--folder", "each"], "choose one of them"),
+        (
+            ["units", "--timelapse", "webp", "--folder", "each"],
+            "--timelapse cannot be used with --folder: finished units",
+        ),
         (["replay", "folder.png"], "folder.png"),
-        (["amplify"], "Missing argument 'photo'"),
+        (["amplify"], "PHOTO is missing; --help shows how it is given"),
         (["invert", "none.png"], "none.png"),
-        (["accentuate", "file"], "Missing option '--unit'"),
-        (["units", "--unit", "3"], "No such option: --unit"),
+        (["accentuate", "file"], "--unit is missing; --help shows how it is given"),
+        (["units", "--unit", "3"], "no option --unit; did you mean '--units'?"),
+        (
+            ["units", "--transform", "jiter"],
+            "no function 'jiter'; did you mean 'jitter'? there are none, jitter",
+        ),
+        (
+            ["invert", "file", "--parameterization", "pixel"],
+            "--parameterization must be 'pixels', 'fourier' or 'phases'",
+        ),
+        (["maximize"], "OBJECTIVE is missing"),
+        (["maximize", "channel(conv2, 3"], "expected ',' or ')', not the end (in 'channel(conv2, 3')"),
+        (["maximize", "chanel(conv2, 3)"], "no function 'chanel'; did you mean 'channel'?"),
+        (["maximize", "channel(conv3, 3)"], "no layer 'conv3'; did you mean 'conv"),
+        (["maximize", "channel(conv2, 3,99)"], "no unit 99 in layer 'conv2': its 50 units are 0-49"),
+        (["maximize", "match(conv1)"], "match compares with a photo, and no photo was given"),
+        (["maximize", "logit(3)", "--photo", "file"], "--photo is not used: only match and caricature compare"),
+        (["maximize", "match(conv1)", "--photo", "none.png"], "no image file none.png"),
+        (["maximize", "3"], "a number alone is nothing to maximize"),
+        (["maximize", "__import__('os')"], "no function '__import__'"),
         (["layers", "--model", "torchvision:resnet81"], "no torchvision network 'resnet81'; did you mean 'resnet18'"),
     ],
 )
@@ -396,16 +440,6 @@ def test_debug_shows_the_traceback(command: Command, monkeypatch: pytest.MonkeyP
         command("dream", "units", "--layer", "x", "--debug")
 
 
-def test_the_sheet_of_a_resumed_folder_is_made_again(command: Command) -> None:
-    """Its units were made in different batches, one of them hard to wake."""
-    line = ["dream", "units", "--model", "vgg16", "--layer", "relu4_1", "--size", 48, "--steps", 3, "--folder", "each"]
-    assert command(*line, "--units", "50", "-o", "first.png").code == 0
-    assert command(*line, "--units", "3,50", "-o", "both.png").code == 0
-    run = command("dream", "replay", "both.png", "-o", "again.png")
-    assert run.code == 0, run.err
-    assert Image.open("again.png").tobytes() == Image.open("both.png").tobytes()
-
-
 def test_a_photo_that_changed_is_not_replayed(command: Command, photo: Tensor) -> None:
     images.save(photo, "photo.png")
     line = ["dream", "invert", "photo.png", "--layer", "relu1_2", "--size", 40, "--steps", 2, "-o", "a.png"]
@@ -413,20 +447,20 @@ def test_a_photo_that_changed_is_not_replayed(command: Command, photo: Tensor) -
     assert command("dream", "replay", "a.png", "-o", "b.png").code == 0
     images.save(1 - photo, "photo.png", overwrite=True)
     run = command("dream", "replay", "a.png", "-o", "c.png")
-    assert (run.code, run.err) == (2, "error: photo.png is not the file any more that the picture was made from\n")
+    assert (run.code, run.err) == (2, "error: photo.png, used to make this picture, has changed since\n")
     Path("photo.png").unlink()
     run = command("dream", "replay", "a.png", "-o", "c.png")
-    assert (run.code, run.err) == (2, "error: photo.png is not here, from which the picture was made\n")
+    assert (run.code, run.err) == (2, "error: photo.png, used to make this picture, is missing\n")
 
 
-def test_a_foreign_file_in_a_folder(command: Command) -> None:
-    Path("each").mkdir()
-    Path("each/0003.png").write_text("no picture")
-    line = ["dream", "units", "--units", "3", "--steps", 2, "--folder", "each", "-o", "a.png"]
+def test_the_pictures_of_examples_are_part_of_the_recipe(command: Command) -> None:
+    Path("data").mkdir()
+    for number in range(3):
+        images.save(torch.rand(1, 1, 28, 28), f"data/{number}.png")
+    line = ["dream", "examples", "--data", "data", "--units", "0", "--top", 2, "--steps", 2, "-o", "a.png"]
     run = command(*line)
-    assert run.code == 2
-    assert (
-        "0003.png was made without our settings; choose another output, or replace what is there (--overwrite)"
-        in run.err
-    )
-    assert command(*line, "--overwrite").code == 0
+    assert run.code == 0, run.err
+    assert command("dream", "replay", "a.png", "-o", "b.png").code == 0
+    images.save(torch.rand(1, 1, 28, 28), "data/1.png", overwrite=True)
+    run = command("dream", "replay", "a.png", "-o", "c.png")
+    assert (run.code, "data, used to make this picture, has changed" in run.err) == (2, True)

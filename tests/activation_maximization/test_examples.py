@@ -1,12 +1,16 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
-from activation_maximization.examples import top_examples
-from models.digits import DigitCNN, digit_sample
+from dreamgram.activation_maximization.examples import top_examples
+from dreamgram.image_optimization.images import to_pillow
+from dreamgram.models.digits import DigitCNN, digit_sample
 
 
 def digits_by_name() -> list[tuple[str, Tensor]]:
@@ -63,6 +67,74 @@ def test_tokens_are_not_cropped() -> None:
     pictures = [(str(number), torch.rand(1, 3, 64, 64)) for number in range(3)]
     [best] = top_examples(network, "encoder.layers.encoder_layer_0.ln_1", [7], pictures)
     assert torch.equal(best[0].patch, dict(pictures)[best[0].name][0])
+
+
+class Digits(Dataset[tuple[Tensor, int]]):
+    """A data set as people write them: a length and items, and no error at the end."""
+
+    classes = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+    def __init__(self) -> None:
+        self.images, self.labels = (each[::20] for each in digit_sample())
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index % len(self)], int(self.labels[index % len(self)])
+
+
+def test_pictures_of_a_data_set(digits: nn.Module) -> None:
+    data = Digits()
+    [expected] = top_examples(digits, "conv2", [7], digits_by_name(), count=5)
+    labeled = [f"{Digits.classes[data[int(example.name)][1]]} #{example.name}" for example in expected]
+    plain = TensorDataset(data.images, data.labels)
+    numbered = [f"{data[int(example.name)][1]} #{example.name}" for example in expected]
+    unlabeled = [f"#{example.name}" for example in expected]
+    forms: list[tuple[Any, list[str]]] = [
+        (data, labeled),
+        (DataLoader(data, batch_size=7), labeled),
+        (plain, numbered),
+        (DataLoader(plain, batch_size=7), numbered),
+        (list(data.images), unlabeled),
+        (data.images.split(7), unlabeled),
+        (((image, image.mean()) for image in data.images), unlabeled),  # what follows an image need not be a label
+        (((image, Digits.classes[label]) for image, label in (data[i] for i in range(len(data)))), labeled),
+    ]
+    for pictures, names in forms:
+        [found] = top_examples(digits, "conv2", [7], pictures, count=5)
+        assert [example.name for example in found] == names
+        assert [example.activation for example in found] == pytest.approx([e.activation for e in expected], rel=1e-4)
+        assert all(torch.equal(mine.patch, other.patch) for mine, other in zip(found, expected, strict=True))
+
+
+def test_pictures_of_several_sizes(digits: nn.Module) -> None:
+    """Together they give what each gives alone."""
+    pictures = [(f"{number}", torch.rand(1, 1, side, side)) for number, side in enumerate([28, 28, 40, 33, 33, 33, 28])]
+    [found] = top_examples(digits, "conv2", [7], pictures)
+    alone = [top_examples(digits, "conv2", [7], [picture])[0][0] for picture in pictures]
+    alone.sort(key=lambda example: -example.activation)
+    assert [example.name for example in found] == [example.name for example in alone]
+    assert all(torch.equal(mine.patch, other.patch) for mine, other in zip(found, alone, strict=True))
+
+
+def test_of_equal_pictures_the_first_are_kept(digits: nn.Module) -> None:
+    picture = digit_sample()[0][0]
+    [found] = top_examples(digits, "logits", [0], [picture] * 150, count=4)
+    assert [example.name for example in found] == ["#0", "#1", "#2", "#3"]
+
+
+def test_pictures_that_a_network_is_not_to_be_shown(digits: nn.Module) -> None:
+    data = Digits()
+    normalized = [((image - 0.13) / 0.31, label) for image, label in (data[i] for i in range(3))]
+    with pytest.raises(ValueError, match=r"picture 0 must be in \[0, 1\].* do not normalize"):
+        top_examples(digits, "conv2", [0], normalized)
+    with pytest.raises(
+        TypeError, match=r"picture 'a' must be a tensor of floating-point numbers in \[0, 1\], not Image"
+    ):
+        top_examples(digits, "conv2", [0], [("a", to_pillow(data[0][0]))])
+    with pytest.raises(TypeError, match=r"picture 0 must be a tensor .* not dict"):
+        top_examples(digits, "conv2", [0], [{"image": data[0][0]}])
 
 
 def test_errors(digits: nn.Module) -> None:

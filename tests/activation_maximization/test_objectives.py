@@ -3,25 +3,24 @@ from __future__ import annotations
 import pytest
 import torch
 
-from activation_maximization import (
+from dreamgram.activation_maximization.objectives import (
+    IMAGE,
+    NUMBER,
+    PHOTO,
+    PROGRESS,
     Objective,
-    blur,
     caricature,
     channel,
     deepdream,
     direction,
     diversity,
-    l1,
-    l2,
     log_odds,
     logit,
     match,
     neuron,
-    pixel_sum,
     ramp,
-    total_variation,
 )
-from activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS
+from dreamgram.activation_maximization.regularizers import blur, l1, l2, pixel_sum, total_variation
 
 ACTIVATIONS = {
     "conv": torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4),
@@ -101,7 +100,7 @@ def test_diversity_is_least_for_equal_pictures() -> None:
     assert objective({"conv": different}).tolist() == pytest.approx(expected, rel=1e-5)
     assert objective.joint
     assert (logit(3) + objective).joint
-    with pytest.raises(ValueError, match="2 images to differ, not 1"):
+    with pytest.raises(ValueError, match="diversity needs 2 images or more, not 1"):
         diversity("conv", 1)
 
 
@@ -198,5 +197,5 @@ def test_units_that_are_not_there() -> None:
         channel("conv", [])
     with pytest.raises(ValueError, match="3 units of layer 'logits' need as many images, not 2"):
         value(logit([0, 1, 2]))
-    with pytest.raises(ValueError, match=r"is for 2 images and .* for 3: they do not go together"):
+    with pytest.raises(ValueError, match=r"is for 2 images and .* for 3: they cannot be combined"):
         logit([0, 1]) + logit([0, 1, 2])

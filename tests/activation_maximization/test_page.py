@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from activation_maximization.examples import Example
-from activation_maximization.page import page
+from dreamgram.activation_maximization.examples import Example
+from dreamgram.activation_maximization.page import page
 
 
 def pictures(text: str) -> list[Image.Image]:

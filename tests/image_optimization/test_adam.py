@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import torch
 
-from image_optimization.adam import DECAY, Adam
+from dreamgram.image_optimization.adam import DECAY, Adam
 
 
 def test_it_is_pytorchs_adam() -> None:

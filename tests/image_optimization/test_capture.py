@@ -5,7 +5,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from image_optimization.capture import capture
+from dreamgram.image_optimization.capture import capture
 
 
 def test_activations_are_those_of_a_plain_forward_pass(digits: nn.Module) -> None:
@@ -30,7 +30,7 @@ def test_in_place_operations_do_no_harm(vgg16: nn.Module) -> None:
 
 
 def test_in_place_addition_does_no_harm() -> None:
-    """In torchvision's residual blocks ``out += identity`` writes over the last batch normalization."""
+    """Torchvision's residual blocks write over the last batch normalization with ``out += identity``."""
     network = torchvision.models.resnet18().eval()
     image = torch.rand(1, 3, 64, 64)
     block = network.get_submodule("layer1.0")
@@ -92,7 +92,7 @@ def test_no_weight_gradient_is_computed_and_calls_leave_no_hooks(digits: nn.Modu
         for _ in range(3):
             activations_of(image)["logits"].sum().backward()
             counts.append(sum(len(module._forward_hooks) for module in digits.modules()))
-        # The copies of the weights that the network computes with, too.
+        # The same holds for the copies of the weights that the network computes with.
         assert not any(weight.requires_grad for weight in activations_of.weights.values())  # type: ignore[attr-defined]
     assert counts == [1, 1, 1]
     assert all(parameter.grad is None for parameter in digits.parameters())
@@ -153,7 +153,7 @@ def test_low_precision_is_close_to_float32_and_the_weights_come_back(vgg16: nn.M
     def gradient(dtype: torch.dtype) -> Tensor:
         with capture(vgg16, ["relu1_1", "relu3_1"], dtype) as activations_of:
             activations = activations_of(image)
-            # So small a loss that its gradient in the network would be zero in float16.
+            # The loss is so small that its gradient in the network would be zero in float16.
             (1e-9 * sum(activation.float().square().mean() for activation in activations.values())).backward()
         found, image.grad = image.grad, None
         assert found is not None

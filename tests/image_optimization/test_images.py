@@ -1,18 +1,21 @@
 from __future__ import annotations
 
+import hashlib
 import struct
 import zlib
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pytest
 import torch
 from PIL import ExifTags, Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from image_optimization import images
+from dreamgram.image_optimization import images
 from tests.files import bad_files, png16, tiff16
 
 
@@ -61,7 +64,7 @@ def test_exif_orientation(orientation: int, scene: Image.Image, tmp_path: Path) 
 
 
 def test_icc_profile_is_converted_to_srgb(scene: Image.Image, tmp_path: Path) -> None:
-    """A profile that leaves colours alone changes nothing; one of linear light makes the same numbers much lighter."""
+    """A profile that leaves colors alone changes nothing; one of linear light makes the same numbers much lighter."""
     srgb = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     scene.save(tmp_path / "srgb.png", icc_profile=srgb)
     torch.testing.assert_close(images.load(tmp_path / "srgb.png"), as_tensor(scene), rtol=0, atol=2 / 255)
@@ -183,13 +186,68 @@ def test_saved_it_loads_again(name: str, photo: Tensor, tmp_path: Path) -> None:
     assert images.load(gray, channels=1).shape == (1, 1, *photo.shape[2:])
 
 
-def test_settings_are_kept_in_the_png(photo: Tensor, tmp_path: Path) -> None:
-    settings = {"command": "stylize", "size": 512, "style": ["Scène d'été.jpg"], "seed": None}
-    images.save(photo, tmp_path / "a.png", settings)
-    assert images.read_settings(tmp_path / "a.png") == settings
-    images.save(photo, tmp_path / "b.png")
-    with pytest.raises(ValueError, match="holds no Dreamgram settings"):
-        images.read_settings(tmp_path / "b.png")
+ENDINGS = ["png", "jpg", "webp", "tif"]
+
+NOTE = """{"style": ["Scène d'été & <b>.jpg"], "by": "畫 🎨", "seed": null}\nsecond\tline\r\n ]]>"""
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("note", [NOTE, " spaces around ", ""])
+def test_a_note_is_kept_in_every_format(note: str, ending: str, photo: Tensor, tmp_path: Path) -> None:
+    plain = images.save(photo, tmp_path / f"plain.{ending}")
+    assert images.read_note(plain) is None
+    path = images.save(photo, tmp_path / f"a.{ending}", note)
+    assert images.read_note(path) == note
+    assert torch.equal(images.load(path), images.load(plain))
+    gray = images.save(photo[:, :1], tmp_path / f"gray.{ending}", note)
+    assert images.read_note(gray) == note
+    assert images.save(photo, tmp_path / f"b.{ending}", note).read_bytes() == path.read_bytes()
+
+
+def test_the_note_is_a_property_in_xmp(photo: Tensor, tmp_path: Path) -> None:
+    """Other programs read it: the packet has the structure of the specification, ISO 16684-1."""
+    rdf = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
+    for ending in ENDINGS[1:]:
+        with Image.open(images.save(photo, tmp_path / f"a.{ending}", NOTE)) as picture:
+            meta = ElementTree.fromstring(picture.info["xmp"])
+        assert meta.tag == "{adobe:ns:meta/}xmpmeta"
+        assert meta.findtext(f"{rdf}RDF/{rdf}Description/{{urn:dreamgram:}}note") == NOTE
+
+
+def test_a_note_too_long_for_jpeg_is_left_out(photo: Tensor, tmp_path: Path) -> None:
+    long = "ab" * 40_000
+    for ending in ENDINGS:
+        kept = images.read_note(images.save(photo, tmp_path / f"a.{ending}", long))
+        assert kept == (None if ending == "jpg" else long)
+    almost = "a" * 65_000
+    assert images.read_note(images.save(photo, tmp_path / "b.jpg", almost)) == almost
+    with pytest.raises(ValueError, match=r"a note cannot hold the character '\\x07'"):
+        images.save(photo, tmp_path / "c.jpg", "ring\a")
+
+
+def test_files_without_a_note(tmp_path: Path) -> None:
+    packet = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><unclosed></x:xmpmeta>"
+    other = b"<x:xmpmeta xmlns:x='adobe:ns:meta/'><note>of somebody else</note></x:xmpmeta>"
+    for number, xmp in enumerate((packet, other)):
+        Image.new("RGB", (9, 9)).save(tmp_path / f"{number}.jpg", xmp=xmp)
+        assert images.read_note(tmp_path / f"{number}.jpg") is None
+    with pytest.raises(FileNotFoundError, match="no image file"):
+        images.read_note(tmp_path / "missing.png")
+    with pytest.raises(ValueError, match=r"text\.png is not an image"):
+        images.read_note(bad_files(tmp_path)["text"])
+
+
+def test_the_note_of_a_picture_of_version_0_1(tmp_path: Path) -> None:
+    kept = PngInfo()
+    kept.add_itxt("dreamgram", '{"seed": 3}')
+    Image.new("RGB", (9, 9)).save(tmp_path / "a.png", pnginfo=kept)
+    assert images.read_note(tmp_path / "a.png") == '{"seed": 3}'
+
+
+def test_the_checksum_is_that_of_the_file(photo: Tensor, tmp_path: Path) -> None:
+    for ending, bits in (("png", 8), ("png", 16), ("jpg", 8)):
+        path = images.save(photo, tmp_path / f"a.{ending}", overwrite=True, bits=bits)
+        assert images.read(path).checksum == hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def test_saving_is_all_or_nothing(photo: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -252,7 +310,7 @@ def test_sixteen_bits_there_and_back(ending: str, transparent: bool, tmp_path: P
     exif[ExifTags.IFD.GPSInfo] = {ExifTags.GPS.GPSLatitudeRef: "N"}
     Image.new("RGB", (9, 6)).save(tmp_path / "photo.jpg", exif=exif)
     of_photo = images.read(tmp_path / "photo.jpg").exif
-    path = images.save(over_white, tmp_path / f"a.{ending}", {"seed": 3}, bits=16, alpha=alpha, exif=of_photo)
+    path = images.save(over_white, tmp_path / f"a.{ending}", NOTE, bits=16, alpha=alpha, exif=of_photo)
     found = images.read(path)
     assert found.bits == 16
     if alpha is None:
@@ -269,12 +327,12 @@ def test_sixteen_bits_there_and_back(ending: str, transparent: bool, tmp_path: P
         assert (kept[ExifTags.Base.Model], kept[ExifTags.Base.XPTitle]) == ("A camera", b"H\0i\0")
         assert kept.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] == "2020:02:02 20:20:20"
         assert kept.get_ifd(ExifTags.IFD.GPSInfo)[ExifTags.GPS.GPSLatitudeRef] == "N"
+    assert images.read_note(path) == NOTE
     if ending == "png":
-        assert images.read_settings(path) == {"seed": 3}
         with Image.open(path) as picture:
             shown = torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1) / 255
         seen = levels[0] if alpha is None else levels[0] * (alpha[0] > 0.1) + shown * (alpha[0] <= 0.1)
-        assert (shown - seen).abs().max() < 2 / 255  # the colours themselves, no white in them
+        assert (shown - seen).abs().max() < 2 / 255  # the colors themselves, no white in them
 
 
 @pytest.mark.parametrize("ending", ["png", "webp", "tif", "jpg"])
@@ -286,7 +344,8 @@ def test_what_belongs_to_a_picture_is_kept(ending: str, tmp_path: Path) -> None:
     given = images.read(tmp_path / "photo.jpg")
     assert given.image.shape == (1, 3, 30, 20)
     alpha = torch.linspace(0, 1, 20).expand(1, 1, 30, 20)
-    path = images.save(given.image, tmp_path / f"a.{ending}", alpha=alpha, exif=given.exif)
+    path = images.save(given.image, tmp_path / f"a.{ending}", NOTE, alpha=alpha, exif=given.exif)
+    assert images.read_note(path) == NOTE
     with Image.open(path) as picture:
         kept = picture.getexif()
         assert kept[ExifTags.Base.Model] == "A camera"

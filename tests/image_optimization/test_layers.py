@@ -7,13 +7,13 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from image_optimization.layers import default_shape, dry_run, find_layer, list_layers, smallest_size
+from dreamgram.image_optimization.layers import Layer, default_shape, dry_run, find_layer, list_layers, smallest_size
 
 
 def columns_seen(network: nn.Module, layer: str, size: int) -> tuple[int, int, int]:
-    """The receptive field by trial: which columns of the image can make the middle of ``layer`` NaN.
+    """Find the receptive field by trial: the columns of the image that make the middle of ``layer`` NaN.
 
-    Returns how many, the first, and which position the middle is.
+    Returns their number, the first of them, and the position of the middle.
     """
     image = torch.rand(size, 3, size, size)
     for column in range(size):
@@ -28,6 +28,13 @@ def columns_seen(network: nn.Module, layer: str, size: int) -> tuple[int, int, i
     return len(columns), int(columns[0]), middle
 
 
+def first_column(layer: Layer, position: int) -> float:
+    """Return the column at which the receptive field of a position begins, according to ``layer``."""
+    assert layer.start is not None
+    assert layer.stride is not None
+    return layer.start + layer.stride * position
+
+
 @pytest.mark.parametrize(
     ("layer", "field"), [("relu1_1", 3), ("pool1", 6), ("relu2_2", 14), ("pool2", 16), ("relu3_3", 40), ("pool3", 44)]
 )
@@ -35,7 +42,7 @@ def test_receptive_fields_of_vgg_by_trial(vgg16: nn.Module, layer: str, field: i
     told = find_layer(layer, list_layers(vgg16, (3, 128, 128)))
     side, first, middle = columns_seen(vgg16, layer, 64)
     assert told.receptive_field == side == field
-    assert told.start + told.stride * middle == first
+    assert first_column(told, middle) == first
 
 
 @pytest.mark.parametrize("layer", ["conv1", "layer1.0", "layer2.0.conv2", "layer2.0", "layer2"])
@@ -44,7 +51,7 @@ def test_receptive_fields_of_a_residual_network_by_trial(layer: str) -> None:
     told = find_layer(layer, list_layers(network, (3, 128, 128)))
     side, first, middle = columns_seen(network, layer, 128)
     assert told.receptive_field == side
-    assert told.start + told.stride * middle == first
+    assert first_column(told, middle) == first
 
 
 @pytest.mark.parametrize(
@@ -60,7 +67,7 @@ def test_receptive_fields_behind_padding_and_enlarging_by_trial(first: nn.Module
     network = nn.Sequential(OrderedDict(first=first, second=nn.Conv2d(3, 4, 5), third=nn.Conv2d(4, 2, 3, stride=2)))
     told = find_layer("third", list_layers(network, (3, 32, 32)))
     side, first_seen, middle = columns_seen(network, "third", 32)
-    start = told.start + told.stride * middle
+    start = first_column(told, middle)
     assert told.receptive_field is not None
     # An enlarged picture is seen by halves of pixels.
     assert start - 1 <= first_seen
@@ -85,6 +92,11 @@ def test_layers_in_running_order_with_shapes(vgg16: nn.Module) -> None:
     assert layers[-1].shape == (512, 2, 1)
     assert layers[-1].channels == 512
     assert layers[-1].kind == "MaxPool2d"
+
+
+def test_without_following_the_fields_they_are_unknown(vgg16: nn.Module) -> None:
+    for layer in dry_run(vgg16, torch.zeros(1, 3, 64, 64))[0]:
+        assert (layer.receptive_field, layer.stride, layer.start) == (None, None, None)
 
 
 def test_a_dry_run_leaves_no_trace() -> None:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from image_optimization.lbfgs import HISTORY, LBFGS
-from image_optimization.optimize import optimize
-from image_optimization.parameterizations import PixelImage
+from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS
+from dreamgram.image_optimization.optimize import optimize
+from dreamgram.image_optimization.parameterizations import PixelImage
 
 
 def minimize(
@@ -82,7 +82,7 @@ def test_the_result_is_the_image_with_the_lowest_loss() -> None:
 
 
 def test_what_is_not_finite_is_forgotten() -> None:
-    """As where a step went too far: it is taken back, and nothing is learned from it."""
+    """A step that went too far is taken back, and nothing is learned from it."""
     leaf = torch.full((5,), 1.0)
     method = LBFGS(leaf, (-10, 10))
     for step in range(40):
@@ -102,7 +102,7 @@ def test_nothing_to_gain() -> None:
 
 
 def test_the_direction_is_that_of_the_two_loop_recursion() -> None:
-    """Over more steps than there is room for pairs, with a pair of negative curvature among them."""
+    """There are more steps than room for pairs, and one pair has negative curvature."""
     generator = torch.Generator().manual_seed(0)
     factor = torch.randn(60, 60, generator=generator).double()
     hessian = factor @ factor.T / 60 + 0.1 * torch.eye(60)

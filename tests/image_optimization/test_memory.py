@@ -1,4 +1,4 @@
-"""Memory that is freed stays with the process until it is told otherwise, where the C library can be told so."""
+"""Freed memory stays with the process until it is released, where the C library supports that."""
 
 from __future__ import annotations
 
@@ -6,10 +6,13 @@ import subprocess
 import sys
 
 import pytest
+import torch
+
+from dreamgram.image_optimization.memory import is_out_of_memory
 
 PAGES = """
 import psutil, resource, torch
-from image_optimization.memory import keep_freed_memory, release_kept_memory
+from dreamgram.image_optimization.memory import keep_freed_memory, release_kept_memory
 print(keep_freed_memory())
 for _ in range(32):  # until the heap is as large as it gets
     torch.zeros(2**24).sum()
@@ -32,3 +35,40 @@ def test_the_same_memory_is_used_again_until_it_is_released() -> None:
         pytest.skip("the C library has no mallopt")
     assert int(faults) < 32 * 2**26 / 4096 / 4  # fresh memory each time would be four times as many, at least
     assert int(released) > 2**26 / 2
+
+
+def test_an_allocation_that_is_too_large() -> None:
+    with pytest.raises(RuntimeError) as caught:
+        torch.empty(2**58)
+    assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB."),
+        RuntimeError("[enforce fail at alloc_cpu.cpp:124] err == 0. DefaultCPUAllocator: can't allocate memory: you"),
+        RuntimeError("DefaultCPUAllocator: not enough memory: you tried to allocate 80000000000 bytes."),
+        RuntimeError("MPS backend out of memory (MPS allocated: 18.13 GB, other allocations: 1.00 MB)"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        RuntimeError("cuDNN error: CUDNN_STATUS_ALLOC_FAILED"),
+        RuntimeError("CUDA error: out of memory"),
+    ],
+)
+def test_out_of_memory(error: Exception) -> None:
+    assert is_out_of_memory(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        RuntimeError("CUDA error: an illegal memory access was encountered"),
+        RuntimeError("Pin memory thread exited unexpectedly"),
+        RuntimeError("unsupported memory format option Preserve"),
+        ValueError("there is too little memory"),
+        OSError("DefaultCPUAllocator: can't allocate memory"),
+    ],
+)
+def test_other_errors_about_memory(error: Exception) -> None:
+    assert not is_out_of_memory(error)

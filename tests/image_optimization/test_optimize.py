@@ -1,14 +1,29 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Mapping
+from functools import partial
+from typing import ClassVar
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
-from image_optimization.optimize import NonFiniteLoss, Step, optimize, seeded
-from image_optimization.parameterizations import FourierImage, PixelImage
+from dreamgram.image_optimization.adam import Adam
+from dreamgram.image_optimization.optimize import (
+    OPTIMIZERS,
+    NonFiniteLoss,
+    Optimizer,
+    Run,
+    State,
+    Step,
+    StopRun,
+    in_turn,
+    optimize,
+    seeded,
+)
+from dreamgram.image_optimization.parameterizations import FourierImage, PixelImage
 
 
 def test_adam_against_the_formulas() -> None:
@@ -40,7 +55,7 @@ def test_same_seed_same_picture_bit_for_bit(optimizer: str) -> None:
         with seeded(seed):
             image = FourierImage.from_noise((2, 3, 16, 16))
             noisy = lambda x: (x + 0.1 * torch.randn(x.shape) - 0.7).square().sum(dim=(1, 2, 3))  # noqa: E731
-            optimize(image, noisy, steps=12, learning_rate=0.1, optimizer=optimizer)  # type: ignore[arg-type]
+            optimize(image, noisy, steps=12, learning_rate=0.1, optimizer=optimizer)
             return image.render().detach()
 
     assert torch.equal(picture(7), picture(7))
@@ -77,6 +92,107 @@ def test_listeners_hear_every_step() -> None:
     assert run.stopped == "finished"
 
 
+NAMES = {
+    "adam": {"leaf", "mean", "square", "steps", "losses"},
+    "lbfgs": {
+        *("leaf", "point", "gradient", "accepted", "best", "best_point", "pairs", "valid"),
+        *("move_change", "change_change", "scale", "steps", "losses"),
+    },
+}
+"""Names of the tensors in checkpoints of version 0.1.0, which must still be read."""
+
+
+@pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
+@pytest.mark.parametrize("stop", [1, 7, 11])
+def test_from_the_state_of_any_step_it_ends_the_same(optimizer: str, stop: int) -> None:
+    states: dict[int, State] = {}
+
+    def keep(step: Step) -> None:
+        states[step.number] = {name: tensor.clone() for name, tensor in step.state().items()}
+
+    def run(state: State | None = None) -> tuple[Tensor, Run]:
+        image = PixelImage.from_noise((1, 3, 8, 8))
+        loss = lambda x: (x - 0.7).pow(4).sum() + x[:, 0].square().sum()  # noqa: E731
+        made = optimize(image, loss, steps=12, optimizer=optimizer, history=4, state=state, listeners=[keep])
+        return image.render().detach(), made
+
+    with seeded(0):
+        whole, unbroken = run()
+    assert set(states[stop]) == NAMES[optimizer]
+    resumed, rest = run(states[stop])  # from other noise
+    assert torch.equal(resumed, whole)
+    assert torch.equal(rest.losses, unbroken.losses)
+
+
+def test_the_state_of_something_else() -> None:
+    states: list[State] = []
+    loss = lambda x: x.square().sum()  # noqa: E731
+    optimize(PixelImage.from_noise((1, 1, 4, 4)), loss, steps=2, listeners=[lambda step: states.append(step.state())])
+    for size, optimizer in ((4, "lbfgs"), (5, "adam")):
+        with pytest.raises(ValueError, match="different optimizer or to a different image size"):
+            optimize(PixelImage.from_noise((1, 1, size, size)), loss, steps=3, optimizer=optimizer, state=states[0])
+
+
+class Descent:
+    """Plain gradient descent: an optimizer that a user may write."""
+
+    VECTORS_PER_PAIR: ClassVar[int] = 0
+
+    def __init__(self, leaf: Tensor, bounds: tuple[float, float], *, learning_rate: float, history: int = 0) -> None:
+        self.leaf, self.bounds, self.learning_rate = leaf, bounds, learning_rate
+        self.heard: list[float] = []
+
+    @torch.no_grad()
+    def step(self, loss: Tensor, gradient: Tensor, remaining: float) -> None:
+        self.heard.append(remaining)
+        self.leaf.sub_(self.learning_rate * gradient).clamp_(*self.bounds)
+
+    def finish(self) -> None:
+        pass
+
+    def state(self) -> State:
+        return {"leaf": self.leaf.detach()}
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        with torch.no_grad():
+            self.leaf.copy_(state["leaf"])
+
+
+def test_an_optimizer_of_your_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    image = PixelImage(torch.full((1, 1, 2, 2), 0.9))
+    made: list[Descent] = []
+
+    def factory(leaf: Tensor, bounds: tuple[float, float]) -> Optimizer:
+        made.append(Descent(leaf, bounds, learning_rate=0.25))
+        return made[0]
+
+    loss = lambda x: (x - 0.1).square().sum()  # noqa: E731
+    optimize(image, loss, steps=4, optimizer=factory)
+    torch.testing.assert_close(image.render().detach(), torch.full((1, 1, 2, 2), 0.1 + 0.8 / 16))
+    assert made[0].heard == [1, 0.75, 0.5, 0.25]
+    monkeypatch.setitem(OPTIMIZERS, "descent", Descent)
+    again = PixelImage(torch.full((1, 1, 2, 2), 0.9))
+    optimize(again, loss, steps=4, learning_rate=0.25, optimizer="descent")
+    assert torch.equal(again.render(), image.render())
+
+
+def test_adam_settles_as_it_is_told() -> None:
+    def last_moves(settling: float) -> Tensor:
+        pictures: list[Tensor] = []
+        optimize(
+            PixelImage(torch.full((1, 1, 2, 2), 0.01)),
+            lambda x: -x.sum(),
+            steps=10,
+            optimizer=partial(Adam, learning_rate=0.05, settling=settling),
+            listeners=[lambda step: pictures.append(step.image.clone())],
+        )
+        return torch.stack(pictures).diff(dim=0)[:, 0, 0, 0, 0]
+
+    torch.testing.assert_close(last_moves(1e-9), torch.full((9,), 0.05))
+    rates = 0.05 * torch.tensor([1, 1, 1, 1, 1, 0.8, 0.6, 0.4, 0.2])
+    torch.testing.assert_close(last_moves(0.5), rates)
+
+
 @pytest.mark.parametrize("optimizer", ["adam", "lbfgs"])
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
 def test_a_loss_that_is_no_number_stops_with_its_step(optimizer: str, bad: float) -> None:
@@ -87,7 +203,7 @@ def test_a_loss_that_is_no_number_stops_with_its_step(optimizer: str, bad: float
             lambda x: (x - 0.2).square().sum() * next(calls),
             steps=6,
             learning_rate=0.1,
-            optimizer=optimizer,  # type: ignore[arg-type]
+            optimizer=optimizer,
         )
 
 
@@ -124,6 +240,32 @@ def test_interrupted_it_keeps_the_picture_so_far() -> None:
         optimize(image, at_once, steps=100, learning_rate=0.1)
 
 
+def test_a_listener_may_stop_the_run() -> None:
+    def stop(step: Step) -> None:
+        if step.number == 2:
+            raise StopRun
+
+    run = optimize(PixelImage.from_noise((1, 1, 4, 4)), lambda x: x.sum(), steps=9, listeners=[stop])
+    assert (len(run.losses), run.stopped) == (2, "interrupted")
+
+
+def test_parts_in_turn() -> None:
+    def run(part: object) -> Run:
+        if part == "before":
+            raise KeyboardInterrupt
+        return Run(torch.zeros(1), part)  # type: ignore[arg-type]
+
+    def ran(*parts: str) -> tuple[list[str], str]:
+        results, stopped = in_turn(parts, run)
+        return [result.stopped for result in results], stopped
+
+    assert ran("finished", "converged") == (["finished", "converged"], "converged")
+    assert ran("finished", "interrupted", "finished") == (["finished", "interrupted"], "interrupted")
+    assert ran("finished", "before", "finished") == (["finished"], "interrupted")
+    with pytest.raises(KeyboardInterrupt):
+        ran("before", "finished")
+
+
 def test_settings_do_not_stick() -> None:
     def run() -> Tensor:
         image = PixelImage(torch.zeros(1, 1, 4, 4))
@@ -141,5 +283,7 @@ def test_bad_settings() -> None:
         optimize(image, lambda x: x.sum(), steps=0, learning_rate=0.1)
     with pytest.raises(ValueError, match=r"learning rate must be positive, not -0\.1"):
         optimize(image, lambda x: x.sum(), steps=1, learning_rate=-0.1)
-    with pytest.raises(ValueError, match="optimizer must be 'adam' or 'lbfgs', not 'sgd'"):
-        optimize(image, lambda x: x.sum(), steps=1, learning_rate=1, optimizer="sgd")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"optimizer must be 'adam' or 'lbfgs', not 'sgd'$"):
+        optimize(image, lambda x: x.sum(), steps=1, learning_rate=1, optimizer="sgd")
+    with pytest.raises(ValueError, match=r"not 'bfgs'; did you mean 'lbfgs'\?"):
+        optimize(image, lambda x: x.sum(), steps=1, learning_rate=1, optimizer="bfgs")

@@ -4,11 +4,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from image_optimization import parameterizations
-from image_optimization.optimize import optimize
-from image_optimization.parameterizations import FourierImage, Parameterization, PhaseImage, PixelImage
+from dreamgram.image_optimization import parameterizations
+from dreamgram.image_optimization.optimize import optimize
+from dreamgram.image_optimization.parameterizations import (
+    FourierImage,
+    Parameterization,
+    PhaseImage,
+    PixelImage,
+    frequencies,
+    spectrum_of,
+)
 
-# Every class of the module with a way to begin: a new one is tested without being listed.
+# All parameterizations of the module: a new one is tested without being listed here.
 ALL = [
     cls for name, cls in vars(parameterizations).items() if hasattr(cls, "from_image") and cls is not Parameterization
 ]
@@ -19,7 +26,7 @@ def test_the_list_is_complete() -> None:
 
 
 FREE = [kind for kind in ALL if kind is not PhaseImage]
-"""Those that can be any image."""
+"""Parameterizations that can render any image."""
 
 
 def with_channels(photo: Tensor, channels: int) -> Tensor:
@@ -64,8 +71,8 @@ def test_noise_is_the_same_for_every_image_of_a_batch(kind: type[Parameterizatio
     torch.testing.assert_close(batch, alone.expand(4, 3, 16, 16))
 
 
-def test_fourier_colours_are_decorrelated(photo: Tensor) -> None:
-    """The photo's channels vary together; in the leaf's colours they do so much less."""
+def test_fourier_colors_are_decorrelated(photo: Tensor) -> None:
+    """The photo's channels vary together; in the leaf's colors they do so much less."""
 
     def correlation(planes: Tensor) -> float:
         matrix = torch.corrcoef(planes.flatten(1)).abs()
@@ -111,12 +118,12 @@ def test_photos_keep_their_forms_in_their_phases(photo: Tensor) -> None:
 
 @pytest.mark.parametrize("channels", [1, 3])
 def test_natural_magnitudes_are_a_photos(channels: int, photo: Tensor) -> None:
-    """At every scale within a factor of two, though the photo is none of those that were measured."""
+    """They agree within a factor of two at every scale, for a photo that is not among those measured."""
     photo = photo if channels == 3 else photo.mean(1, keepdim=True)
     size = (photo.shape[2], photo.shape[3])
     ours = PhaseImage.from_noise((1, channels, *size)).magnitude[0]
-    its = parameterizations._spectrum(photo)[0, 0].abs()
-    cycles = parameterizations._frequency(size) * max(size)
+    its = spectrum_of(photo)[0, 0].abs()
+    cycles = frequencies(size) * max(size)
     for low, high in ((2, 4), (4, 8), (8, 16), (16, 24)):
         ring = (cycles >= low) & (cycles < high)
         assert 0.5 < ours[ring].mean() / its[ring].mean() < 2

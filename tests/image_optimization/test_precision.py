@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 import torch
 
-from image_optimization.precision import choose_dtype
+from dreamgram.image_optimization.precision import choose_dtype
 
 CPU = torch.device("cpu")
 

@@ -3,8 +3,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from image_optimization.optimize import seeded
-from image_optimization.transforms import robust
+from dreamgram.image_optimization.optimize import seeded
+from dreamgram.image_optimization.transforms import robust
 
 
 def test_views_have_the_size_of_the_image_and_differ(photo: Tensor) -> None:
@@ -44,12 +44,12 @@ def test_nothing_drawn_is_nothing_changed(photo: Tensor) -> None:
 
 
 def test_distances_in_the_picture() -> None:
-    """In an oblong picture of its own columns or rows: a turned one keeps their spacing, a scaled one does not."""
+    """A rotation keeps the spacing of rows and columns of an oblong picture; scaling changes it."""
     rows, columns = torch.meshgrid(torch.arange(60.0), torch.arange(100.0), indexing="ij")
     ramps = torch.stack([rows, columns])[:, None]
 
     def spacing(view: Tensor) -> Tensor:
-        """Of the values around the middle, down and across, for both ramps."""
+        """Return the differences of neighboring values near the middle, down and across, for both ramps."""
         middle = view[:, 0, 25:35, 45:55]
         return torch.stack([middle.diff(dim=1).mean((1, 2)), middle.diff(dim=2).mean((1, 2))])
 

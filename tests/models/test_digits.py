@@ -5,10 +5,10 @@ import torch
 from safetensors import safe_open
 from torch import Tensor, nn
 
-from models import load
-from models.digits import DigitCNN, DigitMLP, digit_sample
-from models.loading import WEIGHTS
-from models.train_digits import accuracy, attack
+from dreamgram.models import load
+from dreamgram.models.digits import DigitCNN, DigitMLP, digit_sample
+from dreamgram.models.registry import WEIGHTS
+from dreamgram.models.train_digits import accuracy, attack
 
 
 def test_the_sample_holds_100_digits_of_each_class() -> None:

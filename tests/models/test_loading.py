@@ -10,12 +10,12 @@ import torchvision
 from safetensors.torch import save_file
 from torch import nn
 
-from models import load
-from models.loading import names
+from dreamgram.models import load
+from dreamgram.models.loading import networks
 
 
 def test_the_names_are_those_of_the_package() -> None:
-    assert set(names()) >= {"digits", "digits-mlp", "vgg16", "vgg19"}
+    assert set(networks()) >= {"digits", "digits-mlp", "vgg16", "vgg19"}
 
 
 def test_an_unknown_name_is_told_the_nearest_and_all_there_are() -> None:

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors import safe_open
 
-from models import load
-from models.digits import digit_sample
-from models.train_digits import accuracy, attack
+from dreamgram.models import load
+from dreamgram.models.digits import digit_sample
+from dreamgram.models.train_digits import accuracy, attack
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +42,7 @@ def test_training_as_typed(model: str, options: list[str], data: Path, tmp_path:
     weights = tmp_path / "out" / f"{model}.safetensors"
     settings = ["--epochs", "6", "--batch", "32", *options, "--output", str(weights)]
     run = subprocess.run(
-        [sys.executable, "-m", "models.train_digits", "--model", model, "--data", str(data), *settings],
+        [sys.executable, "-m", "dreamgram.models.train_digits", "--model", model, "--data", str(data), *settings],
         capture_output=True,
         text=True,
         check=False,

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from models import load
-from models.loading import WEIGHTS, read_weights
+from dreamgram.models import load
+from dreamgram.models.registry import WEIGHTS, read_weights
 
 
 def test_the_image_goes_in_as_rgb_from_0_to_1(vgg16: nn.Module) -> None:

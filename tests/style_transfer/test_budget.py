@@ -10,13 +10,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from image_optimization.capture import capture
-from image_optimization.images import load
-from image_optimization.layers import list_layers
-from image_optimization.lbfgs import HISTORY
-from style_transfer import PRESETS, Cache, Stylized, stylize
-from style_transfer.budget import VECTORS, Budget, bytes_of_a_pixel, memory, plan
-from style_transfer.tiling import smallest_side, split
+from dreamgram.image_optimization.adam import Adam
+from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.images import load
+from dreamgram.image_optimization.layers import list_layers
+from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS
+from dreamgram.style_transfer import budget
+from dreamgram.style_transfer.budget import VECTORS, WHOLE, Budget, bytes_of_a_pixel, memory, plan
+from dreamgram.style_transfer.presets import PRESETS
+from dreamgram.style_transfer.stylizer import Stylizer
+from dreamgram.style_transfer.tiling import smallest_side, split
 from tests.conftest import Command
 
 GIGA = 10**9
@@ -24,29 +27,29 @@ LAYERS = PRESETS["default"].layers
 
 
 def test_what_fits_is_one_piece(vgg16: nn.Module) -> None:
-    budget = plan(4 * GIGA, GIGA // 2, 512 * 512, 2000, "lbfgs")
-    assert budget.pairs == HISTORY
-    assert len(budget.tiles(vgg16, LAYERS, torch.zeros(1, 3, 512, 512))) == 1
+    found = plan(4 * GIGA, GIGA // 2, 512 * 512, 2000, LBFGS.VECTORS_PER_PAIR)
+    assert found.pairs == HISTORY
+    assert len(found.tiles(vgg16, LAYERS, torch.zeros(1, 3, 512, 512))) == 1
 
 
 def test_less_memory_smaller_tiles_and_a_shorter_past(vgg16: nn.Module) -> None:
-    pixels = 3840 * 2160
-    generous, tight = (plan(limit, GIGA // 2, pixels, 2000, "lbfgs") for limit in (20 * GIGA, 4 * GIGA))
+    pixels, per_pair = 3840 * 2160, LBFGS.VECTORS_PER_PAIR
+    generous, tight = (plan(limit, GIGA // 2, pixels, 2000, per_pair) for limit in (20 * GIGA, 4 * GIGA))
     assert generous.pairs > tight.pairs >= 3
     assert generous.side > tight.side
-    assert plan(4 * GIGA, GIGA // 2, pixels, 2000, "adam").side > tight.side
-    # All that is planned for stays below the limit.
-    assert GIGA // 2 + 12 * pixels * (VECTORS + 2 * tight.pairs) + tight.side**2 * 2000 <= 4 * GIGA
+    assert plan(4 * GIGA, GIGA // 2, pixels, 2000, Adam.VECTORS_PER_PAIR).side > tight.side
+    # The planned memory stays below the limit.
+    assert GIGA // 2 + 12 * pixels * (VECTORS + per_pair * tight.pairs) + tight.side**2 * 2000 <= 4 * GIGA
     assert len(tight.tiles(vgg16, LAYERS, torch.zeros(1, 3, 1100, 1000))) > 1
 
 
-def test_what_a_pixel_costs(vgg16: nn.Module) -> None:
+def test_the_memory_of_a_pixel(vgg16: nn.Module) -> None:
     costs = []
     for dtype in (torch.bfloat16, torch.float32):
-        with capture(vgg16, LAYERS, dtype) as read:
-            costs.append(bytes_of_a_pixel(read, torch.device("cpu")))
+        with capture(vgg16, LAYERS, dtype) as activations_of:
+            costs.append(bytes_of_a_pixel(activations_of, torch.device("cpu")))
     low, exact = costs
-    # All activations up to relu5_1, once: 266 numbers a pixel.
+    # A pass saves all activations up to relu5_1 once: 266 numbers per pixel.
     assert 266 * 2 < low < 5 * 266 * 2
     assert 266 * 4 < exact < 5 * 266 * 4
     assert 1.5 * low < exact
@@ -59,51 +62,48 @@ def test_the_limit_is_most_of_what_is_free() -> None:
 
 
 def test_memory_is_measured_once_for_photos_one_after_the_other(
-    photo: Tensor, painting: Tensor, vgg16: nn.Module
+    photo: Tensor, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the first took and keeps would be counted again for the next."""
-    cache = Cache()
-    how: dict[str, Any] = {"model": vgg16, "size": 40, "steps": 1, "cache": cache}
-    taken = memory(torch.device("cpu"), None)[1]
-    stylize(photo, [painting], max_memory=taken + GIGA, **how)
-    assert list(cache.budgets) == [(40, 34)]
-    stylize(photo, [painting], **{**how, "size": 48})
-    assert list(cache.budgets) == [(40, 34), (48, 41)]
-    assert cache.measured is not None
-    assert cache.measured[0] == taken + GIGA
-    with pytest.raises(ValueError, match="GB are too little for a picture of 1,360 pixels and a"):
-        stylize(photo, [painting], max_memory=taken // 2, **{**how, "cache": None})
+    """Otherwise, the memory that the first photo allocated and keeps would be counted again for the second photo."""
+    in_use = [GIGA]
+
+    def measure(device: torch.device, limit: int | None) -> tuple[int, int]:
+        return limit or 0, in_use[0]
+
+    monkeypatch.setattr(budget, "memory", measure)
+    first = Stylizer(photo, [painting], model=vgg16, size=40, steps=1, max_memory=2 * GIGA)
+    assert first.run().plan == [WHOLE]
+    in_use[0] = 2 * GIGA
+    for changes in ({"photo": 1 - photo}, {"size": 48}, {"style_weight": 2}):
+        assert first.change(**changes).run().plan == [WHOLE]
+    with pytest.raises(ValueError, match="2 GB are too little for a picture of 1,360 pixels"):
+        first.change(max_memory=2 * GIGA + 1).run()  # a different limit is planned anew
+    with pytest.raises(ValueError, match="and a painting of"):  # the budget for a smaller painting is not reused
+        first.change(style_scale=1e5).run()
 
 
-def test_tiles_make_the_same_picture(
-    photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def made() -> Stylized:
-        how: dict[str, Any] = {"model": vgg16, "size": 300, "steps": 2, "optimizer": "adam", "precision": "float32"}
-        return stylize(load(photo_file), [painting], **how)
-
-    monkeypatch.setattr("style_transfer.transfer.COARSEST", 300)
-    whole = made()
-    monkeypatch.setattr("style_transfer.budget.plan", lambda *arguments: Budget(pairs=20, side=256))
-    tiled = made()
+def test_tiles_make_the_same_picture(photo_file: Path, painting: Tensor, vgg16: nn.Module) -> None:
+    options: dict[str, Any] = {"size": 280, "scales": [280], "steps": 2, "optimizer": "adam", "precision": "float32"}
+    stylizer = Stylizer(load(photo_file), [painting], model=vgg16, plan=[WHOLE], **options)
+    whole, tiled = stylizer.run(), stylizer.change(plan=[Budget(pairs=20, side=256)]).run()
     assert (whole.image - tiled.image).abs().mean() < 1e-3
     torch.testing.assert_close(whole.history[-1], tiled.history[-1], rtol=1e-3, atol=0)
 
 
 MEASURED = """
 from pathlib import Path
-from style_transfer.cli import main
+from dreamgram.style_transfer.cli import main
 try:
     main()
 finally:
     [peak] = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    print(int(peak.split()[1]) * 1024)  # resource.getrusage would count the memory of the process that began this one
+    print(int(peak.split()[1]) * 1024)  # resource.getrusage would count the memory of the parent process
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak is read from /proc")
 def test_the_limit_holds(photo_file: Path, tmp_path: Path) -> None:
-    """For two photos one after the other, a large painting, and a loss that looks at every position."""
+    """The limit holds for two photos in a row, a large painting, and a loss that uses all positions."""
     photos = tmp_path / "photos"
     photos.mkdir()
     for name in ("a.jpg", "b.jpg"):
@@ -116,7 +116,7 @@ def test_the_limit_holds(photo_file: Path, tmp_path: Path) -> None:
 
 
 def test_a_tile_is_larger_than_what_it_depends_on(vgg16: nn.Module) -> None:
-    """Of a deeper layer more is needed around a tile: that much has to fit."""
+    """A deeper layer needs more pixels around a tile's own part, and these pixels must fit into the tile."""
     layers = {layer.name: layer for layer in list_layers(vgg16, (3, 128, 128))}
     assert smallest_side([layers["relu5_3"]]) > smallest_side([layers["relu4_1"]])
     for name in ("relu4_1", "relu5_3"):
@@ -130,12 +130,3 @@ def test_too_little_memory_as_typed(command: Command, photo_file: Path) -> None:
     assert run.code == 2
     assert "0.1 GB are too little for a picture of" in run.err
     assert "; the optimizer adam needs less" in run.err
-    run = command("stylize", photo_file, "--style", "marbling", "--max-memory", "lots")
-    assert (run.code, run.err) == (2, "error: memory is given as 4G or 800M, not 'lots'\n")
-
-
-@pytest.mark.parametrize(("text", "size"), [("4G", 4e9), ("800M", 8e8), ("1.5 GB", 1.5e9), ("2gb", 2e9)])
-def test_how_memory_is_written(text: str, size: float) -> None:
-    from style_transfer.cli import _bytes
-
-    assert _bytes(text) == size

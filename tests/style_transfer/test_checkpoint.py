@@ -1,102 +1,186 @@
 from __future__ import annotations
 
-import os
+import json
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from image_optimization import console, images
-from image_optimization.optimize import Listener, State, Step
-from style_transfer import stylize
-from style_transfer.budget import Budget
-from style_transfer.checkpoint import Checkpoint, read_state
-from style_transfer.transfer import BEFORE
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.optimize import State, Step
+from dreamgram.style_transfer.budget import WHOLE, Budget
+from dreamgram.style_transfer.checkpoint import NOTE, Checkpoint, read_checkpoint
+from dreamgram.style_transfer.options import StylizeOptions
+from dreamgram.style_transfer.paint import paint
+from dreamgram.style_transfer.stylizer import Stylizer, stylize
+from dreamgram.workbench.console import Terminal
+from dreamgram.workbench.job import Job
+from dreamgram.workbench.recipe import Inputs, Recipe
 from tests.conftest import Command
+from tests.jobs import Recorder, ctrl_c_at, stopping_at
+
+COMMANDS = {"stylize": StylizeOptions}
+RECIPE = Recipe.of("stylize", StylizeOptions(photo=Path("photo.png"), style=["marbling"]), Inputs())
+
+
+class Keeper:
+    """A listener that keeps the state of every step."""
+
+    def __init__(self) -> None:
+        self.states: dict[int, State] = {}
+
+    def __call__(self, step: Step) -> None:
+        self.states[step.number] = {name: tensor.clone() for name, tensor in step.state().items()}
 
 
 @pytest.mark.parametrize("stop", [1, 2, 3, 4, 5, 6, 7])
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 def test_from_the_state_of_any_step_it_ends_the_same(
-    optimizer: Any, stop: int, photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+    optimizer: str, stop: int, photo_file: Path, painting: Tensor, vgg16: nn.Module
 ) -> None:
-    """Four steps at each of two scales: stopped within them, between them and before the last step."""
-    monkeypatch.setattr("style_transfer.transfer.COARSEST", 24)
-    states: dict[int, State] = {}
-
-    def keep(step: Step) -> None:
-        states[step.number] = {name: tensor.clone() for name, tensor in step.state().items()}
-
-    how: dict[str, Any] = {"model": vgg16, "size": 64, "steps": 4, "init": "noise", "optimizer": optimizer}
-    photo = images.load(photo_file)
-    whole = stylize(photo, [painting], **how, listeners=[keep])
-    rest = stylize(photo, [painting], **how, state=states[stop])
+    """A run with four steps at each of two scales is stopped within a scale, between scales or before the last step."""
+    options: dict[str, Any] = {"size": 64, "scales": [32, 64], "steps": 4, "init": "noise", "optimizer": optimizer}
+    stylizer = Stylizer(images.load(photo_file), [painting], model=vgg16, **options)
+    keeper = Keeper()
+    whole = stylizer.run(listeners=[keeper])
+    rest = stylizer.run(state=keeper.states[stop])
     assert torch.equal(rest.image, whole.image)
     assert [losses.tolist() for losses in rest.history] == [losses.tolist() for losses in whole.history]
 
 
 def test_killed_and_resumed_as_typed(photo_file: Path, tmp_path: Path) -> None:
     def start(*arguments: object) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", "from style_transfer.cli import main; main()", *map(str, arguments)]
+        command = [sys.executable, "-c", "from dreamgram.style_transfer.cli import main; main()", *map(str, arguments)]
         return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     line = [photo_file, "--style", "marbling", "--size", 230, "--steps", 6, "--checkpoint-every", 0]
+    line += ["--style-layers", "relu1_1,relu2_1"]
     assert start(*line, "-o", "unbroken.png").wait() == 0
     process = start(*line, "--checkpoint", "run.ckpt", "-o", "resumed.png")
-    while not ((tmp_path / "run.ckpt").exists() and BEFORE in read_state(tmp_path / "run.ckpt")):
+    while not (
+        (tmp_path / "run.ckpt").exists() and "image of the scale before" in read_checkpoint(tmp_path / "run.ckpt")[0]
+    ):
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
     process.wait()
     unbroken, resumed = tmp_path / "unbroken.png", tmp_path / "resumed.png"
     assert not resumed.exists()
-    assert start("--resume", "run.ckpt").wait() == 0
-    assert Image.open(resumed).tobytes() == Image.open(unbroken).tobytes()
-    theirs, ours = map(images.read_settings, (unbroken, resumed))
-    assert {key for key in theirs if theirs[key] != ours[key]} <= {"output"}
+    assert start("resume", "run.ckpt").wait() == 0
+    assert resumed.read_bytes() == unbroken.read_bytes()
 
 
-def test_ctrl_c_keeps_the_last_step(command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_stopped_and_resumed_as_typed(command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     images.save(photo, "photo.png")
     line = ["photo.png", "--style", "marbling", "--size", 40, "--steps", 8]
     assert command("stylize", *line, "-o", "unbroken.png").code == 0
-
-    @contextmanager
-    def progress(*_: object) -> Iterator[Listener]:
-        yield lambda step: os.kill(os.getpid(), signal.SIGINT) if step.number == 3 else None
-
     with monkeypatch.context() as patch:
-        patch.setattr(console, "progress", progress)
+        patch.setattr(Terminal, "progress", ctrl_c_at(3))
         run = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "a.png")
     assert run.code == 130
     assert "stopping after this step" in run.err
-    assert "stylize resume run.ckpt --overwrite goes on from here" in run.err
-    assert len(read_state(Path("run.ckpt"))["losses"]) == 3
-    assert images.read_settings("a.png")["stopped"] == "interrupted"
-    again = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "b.png")
-    assert (again.code, again.err) == (
-        2,
-        "error: run.ckpt exists: stylize resume run.ckpt goes on from it, --overwrite begins anew\n",
-    )
+    assert "interrupted: saved the picture so far\nstylize resume run.ckpt --overwrite continues from here\n" in run.err
+    assert len(read_checkpoint(Path("run.ckpt"))[0]["losses"]) == 3
+    assert Recipe.read(Path("a.png"), COMMANDS).stopped == "interrupted"
+    for arguments, message in (
+        ([*line, "--checkpoint", "run.ckpt", "-o", "b.png"], "run.ckpt exists: stylize resume run.ckpt continues"),
+        (["replay", "a.png"], "a.png was interrupted, so it cannot be made again"),
+        (["resume", "run.ckpt"], "a.png exists; choose another output or overwrite it"),
+    ):
+        run = command("stylize", *arguments)
+        assert run.code == 2
+        assert message in run.err
     assert command("stylize", "resume", "run.ckpt", "--overwrite").code == 0
-    assert not Path("run.ckpt").exists()  # there is nothing to go on with
+    assert not Path("run.ckpt").exists()  # there is nothing to continue
     assert Image.open("a.png").tobytes() == Image.open("unbroken.png").tobytes()
-    # Before there is a step, the second Ctrl-C does not wait.
-    keeper = Checkpoint(Path("other.ckpt"), {}, seconds=60)
-    with keeper:
-        os.kill(os.getpid(), signal.SIGINT)
-        with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
-    assert not Path("other.ckpt").exists()
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "names"),
+    [
+        ("adam", {"leaf", "mean", "square", "steps"}),
+        (
+            "lbfgs",
+            {"leaf", "point", "gradient", "accepted", "best", "best_point", "pairs", "valid", "move_change"}
+            | {"change_change", "scale", "steps"},
+        ),
+    ],
+)
+def test_tensors_have_the_names_of_version_0_1_0(
+    optimizer: str, names: set[str], photo: Tensor, painting: Tensor, vgg16: nn.Module
+) -> None:
+    keeper = Keeper()
+    options: dict[str, Any] = {"size": 40, "scales": [32, 40], "steps": 1, "optimizer": optimizer}
+    stylize(photo, [painting], model=vgg16, listeners=[keeper], **options)
+    names |= {"losses", "pairs and sides of tiles"}
+    assert keeper.states[1].keys() == names
+    assert keeper.states[2].keys() == names | {"image of the scale before", "losses of scale 0"}
+
+
+def test_a_checkpoint_of_version_0_1_0_is_resumed(command: Command, photo: Tensor) -> None:
+    """The settings in the checkpoint are flat."""
+    images.save(photo, "photo.png")
+    whole = StylizeOptions(photo=Path("photo.png"), style=["marbling"], size=40, steps=4, output=Path("whole.png"))
+    paint(whole, Job())
+    paint(whole.change(output=Path("part.png"), checkpoint=Path("run.ckpt")), stopping_at(2))
+    state, recipe = read_checkpoint(Path("run.ckpt"))
+    flat = {**recipe.options.record(), "files": dict(recipe.files), "output": "a.png"}
+    flat |= {"command": "stylize", "version": "0.1.0", "checkpoint": "run.ckpt", "resume_from": None, "tiled": None}
+    save_file(state, "old.ckpt", {NOTE: json.dumps(flat)})
+    run = command("stylize", "resume", "old.ckpt")
+    assert run.code == 0, run.err
+    assert Image.open("a.png").tobytes() == Image.open("whole.png").tobytes()
+
+
+def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:
+    recorder = Recorder()
+    keeper = Checkpoint(tmp_path / "gone" / "run.ckpt", RECIPE, 0, Job(recorder))
+    keeper(Step(1, 2, torch.tensor(0.5), torch.rand(1, 3, 4, 4), 0.5, lambda: {"leaf": torch.zeros(3)}))
+    [line] = recorder.told
+    assert line.startswith("the checkpoint could not be written, the run continues: ")
+
+
+def test_a_checkpoint_is_written_every_so_many_seconds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    keeper = Checkpoint(tmp_path / "run.ckpt", RECIPE, 10, Job())
+    for number in range(1, 30):
+        now[0] = number
+        keeper(Step(number, 30, torch.tensor(0.5), torch.rand(1, 3, 4, 4), 0.5, lambda: {"at": torch.tensor(now[0])}))
+        if (tmp_path / "run.ckpt").exists():
+            assert read_checkpoint(tmp_path / "run.ckpt")[0]["at"] == number // 10 * 10
+        else:
+            assert number < 10
+
+
+def test_a_run_is_resumed_with_the_tiles_that_it_had(photo_file: Path, painting: Tensor, vgg16: nn.Module) -> None:
+    """More memory may be free when the run is resumed, but different tiles would be rounded differently."""
+    layers = {"content_layers": {"relu2_1": 1}, "style_layers": {"relu1_1": 1, "relu2_1": 1}}
+    options: dict[str, Any] = {"size": 120, "scales": [60, 120], "steps": 2, **layers}
+    stylizer = Stylizer(images.load(photo_file), [painting], model=vgg16, **options)
+    keeper = Keeper()
+    unbroken = stylizer.change(plan=[WHOLE, Budget(pairs=4, side=64)]).run(listeners=[keeper])
+    assert not torch.equal(unbroken.image, stylizer.run().image)
+    resumed = stylizer.run(state=keeper.states[3])
+    assert torch.equal(resumed.image, unbroken.image)
+    assert resumed.plan == unbroken.plan
+
+
+def test_the_state_of_something_else(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    stylizer = Stylizer(photo, [painting], model=vgg16, size=40, steps=2)
+    keeper = Keeper()
+    stylizer.run(listeners=[keeper])
+    for other in ({"optimizer": "adam"}, {"size": 50}):
+        with pytest.raises(ValueError, match="different optimizer or to a different image size"):
+            stylizer.change(**other).run(state=keeper.states[1])
 
 
 def test_errors(command: Command, photo: Tensor) -> None:
@@ -107,7 +191,7 @@ def test_errors(command: Command, photo: Tensor) -> None:
     assert (run.code, run.err) == (2, "error: a.png is not a checkpoint of stylize\n")
     run = command("stylize", "a.png", "--style", "marbling", "--checkpoint", "a.png")
     assert (run.code, run.err) == (2, "error: a.png is not a checkpoint of stylize\n")
-    assert images.load("a.png").shape == photo.shape  # nothing was written over it
+    assert images.load("a.png").shape == photo.shape  # the file was not overwritten
     run = command("stylize", "resume", ".")
     assert (run.code, run.err) == (2, "error: . is a folder, not a checkpoint\n")
     run = command("stylize", "a.png", "--style", "marbling", "--checkpoint", "a.png/run.ckpt")
@@ -115,38 +199,4 @@ def test_errors(command: Command, photo: Tensor) -> None:
     Path("photos").mkdir()
     run = command("stylize", "photos", "--style", "marbling", "--checkpoint", "run.ckpt")
     assert run.code == 2
-    assert "--checkpoint is for one photo, not for a folder: the same command again goes on" in run.err
-
-
-def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    keeper = Checkpoint(tmp_path / "gone" / "run.ckpt", {}, seconds=0)
-    keeper(Step(1, 2, torch.tensor(0.5), torch.rand(1, 3, 4, 4), 0.5, lambda: {"leaf": torch.zeros(3)}))
-    assert "the checkpoint could not be written, the run goes on: " in capsys.readouterr().err
-
-
-def test_a_run_goes_on_with_the_tiles_that_it_had(
-    photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """However much memory is free by then: other tiles round otherwise."""
-    how: dict[str, Any] = {"model": vgg16, "size": 280, "steps": 3, "precision": "float32"}
-    states: list[State] = []
-
-    def keep(step: Step) -> None:
-        states.append({name: tensor.clone() for name, tensor in step.state().items()})
-
-    with monkeypatch.context() as patch:
-        patch.setattr("style_transfer.budget.plan", lambda *arguments: Budget(pairs=4, side=256))
-        unbroken = stylize(images.load(photo_file), [painting], **how, listeners=[keep])
-    resumed = stylize(images.load(photo_file), [painting], **how, state=states[4])
-    assert torch.equal(resumed.image, unbroken.image)
-
-
-def test_the_state_of_something_else(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
-    states: list[State] = []
-    how: dict[str, Any] = {"model": vgg16, "size": 40, "steps": 2}
-    stylize(photo, [painting], **how, listeners=[lambda step: states.append(step.state())])
-    for other in ({"optimizer": "adam"}, {"size": 50}):
-        with pytest.raises(ValueError, match="another optimizer or of an image of another size"):
-            stylize(photo, [painting], **{**how, **other}, state=states[0])
+    assert "--checkpoint is for one photo, not for a folder: to resume, run the same command again" in run.err

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from image_optimization.images import resize
-from style_transfer import stylize
-from style_transfer.colors import luminance, match_colors, with_colors_of
+from dreamgram.image_optimization.images import resize
+from dreamgram.style_transfer.colors import luminance, match_colors, with_colors_of
+from dreamgram.style_transfer.stylizer import stylize
 
 
 def distribution(image: Tensor) -> tuple[Tensor, Tensor]:
@@ -16,7 +16,7 @@ def distribution(image: Tensor) -> tuple[Tensor, Tensor]:
 
 def test_matched_colors_have_the_mean_and_covariance(photo: Tensor) -> None:
     painting = 0.3 + 0.2 * torch.rand(1, 3, 40, 50) ** 2
-    wanted = 0.3 + 0.3 * photo  # away from 0 and 1, where colours are cut off
+    wanted = 0.3 + 0.3 * photo  # away from 0 and 1, where colors are clamped
     for found, expected in zip(distribution(match_colors(painting, wanted)), distribution(wanted), strict=True):
         torch.testing.assert_close(found, expected, rtol=0.02, atol=1e-3)
     torch.testing.assert_close(match_colors(wanted, wanted), wanted, rtol=0, atol=1e-3)
@@ -35,7 +35,7 @@ def test_the_photos_colors_under_another_luminance(photo: Tensor) -> None:
     torch.testing.assert_close(luminance(colored), luminance(image), rtol=0, atol=1e-4)
     assert colored.min() > -1e-4
     assert colored.max() < 1 + 1e-4
-    # The same hue: of two channels, whichever was stronger still is.
+    # The hue is the same: the order of the channels by strength does not change.
     for first, second in ((0, 1), (1, 2)):
         assert ((colored[:, first] - colored[:, second]) * (photo[:, first] - photo[:, second]) > -1e-5).all()
     torch.testing.assert_close(with_colors_of(photo, photo), photo, rtol=0, atol=1e-4)

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from image_optimization import images
-from style_transfer.flow import flicker, follow
+from dreamgram.image_optimization import images
+from dreamgram.style_transfer.flow import flicker, follow
 
 
 @pytest.fixture(scope="module")
@@ -16,22 +16,22 @@ def wide(photo_file: Path) -> Tensor:
 
 
 def test_a_painted_frame_moves_with_what_it_shows(wide: Tensor) -> None:
-    """The camera goes 4 pixels to the right and 2 down."""
+    """The camera moves 4 pixels to the right and 2 pixels down."""
     before, now = wide[:, :, 10:170, 10:170], wide[:, :, 12:172, 14:174]
     painted = 1 - wide
     previous = follow(painted[:, :, 10:170, 10:170], before, now)
     expected = painted[:, :, 12:172, 14:174]
     seen = previous.reliable.bool().expand_as(expected)
     assert seen.float().mean() > 0.7
-    assert not previous.reliable[:, :, :, -3:].any()  # what has come into sight
+    assert not previous.reliable[:, :, :, -3:].any()  # these pixels have come into view
     assert not previous.reliable[:, :, -1:].any()
     assert (previous.image - expected).abs()[seen].mean() < 0.02
     still = (painted[:, :, 10:170, 10:170] - expected).abs()[seen].mean()
     assert (previous.image - expected).abs()[seen].mean() < still / 5
 
 
-def test_what_comes_out_from_behind_is_not_known(wide: Tensor) -> None:
-    """A square of another picture moves by 8 pixels: what it uncovers cannot be known, what is far from it can."""
+def test_pixels_that_are_uncovered_are_not_reliable(wide: Tensor) -> None:
+    """A square of a different picture moves by 8 pixels. Uncovered pixels are not reliable; distant pixels are."""
     before, now = wide[:, :, :160, :160].clone(), wide[:, :, :160, :160].clone()
     square = wide.flip(2)[:, :, 100:140, 100:140]
     before[:, :, 60:100, 60:100] = square
@@ -51,7 +51,7 @@ def test_too_small_frames(wide: Tensor) -> None:
 
 
 def test_flicker(wide: Tensor) -> None:
-    """None of a film that moves as what it shows; that of its noise, if it has some."""
+    """A result that moves exactly with the video has almost no flicker, and a result of noise has much."""
     frames = [wide[:, :, 10:170, start : start + 160] for start in (10, 13, 16)]
     assert flicker([1 - frame for frame in frames], frames) < 0.02
     noise = [torch.rand(1, 3, 160, 160) for _ in frames]

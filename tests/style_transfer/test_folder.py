@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,14 +10,19 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from image_optimization import images
-from style_transfer import Cache, stylize, total
-from style_transfer.folder import name_outputs, paint_each
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.optimize import Step
+from dreamgram.style_transfer.folder import name_outputs, paint_each
+from dreamgram.style_transfer.options import StylizeOptions
+from dreamgram.workbench.console import Terminal
+from dreamgram.workbench.job import Done, Job
+from dreamgram.workbench.recipe import Recipe
 from tests.conftest import Command
+from tests.jobs import Recorder
 
-QUICK = ["--style", "marbling", "--size", 40, "--steps", 2]
+QUICK = ["--style", "marbling", "--size", 40, "--steps", 2, "--style-layers", "relu1_1,relu2_1"]  # which are quick
 
 
 @pytest.fixture
@@ -25,40 +31,41 @@ def photos(photo: Tensor, tmp_path: Path) -> Path:
     folder.mkdir()
     for number in range(3):
         images.save((photo + 0.1 * number).clamp(0, 1), folder / f"{number}.jpg")
-    images.save(photo, folder / "2.png")  # of the same name but for the ending
+    images.save(photo, folder / "2.png")  # the same name with another ending
     (folder / "notes.txt").write_text("no picture")
     return folder
 
 
 def test_a_folder_as_typed(command: Command, photos: Path) -> None:
     (photos / "bad.png").write_text("no picture either")
-    run = command("stylize", photos, *QUICK, "-o", "out")
+    run = command("stylize", photos, *QUICK, "-o", "out", "--quiet")
     assert run.code == 1
-    assert f"failed: {photos / 'bad.png'}: {photos / 'bad.png'} is not an image" in run.err
+    assert run.err == f"failed: {photos / 'bad.png'}: {photos / 'bad.png'} is not an image that can be read\n"
     assert run.out.splitlines()[-1] == "out: 4 painted, 1 failed"
     made = {path.name: path.stat().st_mtime_ns for path in Path("out").iterdir()}
     assert set(made) == {"0.png", "1.png", "2.jpg.png", "2.png.png"}
-    assert images.read_settings("out/1.png")["photo"] == str(photos / "1.jpg")
+    recipe = Recipe.read(Path("out/1.png"), {"stylize": StylizeOptions})
+    assert recipe.options.record()["photo"] == str(photos / "1.jpg")
     (photos / "bad.png").unlink()
     Path("out/0.png").unlink()
     run = command("stylize", photos, *QUICK, "-o", "out")
-    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 1 painted, 3 there already")
+    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 1 painted, 3 already existed")
     assert {name: time for name, time in made.items() if name != "0.png"}.items() <= {
         path.name: path.stat().st_mtime_ns for path in Path("out").iterdir()
     }.items()
-    # With other settings nothing is replaced unasked.
+    # With different options, existing pictures are overwritten only with --overwrite.
     run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2)
     assert run.code == 1
-    assert "0.png was made with style_weight 1.0, not 2.0; choose another output, or" in run.err
+    assert "0.png was made with style_weight 1.0, not 2.0; choose another output or" in run.err
     assert run.out.splitlines()[-1] == "out: 4 failed"
     run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2, "--overwrite")
     assert (run.code, run.out.splitlines()[-1]) == (0, "out: 4 painted")
-    # Nor is a painting that has changed meanwhile taken for the same.
+    # A painting whose file has changed in the meantime counts as different.
     images.save(torch.rand(1, 3, 40, 40), "painting.png")
     painted = ["stylize", photos, "--style", "painting.png", "--size", 40, "--steps", 1, "-o", "painted"]
     assert command(*painted).code == 0
     images.save(torch.rand(1, 3, 40, 40), "painting.png", overwrite=True)
-    assert "0.png was made from another painting.png; choose another output, or" in command(*painted).err
+    assert "0.png was made from a different painting.png; choose another output or" in command(*painted).err
     assert command("stylize", "replay", "out/0.png", "-o", "again.png").code == 0
     assert Image.open("again.png").tobytes() == Image.open("out/0.png").tobytes()
 
@@ -81,11 +88,11 @@ def test_another_photo_of_the_same_name_is_not_done(command: Command, photos: Pa
     images.save(1 - photo, photos / "0.jpg", overwrite=True)
     run = command("stylize", photos, *QUICK, "-o", "out")
     assert run.code == 1
-    assert f"0.png was made from another {photos / '0.jpg'}; choose another output, or" in run.err
+    assert f"0.png was made from a different {photos / '0.jpg'}; choose another output or" in run.err
     assert Path("out/0.png").read_bytes() == before
-    photos.rename("elsewhere")  # what matters is what is in it
+    photos.rename("elsewhere")  # the names do not matter, only the contents do
     run = command("stylize", "elsewhere", *QUICK, "-o", "out", "--overwrite")
-    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 1 painted, 3 there already")
+    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 1 painted, 3 already existed")
 
 
 def test_what_cannot_be_painted_is_said(command: Command, photos: Path) -> None:
@@ -95,8 +102,8 @@ def test_what_cannot_be_painted_is_said(command: Command, photos: Path) -> None:
     (photos / ".hidden.png").write_text("")
     run = command("stylize", photos, *QUICK, "-o", "out")
     assert run.code == 1
-    assert "left alone, since not pictures: more, notes.txt" in run.err
-    assert f"failed: {photos / 'dead.png'}: no image file" in run.err
+    assert "skipped, because they are not pictures: more, notes.txt" in run.err
+    assert f"failed: {photos / 'dead.png'}: no file {photos / 'dead.png'}\n" in run.err
     assert f"failed: {photos / 'phone.heic'}: " in run.err
     assert run.out.splitlines()[-1] == "out: 4 painted, 2 failed"
 
@@ -104,7 +111,7 @@ def test_what_cannot_be_painted_is_said(command: Command, photos: Path) -> None:
 def test_a_killed_run_goes_on(command: Command, photos: Path, tmp_path: Path) -> None:
     arguments = ["stylize", photos, *QUICK, "--seed", 5]
     assert command(*arguments, "-o", "unbroken").code == 0
-    code = "from style_transfer.cli import main; main()"
+    code = "from dreamgram.style_transfer.cli import main; main()"
     line = [sys.executable, "-c", code, *map(str, arguments[1:]), "-o", "broken"]
     process = subprocess.Popen(line, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not (tmp_path / "broken" / "0.png").exists():
@@ -114,42 +121,54 @@ def test_a_killed_run_goes_on(command: Command, photos: Path, tmp_path: Path) ->
     process.wait()
     run = command(*arguments, "-o", tmp_path / "broken")
     assert run.code == 0
-    assert "there already" in run.out
+    assert "already existed" in run.out
     for path in Path("unbroken").iterdir():
         assert Image.open(tmp_path / "broken" / path.name).tobytes() == Image.open(path).tobytes()
 
 
-def test_the_painting_is_looked_at_once(
-    photo: Tensor, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    looks = 0
+def test_ctrl_c_keeps_what_is_complete(command: Command, photos: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    steps: list[int] = []
 
-    def statistics(*arguments: object) -> total.Statistics:
-        nonlocal looks
-        looks += 1
-        return look(*arguments)  # type: ignore[arg-type]
+    def progress(terminal: Terminal, step: Step) -> None:
+        steps.append(step.number)
+        if len(steps) == 3:  # the first step of the second photo
+            os.kill(os.getpid(), signal.SIGINT)
 
-    look = total.statistics
-    monkeypatch.setattr(total, "statistics", statistics)
-    cache = Cache()
-    made = [stylize(each, [painting], model=vgg16, size=40, steps=2, cache=cache).image for each in (photo, 1 - photo)]
-    assert looks == 1
-    assert torch.equal(made[1], stylize(1 - photo, [painting], model=vgg16, size=40, steps=2).image)
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "progress", progress)
+        run = command("stylize", photos, *QUICK, "-o", "out")
+    assert (run.code, run.out.splitlines()[-1]) == (130, "out: 1 painted")
+    assert run.err.splitlines()[-1] == "interrupted: run the same command again to resume"
+    assert [path.name for path in Path("out").iterdir()] == ["0.png"]  # an unfinished picture is not kept
+    run = command("stylize", photos, *QUICK, "-o", "out")
+    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 1 already existed, 3 painted")
 
 
-def test_one_photo_that_does_not_fit_does_not_stop_the_others(
-    photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    def paint(photo: Path, path: Path) -> None:
+def test_photos_one_after_the_other_are_painted_as_each_alone(command: Command, photos: Path, photo: Tensor) -> None:
+    images.save(images.resize(photo, (40, 60)), photos / "1.jpg", overwrite=True)  # of another size
+    assert command("stylize", photos, *QUICK, "-o", "out").code == 0
+    for name in ("1", "2.jpg"):
+        source = photos / Path(name).with_suffix(".jpg").name
+        assert command("stylize", source, *QUICK, "-o", "alone.png", "--overwrite").code == 0
+        assert Path("alone.png").read_bytes() == Path(f"out/{name}.png").read_bytes()
+
+
+def test_one_photo_that_does_not_fit_does_not_stop_the_others(photos: Path, tmp_path: Path) -> None:
+    def paint(photo: Path, path: Path) -> Done | None:
         if photo.name == "0.jpg":
             raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
-        if photo.name == "2.jpg":
+        if photo.name == "2.png":
             raise RuntimeError("a mistake of ours")
+        return None if photo.name == "1.jpg" else Done()
 
-    (tmp_path / "out").mkdir()
+    recorder = Recorder()
     with pytest.raises(RuntimeError, match="a mistake of ours"):
-        paint_each(photos, tmp_path / "out", paint, {"files": {}}, overwrite=False)
-    assert "0.jpg: DefaultCPUAllocator: can't allocate memory" in capsys.readouterr().err
+        paint_each(photos, tmp_path / "out", paint, Job(recorder))
+    assert recorder.told[-1] == f"failed: {photos / '0.jpg'}: DefaultCPUAllocator: can't allocate memory"
+    (photos / "2.png").unlink()
+    done = paint_each(photos, tmp_path / "out", paint, Job(recorder))
+    assert done.failed == 1
+    assert done.summary == f"{tmp_path / 'out'}: 1 failed, 1 already existed, 1 painted"
 
 
 def test_errors(command: Command, photos: Path) -> None:
@@ -158,9 +177,13 @@ def test_errors(command: Command, photos: Path) -> None:
     run = command("stylize", photos, *QUICK, "-o", "a.mp4")
     assert (run.code, run.err) == (2, "error: the photos are a folder, so the output must be one too, not a.mp4\n")
     run = command("stylize", photos, *QUICK, "-o", photos)
-    assert (run.code, run.err) == (2, f"error: the output is the folder of the photos, {photos}: choose another one\n")
-    run = command("stylize", photos, *QUICK, "--style-loss", "gramm")  # said once, not for every photo
-    assert (run.code, run.err) == (2, "error: no style loss 'gramm'; there are gram, wasserstein, nearest\n")
+    message = f"error: the output is the folder of the photos, {photos}: choose a different folder\n"
+    assert (run.code, run.err) == (2, message)
+    run = command("stylize", photos, *QUICK, "--style-loss", "gramm")  # told once, not for each photo
+    assert (run.code, run.err) == (
+        2,
+        "error: --style-loss must be 'gram', 'wasserstein' or 'nearest', not 'gramm'; did you mean 'gram'?\n",
+    )
     for mistake, told in (
         (["--style-layers", "relu9_1"], "no layer 'relu9_1'; did you mean"),
         (["--blend", "1,2"], "1 style but 2 blend weights"),

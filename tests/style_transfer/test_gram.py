@@ -3,13 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from style_transfer.gram import gram_matrix
+from dreamgram.style_transfer.gram import gram_matrix
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
 def test_sums_and_gradient_are_those_of_double_precision(dtype: torch.dtype, order: torch.memory_format) -> None:
-    """Over 90,000 positions, where sums in the type of the activations would be far off."""
+    """There are 90,000 positions. Sums in the number format of the activations would be inaccurate."""
     activation = torch.rand(2, 8, 300, 300).to(dtype).contiguous(memory_format=order).requires_grad_()
     weight = torch.randn(8, 8)
     exact = activation.detach().double().requires_grad_()

@@ -3,30 +3,36 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable
+from typing import ClassVar
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from style_transfer import PRESETS
-from style_transfer.flow import Previous
-from style_transfer.losses import (
+from dreamgram.style_transfer.losses import (
+    EVERYWHERE,
     STYLE_LOSSES,
     ContentLoss,
     GramLoss,
     NearestLoss,
+    Previous,
     StyleLoss,
     TemporalLoss,
     WassersteinLoss,
+    Window,
+    style_loss,
     total_variation,
+    within,
 )
+from dreamgram.style_transfer.presets import PRESETS
+from dreamgram.style_transfer.stylizer import stylize
 
 SAME = torch.tensor(1 / 15, dtype=torch.float64)
-"""The weight of each of 3 x 5 positions."""
+"""Weight of each position in a layer of 3 x 5 positions."""
 
 
 def slow_gram(activation: Tensor) -> Tensor:
-    """One number at a time, as the definition reads."""
+    """Compute the Gram matrix from its definition, one number at a time."""
     _, channels, height, width = activation.shape
     gram = torch.zeros(channels, channels, dtype=activation.dtype)
     for i, j, y, x in itertools.product(range(channels), range(channels), range(height), range(width)):
@@ -40,10 +46,9 @@ def slow_mean_square(a: Tensor, b: Tensor) -> float:
 
 
 def slow_wasserstein(a: Tensor, b: Tensor, noise: float) -> float:
-    """Of the normal distributions with the means and covariances of two samples (P, C), by another formula.
+    """Compute the squared Wasserstein distance of two samples (P, C), as normal distributions, with another formula.
 
-    The root of the product of the covariances has the same trace as that in the definition; its eigenvalues are those
-    of no symmetric matrix.
+    The square root of the product of the covariances has the same trace as the symmetric root in the definition.
     """
     first, second = (torch.cov(each.T, correction=0) + noise * torch.eye(each.shape[1]) for each in (a, b))
     roots = torch.linalg.eigvals(first @ second).real.clamp(min=0).sqrt()
@@ -51,7 +56,10 @@ def slow_wasserstein(a: Tensor, b: Tensor, noise: float) -> float:
 
 
 def slow_nearest(a: Tensor, b: Tensor) -> float:
-    """Mean over the rows of a of the least 1 - cosine to a row of b, after b's mean is taken off."""
+    """Compute the mean, over the rows of ``a``, of the cosine distance to the nearest row of ``b``.
+
+    The mean of ``b`` is subtracted from both first.
+    """
     center = b.mean(0)
     distances = []
     for x in (a - center).tolist():
@@ -85,7 +93,7 @@ def positions(activation: Tensor) -> Tensor:
 
 
 def against(kind: type[StyleLoss], painting: Tensor, weight: Tensor = SAME) -> Callable[[Tensor], Tensor]:
-    """The loss of activations against those of one painting."""
+    """Return the loss ``kind`` as a function of activations. Its target is given by the activations ``painting``."""
     loss = kind([(1.0, kind.statistic(painting, weight))], weight)
     return lambda activation: loss(loss.measure(activation))
 
@@ -108,7 +116,7 @@ def test_values_against_slow_formulas() -> None:
     )
 
 
-def test_what_has_changed_since_the_frame_before() -> None:
+def test_the_temporal_loss_is_the_change_of_reliable_pixels() -> None:
     before, image = random(1, 3, 3, 5), random(1, 3, 3, 5)
     reliable = (random(1, 1, 3, 5) > 0.5).double()
     loss = TemporalLoss(Previous(before, reliable))
@@ -138,7 +146,7 @@ def test_gradients_by_finite_differences(loss: str) -> None:
 
 @pytest.mark.parametrize("kind", STYLE_LOSSES.values())
 def test_a_weight_of_a_position_is_how_often_it_counts(kind: type[StyleLoss]) -> None:
-    """Some positions counted twice, and some not at all, are as good as that many copies of them."""
+    """A position with twice the weight counts like two copies of the position, and weight 0 like none."""
     painting, image = random(1, 4, 1, 6), random(1, 4, 1, 6)
     counts = torch.tensor([2, 0, 1, 2, 0, 1])
     repeated = image.repeat_interleave(counts, dim=3)
@@ -169,7 +177,7 @@ def test_two_paintings_are_blended(kind: type[StyleLoss]) -> None:
     assert min(value(0), value(1)) - 0.1 * abs(value(0)) < value(0.5) < max(value(0), value(1))
 
 
-def test_content_and_variation_of_what_has_none() -> None:
+def test_a_picture_without_content_error_or_variation() -> None:
     a = random(1, 3, 8, 8)
     assert ContentLoss(a).measure(a) == 0
     assert total_variation(torch.full((1, 3, 8, 8), 0.3)) == 0
@@ -182,13 +190,13 @@ def test_targets_take_no_gradient() -> None:
 
 
 def test_losses_mean_the_same_at_every_size() -> None:
-    """Tiling a texture changes neither its Gram matrix nor, weighed as a mean, its variation."""
+    """A repeated texture has the same Gram matrix, and a larger picture of noise has the same mean variation."""
     tile = random(1, 3, 8, 8)
     tiled = tile.repeat(1, 1, 4, 4)
     small, large = (GramLoss.statistic(each, torch.tensor(1 / each[0, 0].numel())) for each in (tile, tiled))
     torch.testing.assert_close(small, large, rtol=1e-5, atol=0)
     small, large = random(1, 3, 64, 64), random(1, 3, 256, 256)
-    variations = [PRESETS["default"].of_pixels(each.numel())[0] * total_variation(each) for each in (small, large)]
+    variations = [PRESETS["default"].pixel_weights(each.numel())[0] * total_variation(each) for each in (small, large)]
     torch.testing.assert_close(*variations, rtol=0.05, atol=0)
 
 
@@ -200,9 +208,35 @@ def test_a_large_painting_is_known_by_some_of_its_positions(monkeypatch: pytest.
     left, right = (slice(0, 40), slice(0, 13)), (slice(0, 40), slice(13, 30))
     parts = [NearestLoss.statistic(painting[:, :, :, part[1]], torch.tensor(1 / 1200), part) for part in (left, right)]
     _, joined = NearestLoss.join(parts)
-    assert sorted(joined.tolist()) == sorted(some.tolist())  # whichever tiles they come from
+    assert sorted(joined.tolist()) == sorted(some.tolist())  # the sample does not depend on the tiles
     half = torch.zeros(40, 30)
     half[:20] = 1 / 600
     assert all(
         pair in painting[0, :, :20].flatten(1).T.tolist() for pair in NearestLoss.statistic(painting, half)[1].tolist()
     )
+
+
+def test_a_style_loss_is_one_class(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    """The class defines a statistic and its distance from the target. It is then available by name everywhere."""
+
+    @style_loss("mean of each channel")
+    class MeanLoss(StyleLoss):
+        LAYERS: ClassVar = {"relu1_1": 1.0}
+
+        @staticmethod
+        def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> Tensor:
+            return (activation.float() * within(weight, window)).sum((2, 3))
+
+        def __call__(self, measured: Tensor) -> Tensor:
+            return (measured - self.target).square().mean()
+
+    try:
+        result = stylize(
+            photo, [painting], model=vgg16, size=40, steps=15, style_loss="mean of each channel", style_weight=100
+        )
+        with pytest.raises(ValueError, match="'nearest' or 'mean of each channel', not 'meen'"):
+            stylize(photo, [painting], model=vgg16, style_loss="meen")
+    finally:
+        del STYLE_LOSSES["mean of each channel"]
+    assert result.history[-1][-1] < 0.1 * result.history[-1][0]
+    assert (result.image.mean((2, 3)) - painting.mean((2, 3))).abs().max() < 0.1

@@ -6,17 +6,16 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from image_optimization import images
-from image_optimization.capture import capture
-from image_optimization.layers import list_layers
-from style_transfer.flow import Previous
-from style_transfer.losses import STYLE_LOSSES
-from style_transfer.presets import choose_preset
-from style_transfer.tiling import Tile, split, whole
-from style_transfer.total import Style, total_loss
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.layers import list_layers
+from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
+from dreamgram.style_transfer.options import StyleOptions
+from dreamgram.style_transfer.tiling import Tile, split, whole
+from dreamgram.style_transfer.total_loss import Style, total_loss
 
 LAYERS = {"content_layers": {"relu3_1": 1.0}, "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0}}
-"""As far as these reach, small pictures have several tiles."""
+"""Early layers, whose receptive fields are so small that small pictures can have several tiles."""
 
 
 def divided(vgg16: nn.Module, names: list[str], side: int) -> Callable[[Tensor], list[Tile]]:
@@ -32,11 +31,11 @@ def divided(vgg16: nn.Module, names: list[str], side: int) -> Callable[[Tensor],
 def test_tiles_have_the_loss_and_the_gradient_of_the_whole(
     loss: str, masked: bool, photo: Tensor, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("style_transfer.total.STRIP", 50)
-    content = images.resize(photo, (187, 171))  # not multiples of anything
+    monkeypatch.setattr("dreamgram.style_transfer.total_loss.STRIP", 50)
+    content = images.resize(photo, (187, 171))  # not multiples of the layers' strides
     style = images.resize(painting, (150, 163))
     image = 0.6 * content + 0.4 * torch.rand_like(content)
-    preset = choose_preset("default", loss, **LAYERS)
+    preset = StyleOptions(style_loss=loss, **LAYERS).losses
     mask = (torch.arange(171) < 80).float().expand(1, 1, 187, 171)
     regions = [mask, 1 - mask] if masked else [None]
     styles = [Style(style, 163, [1.0] * len(regions), [None] * len(regions))]

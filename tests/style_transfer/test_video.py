@@ -1,73 +1,50 @@
 from __future__ import annotations
 
+import os
 import shutil
+import signal
 import sys
-from fractions import Fraction
 from pathlib import Path
+from typing import Any
 
-import av
-import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
 
-from image_optimization import images
-from style_transfer import stylize, video
-from style_transfer.flow import Previous, flicker
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.optimize import Step
+from dreamgram.image_optimization.video_conversion import read_frames
+from dreamgram.style_transfer.flow import flicker
+from dreamgram.style_transfer.options import StylizeOptions
+from dreamgram.style_transfer.stylizer import Stylizer
+from dreamgram.style_transfer.video import Before, paint_frame
+from dreamgram.workbench.console import Terminal
+from dreamgram.workbench.recipe import Recipe
 from tests.conftest import Command
+from tests.videos import destroy, film, packets
 
-QUICK = ["--style", "marbling", "--size", 45, "--steps", 4]
+QUICK = ["--style", "marbling", "--size", 45, "--steps", 4, "--style-layers", "relu1_1,relu2_1"]  # which are quick
 COUNT = 5
-
-
-def film(path: Path, frames: list[Tensor], sound: bool = True, wide: Fraction = Fraction(1)) -> Path:
-    """A video of ``frames`` (1, 3, H, W), 25 a second, and of a tone."""
-    with av.open(str(path), "w") as target:
-        pictures = target.add_stream("libx264", rate=25, options={"crf": "10"})
-        pictures.height, pictures.width, pictures.pix_fmt = *frames[0].shape[2:], "yuv420p"
-        pictures.codec_context.sample_aspect_ratio = wide
-        tone = target.add_stream("aac", rate=44100, layout="mono") if sound else None
-        for frame in frames:
-            target.mux(pictures.encode(av.VideoFrame.from_ndarray(np.asarray(images.to_pillow(frame)), "rgb24")))
-        target.mux(pictures.encode())
-        if tone:
-            for start in range(0, 44100 * len(frames) // 25, 1024):
-                wave = np.sin((start + np.arange(1024)) / 20).astype(np.float32)
-                heard = av.AudioFrame.from_ndarray(wave[None], "fltp", "mono")
-                heard.sample_rate, heard.pts, heard.time_base = 44100, start, Fraction(1, 44100)
-                target.mux(tone.encode(heard))
-            target.mux(tone.encode())
-    return path
 
 
 @pytest.fixture
 def clip(photo_file: Path, tmp_path: Path) -> Path:
-    """The camera moves over a photo."""
+    """Write a video in which the camera moves over a photo."""
     photo = images.fit(images.load(photo_file), 120)
     return film(tmp_path / "clip.mp4", [photo[:, :, 20:68, 10 + 2 * step : 74 + 2 * step] for step in range(COUNT)])
-
-
-def packets(path: Path, kind: str) -> list[tuple[Fraction, bytes]]:
-    with av.open(str(path)) as container:
-        [stream] = [stream for stream in container.streams if stream.type == kind]
-        return [
-            (packet.pts * packet.time_base, bytes(packet))
-            for packet in container.demux(stream)
-            if packet.pts is not None and packet.time_base is not None
-        ]
 
 
 def test_a_video_as_typed(command: Command, clip: Path) -> None:
     run = command("stylize", clip, *QUICK, "-o", "out.mp4")
     assert (run.code, run.err) == (0, "")
     assert run.out.startswith("out.mp4  ")
-    frames = list(video.read_frames(Path("out.mp4")))
+    frames = list(read_frames(Path("out.mp4")))
     assert len(frames) == COUNT
-    assert [frame.time for frame in frames] == [frame.time for frame in video.read_frames(clip)]
-    assert frames[0].image.shape[2:] == (34, 44)  # one row less than is painted: H.264 has even numbers only
+    assert [frame.time for frame in frames] == [frame.time for frame in read_frames(clip)]
+    assert frames[0].image.shape[2:] == (34, 44)  # one row less than painted, because H.264 needs even sizes
     assert packets(Path("out.mp4"), "audio") == packets(clip, "audio")
     assert not Path("out.mp4.frames").exists()
-    for frame, original in zip(frames, video.read_frames(clip), strict=True):
+    for frame, original in zip(frames, read_frames(clip), strict=True):
         assert (frame.image - images.resize(original.image, (34, 44))).abs().mean() > 0.05
     run = command("stylize", clip, *QUICK, "-o", "out.mp4")
     assert (run.code, run.err) == (2, "error: out.mp4 exists; choose another output or overwrite it (--overwrite)\n")
@@ -77,63 +54,74 @@ def test_a_video_as_typed(command: Command, clip: Path) -> None:
 
 
 def test_a_run_that_is_stopped_goes_on(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shutil, "rmtree", lambda folder: None)  # the frames are kept, to be compared
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # keeps the frames for comparison
     assert command("stylize", clip, *QUICK, "-o", "unbroken.mp4").code == 0
-    painted: list[Path] = []
-    save = images.save
+    steps: list[float] = []
 
-    def stopped(image: Tensor, path: Path, *arguments: object, **options: object) -> Path:
-        if len(painted) == 2:
-            raise KeyboardInterrupt
-        painted.append(path)
-        return save(image, path, *arguments, **options)  # type: ignore[arg-type]
+    def progress(terminal: Terminal, step: Step) -> None:
+        steps.append(step.done)
+        if len(steps) == 5:  # the one step of the second frame
+            os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
-        patch.setattr(images, "save", stopped)
+        patch.setattr(Terminal, "progress", progress)
         run = command("stylize", clip, *QUICK, "-o", "broken.mp4")
-    assert (run.code, run.err) == (130, "interrupted: the same command goes on from here\n")
-    assert len(list(Path("broken.mp4.frames").glob("*.png"))) == 2
+    assert run.code == 130
+    assert run.err.splitlines()[-1] == "interrupted: run the same command again to resume"
+    assert steps == pytest.approx([0.05, 0.1, 0.15, 0.2, 0.4, 0.6])  # shares of the work for all frames
+    first, second = sorted(Path("broken.mp4.frames").iterdir())
+    assert Recipe.read(first, {"stylize": StylizeOptions}).options.record()["photo"] == str(clip)
     assert not Path("broken.mp4").exists()
-    # Other settings do not go on with it.
+    # A run with different options does not resume from these frames.
     run = command("stylize", clip, *QUICK, "-o", "broken.mp4", "--seed", 1)
     assert run.code == 2
-    assert "000000.png was made with seed 0, not 1; choose another output, or" in run.err
-    # Nor does another film.
-    shutil.copy(clip, "other.mp4")
+    assert "000000.png was made with seed 0, not 1; choose another output or" in run.err
+    # A different video does not resume from them either, but the same video with a different name does.
+    Path("other.mp4").write_bytes(clip.read_bytes() + b"more")
     run = command("stylize", "other.mp4", *QUICK, "-o", "broken.mp4")
     assert run.code == 2
-    assert f"000000.png was made with photo {clip}, not other.mp4" in run.err
-    assert command("stylize", clip, *QUICK, "-o", "broken.mp4").code == 0
+    assert f"000000.png was made from a different {clip}" in run.err
+    shutil.copy(clip, "same.mp4")
+    times = [path.stat().st_mtime_ns for path in (first, second)]
+    assert command("stylize", "same.mp4", *QUICK, "-o", "broken.mp4").code == 0
+    assert [path.stat().st_mtime_ns for path in (first, second)] == times
     for number in range(COUNT):
         broken, unbroken = (images.load(f"{name}.mp4.frames/{number:06}.png") for name in ("broken", "unbroken"))
         assert torch.equal(broken, unbroken)
-    assert len(list(video.read_frames(Path("broken.mp4")))) == COUNT
+    assert len(list(read_frames(Path("broken.mp4")))) == COUNT
 
 
-def test_each_frame_begins_as_the_one_before_but_not_across_a_cut(photo: Tensor, tmp_path: Path) -> None:
+def test_each_frame_begins_as_the_one_before_but_not_across_a_cut(
+    photo: Tensor, painting: Tensor, vgg16: nn.Module
+) -> None:
     photo = images.resize(photo, (64, 64))
     other = torch.rand(1, 3, 8, 8).repeat_interleave(8, 2).repeat_interleave(8, 3)
-    clip = film(tmp_path / "cut.mp4", [photo, photo, other, other], sound=False)
-    calls: list[Previous | None] = []
-
-    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
-        calls.append(previous)
-        images.save(1 - image, path, {})
-
-    video.paint_video(clip, tmp_path / "out.mkv", paint, {}, overwrite=False)
-    assert [call is not None for call in calls] == [False, True, False, True]
-    assert calls[1] is not None
-    assert (calls[1].image - (1 - photo)).abs().mean() < 0.03
+    layers: dict[str, Any] = {"content_layers": {"relu3_1": 1}, "style_layers": {"relu1_1": 1, "relu2_1": 1}}
+    stylizer = Stylizer(photo, [painting], model=vgg16, size=64, steps=10, init="noise", **layers)
+    before: Before | None = None
+    lengths, starts, results = [], [], []
+    for frame in (photo, photo, other, other):
+        seen: list[Tensor] = []
+        listeners = [lambda step, seen=seen: seen.append(step.image.clone())]
+        result = paint_frame(stylizer, frame, before, listeners)
+        before = result.image, frame
+        lengths.append(len(seen))
+        starts.append(seen[0])
+        results.append(result.image)
+    assert lengths == [10, 3, 10, 3]
+    for number in (1, 3):
+        assert (starts[number] - results[number - 1]).abs().mean() < 0.03
+    assert (starts[2] - results[1]).abs().mean() > 0.1
 
 
 @pytest.mark.parametrize("colors", ["content", "luminance", "match"])
 def test_the_colors_of_a_video(colors: str, command: Command, clip: Path) -> None:
-    """The next frame begins with what was painted, and is shown with colours of its own."""
+    """Each frame starts from the previous frame as painted, and gets its final colors only in the result."""
     run = command(
         "stylize", clip, "--style", "stained-glass", "--size", 64, "--steps", 10, "--colors", colors, "-o", "a.mkv"
     )
     assert run.code == 0, run.err
-    frames, results = ([frame.image for frame in video.read_frames(Path(path))] for path in (clip, "a.mkv"))
+    frames, results = ([frame.image for frame in read_frames(Path(path))] for path in (clip, "a.mkv"))
     photo, painted = (torch.stack([picture.mean((2, 3)) for picture in each]) for each in (frames, results))
     assert (painted - photo).abs().max() < 0.1
     assert flicker(results, frames) < 0.03
@@ -141,126 +129,25 @@ def test_the_colors_of_a_video(colors: str, command: Command, clip: Path) -> Non
     assert min(kinds) > 0.01  # none is gray
 
 
-def test_damaged_pieces_are_left_out(photo: Tensor, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    photo = images.resize(photo, (64, 64))
-    clip = film(tmp_path / "clip.mkv", [photo.roll(4 * step, 3) for step in range(30)])
-    data = bytearray(clip.read_bytes())
-    with av.open(str(clip)) as container:
-        places = [packet.pos for packet in container.demux(video=0) if packet.pos]
-    for place in places[10:13]:
-        data[place + 20 : place + 60] = bytes([255]) * 40
-    clip.write_bytes(data)
-
-    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
-        images.save(image, path, {})
-
-    video.paint_video(clip, tmp_path / "out.mkv", paint, {}, overwrite=False)
-    assert 10 <= len(list(video.read_frames(tmp_path / "out.mkv"))) <= 30
-    assert packets(tmp_path / "out.mkv", "audio")
+def test_less_flicker_than_half(clip: Path, vgg16: nn.Module, painting: Tensor) -> None:
+    frames = [frame.image for frame in read_frames(clip)][:3]
+    style_layers = {"relu1_1": 1, "relu2_1": 1, "relu3_1": 1}
+    stylizer = Stylizer(frames[0], [painting], model=vgg16, size=64, steps=20, style_layers=style_layers)
+    alone = [paint_frame(stylizer, frame).image for frame in frames]
+    together: list[Tensor] = []
+    for number, frame in enumerate(frames):
+        before = (together[-1], frames[number - 1]) if together else None
+        together.append(paint_frame(stylizer, frame, before).image)
+    assert torch.equal(together[0], alone[0])
+    assert flicker(together, frames) < 0.5 * flicker(alone, frames)
 
 
 def test_nothing_but_damage(command: Command, clip: Path) -> None:
-    data = bytearray(clip.read_bytes())
-    start = data.index(b"mdat") + 4
-    size = int.from_bytes(data[start - 8 : start - 4], "big")
-    data[start : start + size - 8] = bytes([255]) * (size - 8)
-    clip.write_bytes(data)
+    destroy(clip)
     run = command("stylize", clip, *QUICK, "-o", "out.mp4")
     assert run.code == 2
     assert run.err.splitlines()[-1] == f"error: {clip} has no frames that can be read"
     assert not list(Path().glob("out*"))
-
-
-def test_sounds_keep_their_languages(photo: Tensor, clip: Path, tmp_path: Path) -> None:
-    two = tmp_path / "two.mkv"
-    with av.open(str(clip)) as source, av.open(str(two), "w") as target:
-        copies = [target.add_stream_from_template(source.streams.video[0])]
-        for language in ("eng", "deu"):
-            copies.append(target.add_stream_from_template(source.streams.audio[0]))
-            copies[-1].metadata["language"] = language
-        for packet in list(source.demux()):
-            for copy in copies[:1] if packet.stream.type == "video" else copies[1:]:
-                if packet.dts is not None:
-                    packet.stream = copy
-                    target.mux(packet)
-
-    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
-        images.save(image, path, {})
-
-    for name in ("out.mkv", "out.mp4"):
-        video.paint_video(two, tmp_path / name, paint, {}, overwrite=False)
-        with av.open(str(tmp_path / name)) as container:
-            assert [sound.metadata.get("language") for sound in container.streams.audio] == ["eng", "deu"]
-
-
-def test_an_avi_has_no_times(photo: Tensor, tmp_path: Path) -> None:
-    """Of its packets only, which are not in the order of the frames."""
-    photo = images.resize(photo, (64, 64))
-    clip = film(tmp_path / "clip.avi", [photo.roll(2 * step, 3) for step in range(8)], sound=False)
-
-    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
-        images.save(image, path, {})
-
-    video.paint_video(clip, tmp_path / "out.mp4", paint, {}, overwrite=False)
-    times = [frame.time for frame in video.read_frames(tmp_path / "out.mp4")]
-    assert times == [Fraction(number, 25) for number in range(len(times))]
-    assert len(times) == len(list(video.read_frames(clip)))
-
-
-def test_wide_pixels_stay_wide(photo: Tensor, tmp_path: Path) -> None:
-    clip = film(tmp_path / "clip.mp4", [images.resize(photo, (64, 64))] * 2, wide=Fraction(4, 3))
-
-    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
-        images.save(image, path, {})
-
-    video.paint_video(clip, tmp_path / "out.mp4", paint, {}, overwrite=False)
-    with av.open(str(tmp_path / "out.mp4")) as container:
-        assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
-
-
-def test_colors_survive(tmp_path: Path) -> None:
-    colors = torch.tensor([[1, 0, 0], [0, 1, 0], [0, 0, 1], [1, 1, 0], [0.2, 0.5, 0.8], [0.5, 0.5, 0.5]])
-    picture = colors.T.reshape(1, 3, 1, 6).repeat_interleave(16, 2).repeat_interleave(16, 3).float()
-    clip = film(tmp_path / "clip.mp4", [picture] * 2, sound=False)
-
-    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
-        images.save(picture, path, {})
-
-    for name in ("out.mp4", "out.webm", "out.mov"):
-        video.paint_video(clip, tmp_path / name, paint, {}, overwrite=False)
-        for frame in video.read_frames(tmp_path / name):
-            centers = frame.image[0, :, 8, 8::16].T
-            assert (centers - colors).abs().max() < 0.04
-
-
-def test_a_phone_held_upright(photo: Tensor, tmp_path: Path) -> None:
-    """The film lies on its side, and a matrix in its header says how to turn it."""
-    lying = images.resize(photo, (64, 96)).rot90(1, (2, 3))
-    clip = film(tmp_path / "clip.mp4", [lying] * 2, sound=False)
-    data = bytearray(clip.read_bytes())
-    matrix = data.index(b"tkhd") + 44
-    quarter = np.array([0, 1 << 16, 0, -(1 << 16), 0, 0, 96 << 16, 0, 1 << 30], dtype=">i4")  # clockwise
-    data[matrix : matrix + 36] = quarter.tobytes()
-    clip.write_bytes(data)
-    upright = next(video.read_frames(clip)).image
-    assert upright.shape[2:] == (64, 96)
-    assert (upright - lying.rot90(-1, (2, 3))).abs().mean() < 0.03
-
-
-def test_less_flicker_than_half(clip: Path, vgg16: nn.Module, painting: Tensor, tmp_path: Path) -> None:
-    frames = [frame.image for frame in video.read_frames(clip)][:3]
-    alone = [stylize(frame, [painting], model=vgg16, size=64, steps=20).image for frame in frames]
-
-    def paint(image: Tensor, previous: Previous | None, number: int, path: Path) -> None:
-        result = stylize(
-            image, [painting], model=vgg16, size=64, steps=20 if previous is None else 6, previous=previous
-        )
-        together.append(result.image)
-        images.save(result.image, path, {})
-
-    together: list[Tensor] = []
-    video.paint_video(clip, tmp_path / "out.mp4", paint, {}, overwrite=False)
-    assert flicker(together[:3], frames) < 0.5 * flicker(alone, frames)
 
 
 def test_bad_input(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -280,11 +167,11 @@ def test_bad_input(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
     run = command("stylize", clip, *QUICK, "-o", "small.mp4", "--max-memory", "100M")
     assert "0.1 GB are too little" in run.err
     assert not list(Path().glob("small*"))
-    for option in (["--plot"], ["--timelapse", "webp"], ["--quality", 90]):
+    for option, kind in ((["--plot"], "photos"), (["--timelapse", "webp"], "photos"), (["--quality", 90], "one photo")):
         run = command("stylize", clip, *QUICK, *option)
-        assert (run.code, run.err) == (2, f"error: {option[0]} is for one photo, not for a video\n")
+        assert (run.code, run.err) == (2, f"error: {option[0]} is for {kind}, not for a video\n")
     run = command("stylize", clip, *QUICK, "--checkpoint", "state")
-    assert "--checkpoint is for one photo, not for a video: the same command again goes on" in run.err
+    assert "--checkpoint is for one photo, not for a video: to resume, run the same command again" in run.err
     run = command("stylize", clip, "--style", "marbling", "--size", 32, "--steps", 1, "-o", "out.webm")
     assert run.code == 0
     assert run.err == "out.webm cannot hold the video's sound, aac: it is left out\n"
@@ -292,3 +179,10 @@ def test_bad_input(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
     for line in ((clip,), ("photo.png", "--timelapse", "mp4")):
         run = command("stylize", *line, *QUICK)
         assert (run.code, run.err) == (2, "error: videos need PyAV: pip install 'dreamgram[video]'\n")
+
+
+def test_files_of_the_users_among_the_frames_stay(command: Command, clip: Path) -> None:
+    Path("out.mp4.frames").mkdir()
+    Path("out.mp4.frames/notes.txt").write_text("mine")
+    assert command("stylize", clip, "--style", "marbling", "--size", 32, "--steps", 1, "-o", "out.mp4").code == 0
+    assert [path.name for path in Path("out.mp4.frames").iterdir()] == ["notes.txt"]

@@ -1,0 +1,166 @@
+"""Conversion of the arguments of public functions to the one form that the rest of the package works with.
+
+An argument may be given in any form whose meaning is clear. If the meaning is not clear, the error message says in one
+line what is expected.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from dreamgram.activation_maximization.expressions import parse_objective, parse_parameterization, parse_transform
+from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective
+from dreamgram.image_optimization.layers import default_shape, reach_layers
+from dreamgram.image_optimization.optimize import Listener
+from dreamgram.image_optimization.parameterizations import FourierImage, Parameterization, PixelImage
+from dreamgram.image_optimization.transforms import Transform, robust
+
+OVERSHOOT = 0.5
+"""Largest distance by which a pixel value may lie outside [0, 1].
+
+Resampling overshoots [0, 1] by less than this distance. Normalized images and images in 0-255 overshoot by more, and
+are rejected.
+"""
+
+
+def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[nn.Module, Objective]:
+    """Return the network and the objective.
+
+    The two arguments may be swapped, and the objective may be given as the text of an expression. ``size`` is the size
+    of the images, as for :func:`image_shape`.
+
+    Raises:
+        TypeError: ``model`` is not a network, or ``objective`` is neither an objective nor a text.
+        ValueError: the text is not a valid expression for this network.
+    """
+    if isinstance(objective, nn.Module):
+        model, objective = objective, model
+    if isinstance(model, Mapping):
+        raise TypeError("model is a state_dict: load it into its network with load_state_dict, and give the network")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, such as load('digits'), not {_described(model)}")
+    if isinstance(objective, str):
+        shape = image_shape(model, size)
+
+        def count_units(layer: str) -> int:
+            return reach_layers(model, torch.zeros(1, *shape), [layer])[0].channels
+
+        objective = parse_objective(objective, count_units=count_units)
+    if not isinstance(objective, Objective):
+        raise TypeError(
+            f"objective must be an Objective, such as channel('conv2', 3), not {_described(objective)}; "
+            "Objective(name, layers, function) makes one from a function of the activations"
+        )
+    return model, objective
+
+
+def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
+    """Return the shape (C, H, W) of the images to make for ``model``.
+
+    Args:
+        model: network that takes the images.
+        size: side of square images in pixels, (H, W), (C, H, W), or None for the network's own input size.
+
+    Raises:
+        TypeError: ``size`` has a different form.
+        ValueError: ``size`` is not positive, the network takes a different number of channels, or the network does not
+            declare what images it takes.
+    """
+    if size is None:
+        return default_shape(model)
+    numbers: Any = [size] if isinstance(size, Real) else size
+    wanted = f"size must be a number of pixels, or (height, width), not {size!r}"
+    if isinstance(numbers, str) or not isinstance(numbers, Sequence) or not 1 <= len(numbers) <= 3:
+        raise TypeError(wanted)
+    if not all(isinstance(number, Real) and float(number).is_integer() for number in numbers):
+        raise TypeError(wanted)
+    sides = [int(number) for number in numbers]
+    shape = default_shape(model, (sides[-2], sides[-1]) if len(sides) > 1 else sides[0])
+    if len(sides) == 3 and sides[0] != shape[0]:
+        raise ValueError(f"size {tuple(sides)} has {sides[0]} channels, but the network takes {shape[0]}")
+    return shape
+
+
+def as_batch(images: Any, name: str) -> Tensor:
+    """Return ``images`` as a batch (N, C, H, W) in [0, 1]. A single image may be given as (C, H, W).
+
+    Args:
+        images: the images to check.
+        name: name of the argument, for error messages.
+
+    Raises:
+        TypeError: ``images`` is not a tensor of floating-point numbers.
+        ValueError: ``images`` has a different shape, or values outside [0, 1].
+    """
+    if not isinstance(images, Tensor) or not images.is_floating_point():
+        kind = images.dtype if isinstance(images, Tensor) else _described(images)
+        raise TypeError(f"{name} must be a tensor of floating-point numbers in [0, 1], not {kind}")
+    if images.ndim not in (3, 4) or not images.numel():
+        raise ValueError(f"{name} must be (N, C, H, W), or (C, H, W) for one image, not {tuple(images.shape)}")
+    low, high = (bound.item() for bound in images.detach().aminmax())
+    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
+        raise ValueError(
+            f"{name} must be in [0, 1], but goes from {low:.3g} to {high:.3g}: "
+            "divide values in 0-255 by 255, and do not normalize, because the network does that itself"
+        )
+    return images if images.ndim == 4 else images[None]
+
+
+def as_parameterization(given: type[Parameterization] | str | None, channels: int) -> type[Parameterization]:
+    """Return the parameterization class ``given``, which may be a class or the name of a class.
+
+    If None is given, return :class:`FourierImage` for 3 ``channels``, else :class:`PixelImage`.
+    """
+    if given is None:
+        return FourierImage if channels == 3 else PixelImage
+    return parse_parameterization(given) if isinstance(given, str) else given
+
+
+def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transform:
+    """Return ``given`` as one transform.
+
+    Args:
+        given: a transform, its text, a list of transforms to apply in order, or None for the default, ``robust()``.
+    """
+    if given is None:
+        return robust()
+    if isinstance(given, str):
+        return parse_transform(given)
+    transforms: list[Transform] = _functions(given, "transform", "images")
+
+    def apply_all(images: Tensor) -> Tensor:
+        for transform in transforms:
+            images = transform(images)
+        return images
+
+    return apply_all
+
+
+def as_listeners(given: Listener | Sequence[Listener]) -> list[Listener]:
+    """Return ``given``, which is one listener or several, as a list of listeners."""
+    return _functions(given, "listeners", "a Step")
+
+
+def _functions(given: Any, name: str, argument: str) -> list[Any]:
+    """Return ``given``, which is one function or several, as a list of functions.
+
+    For the error message, ``name`` is the name of the parameter that was given, and ``argument`` describes the argument
+    that each function takes.
+    """
+    functions = [given] if callable(given) else list(given) if isinstance(given, Iterable) else [None]
+    if not all(callable(each) for each in functions):
+        raise TypeError(f"{name} must be a function of {argument}, or a list of them, not {_described(given)}")
+    return functions
+
+
+def _described(value: Any) -> str:
+    """Describe an invalid value for an error message."""
+    if callable(value) and value in OBJECTIVES.values():
+        return f"the function {value.__name__}, which must be called"
+    name = getattr(value, "__name__", None)
+    return f"the {type(value).__name__} {name}" if name else type(value).__name__

@@ -1,0 +1,337 @@
+"""Implementations of the ``dream`` commands.
+
+Each function takes its options and a job. It writes a picture, or returns a summary to print. Errors are raised, not
+printed.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dreamgram.activation_maximization import deep_dream, gradient_ascent, objectives
+from dreamgram.activation_maximization.examples import top_examples
+from dreamgram.activation_maximization.expressions import parse_objective, vector_files
+from dreamgram.activation_maximization.folder import (
+    FOUND,
+    Each,
+    batches_of,
+    describe_unit,
+    make_again,
+    make_each,
+)
+from dreamgram.activation_maximization.gradient_ascent import Dreams, batch_size, evaluate
+from dreamgram.activation_maximization.objectives import channel, deepdream, logit, match, neuron
+from dreamgram.activation_maximization.options import (
+    COMMANDS,
+    AccentuateOptions,
+    AmplifyOptions,
+    CaricatureOptions,
+    DigitsOptions,
+    ExamplesOptions,
+    InvertOptions,
+    LayersOptions,
+    MaximizeOptions,
+    ReplayOptions,
+    UnitsOptions,
+)
+from dreamgram.activation_maximization.regularizers import sparing, total_variation
+from dreamgram.activation_maximization.session import Session, crop_middle, draw_sheet
+from dreamgram.activation_maximization.sheets import contact_sheet, short
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.layers import Layer, default_shape, list_layers, reach_layers
+from dreamgram.image_optimization.optimize import in_turn
+from dreamgram.models import load
+from dreamgram.models.digits import digit_sample
+from dreamgram.workbench.job import Done, Job
+from dreamgram.workbench.options import OptionError
+from dreamgram.workbench.recipe import Inputs, Recipe
+
+UNITS_ONWARD = "interrupted: saved the units that are finished; the same command continues with the others"
+
+
+def layers(options: LayersOptions, job: Job) -> Done:
+    """List the layers of a network as a table or as JSON."""
+    model = Inputs().load_model(options.model, options.weights)
+    shape = default_shape(model, options.size)
+    found = list_layers(model, shape)
+    return Done(summary=(_describe_as_json if options.json else _describe_as_table)(options.model, shape, found))
+
+
+def _describe_as_json(model: str, shape: Sequence[int], found: Sequence[Layer]) -> str:
+    """Describe layers as JSON, with the fields of :class:`Layer` and the number of units of each layer."""
+    listed = [{"name": layer.name, "units": layer.channels, **asdict(layer)} for layer in found]
+    return json.dumps({"model": model, "input_shape": list(shape), "layers": listed}, indent=1)
+
+
+def _describe_as_table(model: str, shape: Sequence[int], found: Sequence[Layer]) -> str:
+    rows = [("layer", "kind", "channels", "output", "receptive field")]
+    for layer in found:
+        field = f"{layer.receptive_field} px" if layer.receptive_field else "whole image"
+        rows.append((layer.name, layer.kind, str(layer.channels), " x ".join(map(str, layer.shape)), field))
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+    head = f"{model}, for images of {' x '.join(map(str, shape))} (channels x height x width)"
+    return "\n".join([head, "", *lines])
+
+
+def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
+    """Make a contact sheet of units. If the options name a folder, also save each unit to its own file.
+
+    If ``again`` is the recipe of a picture made with a folder, each unit is made in the same batch as before.
+    """
+    if options.timelapse and options.folder:
+        raise OptionError("timelapse", "cannot be used with --folder: finished units have no intermediate frames")
+    layer, size = options.layer, options.size
+    where = None if options.position is None else _parse_position(options.position)
+    session = Session("units", "units.png", options, job, again)
+
+    def make(some: list[int]) -> Dreams:
+        objective = channel(layer, some) if where is None else neuron(layer, some, where)
+        return session.ascend(objective, title=_name_units(some), size=size)
+
+    found = again.made.get(FOUND) if again else None
+    if found is not None:
+        each = make_again(batches_of(found), make)
+    else:
+        chosen = session.parse_units(options.units, layer, size)
+        if options.folder is None:
+            each = Each(chosen, make(chosen), {})
+        else:
+            _, height, width = default_shape(session.model, size)
+            each = make_each(
+                options.folder,
+                chosen,
+                make,
+                batch=batch_size(height * width),
+                recipe=session.recipe(),
+                overwrite=options.overwrite,
+            )
+    chosen, dreams, batches = each
+    session.warn_of_silent(dreams.silent, [f"unit {unit}" for unit in chosen])
+    if found is not None and "unit" in found:
+        batch = batches[chosen[0]]
+        about = {**describe_unit(dreams, 0, chosen), "batch": batch}
+        session.save(dreams.images[0], dreams.stopped, {FOUND: about})
+        return Done(dreams.stopped)
+    title = f"{options.model}  {layer}  activation{f' at {options.position}' if where else ''}"
+    sheet = partial(draw_sheet, labels=chosen, columns=options.columns, title=title)
+    made = {FOUND: {"batches": batches}} if batches else None
+    session.save(sheet(dreams.images, activations=dreams.activations.tolist()), dreams.stopped, made)
+    session.save_timelapse(sheet)
+    if options.html:
+        session.save_page(title, chosen, dreams)
+    return Done(dreams.stopped, interrupted=UNITS_ONWARD if options.folder else Done.interrupted)
+
+
+def examples(options: ExamplesOptions, job: Job, again: Recipe | None = None) -> Done:
+    """Make a contact sheet of units, each beside the pictures that activate it most."""
+    session = Session("examples", "examples.png", options, job, again)
+    layer, size = options.layer, options.size
+    chosen = session.parse_units(options.units, layer, size)
+    best = top_examples(session.model, layer, chosen, _find_pictures(session, options.data, size), options.count)
+    dreams = session.ascend(channel(layer, chosen), size=size)
+    title = f"{options.model}  {layer}  dreams with their mean activation, and what excited each unit most"
+
+    def draw(pictures: Tensor, activations: Sequence[float] = ()) -> Any:
+        tiles: list[Tensor] = []
+        captions: list[str] = []
+        for number, (picture, found) in enumerate(zip(pictures, best, strict=False)):
+            value = f"\t{short(activations[number])}" if activations else ""
+            tiles += [picture, *(example.patch for example in found)]
+            captions += [f"{chosen[number]}{value}", *(f"{e.name}\t{short(e.activation)}" for e in found)]
+        return contact_sheet(tiles, captions, columns=1 + len(best[0]), title=title)
+
+    session.warn_of_silent(dreams.silent, [f"unit {unit}" for unit in chosen])
+    session.save(draw(dreams.images, dreams.activations.tolist()), dreams.stopped)
+    session.save_timelapse(draw)
+    if options.html:
+        session.save_page(title, chosen, dreams, best)
+    return Done(dreams.stopped)
+
+
+def _find_pictures(session: Session, folder: Path | None, size: int | None) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the image (1, C, H, W) of each picture to search for examples.
+
+    Pictures from a folder are resized and cropped to the size that the network takes. A file that cannot be read is
+    reported and skipped.
+
+    Raises:
+        ValueError: ``folder`` does not exist, or no folder is given and the network does not take handwritten digits.
+    """
+    channels, height, width = default_shape(session.model, size)
+    if folder is None:
+        if (channels, height, width) != (1, 28, 28):
+            raise OptionError("data", "is missing: the package has no pictures for this network, so name a folder")
+        digits, labels = digit_sample()
+        for digit, label in zip(digits, labels.tolist(), strict=True):
+            yield f"a {label}", digit[None]
+        return
+    if not folder.is_dir():
+        raise OptionError("data", f"must be a folder of pictures, and there is no folder {folder}")
+    session.inputs.add(folder)
+    Image.init()
+    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
+    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower() in endings and each.is_file()):
+        try:
+            picture = images.load(path, channels)
+        except (OSError, ValueError) as error:
+            session.job.tell(f"skipped: {error}")
+            continue
+        yield path.stem, crop_middle(picture, (height, width))  # Networks are usually tested on such center crops.
+
+
+def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Done:
+    """Make a contact sheet of classes in two or three rows.
+
+    The first row maximizes the activation alone, and the second adds the regularizers. The third, if wanted, is made
+    with the regularizers by a robust network.
+    """
+    session = Session("digits", "digits.png", options, job, again)
+    chosen = session.parse_units(options.classes, "logits")
+    regularized = logit(chosen) - sparing(options.ink, options.smoothness)
+    minus = f"activation - {options.ink:g} x sum of pixels - {options.smoothness:g} x what a blur would change"
+    rows = [
+        (f"{options.model}: activation", session.model, logit(chosen)),
+        (f"{options.model}: {minus}", session.model, regularized),
+    ]
+    if options.compare:
+        rows.append((f"digits-robust: {minus}", load("digits-robust").to(session.device), regularized))
+
+    def make_row(row: tuple[str, torch.nn.Module, objectives.Objective]) -> Dreams:
+        _, model, wanted = row
+        made = session.ascend(wanted, model=model)
+        # All rows are captioned with the activation alone.
+        return replace(made, activations=evaluate(model, logit(chosen), made.images))
+
+    dreams, stopped = in_turn(rows, make_row)
+    labels = chosen * len(rows)
+    sheet = partial(
+        draw_sheet, labels=labels, columns=len(chosen), title="logits", rows=[title for title, _, _ in rows]
+    )
+    silent = [number for row in dreams for number in row.silent]
+    session.warn_of_silent(silent, [f"class {unit}" for unit in chosen])
+    activations = torch.cat([row.activations for row in dreams]).tolist()
+    session.save(sheet(torch.cat([row.images for row in dreams]), activations=activations), stopped)
+    session.save_timelapse(sheet)
+    return Done(stopped)
+
+
+def maximize(options: MaximizeOptions, job: Job, again: Recipe | None = None) -> Done:
+    """Make the picture that maximizes an expression, or a contact sheet if the expression is for several pictures."""
+    session = Session("maximize", "maximized.png", options, job, again)
+    shape = default_shape(session.model, options.size)
+
+    def count_units(layer: str) -> int:
+        return reach_layers(session.model, torch.zeros(1, *shape), [layer])[0].channels
+
+    for path in vector_files(options.objective):
+        session.inputs.add(path)
+    # Whether the network can take the whole photo depends on the layers, so the expression must be parsed first.
+    stand_in = None if options.photo is None else torch.zeros(1, *shape)
+    objective = parse_objective(options.objective, stand_in, count_units)
+    read, longer = sorted(objective.layers), max(shape[1:])
+    init = None
+    if options.photo is not None:
+        if objective.photo is None:
+            raise OptionError("photo", "is not used: only match and caricature compare with a photo")
+        photo = session.open(options.photo, longer, read)
+        objective = parse_objective(options.objective, photo, count_units)
+    if options.init is not None:
+        init = session.open(options.init, longer, read)
+        if objective.photo is not None:
+            init = images.resize(init, (objective.photo.shape[2], objective.photo.shape[3]))
+    dreams = session.ascend(objective, size=None if init is not None or options.photo else options.size, init=init)
+    if objective.images == 1:
+        session.save_one(dreams)
+        return Done(dreams.stopped)
+    labels = objective.units or range(objective.images)
+    sheet = partial(draw_sheet, labels=labels, columns=options.columns, title=f"{options.model}  {options.objective}")
+    session.warn_of_silent(dreams.silent, [f"picture {label}" for label in labels])
+    session.save(sheet(dreams.images, activations=dreams.activations.tolist()), dreams.stopped)
+    session.save_timelapse(sheet)
+    return Done(dreams.stopped)
+
+
+def amplify(options: AmplifyOptions, job: Job, again: Recipe | None = None) -> Done:
+    """Make a deep dream of a photo."""
+    session = Session("amplify", "amplified.png", options, job, again, parts=options.octaves)
+    photo = session.open(options.photo, options.size, [options.layer])
+    objective = deepdream(options.layer) if options.unit is None else channel(options.layer, options.unit)
+    dreams = session.run(deep_dream.amplify, objective, photo=photo, octaves=options.octaves, steps=options.steps)
+    session.save_one(dreams)
+    return Done(dreams.stopped)
+
+
+def invert(options: InvertOptions, job: Job, again: Recipe | None = None) -> Done:
+    """Make an image, starting from noise, to which a layer responds as it does to a photo."""
+    session = Session("invert", "inverted.png", options, job, again)
+    photo = session.open(options.photo, options.size, [options.layer])
+    dreams = session.ascend(match(options.layer, photo) - total_variation(options.smoothness))
+    session.save_one(dreams)
+    return Done(dreams.stopped)
+
+
+def caricature(options: CaricatureOptions, job: Job, again: Recipe | None = None) -> Done:
+    """Make an image, starting from noise, that exaggerates what a layer sees in a photo."""
+    session = Session("caricature", "caricature.png", options, job, again)
+    photo = session.open(options.photo, options.size, [options.layer])
+    dreams = session.ascend(objectives.caricature(options.layer, photo))
+    session.save_one(dreams)
+    return Done(dreams.stopped)
+
+
+def accentuate(options: AccentuateOptions, job: Job, again: Recipe | None = None) -> Done:
+    """Change a photo so that what a unit looks for stands out."""
+    session = Session("accentuate", "accentuated.png", options, job, again)
+    photo = session.open(options.photo, options.size, [options.layer])
+    objective = gradient_ascent.accentuate(
+        session.model, options.layer, options.unit, photo, near=options.near, nearness=options.nearness
+    )
+    dreams = session.ascend(objective, init=photo)
+    session.save_one(dreams)
+    return Done(dreams.stopped)
+
+
+WORK = {
+    "dream units": units,
+    "dream examples": examples,
+    "dream digits": digits,
+    "dream maximize": maximize,
+    "dream amplify": amplify,
+    "dream invert": invert,
+    "dream caricature": caricature,
+    "dream accentuate": accentuate,
+}
+"""Function of each command that makes a picture, by the command's name in the recipe."""
+
+
+def replay(options: ReplayOptions, job: Job) -> Done:
+    """Make a picture again from the recipe stored in it. On the same machine, the result is identical bit for bit."""
+    recipe = Recipe.read(options.picture, COMMANDS)
+    for line in recipe.check(options.picture):
+        job.tell(line)
+    again = recipe.options.change(output=options.output, overwrite=options.overwrite)
+    work: Any = WORK[recipe.command]  # Each function takes the options of its own command.
+    done: Done = work(again, job, recipe)
+    return done
+
+
+def _name_units(numbers: Sequence[int]) -> str:
+    """Return a short label for some units, such as ``units 0 to 11``."""
+    return f"unit {numbers[0]}" if len(numbers) == 1 else f"units {numbers[0]} to {numbers[-1]}"
+
+
+def _parse_position(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise OptionError("position", f"must be ROW,COLUMN, or TOKEN in a transformer, not {text!r}") from None

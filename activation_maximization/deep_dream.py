@@ -1,0 +1,105 @@
+"""Deep dream: amplify everything that a network sees in a photo, from coarse to fine."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import replace
+
+from torch import Tensor, nn
+
+from dreamgram.activation_maximization import arguments
+from dreamgram.activation_maximization.defaults import OCTAVE_STEPS, OCTAVES
+from dreamgram.activation_maximization.gradient_ascent import Dreams, maximize
+from dreamgram.activation_maximization.objectives import Objective
+from dreamgram.image_optimization.images import refine, resize
+from dreamgram.image_optimization.layers import reach_layers
+from dreamgram.image_optimization.optimize import Listener, counted, in_turn
+from dreamgram.image_optimization.parameterizations import FourierImage
+from dreamgram.image_optimization.precision import Precision
+from dreamgram.image_optimization.transforms import robust
+
+
+def amplify(
+    model: nn.Module,
+    objective: Objective | str,
+    photo: Tensor,
+    *,
+    octaves: int = OCTAVES,
+    ratio: float = 1.4,
+    steps: int = OCTAVE_STEPS,
+    learning_rate: float = 0.05,
+    seed: int = 0,
+    precision: Precision = "auto",
+    listeners: Sequence[Listener] | Listener = (),
+) -> Dreams:
+    """Change ``photo`` so that it has more of what ``objective`` measures, first in large shapes, then in finer ones.
+
+    The photo is processed at several sizes, called octaves, from the smallest to the largest. At each octave, the
+    result of the previous octave is enlarged, and the photo's detail that was too fine for the previous octave is added
+    back. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into Neural Networks", 2015.
+
+    Args:
+        model: as for :func:`maximize`.
+        objective: what to amplify, such as ``deepdream(layer)``, as for :func:`maximize`. An objective with a photo of
+            its own fits only images of that photo's size, so it needs ``octaves=1``.
+        photo: (1, C, H, W) in [0, 1]. The result has the same size.
+        octaves: number of octaves.
+        ratio: ratio of the sides of each octave to the sides of the previous octave; larger than 1.
+        steps: number of gradient steps at each octave.
+        learning_rate: step of Adam, in units of the Fourier coefficients. Optimizing pixels gives garish colors.
+        seed: seed of the random shifts.
+        precision: as for :func:`maximize`.
+        listeners: functions that receive a record of every step. The steps of all octaves are counted as one run.
+
+    Raises:
+        ValueError: as for :func:`maximize`; or ``octaves`` is below 1 or too large for the photo, ``ratio`` is not
+            above 1, or the network cannot take the smallest octave.
+    """
+    photo = arguments.as_batch(photo, "photo")
+    model, objective = arguments.model_and_objective(model, objective, tuple(photo.shape[2:]))
+    told = arguments.as_listeners(listeners)
+    if octaves < 1 or ratio <= 1:
+        raise ValueError(
+            f"amplify needs 1 octave or more and a ratio above 1, not {octaves} octaves and a ratio of {ratio:g}"
+        )
+    height, width = photo.shape[2:]
+    if min(height, width) / ratio ** (octaves - 1) < 1:
+        raise ValueError(f"the photo of {width}x{height} pixels is too small for {octaves} octaves")
+    _check_smallest(model, objective, photo, ratio ** (octaves - 1))
+    shapes = [(round(height / ratio**k), round(width / ratio**k)) for k in reversed(range(octaves))]
+    costs = list(map(math.prod, shapes))
+    picture: Tensor | None = None
+
+    def dream(part: tuple[int, tuple[int, int]]) -> Dreams:
+        nonlocal picture
+        octave, shape = part
+        dreams = maximize(
+            model,
+            objective,
+            init=resize(photo, shape) if picture is None else refine(picture, photo, shape).clamp(0, 1),
+            steps=steps,
+            learning_rate=learning_rate,
+            parameterization=FourierImage,
+            transform=robust(degrees=0, translate=0.05, scale=(1, 1), shear=0),
+            seed=seed,
+            precision=precision,
+            listeners=counted(told, octave, costs),
+        )
+        picture = dreams.images
+        return dreams
+
+    done, stopped = in_turn(enumerate(shapes), dream)
+    finished = refine(done[-1].images, photo, (height, width)).clamp(0, 1)
+    return replace(done[-1], images=finished, stopped=stopped)
+
+
+def _check_smallest(model: nn.Module, objective: Objective, photo: Tensor, times: float) -> None:
+    """Raise a ValueError if the network cannot take ``photo`` with its sides divided by ``times``."""
+    height, width = photo.shape[2:]
+    try:
+        reach_layers(model, resize(photo, (round(height / times), round(width / times))), sorted(objective.layers))
+    except ValueError as error:
+        if times == 1:
+            raise
+        raise ValueError(f"{error}; use fewer octaves (1 for a network that takes one size only)") from error

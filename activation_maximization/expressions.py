@@ -1,0 +1,439 @@
+"""Expressions: objectives, transforms and parameterizations written as text, for the command line.
+
+``logit(0-9) - sparing()`` and ``channel(layer3.1.conv2, 3) - 0.5 * channel(layer3.1.conv2, 7)`` are two expressions.
+They mean the same as in Python, with three differences: names need no quotes, units can be ranges or ``all``, and a
+``photo`` argument is always the photo that was given to the command. Every registered objective and regularizer can be
+called. The text is parsed and never evaluated as Python. The grammar is:
+
+    sum       = product {("+" | "-") product}
+    product   = factor {("*" | "/") factor}
+    factor    = {"+" | "-"} (number | "(" sum ")" | call)
+    call      = name ["(" [argument {"," argument}] ")"]
+    argument  = [name "="] value, which is parsed according to the type of the parameter
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective, check_units
+from dreamgram.activation_maximization.regularizers import REGULARIZERS
+from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.parameterizations import FourierImage, Parameterization, PhaseImage, PixelImage
+from dreamgram.image_optimization.transforms import Transform, robust
+from dreamgram.workbench.names import unknown
+
+PARAMETERIZATIONS: Mapping[str, type[Parameterization]] = {
+    "pixels": PixelImage,
+    "fourier": FourierImage,
+    "phases": PhaseImage,
+}
+"""Parameterization classes by name."""
+
+VECTOR_FILES = (".npy", ".safetensors")
+"""Endings of the files that :func:`load_vector` can read."""
+
+DEEPEST = 50
+"""Maximum nesting depth of parentheses. The limit keeps a malformed text from exhausting Python's stack."""
+
+MOST_CALLS = 100
+"""Largest number of calls in one expression.
+
+This limits how deeply the objective is nested, and therefore how much of Python's stack it needs.
+"""
+
+MOST_UNITS = 100_000
+"""Largest number of units in one call. No layer has that many units."""
+
+
+def parse_objective(
+    text: str, photo: Tensor | None = None, count_units: Callable[[str], int] | None = None
+) -> Objective:
+    """Return the objective that ``text`` describes.
+
+    Example:
+        >>> parse_objective("channel(conv2, 3) - 0.5 * channel(conv2, 7)").layers
+        frozenset({'conv2'})
+
+    Args:
+        text: an expression of registered objectives and regularizers, numbers, ``+ - * /`` and parentheses.
+        photo: photo for the objectives that compare images with a photo, (1, C, H, W) in [0, 1].
+        count_units: function that returns the number of units of a layer, given the layer's name. The function is
+            needed if the text contains the units ``all``. If the function is given, the text may name only units that
+            exist.
+
+    Raises:
+        ValueError: the text is malformed, calls an unknown function, or calls a function with wrong arguments.
+    """
+    parser = _Parser(text, {**OBJECTIVES, **REGULARIZERS}, photo, count_units)
+    value = parser.whole(parser.sum)
+    if not isinstance(value, Objective):
+        raise parser.error("a number alone is nothing to maximize")
+    return value
+
+
+def vector_files(text: str) -> list[Path]:
+    """List the existing vector files that the expression ``text`` of an objective names."""
+    words = [Path(_name(word)) for word in re.findall(NAME, text)]
+    return [path for path in dict.fromkeys(words) if path.suffix in VECTOR_FILES and path.is_file()]
+
+
+def parse_transform(text: str) -> Transform:
+    """Return the transform that ``text`` describes, such as ``none``, ``jitter(0.1)`` or ``robust(degrees=5)``.
+
+    Raises:
+        ValueError: the text is malformed, calls an unknown function, or calls a function with wrong arguments.
+    """
+    parser = _Parser(text, {"none": none, "jitter": jitter, "robust": robust})
+    transform: Transform = parser.whole(parser.call)
+    return transform
+
+
+def parse_parameterization(name: str) -> type[Parameterization]:
+    """Return the class called ``name`` in :data:`PARAMETERIZATIONS`.
+
+    Raises:
+        ValueError: there is no parameterization of that name.
+    """
+    if name not in PARAMETERIZATIONS:
+        raise ValueError(unknown("parameterization", name, PARAMETERIZATIONS))
+    return PARAMETERIZATIONS[name]
+
+
+def none() -> Transform:
+    """Return the transform that leaves the images unchanged."""
+    return lambda images: images
+
+
+def jitter(translate: float = 0.05) -> Transform:
+    """Return a transform that only shifts the images at random.
+
+    It suits pictures that must stay upright, such as spectrograms.
+
+    Args:
+        translate: largest shift in either direction, as a fraction of each side.
+    """
+    return robust(degrees=0, translate=translate, scale=(1, 1), shear=0)
+
+
+def load_vector(path: Path) -> Tensor:
+    """Read a vector (C,), or several vectors (N, C), from a .npy file or from a .safetensors file with one tensor.
+
+    Raises:
+        ValueError: the file's ending is not .npy or .safetensors, or the file does not contain one tensor of
+            finite numbers, (C,) or (N, C).
+        OSError: the file cannot be read.
+    """
+    if path.suffix not in VECTOR_FILES:
+        raise ValueError(f"a vector is read from a .npy or .safetensors file, not from {str(path)!r}")
+    try:
+        found = [np.load(path, allow_pickle=False)] if path.suffix == ".npy" else list(load_file(path).values())
+        [vector] = [torch.as_tensor(each).float() for each in found]
+    except (EOFError, ValueError, TypeError, SafetensorError) as error:
+        raise ValueError(f"{str(path)!r} holds no vector, or several tensors, or is damaged") from error
+    if vector.ndim not in (1, 2) or not vector.numel() or not vector.isfinite().all():
+        raise ValueError(f"{str(path)!r} holds no finite vector (C,) or vectors (N, C)")
+    return vector
+
+
+INTEGER = r"-?[0-9]{1,9}"
+NUMBER_PATTERN = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.])"
+ENDS = r"(?=\s*(?:[,)\]]|$))"
+NAME = r"\"[^\"]+\"|'[^']+'|[^\s\"',()\[\]=]+"
+"""Pattern of a name. Without quotes, a name ends at a space, a quote, a comma, a parenthesis, a bracket or ``=``."""
+RANGE = rf"[0-9]{{1,9}}(?:\s*-\s*[0-9]{{1,9}})?{ENDS}"
+RANGES = rf"{RANGE}(?:\s*,\s*{RANGE})*"
+"""Pattern of a list of units. A comma belongs to the list if another number or range follows the comma."""
+
+
+def _number(text: str) -> float:
+    """Convert ``text`` to a finite number."""
+    if not math.isfinite(number := float(text)):
+        raise ValueError("a number is too large")
+    return number
+
+
+def _pair(text: str) -> tuple[float, ...]:
+    """Convert a text such as ``(0.9, 1.1)`` to its numbers."""
+    return tuple(map(_number, text.strip("()").split(",")))
+
+
+def _position(text: str) -> tuple[int, ...]:
+    """Convert a text such as ``(4, 5)`` to its integers."""
+    return tuple(map(int, re.findall(INTEGER, text)))
+
+
+def _units(text: str) -> list[int] | Literal["all"]:
+    """Convert a text such as ``0-2,7`` to a list of units. The text ``all`` is returned unchanged."""
+    if text == "all":
+        return "all"
+    units: list[int] = []
+    for part in text.strip("[]").split(","):
+        first, _, last = part.partition("-")
+        some = range(int(first), int(last or first) + 1)
+        if not some:
+            raise ValueError(f"the range of units {part.strip()} is empty: the smaller number comes first")
+        if len(units) + len(some) > MOST_UNITS:
+            raise ValueError(f"there are more than {MOST_UNITS} units")
+        units += some
+    return units
+
+
+def _name(text: str) -> str:
+    """Return a name without its quotes."""
+    return text[1:-1] if text[0] in "\"'" else text
+
+
+def _vector(text: str) -> Tensor:
+    """Load the vector from the file that ``text`` names."""
+    path = Path(_name(text))
+    try:
+        return load_vector(path)
+    except OSError as error:
+        raise ValueError(f"{path} cannot be read: {error.strerror or error}") from error
+
+
+class _Kind(NamedTuple):
+    """A kind of argument and how to parse it."""
+
+    words: str
+    """Description of the kind for error messages."""
+    pattern: str
+    """Regular expression that the argument's text must match."""
+    read: Callable[[str], Any]
+    """Function that converts the text to the value."""
+
+
+UNIT_LIST = "int | Iterable[int]"
+
+ARGUMENT_KINDS: Mapping[str, _Kind] = {
+    "str": _Kind("a name", NAME, _name),
+    "float": _Kind("a number", NUMBER_PATTERN, _number),
+    "int": _Kind("a whole number", rf"{INTEGER}(?![\w.])", int),
+    "bool": _Kind("true or false", r"(?i:true|false)(?!\w)", lambda text: text.lower() == "true"),
+    UNIT_LIST: _Kind("units such as 3, 0-11 or all", rf"all{ENDS}|\[{RANGES}\s*\]|{RANGES}", _units),
+    "Sequence[int] | None": _Kind(
+        "a position such as (4, 5)",
+        rf"\(\s*{INTEGER}(?:\s*,\s*{INTEGER})*\s*,?\s*\)|{INTEGER}{ENDS}",
+        _position,
+    ),
+    "tuple[float, float]": _Kind(
+        "two numbers such as (0.9, 1.1)", rf"\(\s*{NUMBER_PATTERN}\s*,\s*{NUMBER_PATTERN}\s*\)", _pair
+    ),
+    "Tensor | NDArray[Any]": _Kind("a .npy or .safetensors file", NAME, _vector),
+}
+"""Kind of argument for each declared type of a parameter."""
+
+
+class _Parser:
+    """A recursive-descent parser of ``text``.
+
+    The text is not split into tokens first, because the same characters mean different things in different positions.
+    """
+
+    def __init__(
+        self,
+        text: str,
+        functions: Mapping[str, Callable[..., Any]],
+        photo: Tensor | None = None,
+        count_units: Callable[[str], int] | None = None,
+    ) -> None:
+        self.text = text
+        self.functions = functions
+        self.photo = photo
+        self.count_units = count_units
+        self.at = self.depth = self.calls = 0
+
+    def take(self, pattern: str) -> str | None:
+        """Match ``pattern`` at the current position, after any space.
+
+        If the pattern matches, advance past the match and return the matched text. Otherwise, return None.
+        """
+        found = re.compile(rf"\s*({pattern})").match(self.text, self.at)
+        if found is None:
+            return None
+        self.at = found.end()
+        return found[1]
+
+    def error(self, problem: str) -> ValueError:
+        """Return a ValueError that states the problem and quotes the text."""
+        return ValueError(f"{problem} (in {_shown(self.text)})")
+
+    def unexpected(self, wanted: str) -> ValueError:
+        """Return a ValueError which says that something other than ``wanted`` is at the current position."""
+        rest = self.text[self.at :].strip()
+        return self.error(f"expected {wanted}, not {_shown(rest) if rest else 'the end'}")
+
+    def whole(self, read: Callable[[], Any]) -> Any:
+        """Parse the whole text with ``read`` and return the result. Raise a ValueError if any text is left over."""
+        value = read()
+        if self.text[self.at :].strip():
+            raise self.unexpected("the end")
+        return value
+
+    def sum(self) -> float | Objective:
+        """Parse a sum: products that are added and subtracted."""
+        value = self.product()
+        while sign := self.take(r"[+-]"):
+            other = self.product()
+            value = self.finite(value + other if sign == "+" else value - other)
+        return value
+
+    def product(self) -> float | Objective:
+        """Parse a product: factors that are multiplied or divided. Only numbers can be divisors."""
+        value = self.factor()
+        while sign := self.take(r"\*(?!\*)|/(?!/)"):
+            other = self.factor()
+            if sign == "/" and (isinstance(other, Objective) or other == 0):
+                raise self.error("a divisor must be a number other than 0")
+            value = self.finite(value * other if sign == "*" else value / other)  # type: ignore[operator]
+        return value
+
+    def factor(self) -> float | Objective:
+        """Parse a factor: an atom with any number of signs before it."""
+        negative = False
+        while sign := self.take(r"[+-]"):
+            negative ^= sign == "-"
+        value = self.atom()
+        return -value if negative else value
+
+    def atom(self) -> float | Objective:
+        """Parse an atom: a number, a call, or a sum in parentheses."""
+        if not self.take(r"\("):
+            number = self.take(NUMBER_PATTERN)
+            value: float | Objective = self.call() if number is None else self.finite(float(number))
+            return value
+        self.depth += 1
+        if self.depth > DEEPEST:
+            raise self.error(f"more than {DEEPEST} parentheses are open at once")
+        value = self.sum()
+        if not self.take(r"\)"):
+            raise self.unexpected("')'")
+        self.depth -= 1
+        return value
+
+    def finite(self, value: float | Objective) -> float | Objective:
+        """Return ``value`` unchanged. Raise a ValueError if it is a number that is not finite."""
+        if not isinstance(value, Objective) and not math.isfinite(value):
+            raise self.error("a number is too large")
+        return value
+
+    def call(self) -> Any:
+        """Parse a function's name and arguments, and return the result of calling the function with these arguments."""
+        name = self.take(r"[^\W\d]\w*")
+        if name is None:
+            raise self.unexpected("a number, a function or '('")
+        if name not in self.functions:
+            raise self.error(unknown("function", name, self.functions))
+        self.calls += 1
+        if self.calls > MOST_CALLS:
+            raise self.error(f"more than {MOST_CALLS} functions are called")
+        parameters = dict(inspect.signature(self.functions[name]).parameters)
+        given = self.arguments(name, parameters) if self.take(r"\(") else {}
+        if "photo" in parameters:
+            if self.photo is None:
+                raise self.error(f"{name} compares with a photo, and no photo was given")
+            given["photo"] = self.photo
+        for parameter in parameters.values():
+            if parameter.name not in given and parameter.default is parameter.empty:
+                raise self.error(f"{parameter.name} is missing: {_usage(name, parameters)}")
+        layer = given.get("layer", parameters["layer"].default if "layer" in parameters else None)
+        for key in given:
+            if _kind(parameters[key]) == UNIT_LIST:
+                given[key] = self.units_of(layer, given[key])
+        return self.functions[name](**given)
+
+    def arguments(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
+        """Parse the arguments of the function ``name``, up to and including the closing parenthesis."""
+        given: dict[str, Any] = {}
+        named = False
+        while not self.take(r"\)"):
+            if given and not self.take(","):
+                raise self.unexpected("',' or ')'")
+            keyword = self.take(r"[^\W\d]\w*(?=\s*=)")
+            if named and not keyword:
+                raise self.unexpected("a name and '=', as for the previous argument")
+            named = keyword is not None
+            parameter = self.parameter(name, parameters, given, keyword)
+            if named:
+                self.take("=")
+            kind = ARGUMENT_KINDS[_kind(parameter)]
+            text = self.take(kind.pattern)
+            if text is None:
+                raise self.unexpected(f"{kind.words} for {parameter.name} of {name}")
+            try:
+                given[parameter.name] = kind.read(text)
+            except ValueError as error:
+                raise self.error(str(error)) from error
+        return given
+
+    def parameter(
+        self,
+        name: str,
+        parameters: Mapping[str, inspect.Parameter],
+        given: Mapping[str, Any],
+        keyword: str | None,
+    ) -> inspect.Parameter:
+        """Return the parameter that receives the next argument.
+
+        The argument belongs to the parameter called ``keyword`` or, if ``keyword`` is None, to the next parameter in
+        order.
+        """
+        usage = _usage(name, parameters)
+        free = [each for each in parameters if each != "photo"]
+        if keyword is None:
+            if len(given) == len(free):
+                raise self.unexpected(f"')' after the last argument of {usage}")
+            return parameters[free[len(given)]]
+        if keyword in given:
+            raise self.error(f"{keyword} is given twice: {usage}")
+        if keyword not in free:
+            raise self.error(f"{usage} has no argument {keyword!r}; {did_you_mean(keyword, free)}".rstrip("; "))
+        return parameters[keyword]
+
+    def units_of(self, layer: str | None, units: list[int] | Literal["all"]) -> list[int]:
+        """Return the list of units that ``units`` means. If the layer's number of units is known, check each unit."""
+        if self.count_units is None or layer is None:
+            if units == "all":
+                raise self.error("the units 'all' are known only with a network: give the units' numbers")
+            return units
+        count = self.count_units(layer)
+        if units == "all":
+            return list(range(count))
+        check_units(layer, units, count)
+        return units
+
+
+def _kind(parameter: inspect.Parameter) -> str:
+    """Return the declared type of a parameter as text, without the names of modules.
+
+    Raises:
+        ValueError: an expression cannot contain an argument of that type.
+    """
+    declared = parameter.annotation
+    text = declared if isinstance(declared, str) else inspect.formatannotation(declared)
+    kind = re.sub(r"\b(?:\w+\.)+(?=[A-Z])", "", text)
+    if kind not in ARGUMENT_KINDS and parameter.name != "photo":
+        raise ValueError(f"{parameter.name} is declared as {text}; an expression can hold {', '.join(ARGUMENT_KINDS)}")
+    return kind
+
+
+def _usage(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
+    """Return the signature of a function for a message, such as ``channel(layer, unit)``."""
+    return f"{name}({', '.join(each for each in parameters if each != 'photo')})"
+
+
+def _shown(text: str) -> str:
+    """Return ``text`` in quotes on one line, shortened if it has more than 60 characters."""
+    return repr(text if len(text) <= 60 else f"{text[:57]}...")

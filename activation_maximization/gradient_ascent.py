@@ -1,0 +1,396 @@
+"""Gradient ascent on the input image of a network."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+from dreamgram.activation_maximization import arguments
+from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
+from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
+from dreamgram.activation_maximization.sheets import contact_sheet, short
+from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.layers import describe, device_of
+from dreamgram.image_optimization.optimize import Listener, OptimizerFactory, counted, in_turn, optimize, seeded
+from dreamgram.image_optimization.parameterizations import Parameterization
+from dreamgram.image_optimization.precision import Precision, choose_dtype
+from dreamgram.image_optimization.transforms import Transform
+
+BATCH, PIXELS = 64, 64 * 128 * 128
+"""Largest number of images in a batch, and largest total number of their pixels. The two limits bound the memory."""
+
+STARTS = (1, 1, 1, 1, 1.5, 1.5, 1.5, 2, 2, 3, 4, 6, 8, 16)
+"""Noise strengths to try, relative to the default, for an image that receives no gradient.
+
+Many weak noises are tried first, because strong noise stays visible in the parts of the result that the unit does not
+see.
+"""
+
+
+@dataclass(frozen=True, repr=False)
+class Dreams:
+    """The result of :func:`maximize`."""
+
+    images: Tensor
+    """Images (N, C, H, W) in [0, 1], on the CPU."""
+    activations: Tensor
+    """Value of the objective for each finished image, (N,), without transforms."""
+    history: Tensor
+    """Value of the objective before each step, (steps, N), for the image as transformed in that step.
+
+    The value is NaN if the image's batch ended before that step.
+    """
+    stopped: str
+    """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``.
+
+    After Ctrl-C (``interrupted``), the result contains only the images that had been started.
+    """
+    silent: tuple[int, ...] = ()
+    """Indices of images that received no gradient through a layer of the objective, and are therefore meaningless."""
+
+    def __repr__(self) -> str:
+        """Return a one-line summary."""
+        count, _, height, width = self.images.shape
+        parts = [f"{count} image{'s' * (count != 1)} of {width}x{height} pixels"]
+        if len(self.activations):
+            low, high = self.activations.min().item(), self.activations.max().item()
+            parts.append(f"activation{f's {low:.4g} to' if count > 1 else ''} {high:.4g}")
+        parts.append(f"{self.stopped} after {len(self.history)} steps")
+        if self.silent:
+            more = f" and {len(self.silent) - 10} more" if len(self.silent) > 10 else ""
+            parts.append(f"silent: {', '.join(map(str, self.silent[:10]))}{more}")
+        return f"Dreams({', '.join(parts)})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Return a PNG file for notebooks: a contact sheet of the images with their activations."""
+        if self.images.shape[1] not in (1, 3):
+            return None
+        captions = [f"{number}\t{short(activation)}" for number, activation in enumerate(self.activations.tolist())]
+        png: bytes | None = contact_sheet(self.images, captions)._repr_png_()
+        return png
+
+
+def maximize(
+    model: nn.Module,
+    objective: Objective | str,
+    *,
+    size: int | Sequence[int] | None = None,
+    steps: int = STEPS,
+    learning_rate: float = 0.1,
+    optimizer: str | OptimizerFactory = "adam",
+    parameterization: type[Parameterization] | str | None = None,
+    transform: Transform | Sequence[Transform] | str | None = None,
+    init: Tensor | None = None,
+    seed: int = 0,
+    precision: Precision = "auto",
+    batch: int | None = None,
+    listeners: Sequence[Listener] | Listener = (),
+) -> Dreams:
+    """Make images that maximize ``objective``, by gradient ascent on the input of ``model``.
+
+    See Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009. The parameterization and the
+    transforms are those of Olah et al., "Feature Visualization", Distill 2017.
+
+    Example:
+        >>> dreams = maximize(load("digits"), channel("conv2", [3, 7]) - total_variation(10), steps=64)
+        >>> dreams.images.shape
+        torch.Size([2, 1, 28, 28])
+
+    Args:
+        model: any network that takes images (N, C, H, W) in [0, 1], on the device to work on. Its state is restored
+            after the run.
+        objective: the objective to maximize, or the text of an expression, see
+            :func:`dreamgram.activation_maximization.expressions.parse_objective`. It determines how many images are
+            made.
+        size: side of the square images in pixels, or their (height, width). The default is the size of the objective's
+            photo if the objective has one, else the network's own input size.
+        steps: number of gradient steps.
+        learning_rate: step size of Adam, in units of the parameterization's leaf.
+        optimizer: name of an optimizer, or a function that makes one, as for
+            :func:`dreamgram.image_optimization.optimize.optimize`.
+        parameterization: a class, or its name: ``pixels``, ``fourier`` or ``phases``. The default is
+            :class:`FourierImage` for 3 channels, else :class:`PixelImage`.
+        transform: random function that is applied to the images in every step before the network sees them, a list of
+            such functions, or a text such as ``none`` or ``jitter(0.1)``. The default is
+            :func:`dreamgram.image_optimization.transforms.robust`.
+        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. They replace ``size``.
+        seed: seed of the noise and the transforms. All images use the same seed, so that an image does not depend on
+            the other images of its batch.
+        precision: number format that the network computes in, see
+            :func:`dreamgram.image_optimization.precision.choose_dtype`.
+        batch: number of images made at a time. By default, it is as large as :data:`BATCH` and :data:`PIXELS` allow.
+            The images of a joint objective always form one batch.
+        listeners: functions that are called with a :class:`Step` after every step. The steps of all batches are
+            counted as one run.
+
+    Raises:
+        ValueError: a layer or a unit does not exist, the network cannot take images of that size, an image is not in
+            [0, 1], or the objective does not return one value for each image.
+        TypeError: an argument has the wrong type.
+        NonFiniteLoss: the objective became infinite or NaN.
+    """
+    model, objective = arguments.model_and_objective(model, objective, size)
+    init = None if init is None else arguments.as_batch(init, "init")
+    shape = _image_shape(model, objective, size, init)
+    count = max(objective.images, 1 if init is None else len(init))
+    _check_count(objective, 1 if init is None else len(init), count)
+    image_class = arguments.as_parameterization(parameterization, shape[0])
+    view = arguments.as_transform(transform)
+    told = arguments.as_listeners(listeners)
+    device = device_of(model)
+    parts = _split(count, shape[1] * shape[2], count if objective.joint else batch)
+    with capture(model, objective.layers, choose_dtype(precision, device)) as activations_of:
+
+        def make(part: tuple[int, Tensor]) -> Dreams:
+            position, numbers = part
+            some = _Part(activations_of, objective, numbers, device, view)
+            own = None if init is None else init.expand(count, *shape)[numbers]
+            with seeded(seed):
+                image = some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
+                listening = counted(told, position, list(map(len, parts)))
+                return some.run(image, steps, learning_rate, optimizer, listening)
+
+        done, stopped = in_turn(enumerate(parts), make)
+    return _joined(model, objective, done, stopped)
+
+
+def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+    """Return the activations of ``layers``, by name, for ``images`` (N, C, H, W) in [0, 1].
+
+    The activations are float32 and have no gradient. A single layer can be given by its name, without a list.
+    """
+    names = [layers] if isinstance(layers, str) else layers
+    with torch.no_grad(), capture(model, names) as activations_of:
+        return activations_of(arguments.as_batch(images, "images").to(device_of(model)))
+
+
+def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Tensor:
+    """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without transforms.
+
+    The values are (N,), on the CPU. If the objective changes over the steps, its value at the last step is returned.
+
+    Raises:
+        ValueError: the objective is for a different number of images, or images of this size do not reach the
+            objective's layers.
+    """
+    images = arguments.as_batch(images, "images")
+    model, objective = arguments.model_and_objective(model, objective, tuple(images.shape[2:]))
+    _check_count(objective, len(images), len(images))
+    return _evaluate(model, objective, images)
+
+
+def accentuate(
+    model: nn.Module, layer: str, unit: int | Iterable[int], photo: Tensor, *, near: str, nearness: float = NEARNESS
+) -> Objective:
+    """Return an objective that emphasizes what a unit looks for in ``photo`` and preserves the rest of the photo.
+
+    Maximize the objective starting from the photo (``init=photo``). The unit's activation is divided by the root mean
+    square of the layer's activations for the photo, so that the same ``nearness`` suits every layer and network. See
+    Hamblin et al., "Feature Accentuation", arXiv:2402.10039.
+
+    Args:
+        model: any network that takes images (N, C, H, W) in [0, 1].
+        layer: name of the unit's layer.
+        unit: index of the unit. With several indices, one image is made for each.
+        photo: (1, C, H, W) in [0, 1].
+        near: name of an earlier layer whose activations should stay the same as for the photo.
+        nearness: weight of staying close to the photo. A larger weight changes the photo less.
+
+    Raises:
+        ValueError: a layer is unknown, or all activations of ``layer`` are 0 for the photo.
+    """
+    usual = activations(model, photo, [layer])[layer].square().mean().sqrt().item()
+    if not usual:
+        raise ValueError(f"all activations of {layer} are 0 for this photo: there is nothing to bring out")
+    return channel(layer, unit) * (1 / usual) + nearness * match(near, photo)
+
+
+def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor | None) -> tuple[int, int, int]:
+    """Return the shape (C, H, W) of the images.
+
+    The shape comes from the first of the following that is given: ``init``, ``size``, the objective's photo, the
+    network.
+
+    Raises:
+        ValueError: the objective's photo has a different shape.
+    """
+    photo = None if objective.photo is None else arguments.as_batch(objective.photo, f"the photo of {objective}")
+    given = photo if init is None and size is None else init
+    shape = arguments.image_shape(model, size) if given is None else (given.shape[1], given.shape[2], given.shape[3])
+    if photo is not None and photo.shape[1:] != shape:
+        raise ValueError(f"the photo of {objective} is {describe(photo.shape[1:])}, not {describe(shape)}")
+    return shape
+
+
+def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], stopped: str) -> Dreams:
+    """Join the images of all batches ``parts``, and compute the objective's value for each image."""
+    images = torch.cat([part.images for part in parts])
+    longest = max(len(part.history) for part in parts)
+    histories = [pad(part.history, (0, 0, 0, longest - len(part.history)), value=math.nan) for part in parts]
+    silent = tuple(number for part in parts for number in part.silent)
+    return Dreams(images, _evaluate(model, objective, images), torch.cat(histories, dim=1), stopped, silent)
+
+
+def _check_count(objective: Objective, given: int, count: int) -> None:
+    """Raise a ValueError unless ``given`` and ``objective.images``, two numbers of images, are each 1 or ``count``."""
+    if given not in (1, count) or objective.images not in (1, count):
+        raise ValueError(f"{objective} is for {objective.images} images, not {given}")
+
+
+def _evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
+    """Return the objective's values (N,) for ``images``. After Ctrl-C, some images may be missing at the end."""
+    device = device_of(model)
+    values = []
+    with torch.no_grad(), capture(model, objective.layers) as activations_of:
+        for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None):
+            some = images[numbers].to(device)
+            values.append(_Part(activations_of, objective, numbers, device).value(some, some, 1.0).cpu())
+    return torch.cat(values)
+
+
+class _Part:
+    """A batch of an objective's images that are optimized together; ``numbers`` holds their indices."""
+
+    def __init__(
+        self,
+        activations_of: Callable[[Tensor], dict[str, Tensor]],
+        objective: Objective,
+        numbers: Tensor,
+        device: torch.device,
+        transform: Transform = lambda images: images,
+    ) -> None:
+        self.activations_of = activations_of
+        self.objective = objective
+        self.numbers = numbers
+        self.device = device
+        self.transform = transform
+        photo = objective.photo
+        if photo is not None:
+            photo = (photo if len(photo) == 1 else photo[numbers]).to(device)
+        self.photo = photo
+        self.silent = list(range(len(numbers)))
+        """Positions in the batch of the images that have received no gradient so far through at least one layer."""
+
+    def value(self, rendered: Tensor, image: Tensor, progress: float, moving: str | None = None) -> Tensor:
+        """Return the objective's value for each image.
+
+        Args:
+            rendered: images (N, C, H, W) that the network sees after the transform.
+            image: images (N, C, H, W) that the regularizers see.
+            progress: fraction of the steps that are done.
+            moving: name of the only layer through which a gradient passes. By default, the gradient passes through all
+                layers.
+
+        Raises:
+            ValueError: the objective does not return one value for each image.
+        """
+        # The images and the photo are transformed in the same way. The photo's activations are not differentiated.
+        views = self.transform(rendered if self.photo is None else torch.cat([rendered, self.photo]))
+        seen = {name: answer.float() for name, answer in self.activations_of(views[: len(rendered)]).items()}
+        if moving is not None:
+            seen = {name: answer if name == moving else answer.detach() for name, answer in seen.items()}
+        if self.photo is not None:
+            with torch.no_grad():
+                of_photo = self.activations_of(views[len(rendered) :])
+            seen.update({PHOTO + name: answer.float() for name, answer in of_photo.items()})
+        values = self.objective({**seen, IMAGE: image, NUMBER: self.numbers, PROGRESS: torch.tensor(progress)})
+        if not isinstance(values, torch.Tensor) or values.shape != (len(image),):
+            given = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
+            raise ValueError(
+                f"{self.objective} must give one value for each image, shape ({len(image)},), not {given}; "
+                "take the mean of each image, such as activation.flatten(1).mean(1)"
+            )
+        return values
+
+    def begin(self, image_class: type[Parameterization], shape: tuple[int, int, int], seed: int) -> Parameterization:
+        """Return images to start from, each of ``shape`` (C, H, W): noise to which the network responds."""
+        image = image_class.from_noise((len(self.numbers), *shape), device=self.device)
+        # Seeding again here keeps the transforms of an image independent of how often other images are restarted.
+        with seeded(seed):
+            self.vary_noise(image)
+        return image
+
+    def find_silent(self, image: Parameterization, nudge: float = 0.0) -> None:
+        """Remove from ``silent`` the images that receive a gradient through every layer after a random transform.
+
+        ``nudge`` is the standard deviation of noise that is added to the images. The noise is needed at the end of a
+        run, because the gradient also vanishes at an optimum.
+        """
+        answers = torch.ones(len(self.numbers), dtype=torch.bool)
+        for layer in self.objective.layers:
+            rendered = image.render()
+            # All images get the same noise, so that the noise does not depend on their number. It is drawn on the CPU.
+            noise = torch.randn(rendered.shape[1:]).to(rendered)
+            # A weight that rises from 0 or falls to 0 is not 0 in the middle of the run.
+            value = self.value(rendered + nudge * noise, rendered.detach(), 0.5, layer)
+            if not value.requires_grad:
+                raise ValueError(f"no gradient passes back from {layer}: an operation before it has no gradient")
+            [gradient] = torch.autograd.grad(value.sum(), image.leaf)
+            answers &= (gradient != 0).flatten(1).any(1).cpu()
+        self.silent = [number for number in self.silent if not answers[number]]
+
+    def vary_noise(self, image: Parameterization) -> None:
+        """Restart silent images from different, stronger noise until the network responds.
+
+        The images of a joint objective each start from different noise. For any other objective, each attempt uses the
+        same noise for all images, so that an image does not depend on the other images of its batch.
+        """
+        if self.objective.joint:
+            self._restart(image, STARTS[0])
+        self.find_silent(image)
+        for strength in (*STARTS, STARTS[0]):
+            if self.silent:
+                self._restart(image, strength)
+                self.find_silent(image)
+
+    def _restart(self, image: Parameterization, strength: float) -> None:
+        """Replace the silent images by noise. ``strength`` is relative to the default noise strength."""
+        rendered = image.render()
+        shape = (1, *rendered.shape[1:])
+        with torch.no_grad():
+            for some in [[number] for number in self.silent] if self.objective.joint else [self.silent]:
+                image.leaf[some] = type(image).from_noise(shape, strength, rendered.device).leaf.detach()
+
+    def run(
+        self,
+        image: Parameterization,
+        steps: int,
+        learning_rate: float,
+        optimizer: str | OptimizerFactory,
+        listeners: Sequence[Listener],
+    ) -> Dreams:
+        """Optimize ``image`` and return the result with empty activations. The caller computes the activations."""
+        made = 0
+
+        def loss(rendered: Tensor) -> Tensor:
+            # An objective is maximized and a loss is minimized. This is the only place where the sign is flipped.
+            nonlocal made
+            made += 1
+            return -self.value(rendered, rendered, (made - 1) / max(steps - 1, 1))
+
+        run = optimize(image, loss, steps=steps, learning_rate=learning_rate, optimizer=optimizer, listeners=listeners)
+        if self.silent:
+            self.find_silent(image, nudge=0.01)
+        silent = tuple(self.numbers[self.silent].tolist())
+        return Dreams(image.render().detach().cpu(), torch.empty(0), -run.losses, run.stopped, silent)
+
+
+def batch_size(pixels: int) -> int:
+    """Return the largest number of images in a batch if each image has this number of ``pixels``."""
+    return max(1, min(BATCH, PIXELS // pixels))
+
+
+def _split(count: int, pixels: int, batch: int | None) -> Sequence[Tensor]:
+    """Split the indices of ``count`` images into batches.
+
+    A batch has ``batch`` images. If ``batch`` is None, :func:`batch_size` determines it from the number of ``pixels``
+    of an image.
+    """
+    parts: Sequence[Tensor] = torch.arange(count).split(batch or batch_size(pixels))
+    return parts

@@ -1,0 +1,335 @@
+"""Options of the ``dream`` commands. Each option is declared here and used in one other place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dreamgram.activation_maximization.defaults import (
+    EXAMPLES,
+    INK,
+    NEARNESS,
+    OCTAVE_STEPS,
+    OCTAVES,
+    PHOTO_STEPS,
+    SMOOTHNESS,
+    STEPS,
+)
+from dreamgram.workbench.options import NetworkOptions, Options, OutputOptions, PictureOptions, option
+
+OBJECTIVE, PICTURE, OPTIMIZATION, OUTPUT = "Objective", "Picture", "Optimization", "Output"
+
+LAYER = "Layer name, as listed by `dream layers`. Early layers see strokes and textures, late layers whole objects."
+UNITS_HELP = "to show: all, or numbers and ranges such as 0-11 or 3,7."
+LAYERS_OF_DIGITS, LAYERS_OF_VGG = ("conv1", "pool2", "hidden"), ("relu2_2", "relu4_1", "relu5_1")
+COUNTS = ("0-11", "3,7", "all")
+MANY_STEPS = (32, 128, 512)
+STEPS_HELP = "Optimization steps. More steps give a clearer picture, but there is little improvement beyond 500."
+PHOTO_SIZES = (128, 224, 512)
+
+
+def _parameterizations() -> Sequence[str]:
+    from dreamgram.activation_maximization.expressions import PARAMETERIZATIONS
+
+    return list(PARAMETERIZATIONS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SizeOptions(Options):
+    """Option for the size of pictures that start from noise."""
+
+    size: int | None = option(
+        None,
+        "Side of each picture in pixels. By default the network's input size. Larger pictures hold more motifs.",
+        group=PICTURE,
+        least=1,
+        values=(64, 128, 224),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayersOptions(SizeOptions, NetworkOptions):
+    """The options of ``dream layers``."""
+
+    json: bool = option(False, "Print JSON for other programs instead of a table.", group=OUTPUT)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AscentOptions(PictureOptions):
+    """Options common to the commands that make pictures by gradient ascent at a single size."""
+
+    steps: int = option(STEPS, STEPS_HELP, group=OPTIMIZATION, least=1, values=MANY_STEPS)
+    transform: str = option(
+        "robust",
+        "Random transform of the image before the network sees it, different in each step. It keeps the picture from "
+        "becoming noise. robust: slight rotations, shifts, zooms and shears; robust(degrees=5) changes their limits. "
+        "jitter(0.1): shifts only, for pictures that must stay upright, such as spectrograms. none: no transform; this "
+        "gives the strongest activation, but mostly noise to the eye.",
+        group=OPTIMIZATION,
+        metavar="EXPRESSION",
+        values=("robust(degrees=5)", "jitter(0.1)", "none"),
+    )
+    parameterization: str | None = option(
+        None,
+        "Numbers that are optimized to form the image. pixels: each pixel by itself, for the sharpest picture. "
+        "fourier: Fourier coefficients in decorrelated colors, for a smoother and more natural picture. phases: only "
+        "the phases of the Fourier coefficients, with the magnitudes of natural photos. By default fourier for color "
+        "images and pixels for gray images.",
+        group=OPTIMIZATION,
+        choices=_parameterizations,
+        metavar="pixels|fourier|phases",
+        values=("pixels", "fourier", "phases"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SheetOptions(AscentOptions):
+    """Options common to the commands that draw a contact sheet of any number of pictures."""
+
+    columns: int | None = option(
+        None,
+        "Pictures in each row of the sheet. By default there are about as many columns as rows.",
+        group=OUTPUT,
+        compare=False,
+        least=1,
+        values=(1, 4, 8),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions(AscentOptions):
+    """Options common to the commands that show units of a layer."""
+
+    layer: str = option("pool2", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_DIGITS)
+    html: bool = option(
+        False,
+        "Also save a web page beside the picture: a single file with a search box.",
+        group=OUTPUT,
+        compare=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitsOptions(SizeOptions, LayerOptions, SheetOptions):
+    """The options of ``dream units``."""
+
+    units: str = option(
+        "0-11", f"Units {UNITS_HELP}", group=OBJECTIVE, compare=False, metavar="all|N-N|N,N", values=COUNTS
+    )
+    position: str | None = option(
+        None,
+        "Position at which to maximize each unit, as ROW,COLUMN, or as TOKEN in a transformer. By default, the mean "
+        "over all positions is maximized, which fills the picture with a texture. At a single position, the motif "
+        "appears once.",
+        group=OBJECTIVE,
+        metavar="ROW,COLUMN",
+        values=("0,0", "2,3", "5"),
+    )
+    folder: Path | None = option(
+        None,
+        "Also save each unit as a separate file in this folder, as soon as its batch is finished. To continue a run "
+        "that was stopped, give the same command again.",
+        group=OUTPUT,
+        compare=False,
+        recorded=False,
+        metavar="FOLDER",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExamplesOptions(SizeOptions, LayerOptions):
+    """The options of ``dream examples``."""
+
+    units: str = option("0-5", f"Units {UNITS_HELP}", group=OBJECTIVE, metavar="all|N-N|N,N", values=COUNTS)
+    data: Path | None = option(
+        None,
+        "Folder of pictures to search for examples, including its subfolders. By default 1,000 handwritten digits, if "
+        "the network takes gray pictures of 28x28 pixels.",
+        group="Input",
+        metavar="FOLDER",
+    )
+    count: int = option(
+        EXAMPLES,
+        "Largest number of examples beside each unit. More examples show better what they have in common.",
+        group=PICTURE,
+        flags=("--top",),
+        least=1,
+        values=(4, 9, 16),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsOptions(AscentOptions):
+    """The options of ``dream digits``."""
+
+    classes: str = option(
+        "0-9", f"Classes {UNITS_HELP}", group=OBJECTIVE, metavar="all|N-N|N,N", values=("0-9", "3,7", "8")
+    )
+    ink: float = option(
+        INK,
+        "Weight of the sum of all pixels in the regularized rows. A larger weight leaves less ink. Too large a weight "
+        "leaves none.",
+        group=OBJECTIVE,
+        flags=("--pixel-sum",),
+        values=(0.0, 0.09, 0.2),
+    )
+    smoothness: float = option(
+        SMOOTHNESS,
+        "Weight of the difference between the picture and its blurred copy in the regularized rows. A larger weight "
+        "gives softer edges.",
+        group=OBJECTIVE,
+        flags=("--blur",),
+        values=(0.0, 1300.0, 5000.0),
+    )
+    compare: bool = option(
+        False,
+        "Add a third row: regularized digits from the network digits-robust, which is harder to fool.",
+        group=OBJECTIVE,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class MaximizeOptions(SizeOptions, SheetOptions):
+    """The options of ``dream maximize``."""
+
+    objective: str = option(
+        help="Expression to maximize, in quotes, such as 'channel(conv2, 3) - 0.5 * channel(conv2, 7)' or "
+        "'logit(0-9) - sparing()'. With several units, one picture is made for each.",
+        group="Input",
+        positional=True,
+        values=("logit(0-9) - sparing()", "channel(conv2, 3) - 0.5 * channel(conv2, 7)", "deepdream(pool2)"),
+    )
+    photo: Path | None = option(
+        None,
+        "Photo to compare the picture with, for the objectives 'match' and 'caricature'.",
+        group="Input",
+        metavar="FILE",
+    )
+    init: Path | None = option(
+        None,
+        "Picture to start from instead of noise. Start from the photo to change it only a little.",
+        group="Input",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhotoOptions(PictureOptions):
+    """Options common to the commands that start with a photo."""
+
+    photo: Path = option(help="Photo to show to the network.", group="Input", compare=False, positional=True)
+    model: str = option(
+        "vgg16",
+        "Network to look into: vgg16, vgg19, digits, torchvision:NAME, timm:NAME or path/to/file.py:function.",
+        group="Network",
+        metavar="NAME",
+        values=("vgg16", "vgg19", "torchvision:resnet50"),
+    )
+    layer: str = option("relu4_1", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_VGG)
+    size: int = option(224, "Longer side of the picture in pixels.", group=PICTURE, least=1, values=PHOTO_SIZES)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AmplifyOptions(PhotoOptions):
+    """The options of ``dream amplify``."""
+
+    layer: str = option("relu4_3", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_VGG)
+    unit: int | None = option(
+        None,
+        "Index of a single unit to amplify. By default, everything that the layer sees is amplified.",
+        group=OBJECTIVE,
+        least=0,
+        values=(0, 3, 100),
+    )
+    size: int = option(512, "Longer side of the picture in pixels.", group=PICTURE, least=1, values=(256, 512, 1024))
+    octaves: int = option(
+        OCTAVES,
+        "Number of sizes to work at, from coarse to fine. Each size is 1.4 times the previous one. More octaves give "
+        "larger shapes.",
+        group=OPTIMIZATION,
+        least=1,
+        values=(1, 4, 6),
+    )
+    steps: int = option(
+        OCTAVE_STEPS,
+        "Optimization steps at each octave. More steps change the photo more strongly; 10 is normal, 30 is wild.",
+        group=OPTIMIZATION,
+        least=1,
+        values=(5, 10, 30),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class InvertOptions(PhotoOptions, AscentOptions):
+    """The options of ``dream invert``."""
+
+    smoothness: float = option(
+        0.5,
+        "Weight of the total variation. A larger weight smooths grain, and eventually detail.",
+        group=OBJECTIVE,
+        values=(0.0, 0.5, 5.0),
+    )
+    steps: int = option(PHOTO_STEPS, STEPS_HELP, group=OPTIMIZATION, least=1, values=MANY_STEPS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CaricatureOptions(PhotoOptions, AscentOptions):
+    """The options of ``dream caricature``."""
+
+    steps: int = option(PHOTO_STEPS, STEPS_HELP, group=OPTIMIZATION, least=1, values=MANY_STEPS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AccentuateOptions(PhotoOptions, AscentOptions):
+    """The options of ``dream accentuate``."""
+
+    unit: int = option(
+        help="Index of the unit to bring out; choose one with `dream units`.",
+        group=OBJECTIVE,
+        metavar="N",
+        least=0,
+        values=(0, 3, 100),
+    )
+    near: str = option(
+        "relu2_1",
+        "Layer whose activations should stay the same as for the photo. It should come before --layer. The earlier it "
+        "is, the finer the detail that it preserves.",
+        group=OBJECTIVE,
+        metavar="NAME",
+        values=("relu1_2", "relu2_1", "relu3_1"),
+    )
+    nearness: float = option(
+        NEARNESS,
+        "Weight of staying close to the photo in the --near layer. A larger weight changes the photo less. Try 3 and "
+        "300.",
+        group=OBJECTIVE,
+        values=(3.0, 30.0, 300.0),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions(OutputOptions):
+    """The options of ``dream replay``."""
+
+    picture: Path = option(help="Picture that was made by `dream`.", group="Input", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class EachOptions(Options):
+    """Options in the recipe of a picture from :func:`dreamgram.activation_maximization.folder.make_each`."""
+
+    about: str = option("", "Description of how the pictures are made.", group="Input")
+
+
+COMMANDS: dict[str, type[PictureOptions]] = {
+    "dream units": UnitsOptions,
+    "dream examples": ExamplesOptions,
+    "dream digits": DigitsOptions,
+    "dream maximize": MaximizeOptions,
+    "dream amplify": AmplifyOptions,
+    "dream invert": InvertOptions,
+    "dream caricature": CaricatureOptions,
+    "dream accentuate": AccentuateOptions,
+}
+"""Options class of each command that makes a picture, by the command's name in the recipe."""

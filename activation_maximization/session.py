@@ -1,0 +1,199 @@
+"""Sessions: the network, inputs and output common to all ``dream`` commands that make a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from dreamgram.activation_maximization import gradient_ascent
+from dreamgram.activation_maximization.examples import Example
+from dreamgram.activation_maximization.gradient_ascent import Dreams
+from dreamgram.activation_maximization.objectives import Objective, check_units
+from dreamgram.activation_maximization.options import AscentOptions
+from dreamgram.activation_maximization.sheets import contact_sheet, short
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
+from dreamgram.image_optimization.timelapse import Timelapse, save_animation
+from dreamgram.image_optimization.video import load_av
+from dreamgram.workbench.device import describe_setting, find_device, find_precision
+from dreamgram.workbench.job import Job, beside, output_path
+from dreamgram.workbench.options import PictureOptions
+from dreamgram.workbench.recipe import Inputs, Recipe
+
+
+class Session:
+    """A run of one ``dream`` command, with the network, the inputs and the output path."""
+
+    def __init__(
+        self, command: str, file: str, options: PictureOptions, job: Job, again: Recipe | None = None, parts: int = 1
+    ) -> None:
+        """Load the network and check that the output can be written.
+
+        Args:
+            command: name of the command, such as ``units``.
+            file: name of the picture in ``outputs/`` if the options name no output file.
+            options: options of the command.
+            job: job that receives the progress and the messages.
+            again: recipe of the picture to make again; None for a new picture.
+            parts: number of consecutive parts of the run, each with ``options.steps`` steps.
+
+        Raises:
+            ValueError: the network's images are neither gray nor RGB, or its weights differ from those in ``again``.
+            OSError: the output cannot be written.
+        """
+        self.command = command
+        self.job = job
+        if options.timelapse == "mp4":
+            load_av()
+        self.device = find_device(options.device)
+        self.options = options.change(precision=find_precision(options.precision, self.device))
+        self.setting = describe_setting(self.device, self.options.precision)
+        self.path = output_path(options.output, file, options.overwrite)
+        self.inputs = Inputs()
+        self.model = self.inputs.load_model(options.model, options.weights).to(self.device)
+        if again:
+            again.check_network(self.inputs)
+        self.shape = default_shape(self.model)
+        """Shape (C, H, W) of the network's default input."""
+        if self.shape[0] not in (1, 3):
+            raise ValueError(
+                f"{options.model} takes images of {self.shape[0]} channels, which no picture file can hold: use Python"
+            )
+        steps: int = options.steps * parts  # type: ignore[attr-defined]  # Every command that makes a picture has the option.
+        self.timelapse = Timelapse(steps) if options.timelapse else None
+
+    def run(self, by: Callable[..., Dreams], objective: Objective, title: str = "", **how: Any) -> Dreams:
+        """Maximize ``objective`` by calling ``by`` with the arguments ``how``, and show progress under ``title``."""
+        how = {"model": self.model, "precision": self.options.precision, "seed": self.options.seed, **how}
+        with self.job.part(title or self.command, self.setting) as bar:
+            how["listeners"] = [self.timelapse, bar] if self.timelapse else [bar]
+            return by(objective=objective, **how)
+
+    def ascend(self, objective: Objective, title: str = "", **how: Any) -> Dreams:
+        """Maximize ``objective`` by gradient ascent with the options' settings, and show progress under ``title``."""
+        options = self.options
+        assert isinstance(options, AscentOptions)
+        how = {"transform": options.transform, "parameterization": options.parameterization, **how}
+        return self.run(gradient_ascent.maximize, objective, title, steps=options.steps, **how)
+
+    def open(self, photo: Path, size: int, layers: Sequence[str]) -> Tensor:
+        """Read a photo and resize it so that its longer side has ``size`` pixels.
+
+        If the network cannot take an image of that size, the photo is cropped to the middle and resized to the
+        network's default input size.
+
+        Raises:
+            ValueError: the file is not a picture, or the photo does not reach the ``layers`` at either size.
+            OSError: the file cannot be read.
+        """
+        picture = self.inputs.read(photo, self.shape[0]).image
+        fitted = images.fit(picture, size)
+        try:
+            reach_layers(self.model, fitted, layers)
+        except ValueError:
+            cropped = crop_middle(picture, self.shape[1:])
+            reach_layers(self.model, cropped, layers)
+            if cropped.shape != fitted.shape:
+                seen = describe(cropped.shape[1:])
+                self.job.tell(
+                    f"{self.options.model} does not take {describe(fitted.shape[1:])}: {photo} is cut to {seen}"
+                )
+            return cropped
+        return fitted
+
+    def parse_units(self, text: str, layer: str, size: int | None = None) -> list[int]:
+        """Return the indices of the units of ``layer`` that ``text`` names, such as ``all``, ``0-11`` or ``3,7``.
+
+        Raises:
+            ValueError: the layer or a unit does not exist, or the text is malformed.
+        """
+        [reached] = reach_layers(self.model, torch.zeros(1, *default_shape(self.model, size)), [layer])
+        if text.strip() == "all":
+            return list(range(reached.channels))
+        units: list[int] = []
+        for part in text.split(","):
+            first, _, last = part.strip().partition("-")
+            if not (first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first)):
+                raise ValueError(f"units are 'all', or numbers and ranges such as 0-11 or 3,7, not {text!r}")
+            check_units(layer, [int(last or first)], reached.channels)
+            units += range(int(first), int(last or first) + 1)
+        return list(dict.fromkeys(units))
+
+    def save(self, picture: Tensor | Image.Image, stopped: str, made: Mapping[str, Any] | None = None) -> None:
+        """Save the picture with its recipe.
+
+        ``stopped`` is the reason why the run ended. ``made`` holds what is needed, besides the options, to make the
+        picture again.
+        """
+        recipe = self.recipe(made).stop(stopped)
+        self.path = self.job.save(picture, self.path, recipe, self.options.overwrite)
+
+    def recipe(self, made: Mapping[str, Any] | None = None) -> Recipe:
+        """Return the recipe of the picture, with ``made`` as for :meth:`save`."""
+        return Recipe.of(f"dream {self.command}", self.options, self.inputs, made)
+
+    def save_one(self, dreams: Dreams) -> None:
+        """Save the only image of ``dreams`` without a sheet around it, and its animation if one is wanted."""
+        self.warn_of_silent(dreams.silent, ["the picture"])
+        self.save(dreams.images, dreams.stopped)
+        size = (dreams.images.shape[2], dreams.images.shape[3])
+        self.save_timelapse(lambda kept: images.to_pillow(images.resize(kept, size)))
+
+    def save_timelapse(self, draw: Callable[[Tensor], Image.Image]) -> None:
+        """Save the animation beside the picture if the options ask for one.
+
+        ``draw`` draws a frame from the images (N, C, H, W) of a step.
+        """
+        if self.timelapse and self.timelapse.kept:
+            path = beside(self.path, f".{self.options.timelapse}", self.options.overwrite, self.inputs.checksums)
+            save_animation(self.timelapse, draw, path)
+            self.job.wrote(path)
+
+    def save_page(
+        self, title: str, units: Sequence[int], dreams: Dreams, examples: Sequence[Sequence[Example]] = ()
+    ) -> None:
+        """Save, beside the picture, a web page that shows the same units."""
+        from dreamgram.activation_maximization.page import page  # Jinja takes a while to load.
+
+        recipe = self.recipe()
+        settings = {"command": recipe.command, "version": recipe.version, **recipe.options.record()}
+        text = page(title, units, dreams.images, dreams.activations.tolist(), examples, settings)
+        path = beside(self.path, ".html", self.options.overwrite, self.inputs.checksums)
+        with images.replacing(path) as written:
+            written.write_text(text, encoding="utf-8")
+        self.job.wrote(path)
+
+    def warn_of_silent(self, silent: Sequence[int], names: Sequence[str]) -> None:
+        """Warn which images received no gradient. ``silent`` holds their indices in ``names``."""
+        if silent:
+            which = ", ".join(dict.fromkeys(names[number] for number in silent))
+            self.job.tell(f"warning: {which} received no gradient from the network and shows nothing but noise")
+
+
+def crop_middle(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop the middle of ``picture`` (1, C, H, W) and resize it to ``size`` (H, W).
+
+    The crop is the largest one with the aspect ratio of ``size``.
+    """
+    height, width = size
+    scale = max(height / picture.shape[2], width / picture.shape[3])
+    whole = images.resize(picture, (round(picture.shape[2] * scale), round(picture.shape[3] * scale)))
+    top, left = (whole.shape[2] - height) // 2, (whole.shape[3] - width) // 2
+    return whole[:, :, top : top + height, left : left + width]
+
+
+def draw_sheet(
+    pictures: Tensor, labels: Sequence[object], activations: Sequence[float] = (), **look: Any
+) -> Image.Image:
+    """Draw a contact sheet of images, each with its label and, if ``activations`` are given, its activation.
+
+    There may be more labels than images, because after Ctrl-C only the first images exist. ``look`` holds further
+    arguments of :func:`contact_sheet`.
+    """
+    values = [f"\t{short(activation)}" for activation in activations] or [""] * len(pictures)
+    return contact_sheet(pictures, [f"{label}{value}" for label, value in zip(labels, values, strict=False)], **look)

@@ -1,0 +1,29 @@
+"""Write docs/options.md, the tables of all options, from their declarations: ``make docs``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from dreamgram.activation_maximization.cli import COMMANDS as DREAM
+from dreamgram.style_transfer.cli import COMMANDS as STYLIZE
+from dreamgram.workbench.console import table
+
+DOCUMENT = Path(__file__).with_name("options.md")
+
+INTRODUCTION = """# Options
+
+This page lists every option of every command. `make docs` generates it from the declarations in the code. In Python,
+the same names are keyword arguments, with `_` in place of `-`.
+"""
+
+
+def text() -> str:
+    """Return the page as Markdown."""
+    commands = {"stylize": STYLIZE["stylize"], **{f"stylize {name}": STYLIZE[name] for name in ("replay", "resume")}}
+    commands |= {f"dream {name}": command for name, command in DREAM.items()}
+    parts = [f"## {name}\n\n{command.help}\n\n{table(command.options)}\n" for name, command in commands.items()]
+    return "\n".join([INTRODUCTION, *parts])
+
+
+if __name__ == "__main__":
+    DOCUMENT.write_text(text(), encoding="utf-8")

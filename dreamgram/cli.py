@@ -1,0 +1,48 @@
+"""The command ``dreamgram``: ``dream`` and ``stylize`` under one name."""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+
+from dreamgram.workbench.names import unknown
+from dreamgram.workbench.version import __version__
+
+COMMANDS = {
+    "dream": ("activation_maximization.cli", "Make pictures of what a filter, a neuron or a class looks for."),
+    "stylize": ("style_transfer.cli", "Paint photos and videos in the style of a painting."),
+}
+"""For each command, the module whose ``main`` takes the program's name, and a sentence for the help."""
+
+HELP = "\n".join(
+    [
+        "Usage: dreamgram COMMAND [OPTIONS]",
+        "",
+        "Activation maximization and style transfer by gradient ascent on the input image of a network.",
+        "",
+        "Commands:",
+        *(f"  {name:9}{text}" for name, (_, text) in COMMANDS.items()),
+        "",
+        "Options:",
+        "  -h, --help  Show this help and exit.",
+        "  --version   Show the version and exit.",
+        "",
+        "dreamgram COMMAND --help lists the options of a command.",
+    ]
+)
+
+
+def main() -> None:
+    """Run the command that the first argument names, with the remaining arguments."""
+    word = sys.argv[1] if len(sys.argv) > 1 else ""
+    if word in COMMANDS:
+        del sys.argv[1]
+        import_module(f"dreamgram.{COMMANDS[word][0]}").main(f"dreamgram {word}")
+    elif word == "--version":
+        print(f"dreamgram {__version__}")
+    elif word in ("", "-h", "--help"):
+        print(HELP)
+    else:
+        kind, known = ("option", ["--help", "--version"]) if word.startswith("-") else ("command", COMMANDS)
+        print(f"error: {unknown(kind, word, known)}", file=sys.stderr)
+        sys.exit(2)

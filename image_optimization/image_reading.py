@@ -1,0 +1,227 @@
+"""Read picture files as an image viewer shows them: upright and in sRGB."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import struct
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import torch
+from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from torch import Tensor
+
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+"""Weights of red, green and blue in the conversion of a color to gray, (3, 1, 1), from ITU-R BT.601."""
+
+PROFILE_TOLERANCE = 4
+"""Largest difference, in 8-bit levels, between sRGB and a color profile that is treated as sRGB."""
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+
+@dataclass(frozen=True)
+class Picture:
+    """The contents of a picture file."""
+
+    image: Tensor
+    """Image (1, C, H, W), sRGB in [0, 1], float32. Transparent parts are composited over white."""
+    alpha: Tensor | None
+    """Opacity (1, 1, H, W) in [0, 1], where 0 is transparent; None if the whole picture is opaque."""
+    exif: bytes
+    """EXIF data that the camera wrote, without the orientation, which has already been applied."""
+    bits: int
+    """Number of bits per value in the file: 8 or 16."""
+    frames: int
+    """Number of frames or pages in the file. ``image`` is the first of them."""
+    checksum: str
+    """First 16 hexadecimal digits of the SHA-256 of the file."""
+
+
+def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
+    """Return the image in a file, (1, ``channels``, H, W) in [0, 1]; see :func:`read`."""
+    return read(path, channels).image
+
+
+def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
+    """Read a picture file: its image (1, ``channels``, H, W), sRGB in [0, 1], float32, and its metadata.
+
+    The EXIF orientation is applied. Colors are converted from an embedded ICC profile to sRGB with 8-bit precision. The
+    profile of a 16-bit gray picture is ignored. 16-bit gray pictures keep their precision, and so do 16-bit color
+    pictures in PNG and TIFF unless their colors are converted from an ICC profile. Transparent parts are composited
+    over white. Only the first frame of an animation is read.
+
+    Args:
+        path: a PNG, JPEG, WebP or TIFF, or any other format that Pillow reads.
+        channels: 3 for color, 1 for gray.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be read.
+        ValueError: the file is not an image, or it is damaged or too large.
+    """
+    path = Path(path)
+    check_file(path)
+    data = path.read_bytes()
+    if not data:
+        raise ValueError(f"{path} is empty (0 bytes), not an image")
+    with open_image(BytesIO(data), path) as opened:
+        frames = getattr(opened, "n_frames", 1) if opened.format in ("GIF", "PNG", "WEBP", "TIFF") else 1
+        deep = _is_deep(opened)
+        colors, alpha = _deep_pixels(opened, data) if deep and _is_srgb(opened) else _pixels(opened)
+        bits = 16 if deep or opened.mode.startswith("I") else 8
+        exif = _exif(opened)
+    image = _tensor(colors if alpha is None else colors * alpha + (1 - alpha))
+    if channels == 1:
+        image = (image * LUMA).sum(1, keepdim=True)
+    opacity = None if alpha is None or (alpha == 1).all() else _tensor(alpha)
+    return Picture(image, opacity, exif, bits, frames, hashlib.sha256(data).hexdigest()[:16])
+
+
+def check_file(path: Path) -> None:
+    """Raise IsADirectoryError if ``path`` is a folder, or FileNotFoundError if it does not exist."""
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not an image file")
+    if not path.exists():
+        raise FileNotFoundError(f"no image file {path}")
+
+
+@contextmanager
+def open_image(file: IO[bytes], path: Path) -> Iterator[Image.Image]:
+    """Open an image with Pillow. Errors while reading the image, including inside the context, name its ``path``.
+
+    Raises:
+        ValueError: the file is not an image, or it is damaged or too large.
+    """
+    try:
+        with warnings.catch_warnings(), Image.open(file) as opened:
+            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice this size is still an error
+            yield opened
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is not an image that can be read") from None
+    except Image.DecompressionBombError:
+        raise ValueError(f"{path} unpacks to more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: refused") from None
+    except (OSError, SyntaxError, EOFError, ValueError, struct.error) as error:  # Pillow raises all of these
+        raise ValueError(f"{path} is a damaged image: {error}") from error
+
+
+CAMERA_TAGS = (
+    *("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright", "HostComputer"),
+    *("XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject", "Rating", "RatingPercent"),
+)
+"""EXIF tags to keep, in addition to the sections for exposure and GPS. The other tags describe the layout of the
+file."""
+
+
+def _exif(picture: Image.Image) -> bytes:
+    """Return the EXIF data to keep, or empty bytes if the EXIF data is broken."""
+    kept = Image.Exif()
+    try:
+        given = picture.getexif()
+        for tag in (ExifTags.Base[name] for name in CAMERA_TAGS):
+            if tag in given:
+                kept[tag] = given[tag]
+        for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
+            if given.get_ifd(part):
+                kept[part] = dict(given.get_ifd(part))
+        return kept.tobytes() if len(kept) else b""
+    except (SyntaxError, OSError, ValueError, TypeError, struct.error):
+        return b""
+
+
+def _tensor(pixels: Array) -> Tensor:
+    """Convert pixels (H, W, C) to a tensor (1, C, H, W)."""
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
+
+
+def _pixels(picture: Image.Image) -> tuple[Array, Array | None]:
+    """Return the colors (H, W, 3) and the alpha (H, W, 1), or None without alpha, as float32 in [0, 1]."""
+    with suppress(SyntaxError, struct.error):  # broken EXIF data is ignored
+        picture = ImageOps.exif_transpose(picture)
+    profile = picture.info.get("icc_profile")
+    if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
+        gray = np.asarray(picture, dtype=np.float32)
+        if not np.isfinite(gray).all():
+            raise ValueError("some pixels are not finite numbers")
+        # Floats range from 0 to 1, or to 255 if some are above 1.
+        top = 65535 if picture.mode != "F" else 255 if gray.max() > 1 else 1
+        return np.repeat((gray / top).clip(0, 1)[:, :, None], 3, axis=2), None
+    alpha = None
+    if picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        alpha = np.asarray(picture.getchannel("A"), dtype=np.float32)[:, :, None] / 255
+        picture = picture.convert("RGB")
+    elif picture.mode not in ("RGB", "L", "CMYK"):
+        picture = picture.convert("RGB")
+    if profile:
+        picture = _to_srgb(picture, profile)
+    return np.asarray(picture.convert("RGB"), dtype=np.float32) / 255, alpha
+
+
+def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+    """Convert the colors of ``picture`` from ``profile`` to sRGB.
+
+    A profile that is broken, or made for a different number of channels, is ignored, because the picture is still
+    usable.
+    """
+    try:
+        converted = ImageCms.profileToProfile(
+            picture, BytesIO(profile), ImageCms.createProfile("sRGB"), outputMode="RGB"
+        )
+    except (ImageCms.PyCMSError, OSError):
+        return picture
+    return converted or picture
+
+
+def _is_deep(picture: Image.Image) -> bool:
+    """Return whether the file has several 16-bit channels, which Pillow would reduce to 8 bits."""
+    tiles = getattr(picture, "tile", None)
+    args = tiles[0].args if tiles else ""  # the raw mode from which Pillow will decode the pixels
+    raw = args if isinstance(args, str) else args[0] if args else ""
+    return picture.format in ("PNG", "TIFF") and ";16" in raw and picture.mode in ("RGB", "RGBA", "LA")
+
+
+def _is_srgb(picture: Image.Image) -> bool:
+    """Return whether the picture has no color profile, or one that leaves colors unchanged.
+
+    Colors are converted to find out, because the name of a profile is not reliable.
+    """
+    profile = picture.info.get("icc_profile")
+    steps = np.linspace(0, 255, 6, dtype=np.uint8)
+    colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(36, 6, 3)
+    if not profile:
+        return True
+    converted = np.asarray(_to_srgb(Image.fromarray(colors), profile), dtype=int)
+    return bool(np.abs(converted - colors).max() <= PROFILE_TOLERANCE)
+
+
+def _deep_pixels(picture: Image.Image, data: bytes) -> tuple[Array, Array | None]:
+    """Return colors and alpha as :func:`_pixels` does, from the ``data`` of a file with 16-bit channels."""
+    import cv2
+
+    channels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if channels is None:
+        raise ValueError("its pixels cannot be decoded")
+    # OpenCV applies the orientation of a TIFF, but not that of a PNG.
+    orientation = picture.getexif().get(ExifTags.Base.Orientation) if picture.format == "PNG" else None
+    pixels = (TURNS[orientation](channels) if orientation in TURNS else channels).astype(np.float32) / 65535
+    colors, alpha = pixels[:, :, 2::-1], pixels[:, :, 3:]
+    return colors, alpha if alpha.size else None
+
+
+TURNS: dict[int, Callable[[Array], Array]] = {
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
+}
+"""Functions that turn pixels (H, W, C) upright, by EXIF orientation."""

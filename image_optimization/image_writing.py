@@ -1,0 +1,265 @@
+"""Write picture files, completely or not at all."""
+
+from __future__ import annotations
+
+import os
+import struct
+import tempfile
+import zlib
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageCms
+from PIL.PngImagePlugin import PngInfo
+from torch import Tensor
+
+from dreamgram.image_optimization.image_notes import PNG_KEY, check_note, encode_xmp
+from dreamgram.image_optimization.image_reading import Array
+
+FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
+"""Formats that can be written, by file extension."""
+
+DEEP_FORMATS = ("PNG", "TIFF")
+"""Formats that can hold 16 bits per value."""
+
+SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_535}
+"""Largest side, in pixels, of the formats that have a limit."""
+
+JPEG_EXIF_LIMIT, JPEG_XMP_LIMIT = 65_533, 65_504
+"""Largest sizes, in bytes, of the EXIF data and of the XMP packet in a JPEG."""
+
+IMAGE_WIDTH, BITS_PER_SAMPLE, XMP_PACKET = 256, 258, 700
+"""Numbers of TIFF tags."""
+
+
+def to_pillow(image: Tensor) -> Image.Image:
+    """Convert one image, (C, H, W) or (1, C, H, W) in [0, 1] with 1 or 3 channels, to an 8-bit Pillow image."""
+    levels = (image.detach().reshape(image.shape[-3:]).cpu().clamp(0, 1) * 255).round().byte()
+    return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).numpy())
+
+
+def check_output(
+    path: str | os.PathLike[str], overwrite: bool = False, formats: Collection[str] = tuple(FORMATS)
+) -> Path:
+    """Return ``path`` if a file can be saved there, and create its folder. Call this function before the work begins.
+
+    Raises:
+        ValueError: the file extension is not one of ``formats``, by default those of pictures.
+        FileExistsError: the file exists, and ``overwrite`` is False.
+        OSError: ``path`` is a folder, or its folder cannot be created or written to.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in formats:
+        raise ValueError(f"cannot write {path.name!r}: the file name must end in {', '.join(formats)}")
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder; name a file in it")
+    if path.exists() and not overwrite:
+        raise FileExistsError(f"{path} exists; choose another output or overwrite it (--overwrite)")
+    check_folder(path.parent)
+    return path
+
+
+def check_folder(folder: Path) -> None:
+    """Create ``folder`` if it does not exist, and test it by writing a temporary file into it.
+
+    Raises:
+        OSError: the folder cannot be created or written to.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise type(error)(f"cannot write into {folder}: {error.strerror or error}") from None
+
+
+def choose_bits(path: Path, wanted: int | None, given: int) -> int:
+    """Return the number of bits per value for a file ``path``.
+
+    The result is ``wanted`` unless ``wanted`` is None. Then it is ``given`` if the format can hold ``given`` bits, else
+    8.
+
+    Raises:
+        ValueError: the format cannot hold ``wanted`` bits.
+    """
+    able = (8, 16) if FORMATS.get(path.suffix.lower()) in DEEP_FORMATS else (8,)
+    if wanted is None:
+        return given if given in able else 8
+    if wanted not in able:
+        raise ValueError(f"{path.name} can have {' or '.join(map(str, able))} bits, not {wanted}")
+    return wanted
+
+
+def check_size(path: Path, size: tuple[int, int]) -> None:
+    """Check that a file ``path`` can hold a picture of ``size`` (H, W).
+
+    Raises:
+        ValueError: a side is longer than the format allows.
+    """
+    most = SIDE_LIMITS.get(FORMATS[path.suffix.lower()])
+    if most is not None and max(size) > most:
+        raise ValueError(f"{path.name} can have {most} pixels a side, not {max(size)}; PNG and TIFF can have more")
+
+
+def save(
+    image: Tensor | Image.Image,
+    path: str | os.PathLike[str],
+    note: str | None = None,
+    overwrite: bool = False,
+    *,
+    alpha: Tensor | None = None,
+    exif: bytes = b"",
+    bits: int = 8,
+    quality: int = 95,
+) -> Path:
+    """Write ``image`` to ``path``, completely or not at all. A color image gets an sRGB profile.
+
+    Args:
+        image: (C, H, W) or (1, C, H, W) in [0, 1], or a Pillow image.
+        path: file to write. Its extension determines the format (:data:`FORMATS`).
+        note: text to store in the file; see :func:`read_note`. A JPEG holds about 64 kB, and a longer note is omitted.
+        overwrite: whether to replace an existing file.
+        alpha: opacity (1, 1, H, W) in [0, 1] of an ``image`` that is composited over white. :func:`read` returns
+            both. The white is removed from the colors before they are stored. A JPEG has no alpha and keeps the white.
+        exif: EXIF data (:attr:`Picture.exif`). In a JPEG, EXIF data of more than 64 kB is omitted.
+        bits: bits per value: 8, or 16 for a tensor that is saved as PNG or TIFF.
+        quality: quality of JPEG and WebP, up to 100.
+
+    Returns:
+        The path.
+
+    Raises:
+        FileExistsError: the file exists, and ``overwrite`` is False.
+        OSError: the file cannot be written.
+        ValueError: the file extension is not that of a format, ``bits`` is not possible for the format or for a Pillow
+            image, or the note has characters that cannot be stored.
+    """
+    path = check_output(path, overwrite)
+    kind = FORMATS[path.suffix.lower()]
+    if note is not None:
+        check_note(note)
+    if alpha is not None and kind != "JPEG" and isinstance(image, Tensor):
+        image = ((image.detach().cpu() - (1 - alpha)) / alpha.clamp(min=1 / 255)).clamp(0, 1)  # remove the white
+    if choose_bits(path, bits, 8) == 16:
+        if not isinstance(image, Tensor):
+            raise ValueError("a Pillow image cannot be saved with 16 bits; pass a tensor")
+        data = _encode_deep(image, alpha, kind, note, exif)
+        with replacing(path) as beside:
+            beside.write_bytes(data)
+        return path
+    picture = to_pillow(image) if isinstance(image, Tensor) else image
+    if alpha is not None and kind != "JPEG":
+        picture = picture.convert("RGB")
+        picture.putalpha(to_pillow(alpha))
+    options = _metadata(kind, picture.mode in ("RGB", "RGBA"), note, exif)
+    if kind in ("JPEG", "WEBP"):
+        options["quality"] = quality
+    with replacing(path) as beside:
+        picture.save(beside, kind, **options)
+    return path
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside ``path``; the file written there replaces ``path`` at the end.
+
+    If writing fails, ``path`` is unchanged.
+    """
+    beside = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")  # file systems limit the length of a name
+    try:
+        yield beside
+        beside.replace(path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[str, Any]:
+    """Return the options for Pillow that store the note, the EXIF data and, for a colored picture, the sRGB profile.
+
+    A note or EXIF data that is too long for a JPEG is omitted.
+    """
+    options: dict[str, Any] = {"icc_profile": _srgb_profile()} if colored else {}
+    if exif and not (kind == "JPEG" and len(exif) > JPEG_EXIF_LIMIT):
+        options["exif"] = exif
+    if note is None:
+        return options
+    packet = encode_xmp(note)
+    if kind == "PNG":
+        options["pnginfo"] = PngInfo()
+        options["pnginfo"].add_itxt(PNG_KEY, note)
+    elif kind == "TIFF":
+        tags = Image.Exif()
+        if exif:
+            tags.load(exif)
+        tags[XMP_PACKET] = packet
+        options["exif"] = tags
+    elif kind != "JPEG" or len(packet) <= JPEG_XMP_LIMIT:
+        options["xmp"] = packet
+    return options
+
+
+def _srgb_profile() -> bytes:
+    """Return the sRGB profile without its date, so that the same picture gives the same file."""
+    made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    return made[:24] + bytes(12) + made[36:]
+
+
+def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, note: str | None, exif: bytes) -> bytes:
+    """Return the bytes of a PNG or TIFF with 16-bit channels, which Pillow cannot write."""
+    channels = [image.reshape(image.shape[-3:]), *([] if alpha is None else [alpha[0]])]
+    numbers = (torch.cat([each.detach().cpu() for each in channels]).clamp(0, 1) * 65535).round()
+    levels = numbers.permute(1, 2, 0).numpy().astype(np.uint16)
+    encode = _encode_deep_tiff if kind == "TIFF" else _encode_deep_png
+    return encode(levels, _metadata(kind, levels.shape[2] > 1, note, exif))
+
+
+def _encode_deep_tiff(levels: Array, options: dict[str, Any]) -> bytes:
+    """Return the bytes of a TIFF with 16-bit channels.
+
+    Pillow writes the same bytes as twice as many 8-bit pixels. Then the tags for the width and the bits are corrected.
+    """
+    if levels.shape[2] == 2:  # few programs can read gray with alpha
+        levels = levels[:, :, [0, 0, 0, 1]]
+    height, width, channels = levels.shape
+    modes = {1: "L", 3: "RGB", 4: "RGBA"}
+    halves = Image.frombytes(modes[channels], (2 * width, height), levels.astype("<u2").tobytes())
+    file = BytesIO()
+    halves.save(file, "TIFF", **options)  # uncompressed, because libtiff cannot write all EXIF tags
+    data = bytearray(file.getvalue())
+    [directory] = struct.unpack_from("<I", data, 4)
+    [entries] = struct.unpack_from("<H", data, directory)
+    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
+        tag, _, count, value = struct.unpack_from("<HHII", data, entry)
+        if tag == IMAGE_WIDTH:
+            struct.pack_into("<I", data, entry + 8, width)
+        if tag == BITS_PER_SAMPLE:  # more than two values do not fit into the entry, which then points to them
+            struct.pack_into(f"<{count}H", data, value if count > 2 else entry + 8, *[16] * count)
+    return bytes(data)
+
+
+def _encode_deep_png(levels: Array, options: dict[str, Any]) -> bytes:
+    """Encode the pixels with OpenCV, then insert the metadata, which OpenCV cannot write."""
+    import cv2
+
+    order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[levels.shape[2]]  # OpenCV's order, such as BGR
+    done, encoded = cv2.imencode(".png", levels[:, :, order])
+    if not done:
+        raise OSError("the picture could not be written as PNG")
+    data = encoded.tobytes()
+    extra: list[tuple[bytes, bytes]] = []
+    if "icc_profile" in options:
+        extra.append((b"iCCP", b"sRGB\0\0" + zlib.compress(options["icc_profile"])))
+    if "pnginfo" in options:
+        extra += [chunk[:2] for chunk in options["pnginfo"].chunks]
+    if "exif" in options:
+        extra.append((b"eXIf", options["exif"].removeprefix(b"Exif\0\0")))
+    chunks = [
+        struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in extra
+    ]
+    header = 33  # bytes of the signature and of the first chunk, IHDR
+    return b"".join([data[:header], *chunks, data[header:]])

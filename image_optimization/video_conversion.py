@@ -1,0 +1,204 @@
+"""Convert a video frame by frame, keeping its timestamps and its sound. This module needs PyAV."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from fractions import Fraction
+from io import BytesIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dreamgram.image_optimization.images import replacing, to_pillow
+from dreamgram.image_optimization.video import VIDEO_FORMATS, add_pictures, load_av, to_frame
+
+if TYPE_CHECKING:
+    import av
+
+HIGH_DEFINITION = 720
+"""Smallest height, in pixels, at which a video without color information is read as BT.709. A video of a smaller height
+is read as BT.601. Video players do the same."""
+
+Tell = Callable[[str], None]
+"""Function that is called with a line of text that the user should know."""
+
+
+class Frame(NamedTuple):
+    """A frame of a video."""
+
+    image: Tensor
+    """(1, 3, H, W) in [0, 1]."""
+    time: Fraction
+    """Time, in seconds, at which the frame appears."""
+
+
+def count_frames(video: Path) -> int:
+    """Return the number of frames of a video, as stated in its header or estimated from its duration and frame rate.
+
+    Raises:
+        ValueError: ``video`` is not a video.
+    """
+    with _open(video) as container:
+        stream = container.streams.best("video")
+        length = float(container.duration or 0) / 1e6 * float(stream.average_rate or 0)
+        return stream.frames or round(length) or 1
+
+
+def read_frames(video: Path) -> Iterator[Frame]:
+    """Yield the frames of a video in order, upright and all in the size of the first frame. Damaged frames are skipped.
+
+    Raises:
+        ValueError: ``video`` is not a video.
+    """
+    with _open(video) as container:
+        yield from (each for each in _read(container, [], lambda line: None) if isinstance(each, Frame))
+
+
+def first_frame(video: Path) -> Tensor:
+    """Return the first image of a video, (1, 3, H, W) in [0, 1].
+
+    Raises:
+        ValueError: ``video`` is not a video, or none of its frames can be read.
+    """
+    for frame in read_frames(video):
+        return frame.image
+    raise ValueError(f"{video} has no frames that can be read")
+
+
+def convert_video(video: Path, output: Path, convert: Callable[[int, Tensor], Tensor], tell: Tell) -> None:
+    """Convert every frame of ``video`` and write the result to ``output``, with the same timestamps and sound.
+
+    Args:
+        video: file to read.
+        output: file to write, completely or not at all.
+        convert: function that receives the zero-based index of a frame and its image (1, 3, H, W) in [0, 1], and
+            returns the converted image, (1, 3, H, W) in [0, 1].
+        tell: function that is called with messages for the user: how much of the video is damaged, and which sound
+            ``output`` cannot hold.
+
+    Raises:
+        ValueError: ``video`` is not a video, or none of its frames can be read.
+    """
+    with replacing(output) as beside, ExitStack() as stack:
+        source = stack.enter_context(_open(video))
+        sounds = _fitting(source.streams.audio, output, tell)
+        heard: list[av.Packet[Any]] = []  # packets that come before the first image
+        writer: _Writer | None = None
+        number = 0
+        for each in _read(source, sounds, tell):
+            if isinstance(each, Frame):
+                image = convert(number, each.image)
+                if writer is None:
+                    form = VIDEO_FORMATS[output.suffix.lower()]
+                    writer = stack.enter_context(_Writer(beside, form, source, sounds, image))
+                    for packet in heard:
+                        writer.hear(packet)
+                writer.show(image, each.time)
+                number += 1
+            elif writer is None:
+                heard.append(each)
+            else:
+                writer.hear(each)
+        if not number:
+            raise ValueError(f"{video} has no frames that can be read")
+
+
+def _open(video: Path) -> Any:
+    av = load_av()
+    try:
+        container = av.open(str(video))
+    except av.FFmpegError as error:
+        raise ValueError(f"{video} is not a video that can be read: {error.strerror}") from None
+    if container.streams.best("video") is None:
+        container.close()
+        raise ValueError(f"{video} has no pictures in it")
+    return container
+
+
+def _read(container: Any, sounds: list[Any], tell: Tell) -> Iterator[Frame | av.Packet[Any]]:
+    """Yield the frames of a video and the packets of its ``sounds`` in file order, then report damaged packets."""
+    av = load_av()
+    pictures = container.streams.best("video")
+    gap = 1 / (pictures.average_rate or Fraction(25))
+    # AVI stores the times of packets, which are in a different order from the frames, and not the times of frames.
+    timed = container.format.name != "avi"
+    size: tuple[int, int] | None = None
+    last = -gap
+    damaged = 0
+    for packet in container.demux(pictures, *sounds):
+        if packet.stream.index != pictures.index:
+            yield packet
+            continue
+        try:
+            frames = packet.decode()
+        except av.FFmpegError:
+            damaged += 1
+            continue
+        for frame in frames:
+            size = size or (frame.width, frame.height)
+            time = Fraction(frame.pts * frame.time_base) if timed and frame.pts is not None else last + gap
+            last = time if time > last else last + gap
+            yield Frame(_to_image(frame, size), last)
+    if damaged:
+        tell(f"{container.name}: {damaged} packets are damaged and were skipped")
+
+
+def _to_image(frame: av.VideoFrame, size: tuple[int, int]) -> Tensor:
+    """Return the upright image (1, 3, H, W) in [0, 1] of a frame, resized to ``size`` (W, H) before the rotation."""
+    unnamed = frame.colorspace in (0, 2)
+    standard = "ITU709" if frame.height >= HIGH_DEFINITION else "ITU601"
+    levels = frame.reformat(*size, "rgb24", **({"src_colorspace": standard} if unnamed else {})).to_ndarray()  # type: ignore[arg-type]
+    upright = np.rot90(levels, round(frame.rotation / 90))
+    return torch.from_numpy(upright.transpose(2, 0, 1).astype(np.float32) / 255)[None]
+
+
+class _Writer:
+    """A writer that puts images, and the sound of another video, into a video file."""
+
+    def __init__(self, path: Path, form: str, source: Any, sounds: list[Any], first: Tensor) -> None:
+        pictures = source.streams.best("video")
+        self.container = load_av().open(str(path), "w", format=form)
+        self.container.metadata.update(source.metadata)
+        size = (first.shape[2], first.shape[3])
+        rate = pictures.average_rate or Fraction(25)
+        self.stream = add_pictures(self.container, size, rate, pictures.time_base)
+        if pictures.sample_aspect_ratio:
+            self.stream.codec_context.sample_aspect_ratio = pictures.sample_aspect_ratio
+        self.sounds = {}
+        for sound in sounds:
+            self.sounds[sound.index] = self.container.add_stream_from_template(sound)
+            self.sounds[sound.index].metadata.update(sound.metadata)  # such as the language
+
+    def __enter__(self) -> _Writer:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if error[0] is None:
+            self.container.mux(self.stream.encode())
+        self.container.close()
+
+    def show(self, image: Tensor, time: Fraction) -> None:
+        """Write ``image``, which appears at ``time`` in seconds."""
+        base = self.stream.codec_context.time_base
+        pts = round(time / base)
+        self.container.mux(self.stream.encode(to_frame(np.asarray(to_pillow(image)), self.stream, pts, base)))
+
+    def hear(self, packet: av.Packet[Any]) -> None:
+        """Write an audio packet without re-encoding it."""
+        if packet.dts is not None:  # the packets at the end of a stream are empty
+            packet.stream = self.sounds[packet.stream.index]
+            self.container.mux(packet)
+
+
+def _fitting(sounds: Sequence[Any], output: Path, tell: Tell) -> list[Any]:
+    """Return the ``sounds`` that the format of ``output`` can hold; tell the user about the others."""
+    names = [sound.codec_context.codec.canonical_name for sound in sounds]
+    with load_av().open(BytesIO(), "w", format=VIDEO_FORMATS[output.suffix.lower()]) as nothing:
+        held = nothing.supported_codecs
+    if left := sorted(set(names) - held):
+        tell(f"{output} cannot hold the video's sound, {', '.join(left)}: it is left out")
+    return [sound for sound, name in zip(sounds, names, strict=True) if name in held]

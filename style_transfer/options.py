@@ -1,0 +1,299 @@
+"""The options of style transfer. Each option is declared in this module and used in one other place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from dreamgram.style_transfer.presets import PRESETS, choose_preset
+from dreamgram.workbench.options import (
+    OutputOptions,
+    PictureOptions,
+    RunOptions,
+    option,
+    parse_bytes,
+    parse_layer_weights,
+    parse_numbers,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from dreamgram.style_transfer.presets import Preset
+
+Colors = Literal["style", "content", "luminance", "match"]
+LayerWeights = dict[str, float]
+
+LOSSES, SCALES = "Losses", "Optimization"
+
+INIT: Literal["content", "noise"] = "content"
+"""Default of the option ``init``, the image to start from."""
+
+
+def _style_losses() -> list[str]:
+    from dreamgram.style_transfer.losses import STYLE_LOSSES
+
+    return list(STYLE_LOSSES)
+
+
+def _optimizers() -> list[str]:
+    from dreamgram.image_optimization.optimize import OPTIMIZERS
+
+    return list(OPTIMIZERS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StyleOptions(RunOptions):
+    """The options of :func:`stylize`, except for the pictures and the network, which are its other arguments."""
+
+    size: int = option(
+        512,
+        "Longer side of the result in pixels. Brush strokes are enlarged with the picture. A size of 256 gives a quick "
+        "draft; twice the size takes about four times as long.",
+        group="Picture",
+        least=1,
+        values=(256, 512, 1024),
+    )
+    blend: list[float] | None = option(
+        None,
+        "Weights of the styles, if there are several: 2,1 gives the first style twice the weight of the second. By "
+        "default, all styles have the same weight.",
+        group="Picture",
+        parse=parse_numbers,
+        least=0,
+        metavar="X,X",
+        values=("1,1", "2,1", "1,0"),
+    )
+    style_scale: float = option(
+        1.0,
+        "Size of the brush strokes. At 1, the painting has the size of the result; at 2, the painting and its strokes "
+        "are twice as large.",
+        group="Picture",
+        above=0,
+        values=(0.5, 1.0, 2.0),
+    )
+    colors: Colors = option(
+        "style",
+        "Colors of the result. style: the painting's colors. content: the photo's colors, applied to the finished "
+        "picture. luminance: the photo's colors, applied to a picture that is painted in gray. match: the painting's "
+        "colors, adjusted to match the photo before painting.",
+        group="Picture",
+        values=("style", "content", "match"),
+    )
+    preset: str = option(
+        "default",
+        "Set of losses and weights. default looks best; gatys is the objective of neural-style, for comparison.",
+        group=LOSSES,
+        choices=lambda: list(PRESETS),
+        metavar="|".join(PRESETS),
+        values=("default", "gatys"),
+    )
+    style_loss: str | None = option(
+        None,
+        "Style loss; overrides the preset. wasserstein: mean and covariance of activations. gram: Gram matrices. "
+        "nearest: nearest neighbors, which give cleaner strokes but take twice as long. [default: wasserstein; gatys: "
+        "gram]",
+        group=LOSSES,
+        choices=_style_losses,
+        metavar="NAME",
+        values=("wasserstein", "gram", "nearest"),
+    )
+    content_weight: float | None = option(
+        None,
+        "Content weight; overrides the preset. Larger values keep more of the photo. [default: 1; gatys: 5]",
+        group=LOSSES,
+        least=0,
+        values=(0.3, 1.0, 3.0),
+    )
+    style_weight: float | None = option(
+        None,
+        "Style weight; overrides the preset. Larger values give more of the painting's style and less of the photo; "
+        "try 3. [default: 1; gatys: 100]",
+        group=LOSSES,
+        least=0,
+        values=(0.3, 1.0, 3.0),
+    )
+    tv_weight: float | None = option(
+        None,
+        "Total variation weight; overrides the preset. Larger values smooth out grain; very large values also smooth "
+        "out brush strokes. [default: 0.5; gatys: 0.001]",
+        group=LOSSES,
+        least=0,
+        values=(0.0, 0.5, 5.0),
+    )
+    temporal_weight: float | None = option(
+        None,
+        "For videos, weight of staying close to the previous frame; overrides the preset. Larger values reduce "
+        "flicker. [default: 200; gatys: 0.001]",
+        group=LOSSES,
+        least=0,
+        values=(0.0, 200.0, 1000.0),
+    )
+    content_layers: LayerWeights | None = option(
+        None,
+        "Layers whose activations should match the photo's, with their weights; overrides the preset. Earlier layers "
+        "keep more of the photo's detail. [default: relu4_2=1]",
+        group=LOSSES,
+        parse=parse_layer_weights,
+        least=0,
+        metavar="LAYER=X,...",
+        values=("relu4_2", "relu3_1", "relu3_1=1,relu4_2=0.5"),
+    )
+    style_layers: LayerWeights | None = option(
+        None,
+        "Layers whose statistics should match the paintings', with their weights, such as relu1_1=1,relu3_1=0.5; "
+        "overrides the preset. Early layers capture color and texture; late layers capture larger forms.",
+        group=LOSSES,
+        parse=parse_layer_weights,
+        least=0,
+        metavar="LAYER=X,...",
+        values=("relu1_1,relu2_1", "relu1_1=1,relu3_1=0.5", "relu4_1"),
+    )
+    optimizer: str = option(
+        "lbfgs",
+        "Optimizer. lbfgs reaches the same loss sooner; adam needs less memory.",
+        group=SCALES,
+        choices=_optimizers,
+        metavar="NAME",
+        values=("lbfgs", "adam"),
+    )
+    steps: int = option(
+        100,
+        "Optimization steps at each scale. Fewer steps give a quick draft; there is little improvement beyond 300.",
+        group=SCALES,
+        least=1,
+        values=(20, 100, 300),
+    )
+    max_memory: int | None = option(
+        None,
+        "Memory limit, such as 4G. A picture that does not fit is processed in tiles; the result looks the same. By "
+        "default, most of the free memory is used.",
+        group=SCALES,
+        compare=False,
+        parse=parse_bytes,
+        least=1,
+        metavar="BYTES",
+        values=("800M", "4G", "16G"),
+    )
+
+    @property
+    def losses(self) -> Preset:
+        """The losses, layers and weights that these options select."""
+        return choose_preset(self.preset, self)
+
+    def resolved(self) -> Self:
+        """Return these options with each None replaced by the loss, layers or weight of the preset."""
+        return self.change(**self.losses.as_options())
+
+
+@dataclass(frozen=True, kw_only=True)
+class StylizeOptions(StyleOptions, PictureOptions):
+    """The options of the command ``stylize``."""
+
+    photo: Path = option(
+        help="Photo, folder of photos, or video to paint.",
+        group="Input",
+        compare=False,
+        positional=True,
+    )
+    style: list[str] = option(
+        help="Painting whose style to use: a file or a drawn style (see --list-styles). May be given several times.",
+        group="Input",
+        metavar="FILE|NAME",
+        values=(["brushwork"], ["painting.jpg", "marbling"]),
+    )
+    content_mask: Path | None = option(
+        None,
+        "Picture with a few plain colors, each of which marks a region of the photo. Unless --style-mask is given, the "
+        "first style is used for the darkest color, and so on to the lightest.",
+        group="Input",
+        applies=("photo",),
+        metavar="FILE",
+    )
+    style_mask: list[Path] | None = option(
+        None,
+        "Mask of a style. Its colors mark which part of the painting to use for the region with the same color in the "
+        "content mask. Give one mask for each style, in the same order.",
+        group="Input",
+        applies=("photo",),
+        metavar="FILE",
+    )
+    init: str = option(
+        INIT,
+        "Image to start from: content (the photo), noise, or a picture file. noise keeps less of the photo's detail.",
+        group=SCALES,
+        metavar="content|noise|FILE",
+        values=("content", "noise"),
+    )
+    model: str = option(
+        "vgg16",
+        "Network whose activations are compared: vgg16, vgg19, or another network with VGG's layer names.",
+        group="Network",
+        metavar="NAME",
+        values=("vgg16", "vgg19"),
+    )
+    bits: int | None = option(
+        None,
+        "Bits per channel in PNG and TIFF files, 8 or 16. By default, the same as in the photo.",
+        group="Output",
+        compare=True,
+        applies=("photo", "folder"),
+        values=(8, 16),
+    )
+    quality: int = option(
+        95,
+        "Quality of JPEG and WebP files, from 1 to 100. Larger values give better quality and larger files.",
+        group="Output",
+        compare=False,
+        applies=("photo",),
+        least=1,
+        most=100,
+        values=(75, 90, 100),
+    )
+    strip: bool = option(
+        False,
+        "Do not copy the photo's metadata (EXIF), such as the camera and the date, into the result.",
+        group="Output",
+        applies=("photo", "folder"),
+    )
+    plot: bool = option(
+        False,
+        "Also save a plot of the loss beside the picture.",
+        group="Output",
+        compare=False,
+        applies=("photo", "folder"),
+    )
+    checkpoint: Path | None = option(
+        None,
+        "Save the state of the run to this file at regular intervals. If the run is stopped, stylize resume FILE "
+        "resumes it. The file is deleted when the picture is finished.",
+        group="Output",
+        compare=False,
+        recorded=False,
+        applies=("photo",),
+        metavar="FILE",
+    )
+    checkpoint_every: float = option(
+        60.0,
+        "Seconds between checkpoints. 0 saves one after every step.",
+        group="Output",
+        compare=False,
+        least=0,
+        metavar="SECONDS",
+        values=(0.0, 60.0, 600.0),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions(OutputOptions):
+    """The options of ``stylize replay``."""
+
+    picture: Path = option(help="Picture that stylize made.", group="Input", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResumeOptions(OutputOptions):
+    """The options of ``stylize resume``."""
+
+    checkpoint: Path = option(help="File that stylize --checkpoint wrote.", group="Input", positional=True)

@@ -1,0 +1,114 @@
+"""Implementation of the command ``stylize``, which paints photos, folders and videos from files into files."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.optimize import State
+from dreamgram.image_optimization.video import VIDEO_ENDINGS, VIDEO_FORMATS
+from dreamgram.style_transfer.budget import Budget
+from dreamgram.style_transfer.checkpoint import prepare_checkpoint, read_checkpoint
+from dreamgram.style_transfer.folder import READABLE, paint_each
+from dreamgram.style_transfer.options import ReplayOptions, ResumeOptions, StylizeOptions
+from dreamgram.style_transfer.painter import Painter
+from dreamgram.workbench.job import Done, Job, output_path
+from dreamgram.workbench.options import OptionError, check_applies
+from dreamgram.workbench.recipe import Recipe
+
+
+def paint(options: StylizeOptions, job: Job, again: Recipe | None = None, state: State | None = None) -> Done:
+    """Paint what ``options.photo`` names: a photo, a folder of photos, or a video.
+
+    Args:
+        options: the input, the paintings and all settings.
+        job: the job that is told what happens.
+        again: the recipe of the photo that is made again or resumed.
+        state: the state from which to resume a photo.
+
+    Raises:
+        ValueError: an input is missing or wrong, or the network's weights are not those of ``again``.
+        OSError: a file cannot be read or written.
+    """
+    photo = options.photo
+    if photo.is_dir():
+        check_applies_to(options, "folder")
+        target = _output_folder(options.output)
+        painter = Painter(options, job, several=True)
+        return paint_each(photo, target, painter.paint_of_folder, job)
+    if photo.suffix.lower() in VIDEO_ENDINGS:
+        from dreamgram.style_transfer.video import paint_video  # OpenCV and PyAV, which only videos need
+
+        check_applies_to(options, "video")
+        return paint_video(options, job)
+    target = output_path(options.output, "stylized.png", options.overwrite)
+    if options.checkpoint:
+        prepare_checkpoint(options.checkpoint, options.overwrite or state is not None)
+    plan = None if again is None else plan_of(again)
+    return Painter(options, job, again=again).paint_photo(photo, target, plan, state)
+
+
+def replay(options: ReplayOptions, job: Job) -> Done:
+    """Make a picture again from the recipe that is stored in it. On the same machine, the copy is identical."""
+    recipe = Recipe.read(options.picture, {"stylize": StylizeOptions})
+    for line in recipe.check(options.picture):
+        job.tell(line)
+    again = recipe.options.change(output=options.output, overwrite=options.overwrite)
+    assert isinstance(again, StylizeOptions)
+    return paint(again, job, recipe)
+
+
+def resume(options: ResumeOptions, job: Job) -> Done:
+    """Resume a run that was stopped. On the same machine, the picture is identical to that of an unbroken run."""
+    state, recipe = read_checkpoint(options.checkpoint)
+    for line in recipe.check(options.checkpoint):
+        job.tell(line)
+    kept = {"output": options.output or recipe.made.get("output"), "checkpoint": options.checkpoint}
+    again = recipe.options.change(**kept, overwrite=options.overwrite)
+    assert isinstance(again, StylizeOptions)
+    if again.timelapse:
+        job.tell("the animation will show only the remaining steps")
+    return paint(again, job, recipe, state)
+
+
+def plan_of(recipe: Recipe) -> list[Budget] | None:
+    """Return the memory budgets stored in a recipe, or None if there are none.
+
+    A recipe contains budgets if the picture did not fit into memory. They are reused because different tiles would be
+    rounded differently.
+
+    Raises:
+        ValueError: the budgets in the recipe are damaged.
+    """
+    try:
+        if "plan" in recipe.made:
+            return [Budget(*map(int, each)) for each in recipe.made["plan"]]
+        if "tiled" in recipe.made:  # version 0.1.0: height, width, pairs, side
+            return [Budget(*map(int, each[2:])) for each in json.loads(recipe.made["tiled"])]
+    except (TypeError, ValueError):
+        raise ValueError("the recipe does not say how the picture was tiled") from None
+    return None
+
+
+def check_applies_to(options: StylizeOptions, kind: str) -> None:
+    """Check that each given option applies to the ``kind`` of input: ``folder`` or ``video``.
+
+    Raises:
+        OptionError: an option does not apply.
+    """
+    try:
+        check_applies(options, kind)
+    except OptionError as error:
+        if error.name != "checkpoint":
+            raise
+        hint = ": to resume, run the same command again, which skips what is already painted"
+        raise OptionError(error.name, error.problem + hint) from None
+
+
+def _output_folder(output: Path | None) -> Path:
+    folder = output or Path("outputs", "stylized")
+    if folder.suffix.lower() in (*READABLE, *VIDEO_FORMATS) or folder.is_file():
+        raise ValueError(f"the photos are a folder, so the output must be one too, not {folder}")
+    images.check_folder(folder)
+    return folder

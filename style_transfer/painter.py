@@ -1,0 +1,207 @@
+"""Painting from files into files, with the steps common to single photos, photos in a folder and frames of a video."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import astuple, replace
+from pathlib import Path
+from typing import Any
+
+from PIL.Image import Image
+from torch import Tensor
+
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.layers import smallest_size
+from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.optimize import State
+from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, save_animation
+from dreamgram.image_optimization.video import load_av
+from dreamgram.style_transfer.budget import WHOLE, Budget
+from dreamgram.style_transfer.checkpoint import Checkpoint
+from dreamgram.style_transfer.colors import finish
+from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES, draw_style
+from dreamgram.style_transfer.options import StylizeOptions
+from dreamgram.style_transfer.stylizer import Stylized, Stylizer, blend_shares
+from dreamgram.workbench.device import describe_setting, find_device, find_precision
+from dreamgram.workbench.job import Done, Job, beside
+from dreamgram.workbench.recipe import Inputs, Recipe, is_made
+
+LARGEST_DRAWN = 1536
+"""Maximum side in pixels at which a drawn style is drawn. For a larger result, the drawing is enlarged like a painting
+from a file."""
+
+
+class Painter:
+    """A painter that paints photos one after another with the same paintings, network and options."""
+
+    def __init__(self, options: StylizeOptions, job: Job, several: bool = False, again: Recipe | None = None) -> None:
+        """Read the paintings, the network and the masks.
+
+        Args:
+            options: the paintings and all settings.
+            job: the job that is told what happens.
+            several: True for several pictures; errors that would occur for each of them are raised here, once.
+            again: the recipe of the picture that is made again; the network must have the same weights.
+        """
+        self.job = job
+        self.inputs = Inputs()
+        if options.timelapse == "mp4":
+            load_av()
+        device = find_device(options.device)
+        self.options = options.change(precision=find_precision(options.precision, device))
+        self.setting = describe_setting(device, self.options.precision)
+        self.paintings = [self._read_style(name) for name in options.style]
+        self.model = self.inputs.load_model(options.model, options.weights).to(device)
+        if again:
+            again.check_network(self.inputs)
+        self.pictures: dict[str, Any] = {
+            "content_mask": self._read_mask(options.content_mask),
+            "style_masks": [self._read_mask(mask) for mask in options.style_mask or []],
+            "init": self._read_init(options.init),
+        }
+        self.stylizer: Stylizer | None = None
+        if several:
+            smallest_size(self.model, options.losses.layers)
+            blend_shares(options.blend, len(self.paintings))
+
+    def prepare(self, photo: Tensor, plan: Sequence[Budget] | None = None) -> Stylizer:
+        """Return a stylizer for a photo (1, 3, H, W). It reuses the activations that the previous stylizer captured."""
+        if self.stylizer is None:
+            how = {**self.pictures, "model": self.model, "plan": plan}
+            self.stylizer = Stylizer(photo, self.paintings, self.options, **how)
+        else:
+            self.stylizer = self.stylizer.change(photo=photo)
+        return self.stylizer
+
+    def recipe(self, file: Path, inputs: Inputs, result: Stylized | None = None) -> Recipe:
+        """Return the recipe of the picture that is painted from ``file``."""
+        made: dict[str, Any] = {}
+        if result is not None and any(budget != WHOLE for budget in result.plan):
+            made = {"plan": [list(astuple(budget)) for budget in result.plan]}
+        return Recipe.of("stylize", self.options.change(photo=file), inputs, made)
+
+    def paint_of_folder(self, file: Path, path: Path) -> Done | None:
+        """Paint one photo from a folder and save it as ``path``. If painting is interrupted, nothing is saved.
+
+        If ``path`` was already painted with the same recipe, return None.
+        """
+        inputs = self.inputs.copy()
+        inputs.add(file)
+        if is_made(path, self.recipe(file, inputs), self.options.overwrite):
+            return None
+        return self.paint_photo(file, path, in_folder=True)
+
+    def paint_photo(
+        self,
+        file: Path,
+        path: Path,
+        plan: Sequence[Budget] | None = None,
+        state: State | None = None,
+        in_folder: bool = False,
+    ) -> Done:
+        """Paint the photo in a ``file`` and save it as ``path``. Save the animation and the plot if the options say so.
+
+        If painting is interrupted, the picture so far is saved. A photo ``in_folder`` is saved only when it is
+        finished; it replaces the file at ``path``, which :func:`is_made` has checked.
+        """
+        options, inputs = self.options, self.inputs.copy()
+        given = inputs.read(file)
+        images.choose_bits(path, options.bits, given.bits)
+        images.check_size(path, images.fitted_size(given.image, options.size))
+        self._tell_of(given, file, path)
+        stylizer = self.prepare(given.image, plan)
+        timelapse = Timelapse(len(stylizer.scales) * options.steps) if options.timelapse else None
+        keeper = self._checkpoint(file, path, inputs, state)
+        with self.job.part(file.name, self.setting) as bar:
+            listeners = [each for each in (timelapse, keeper, bar) if each]
+            result = stylizer.run(state=state, listeners=listeners)
+        if result.stopped == "interrupted" and in_folder:
+            return Done(result.stopped)
+        recipe = self.recipe(file, inputs, result).stop(result.stopped)
+        path = self._save(result, given, path, recipe, options.overwrite or in_folder)
+        if timelapse and timelapse.kept:
+            self._save_timelapse(timelapse, given.image, path, inputs.checksums)
+        if options.plot:
+            from dreamgram.style_transfer.plot import save_plot  # matplotlib takes half a second to load
+
+            plot = beside(path, "-loss.png", options.overwrite, inputs.checksums)
+            save_plot(result.history, stylizer.scales, plot)
+            self.job.wrote(plot)
+        return self._done(result.stopped)
+
+    def _tell_of(self, given: images.Picture, file: Path, path: Path) -> None:
+        if given.frames > 1:
+            self.job.tell(f"{file} has {given.frames} frames, of which the first is painted")
+        if given.alpha is not None and path.suffix.lower() in (".jpg", ".jpeg"):
+            self.job.tell(f"{path.name} cannot be transparent: the transparent parts of {file} become white")
+
+    def _checkpoint(self, file: Path, output: Path, inputs: Inputs, state: State | None) -> Checkpoint | None:
+        path = self.options.checkpoint
+        if path is None:
+            return None
+        if state is None:
+            path.unlink(missing_ok=True)  # so that nobody resumes an earlier run by mistake
+        recipe = replace(self.recipe(file, inputs), made={"output": str(output)})
+        return Checkpoint(path, recipe, self.options.checkpoint_every, self.job)
+
+    def _done(self, stopped: str) -> Done:
+        """Return how painting a photo ended.
+
+        After an interruption, the result tells how to resume from the checkpoint. Otherwise the checkpoint is deleted.
+        """
+        path = self.options.checkpoint
+        if path is None or not path.exists():
+            return Done(stopped)
+        if stopped != "interrupted":
+            path.unlink()
+            return Done(stopped)
+        onward = f"stylize resume {path} --overwrite continues from here"
+        return Done(stopped, interrupted=f"{Done.interrupted}\n{onward}")
+
+    def _save(self, result: Stylized, given: images.Picture, path: Path, recipe: Recipe, overwrite: bool) -> Path:
+        options = self.options
+        size = (result.image.shape[2], result.image.shape[3])
+        how: Mapping[str, Any] = {
+            "alpha": None if given.alpha is None else images.resize(given.alpha, size),
+            "exif": b"" if options.strip else given.exif,
+            "bits": images.choose_bits(path, options.bits, given.bits),
+            "quality": options.quality,
+        }
+        return self.job.save(result.image, path, recipe, overwrite, **how)
+
+    def _save_timelapse(self, timelapse: Timelapse, photo: Tensor, path: Path, inputs: Collection[str]) -> None:
+        size = images.fitted_size(photo, min(self.options.size, FRAME_SIDE))
+
+        def show(kept: Tensor) -> Image:
+            return images.to_pillow(finish(self.options.colors, images.resize(kept, size), photo))
+
+        path = beside(path, f".{self.options.timelapse}", self.options.overwrite, inputs)
+        save_animation(timelapse, show, path)
+        self.job.wrote(path)
+
+    def _read_style(self, name: str) -> Tensor:
+        """Return the picture in the file ``name``, or the drawn style ``name`` if there is no such file."""
+        if Path(name).exists():
+            painting = self.inputs.read(Path(name))
+            if painting.frames > 1:
+                self.job.tell(f"{name} has {painting.frames} frames, of which the first is the style")
+            return painting.image
+        if name in DRAWN_STYLES:
+            return draw_style(name, min(self.options.size, LARGEST_DRAWN))
+        hint = did_you_mean(name, DRAWN_STYLES)
+        raise FileNotFoundError(
+            f"no image file or drawn style {name!r}; {hint}drawn styles are {', '.join(DRAWN_STYLES)}"
+        )
+
+    def _read_mask(self, path: Path | None) -> Tensor | None:
+        return None if path is None else self.inputs.read(path).image
+
+    def _read_init(self, what: str) -> str | Tensor:
+        """Return ``what`` unchanged if it is ``content`` or ``noise``, or else the picture in the file ``what``."""
+        words = ("content", "noise")
+        if what in words:
+            return what
+        if not Path(what).exists():
+            hint = did_you_mean(what, words)
+            raise FileNotFoundError(f"no image file {what!r}; {hint}--init is content, noise or an image file")
+        return self.inputs.read(Path(what)).image

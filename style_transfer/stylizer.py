@@ -1,0 +1,444 @@
+"""Style transfer: an image is optimized to match a photo's content and the paintings' style."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field, replace
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.images import fit, fitted_size, refine, resize, to_pillow
+from dreamgram.image_optimization.layers import device_of, smallest_size
+from dreamgram.image_optimization.memory import release_kept_memory
+from dreamgram.image_optimization.optimize import (
+    OPTIMIZERS,
+    Listener,
+    OptimizerFactory,
+    Run,
+    State,
+    Step,
+    counted,
+    in_turn,
+    optimize,
+    seeded,
+)
+from dreamgram.image_optimization.parameterizations import PixelImage
+from dreamgram.image_optimization.precision import choose_dtype
+from dreamgram.models import load
+from dreamgram.style_transfer.budget import Budget, Planner
+from dreamgram.style_transfer.colors import finish, prepare
+from dreamgram.style_transfer.losses import Previous
+from dreamgram.style_transfer.options import INIT, StyleOptions
+from dreamgram.style_transfer.regions import check_proportions, divide
+from dreamgram.style_transfer.targets import Targets, fingerprint
+from dreamgram.style_transfer.total_loss import ActivationsOf, Style, TotalLoss, total_loss
+from dreamgram.workbench.names import unknown
+
+COARSEST = 96
+"""Minimum shorter side of the image, in pixels, at each scale but the last."""
+
+ADAM_RATE = 0.02
+"""Adam's learning rate: in one step, a pixel changes by about 5 of 255 levels."""
+
+IMAGE_BEFORE, LOSSES_OF_SCALE, BUDGETS = "image of the scale before", "losses of scale ", "pairs and sides of tiles"
+"""Names of the tensors that a run adds to the optimizer's state. The index of the scale follows the second name."""
+
+
+@dataclass(frozen=True)
+class Stylized:
+    """The result of a style transfer."""
+
+    image: Tensor
+    """The picture, (1, 3, H, W) in [0, 1], on the CPU."""
+    history: list[Tensor]
+    """For each scale, the loss before each step, (steps,)."""
+    stopped: str
+    """``finished``, or ``interrupted`` if the run was stopped by Ctrl-C."""
+    plan: Sequence[Budget] = ()
+    """The memory budget of each scale."""
+
+    def __repr__(self) -> str:
+        """Return a one-line summary."""
+        height, width = self.image.shape[2:]
+        losses = ", ".join(f"{each[-1].item():.4g}" for each in self.history)
+        return f"Stylized({width}x{height} pixels, {self.stopped}, loss {losses} at the end of each scale)"
+
+    def _repr_png_(self) -> bytes | None:
+        """Return the picture as the bytes of a PNG file, which a notebook displays."""
+        png: bytes | None = to_pillow(self.image)._repr_png_()
+        return png
+
+
+def stylize(photo: Tensor, paintings: Sequence[Tensor], options: StyleOptions | None = None, **given: Any) -> Stylized:
+    """Paint ``photo`` in the style of ``paintings``. Gatys et al., arXiv:1508.06576.
+
+    ``stylize(photo, [painting], size=512, style_weight=3)`` makes a :class:`Stylizer` and runs it once.
+
+    Args:
+        photo: the photo, (1, 3, H, W), RGB in [0, 1].
+        paintings: the paintings, of any size, in the same format.
+        options: the settings; by default those of ``StyleOptions()``.
+        **given: arguments of :class:`Stylizer`, including all fields of :class:`StyleOptions`, and the arguments
+            ``state`` and ``listeners`` of :meth:`Stylizer.run`.
+
+    Raises:
+        ValueError: an argument is unknown or out of range, a picture is too small for the network, or there is too
+            little memory.
+        NonFiniteLoss: the loss became infinite or NaN.
+    """
+    run = {name: given.pop(name) for name in ("state", "listeners") if name in given}
+    return Stylizer(photo, paintings, options, **given).run(**run)
+
+
+class Stylizer:
+    """A style transfer job: a photo and the paintings whose style it takes. It can be run, resumed, changed and rerun.
+
+    The image is optimized from coarse to fine. Each scale is twice as large as the previous scale, so that large forms
+    are found at coarse scales, where steps take little time. Each scale starts from the previous result, enlarged.
+    Detail that was too fine for the previous scale is added from the photo or from ``init``. What the losses need to
+    know about the pictures is computed only once.
+
+    Example:
+        >>> stylizer = Stylizer(photo, [painting], size=512)
+        >>> picture = stylizer.run().image
+        >>> stronger = stylizer.change(style_weight=3).run().image
+    """
+
+    def __init__(
+        self,
+        photo: Tensor,
+        paintings: Sequence[Tensor],
+        options: StyleOptions | None = None,
+        *,
+        model: nn.Module | None = None,
+        content_mask: Tensor | None = None,
+        style_masks: Sequence[Tensor] = (),
+        init: Literal["content", "noise"] | Tensor = INIT,
+        previous: Previous | None = None,
+        scales: Sequence[int] | None = None,
+        plan: Sequence[Budget] | None = None,
+        optimizer: str | OptimizerFactory | None = None,
+        **fields: Any,
+    ) -> None:
+        """Check the arguments and prepare the pictures. Activations are captured only in the first run.
+
+        Args:
+            photo: the photo, (1, 3, H, W), RGB in [0, 1].
+            paintings: the paintings, in the same format. Each painting is resized so that its longer side is
+                ``style_scale`` times the image's, or larger if needed to keep its shorter side at the network's minimum
+                input size.
+            options: the settings; by default those of ``StyleOptions()``.
+            model: a network with VGG's layer names, on the device to use; by default ``load("vgg16")``.
+            content_mask: a mask with the proportions of the photo, (1, 3, H, W) in [0, 1], in which each region has one
+                color; see :func:`find_regions`. Each region can take a different style.
+            style_masks: one mask for each painting. In a painting's mask, the part to use for a region has the color
+                that the region has in the content mask. Without style masks, the darkest region of the photo takes the
+                first painting, and the lightest region takes the last.
+            init: the image to start from: ``content`` (the photo), ``noise``, or an image (1, 3, H, W) in [0, 1].
+            previous: in a video, the previous painted frame, warped by :func:`follow`. It has the size of the result.
+                The image starts from this frame and stays close to it. If a previous frame is given, there is only one
+                scale by default.
+            scales: the longer sides, in pixels, at which to optimize, from coarse to fine; by default :func:`pyramid`.
+            plan: the memory budget of each scale. By default, the budgets are planned from the free memory.
+            optimizer: the name of an optimizer, or a function that makes one, given an image and its bounds.
+            **fields: fields of :class:`StyleOptions`, which override those of ``options``.
+
+        Raises:
+            ValueError: an argument is unknown or out of range, or a picture is too small for the network.
+        """
+        self._given: dict[str, Any] = {
+            "photo": photo,
+            "paintings": paintings,
+            "model": load("vgg16") if model is None else model,
+            "content_mask": content_mask,
+            "style_masks": style_masks,
+            "init": init,
+            "previous": previous,
+            "scales": scales,
+            "plan": plan,
+        }
+        named = {"optimizer": optimizer} if isinstance(optimizer, str) else {}
+        self.options = self._combine(options or StyleOptions(), {**fields, **named})
+        self._factory = None if isinstance(optimizer, str) else optimizer
+        self.photo, self.model, self.plan = photo, self._given["model"], plan
+        self.losses, self.device = self.options.losses, device_of(self.model)
+        self.size = fitted_size(photo, self.options.size)
+        self.scales = list(scales or (pyramid(photo, self.options.size) if previous is None else [self.options.size]))
+        shares = blend_shares(self.options.blend, len(paintings))
+        self.regions, self._masks, self._shares = divide(content_mask, style_masks, shares)
+        self._smallest = smallest_size(self.model, self.losses.layers)
+        self._check()
+        self.previous = None if previous is None else _checked(previous, self.size, self.device)
+        self._photo, self._paintings = prepare(self.options.colors, photo, paintings)
+        self._start = self._image_to_start_from(init)
+        pairs = zip(self._paintings, self._masks, strict=True)
+        self._keys = [fingerprint(painting, *masks) for painting, masks in pairs]
+        self._subject = fingerprint(self._photo)
+        self._targets, self._planner = Targets(), Planner(self.options.max_memory)
+
+    def _combine(self, options: StyleOptions, fields: Mapping[str, Any]) -> StyleOptions:
+        """Return ``options`` with some ``fields`` changed, after checking that the fields exist."""
+        known = [*self._given, *vars(options)]
+        for name in fields:
+            if name not in known:
+                raise ValueError(unknown("argument", name, known))
+        return options.change(**fields)
+
+    def _check(self) -> None:
+        """Check that the arguments fit together and that the pictures are large enough for the network."""
+        given, paintings = self._given, self._given["paintings"]
+        content_mask, style_masks, init, plan = (
+            given[name] for name in ("content_mask", "style_masks", "init", "plan")
+        )
+        if isinstance(init, str) and init not in ("content", "noise"):
+            raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
+        if self.options.blend is not None and content_mask is not None and not style_masks:
+            raise ValueError("each region of the content mask has a style of its own: there is nothing to blend")
+        if plan is not None and len(plan) != len(self.scales):
+            raise ValueError(f"the plan has {len(plan)} budgets for {len(self.scales)} scales")
+        for name, picture in {"content mask": content_mask, "image to start from": init}.items():
+            if isinstance(picture, Tensor):
+                check_proportions(name, picture, self.photo)
+        for mask, painting in zip(style_masks, paintings, strict=False):
+            check_proportions("style mask", mask, painting)
+        sizes = {f"style {number}": painting.shape[2:] for number, painting in enumerate(paintings, 1)}
+        sizes = {"photo": self.photo.shape[2:], "photo at its final size": self.size, **sizes}
+        for name, (height, width) in sizes.items():
+            if min(height, width) < self._smallest:
+                needed = f"{type(self.model).__name__} needs {self._smallest} each way"
+                raise ValueError(f"the {name} has {width}x{height} pixels; {needed}")
+
+    def change(self, **changes: Any) -> Stylizer:
+        """Return a copy with some arguments or options changed.
+
+        Unless the model changes, the copy reuses the activations and statistics of pictures that stay the same.
+        Activations are captured only for new pictures.
+
+        Raises:
+            ValueError: an argument is unknown or out of range.
+        """
+        given = {**self._given, **{name: value for name, value in changes.items() if name in self._given}}
+        others = {name: value for name, value in changes.items() if name not in self._given}
+        factory = others.pop("optimizer", self._factory)
+        changed = Stylizer(options=self.options, optimizer=factory, **given, **others)
+        if changed.model is self.model:
+            changed._targets = self._targets
+            settings = [(each.options.max_memory, each.options.precision) for each in (self, changed)]
+            if settings[0] == settings[1]:
+                changed._planner = self._planner
+        return changed
+
+    def run(self, *, state: State | None = None, listeners: Sequence[Listener] = ()) -> Stylized:
+        """Paint the picture.
+
+        Args:
+            state: the state (:attr:`Step.state`) of a step of a run that was stopped and is to be resumed. On the CPU,
+                the result is identical to that of an unbroken run.
+            listeners: functions that receive every step. The numbers of the steps continue from scale to scale.
+
+        Raises:
+            ValueError: there is too little memory, or the state belongs to a different run.
+            NonFiniteLoss: the loss became infinite or NaN.
+        """
+        dtype = choose_dtype(self.options.precision, self.device)
+        self._targets.begin(self._subject, self._keys)
+        with seeded(self.options.seed), capture(self.model, self.losses.layers, dtype) as activations_of:
+            past = _Past(self._budgets(activations_of)) if state is None else _Past.of(state)
+
+            def paint(number: int) -> Run:
+                nonlocal past, state
+                past, run = self._paint_scale(number, past, activations_of, dtype, state, listeners)
+                state = None
+                return run
+
+            _, stopped = in_turn(range(len(past.history), len(self.scales)), paint)
+        assert past.image is not None  # the first scale, at least, has run
+        image = finish(self.options.colors, resize(past.image.cpu(), self.size), self.photo)
+        return Stylized(image, past.history, stopped, past.budgets)
+
+    def _paint_scale(
+        self,
+        number: int,
+        past: _Past,
+        activations_of: ActivationsOf,
+        dtype: torch.dtype,
+        state: State | None,
+        listeners: Sequence[Listener],
+    ) -> tuple[_Past, Run]:
+        """Optimize at one scale. Return the finished scales, including this scale, and the run."""
+        release_kept_memory()  # the blocks that the previous scale freed are too small for this scale
+        budget = past.budgets[number]
+        image = self._begin(past.image, fitted_size(self._photo, self.scales[number]))
+        loss = self._loss(self.scales[number], activations_of, budget, dtype)
+        costs = [scale**2 for scale in self.scales]
+        run = optimize(
+            image,
+            loss,
+            steps=self.options.steps,
+            learning_rate=ADAM_RATE,
+            optimizer=self._factory or self.options.optimizer,
+            history=budget.pairs,
+            state=state,
+            listeners=counted(past.tell(listeners, loss.latest), number, costs),
+        )
+        return past.after(image.render().detach(), run.losses), run
+
+    def _budgets(self, activations_of: ActivationsOf) -> list[Budget]:
+        """Return the memory budget of each scale."""
+        if self.plan is not None:
+            return list(self.plan)
+        largest = [max(map(math.prod, self._painting_sizes(scale))) for scale in self.scales]
+        return self._planner.plan(
+            self.model,
+            activations_of,
+            self.losses.layers,
+            [fitted_size(self._photo, scale) for scale in self.scales],
+            largest,
+            len(self.regions),
+            getattr(self._factory or OPTIMIZERS[self.options.optimizer], "VECTORS_PER_PAIR", 0),
+        )
+
+    def _style_sizes(self, scale: int) -> list[int]:
+        """Return the longer side, in pixels, of each painting at a scale."""
+        size = self.options.style_scale * scale
+        return [_style_size(painting, size, self._smallest) for painting in self._paintings]
+
+    def _painting_sizes(self, scale: int) -> list[tuple[int, int]]:
+        """Return the size (H, W), in pixels, of each painting at a scale."""
+        return [fitted_size(*each) for each in zip(self._paintings, self._style_sizes(scale), strict=True)]
+
+    def _loss(self, scale: int, activations_of: ActivationsOf, budget: Budget, dtype: torch.dtype) -> TotalLoss:
+        """Return the total loss at a scale."""
+        given = zip(self._paintings, self._style_sizes(scale), self._shares, self._masks, self._keys, strict=True)
+        return total_loss(
+            activations_of,
+            fit(self._photo, scale).to(self.device),
+            [Style(*each) for each in given],
+            self.losses,
+            partial(budget.tiles, self.model, self.losses.layers),
+            self.regions,
+            self.previous,
+            self._targets,
+            (dtype, budget),  # pictures in different tiles are rounded differently
+        )
+
+    def _image_to_start_from(self, init: str | Tensor) -> Tensor | None:
+        """Return the image to start from, on the device, or None for noise."""
+        if self.previous is not None:
+            return self.previous.image
+        if isinstance(init, Tensor):
+            return init.to(self.device)
+        return self._photo.to(self.device) if init == "content" else None
+
+    def _begin(self, image: Tensor | None, size: tuple[int, int]) -> PixelImage:
+        """Return the first image of a scale with ``size`` (H, W).
+
+        It is made from ``image``, the result of the previous scale. The first scale uses the image to start from, or
+        noise.
+        """
+        if image is not None:
+            return PixelImage.from_image(refine(image.to(self.device), self._start, size))
+        if self._start is not None:
+            return PixelImage.from_image(resize(self._start, size))
+        return PixelImage.from_noise((1, 3, *size), device=self.device)
+
+
+@dataclass(frozen=True)
+class _Past:
+    """The finished scales of a run, which are part of the state of every later step."""
+
+    budgets: list[Budget]
+    """Budgets of all scales. A resumed run uses the same tiles, because different tiles are rounded differently."""
+    image: Tensor | None = None
+    """The image of the last finished scale, (1, 3, H, W) in [0, 1]; None if no scale is finished."""
+    history: list[Tensor] = field(default_factory=list)
+    """For each finished scale, the losses (steps,)."""
+
+    @classmethod
+    def of(cls, state: State) -> _Past:
+        """Return the finished scales that are stored in the state of a step."""
+        history = [state[name] for name in sorted(state) if name.startswith(LOSSES_OF_SCALE)]
+        return cls([Budget(*budget) for budget in state[BUDGETS].tolist()], state.get(IMAGE_BEFORE), history)
+
+    def state(self) -> State:
+        """Return all fields as tensors, by name."""
+        budgets = {BUDGETS: torch.tensor([astuple(each) for each in self.budgets])}
+        before = {} if self.image is None else {IMAGE_BEFORE: self.image}
+        return {
+            **budgets,
+            **before,
+            **{f"{LOSSES_OF_SCALE}{number}": losses for number, losses in enumerate(self.history)},
+        }
+
+    def after(self, image: Tensor, losses: Tensor) -> _Past:
+        """Return the finished scales with one scale added."""
+        return replace(self, image=image, history=[*self.history, losses])
+
+    def tell(self, listeners: Sequence[Listener], parts: Mapping[str, Tensor]) -> list[Listener]:
+        """Wrap ``listeners`` so that their steps include the ``parts`` of the loss and the state of this object."""
+
+        def tell(listener: Listener, step: Step) -> None:
+            listener(replace(step, parts=dict(parts), state=lambda: {**step.state(), **self.state()}))
+
+        return [partial(tell, listener) for listener in listeners]
+
+
+def _checked(previous: Previous, final: tuple[int, int], device: torch.device) -> Previous:
+    """Move ``previous`` to ``device``, after checking that it has the size ``final`` (H, W) of the result."""
+    size = (previous.image.shape[2], previous.image.shape[3])
+    if size != final:
+        raise ValueError(
+            f"the previous frame has {size[1]}x{size[0]} pixels; it must have the size of the result, "
+            f"{final[1]}x{final[0]}"
+        )
+    return replace(previous, image=previous.image.to(device), reliable=previous.reliable.to(device))
+
+
+def pyramid(photo: Tensor, size: int) -> list[int]:
+    """Return the longer sides, in pixels, at which to optimize, from coarse to fine.
+
+    The last side is ``size``, and each earlier side is half of the next. Earlier sides at which the image's shorter
+    side would have fewer than :data:`COARSEST` pixels are omitted.
+    """
+    height, width = photo.shape[2:]
+    sizes = [size]
+    while min(height, width) / max(height, width) * sizes[0] / 2 >= COARSEST:
+        sizes.insert(0, round(sizes[0] / 2))
+    return sizes
+
+
+def _style_size(painting: Tensor, size: float, smallest: int) -> int:
+    """Return the longer side, in pixels, of ``painting``.
+
+    The longer side is ``size``, or larger if needed to keep the shorter side at ``smallest`` or above.
+    """
+    short, long = sorted(painting.shape[2:])
+    return max(round(size), math.ceil(smallest * long / short))
+
+
+def blend_shares(blend: Sequence[float] | None, styles: int) -> list[float]:
+    """Return the share of each style. The shares are proportional to the weights ``blend`` and add up to 1.
+
+    ``styles`` is the number of styles. By default, all shares are the same.
+
+    Raises:
+        ValueError: there are no styles, the number of weights is not ``styles``, a weight is negative, or all weights
+            are 0.
+    """
+    if styles == 0:
+        raise ValueError("no style given")
+    if blend is None:
+        return [1 / styles] * styles
+    if len(blend) != styles:
+        raise ValueError(
+            f"{styles} style{'s' * (styles != 1)} but {len(blend)} blend weight{'s' * (len(blend) != 1)}; "
+            "give one for each"
+        )
+    if min(blend) < 0 or not 0 < sum(blend) < math.inf:
+        raise ValueError(f"blend weights must be 0 or more and not all 0, not {', '.join(map(str, blend))}")
+    return [weight / sum(blend) for weight in blend]

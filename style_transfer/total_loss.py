@@ -1,0 +1,338 @@
+"""The total loss of an image: the weighted sum of the losses of its layers and of its pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+from torch.nn.functional import interpolate
+
+from dreamgram.image_optimization.images import fit, fitted_size
+from dreamgram.image_optimization.memory import release_kept_memory
+from dreamgram.style_transfer.losses import (
+    STYLE_LOSSES,
+    ContentLoss,
+    Loss,
+    Previous,
+    TemporalLoss,
+    total_variation,
+)
+from dreamgram.style_transfer.presets import Preset
+from dreamgram.style_transfer.targets import Targets, fingerprint
+from dreamgram.style_transfer.tiling import Tile
+
+ActivationsOf = Callable[[Tensor], dict[str, Tensor]]
+"""A function from an image (1, C, H, W) to its activations by layer."""
+
+Statistics = dict[tuple[str, int], Any]
+"""Statistics of a painting, by layer and index of the region."""
+
+STRIP = 256
+"""Number of rows in a strip of the image. If the picture is tiled, the pixel losses are computed strip by strip."""
+
+
+class Style(NamedTuple):
+    """A painting, with its share of each region of the photo."""
+
+    image: Tensor
+    """The painting, (1, 3, H, W) in [0, 1], of any size and on any device."""
+    size: int
+    """Longer side, in pixels, to which the painting is resized for the network."""
+    shares: Sequence[float]
+    """Share of the painting in each region of the photo. In each region, the shares of all styles add up to 1."""
+    masks: Sequence[Tensor | None] = (None,)
+    """For each region of the photo, the part of the painting to use: a mask (1, 1, H, W) in [0, 1]. None means the
+    whole painting."""
+    key: str = ""
+    """Fingerprint of the image and the masks. If empty, it is computed."""
+
+
+PixelLoss = Callable[[Tensor, slice], Tensor]
+"""A loss of the pixels. It is called with a strip of the image plus the row below the strip, if any, and with the range
+of the strip's rows. The losses of all strips add up to the loss of the image."""
+
+
+class Term(NamedTuple):
+    """A loss of one layer with its weight."""
+
+    part: str
+    """Part of the total loss to which the term belongs: ``content`` or ``style``."""
+    layer: str
+    weight: float
+    loss: Loss
+
+
+@dataclass(frozen=True)
+class TotalLoss:
+    """The total loss of an image (1, 3, H, W) in [0, 1].
+
+    With several tiles, the loss and its gradient are the same as without tiles, except for rounding. A first pass over
+    the tiles, without gradients, adds up what the losses measure. A second pass propagates the gradient of the loss of
+    the whole picture through each tile.
+    """
+
+    activations_of: ActivationsOf
+    terms: Sequence[Term]
+    tiles: Sequence[Tile]
+    pixel_losses: Mapping[str, tuple[float, PixelLoss]]
+    """Losses of the pixels by name, each with its weight."""
+    latest: dict[str, Tensor] = field(default_factory=dict)
+    """Parts of the most recently computed loss, (), by name: ``content``, ``style`` and each pixel loss."""
+
+    def __call__(self, image: Tensor) -> Tensor:
+        """Return the total loss, ()."""
+        if len(self.tiles) > 1:
+            tiled: Tensor = _Tiled.apply(image, self)
+            return tiled
+        measured = self.measure(image, self.tiles[0], self.terms)
+        parts = self.parts(self.terms, measured) | self.pixels(image, slice(0, image.shape[2]))
+        self.latest.update({name: part.detach() for name, part in parts.items()})
+        return _sum(parts)
+
+    def parts(self, terms: Sequence[Term], measured: Sequence[Tensor]) -> dict[str, Tensor]:
+        """Return, for each :attr:`Term.part`, the sum of the weighted losses of its ``terms``.
+
+        ``measured`` is what each term has measured of the whole image.
+        """
+        weighed: dict[str, list[Tensor]] = {}
+        for term, sums in zip(terms, measured, strict=True):
+            weighed.setdefault(term.part, []).append(term.weight * term.loss(sums))
+        return {name: torch.stack(values).sum() for name, values in weighed.items()}
+
+    def pixels(self, image: Tensor, rows: slice) -> dict[str, Tensor]:
+        """Return the weighted pixel losses of a strip; ``image`` and ``rows`` are as in :data:`PixelLoss`."""
+        return {name: weight * loss(image, rows) for name, (weight, loss) in self.pixel_losses.items()}
+
+    def measure(self, image: Tensor, tile: Tile, terms: Sequence[Term]) -> list[Tensor]:
+        """Return what each of ``terms`` measures of a tile. ``image`` is the part of the picture in the tile."""
+        activations = tile.own(self.activations_of(image))
+        return [term.loss.measure(activations[term.layer], tile.windows[term.layer]) for term in terms]
+
+
+class _Tiled(torch.autograd.Function):
+    """Autograd function of a total loss with several tiles.
+
+    The gradient is computed in the forward pass, tile by tile, because only the activations of one tile fit in memory.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, image: Tensor, total: TotalLoss) -> Tensor:
+        release_kept_memory()
+        local = [term for term in total.terms if term.loss.local]
+        others = [term for term in total.terms if not term.loss.local]
+        sums: list[Tensor] = []
+        for tile in total.tiles if others else ():
+            measured = total.measure(tile.show(image), tile, others)
+            sums = [before + of_tile for before, of_tile in zip(sums, measured, strict=True)] if sums else measured
+        with torch.enable_grad():
+            sums = [each.detach().requires_grad_() for each in sums]
+            parts = total.parts(others, sums)
+            slopes = list(torch.autograd.grad(_sum(parts), sums)) if sums else []
+        parts = {name: part.detach() for name, part in parts.items()}
+        gradient = torch.zeros_like(image)
+        for tile in total.tiles:
+            with torch.enable_grad():
+                part = tile.show(image).detach().requires_grad_()
+                measured = total.measure(part, tile, [*local, *others])
+                here = total.parts(local, measured[: len(local)])
+                rest = [(slope * each).sum() for slope, each in zip(slopes, measured[len(local) :], strict=True)]
+                [of_part] = torch.autograd.grad(torch.stack([*here.values(), *rest]).sum(), part)
+            _add(parts, here)
+            tile.show(gradient).add_(of_part)
+        for top in range(0, image.shape[2], STRIP):
+            with torch.enable_grad():
+                part = image[:, :, top : top + STRIP + 1].detach().requires_grad_()
+                here = total.pixels(part, slice(top, min(top + STRIP, image.shape[2])))
+                [of_part] = torch.autograd.grad(_sum(here), part)
+            _add(parts, here)
+            gradient[:, :, top : top + STRIP + 1] += of_part
+        ctx.gradient = gradient
+        release_kept_memory()  # the blocks that tiles free do not fit whole pictures, and vice versa
+        total.latest.update(parts)
+        return _sum(parts)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, slope: Tensor) -> tuple[Tensor, None]:
+        return slope * ctx.gradient, None
+
+
+def _sum(parts: Mapping[str, Tensor]) -> Tensor:
+    return torch.stack([*parts.values()]).sum()
+
+
+def _add(parts: dict[str, Tensor], others: Mapping[str, Tensor]) -> None:
+    for name, value in others.items():
+        parts[name] = parts[name] + value.detach() if name in parts else value.detach()
+
+
+@torch.no_grad()
+def total_loss(
+    activations_of: ActivationsOf,
+    photo: Tensor,
+    styles: Sequence[Style],
+    preset: Preset,
+    tiles_of: Callable[[Tensor], Sequence[Tile]],
+    regions: Sequence[Tensor | None] = (None,),
+    previous: Previous | None = None,
+    targets: Targets | None = None,
+    key: tuple[object, ...] = (),
+) -> TotalLoss:
+    """Compute the targets and return the total loss of an image that has the size of ``photo``.
+
+    Args:
+        activations_of: a :func:`capture` of the preset's layers.
+        photo: the photo, (1, 3, H, W) in [0, 1].
+        styles: the paintings.
+        preset: the losses and their weights.
+        tiles_of: a function that divides a picture into tiles.
+        regions: the regions of the photo, masks (1, 1, H, W) in [0, 1]; None means the whole photo.
+        previous: in a video, the previous painted frame, warped.
+        targets: a cache of targets. Targets that are missing are computed and added.
+        key: everything, besides picture and layers, on which the activations depend, such as the precision.
+    """
+    targets = Targets() if targets is None else targets
+    tiles = tiles_of(photo)
+    known = [_of_painting(activations_of, style, preset, tiles_of, photo.device, targets, key) for style in styles]
+
+    def capture_photo() -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
+        return _capture_photo(activations_of, photo, preset, tiles)
+
+    if len(tiles) > 1:  # the activations of a tiled photo are too large to be cached
+        content, sizes = capture_photo()
+    else:
+        layers = (tuple(preset.content), tuple(preset.style))
+        content, sizes = targets.of_photo((fingerprint(photo), layers, *key), capture_photo)
+    terms = [Term("content", layer, weight, ContentLoss(content[layer])) for layer, weight in preset.content.items()]
+    terms += _style_terms(styles, known, preset, regions, sizes, photo.device)
+    if preset.relative:
+        terms = [term._replace(weight=term.weight / term.loss.scale) for term in terms]
+    variation, temporal = preset.pixel_weights(photo.numel())
+    pixel_losses: dict[str, tuple[float, PixelLoss]] = {"variation": (variation, total_variation)}
+    if previous is not None:
+        pixel_losses["temporal"] = temporal, TemporalLoss(previous)
+    return TotalLoss(activations_of, terms, tiles, pixel_losses)
+
+
+def _of_painting(
+    activations_of: ActivationsOf,
+    style: Style,
+    preset: Preset,
+    tiles_of: Callable[[Tensor], Sequence[Tile]],
+    device: torch.device,
+    targets: Targets,
+    key: tuple[object, ...],
+) -> Statistics:
+    """Return the statistics of a painting from the cache ``targets``. Missing statistics are computed and stored.
+
+    The key in the cache contains everything on which the statistics depend.
+    """
+
+    def compute() -> Statistics:
+        painting = fit(style.image, style.size).to(device)
+        return statistics(activations_of, painting, style, preset, tiles_of(painting))
+
+    size = fitted_size(style.image, style.size)
+    painting = style.key or fingerprint(style.image, *style.masks)
+    wanted = tuple(share > 0 for share in style.shares)
+    return targets.of_painting((painting, size, wanted, preset.style_loss, tuple(preset.style), *key), compute)
+
+
+def _capture_photo(
+    activations_of: ActivationsOf, photo: Tensor, preset: Preset, tiles: Sequence[Tile]
+) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
+    """Return the photo's activations in the content layers, and the height and width (H, W) of each style layer."""
+    parts: dict[str, list[Tensor]] = {layer: [] for layer in preset.content}
+    sizes: dict[str, tuple[int, int]] = {}
+    for _, activations in _passes(activations_of, photo, tiles):
+        sizes = {layer: _size(tiles, layer, activations[layer]) for layer in preset.style}
+        for layer, of_tiles in parts.items():
+            of_tiles.append(activations[layer])
+    return {layer: join(tiles, layer, parts.pop(layer)) for layer in [*parts]}, sizes
+
+
+def _style_terms(
+    styles: Sequence[Style],
+    known: Sequence[Statistics],
+    preset: Preset,
+    regions: Sequence[Tensor | None],
+    sizes: Mapping[str, tuple[int, int]],
+    device: torch.device,
+) -> list[Term]:
+    """Return the style terms of all regions and layers. Each region is weighted by its area."""
+    terms = []
+    for number, region in enumerate(regions):
+        area = 1.0 if region is None else region.mean().item()
+        for layer, weight in preset.style.items():
+            positions = position_weights(region, sizes[layer], device)
+            paintings = [
+                (style.shares[number], of_style[layer, number])
+                for style, of_style in zip(styles, known, strict=True)
+                if (layer, number) in of_style
+            ]
+            if positions is not None and paintings:
+                loss = STYLE_LOSSES[preset.style_loss](paintings, positions)
+                terms.append(Term("style", layer, area * weight, loss))
+    return terms
+
+
+def statistics(
+    activations_of: ActivationsOf, painting: Tensor, style: Style, preset: Preset, tiles: Sequence[Tile]
+) -> Statistics:
+    """Compute the statistics of a ``painting`` (1, 3, H, W) for each layer and each region in which it has a share."""
+    kind = STYLE_LOSSES[preset.style_loss]
+    found: Statistics = {}
+    for tile, activations in _passes(activations_of, painting, tiles):
+        for layer in preset.style:
+            for number, (share, mask) in enumerate(zip(style.shares, style.masks, strict=True)):
+                positions = position_weights(mask, _size(tiles, layer, activations[layer]), painting.device)
+                if positions is not None and share:
+                    statistic = kind.statistic(activations[layer], positions, tile.windows[layer])
+                    before = found.get((layer, number))
+                    found[layer, number] = statistic if before is None else kind.join([before, statistic])
+    return found
+
+
+def position_weights(mask: Tensor | None, size: tuple[int, int], device: torch.device) -> Tensor | None:
+    """Return the weights of a layer's positions, (H, W), which add up to 1.
+
+    ``size`` is the height and width (H, W) of the layer's activations. Without a mask, the weight is the same at all
+    positions, and the result is (). If the mask selects nothing, the result is None.
+    """
+    if mask is None:
+        return torch.tensor(1 / (size[0] * size[1]), device=device)
+    weights = interpolate(mask.to(device), size, mode="bilinear", antialias=True)[0, 0]
+    return weights / weights.sum() if weights.sum() > 0 else None
+
+
+def _passes(
+    activations_of: ActivationsOf, image: Tensor, tiles: Sequence[Tile]
+) -> Iterator[tuple[Tile, dict[str, Tensor]]]:
+    for tile in tiles:
+        yield tile, tile.own(activations_of(tile.show(image)))
+    if len(tiles) > 1:
+        release_kept_memory()
+
+
+def _size(tiles: Sequence[Tile], layer: str, activation: Tensor) -> tuple[int, int]:
+    """Return the height and width (H, W) of a layer's activations for the whole picture.
+
+    ``activation`` is the layer's activation in one of the tiles. Its size matters only if there is only one tile.
+    """
+    rows, columns = tiles[-1].windows[layer]
+    return rows.stop or activation.shape[2], columns.stop or activation.shape[3]
+
+
+def join(tiles: Sequence[Tile], layer: str, parts: Sequence[Tensor]) -> Tensor:
+    """Assemble ``parts``, a layer's activations in each tile, into its activations for the whole picture."""
+    if len(tiles) == 1:
+        return parts[0]
+    whole = parts[0].new_empty(*parts[0].shape[:2], *_size(tiles, layer, parts[0]))
+    for tile, part in zip(tiles, parts, strict=True):
+        rows, columns = tile.windows[layer]
+        whole[:, :, rows, columns] = part
+    return whole

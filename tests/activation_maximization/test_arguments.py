@@ -1,0 +1,195 @@
+"""Slips that people make: accepted where the meaning is clear, else refused in one line that says what is wanted."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dreamgram as dg
+from dreamgram.activation_maximization.deep_dream import amplify
+from dreamgram.activation_maximization.gradient_ascent import accentuate, maximize
+from dreamgram.activation_maximization.objectives import Objective, channel, direction, logit
+from dreamgram.activation_maximization.regularizers import pixel_sum
+from dreamgram.image_optimization.optimize import Step
+from dreamgram.models.digits import digit_sample
+
+DIGIT = digit_sample()[0][250:251]
+FEW: dict[str, Any] = {"steps": 2, "transform": "none"}
+
+
+def same(first: Any, second: Any) -> bool:
+    return torch.equal(first.images, second.images)
+
+
+def test_an_objective_as_text(digits: nn.Module) -> None:
+    expected = maximize(digits, logit(range(10)) - pixel_sum(), **FEW)
+    assert same(maximize(digits, "logit(0-9) - pixel_sum()", **FEW), expected)
+    assert same(maximize(digits, "logit(all) - pixel_sum()", **FEW), expected)
+    assert dg.evaluate(digits, "logit(3)", DIGIT).tolist() == dg.evaluate(digits, logit(3), DIGIT).tolist()  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="no unit 25 in layer 'conv1': its 25 units are 0-24"):
+        maximize(digits, "channel(conv1, 20-25)")
+
+
+def test_arguments_in_another_order(digits: nn.Module) -> None:
+    assert same(maximize(logit(3), digits, **FEW), maximize(digits, logit(3), **FEW))  # type: ignore[arg-type]
+
+
+def test_sizes() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 4, 3), nn.ReLU())
+    expected = maximize(network, channel("1", 0), size=(20, 24), **FEW)
+    for size in ([20, 24], (1, 20, 24), (20.0, 24.0), torch.Size([20, 24])):
+        assert same(maximize(network, channel("1", 0), size=size, **FEW), expected)  # type: ignore[arg-type]
+    assert maximize(network, channel("1", 0), size=16.0, **FEW).images.shape == (1, 1, 16, 16)  # type: ignore[arg-type]
+
+
+def test_one_image_without_a_batch_dimension(digits: nn.Module, vgg16: nn.Module, photo: Tensor) -> None:
+    expected = maximize(digits, logit(3), init=DIGIT, **FEW)
+    assert same(maximize(digits, logit(3), init=DIGIT[0], **FEW), expected)
+    assert torch.equal(dg.evaluate(digits, logit(3), DIGIT[0]), dg.evaluate(digits, logit(3), DIGIT))
+    shallow = dg.deepdream("relu1_1")
+    assert same(
+        amplify(vgg16, shallow, photo[0], octaves=1, steps=1), amplify(vgg16, shallow, photo, octaves=1, steps=1)
+    )
+
+
+def test_a_direction_from_numpy() -> None:
+    vector, seen = np.linspace(-1, 1, 5), {"conv": torch.rand(2, 5, 3, 3)}
+    expected = direction("conv", torch.from_numpy(vector))
+    assert torch.equal(direction("conv", vector)(seen), expected(seen))
+
+
+def test_transforms_and_parameterizations(digits: nn.Module) -> None:
+    def flip(images: Tensor) -> Tensor:
+        return images.flip(3)
+
+    def shift(images: Tensor) -> Tensor:
+        return images.roll(3, dims=3)
+
+    expected = maximize(digits, logit(3), steps=2, transform=lambda images: shift(flip(images)))
+    assert same(maximize(digits, logit(3), steps=2, transform=[flip, shift]), expected)
+    identity = maximize(digits, logit(3), steps=2, transform=lambda images: images)
+    assert same(maximize(digits, logit(3), steps=2, transform=[]), identity)
+    assert same(maximize(digits, logit(3), steps=2, transform="none"), identity)
+    phases = maximize(digits, logit(3), parameterization=dg.PhaseImage, **FEW)
+    assert same(maximize(digits, logit(3), parameterization="phases", **FEW), phases)
+
+
+def test_one_listener(digits: nn.Module) -> None:
+    steps: list[Step] = []
+    maximize(digits, logit(3), listeners=steps.append, **FEW)
+    assert [step.number for step in steps] == [1, 2]
+
+
+def test_an_objective_is_divided_by_a_number(digits: nn.Module) -> None:
+    half = dg.evaluate(digits, logit(3) / 2, DIGIT).item()
+    assert half == pytest.approx(dg.evaluate(digits, logit(3), DIGIT).item() / 2)
+    assert str(np.float64(2) * logit(3)) == "(2 * logits:3)"
+    with pytest.raises(ValueError, match="logits:3 cannot be divided by 0"):
+        logit(3) / 0
+    with pytest.raises(TypeError, match="divided by a number, not by another objective: logits:3 / logits:4"):
+        logit(3) / logit(4)  # type: ignore[operator]
+    with pytest.raises(TypeError, match="combined with objectives and numbers, not with 'conv2'"):
+        logit(3) + "conv2"  # type: ignore[operator]
+
+
+REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
+    "state_dict": ({"model": {"conv.weight": torch.rand(1)}}, TypeError, "model is a state_dict: load it into"),
+    "name of a network": (
+        {"model": "digits"},
+        TypeError,
+        r"model must be a torch.nn.Module, such as load\('digits'\), not",
+    ),
+    "function": (
+        {"objective": lambda seen: 0},
+        TypeError,
+        "objective must be an Objective, .* not the function <lambda>",
+    ),
+    "not called": ({"objective": channel}, TypeError, "not the function channel, which must be called"),
+    "number": ({"objective": 3}, TypeError, "objective must be an Objective, .* not int"),
+    "fraction of a pixel": (
+        {"size": 28.5},
+        TypeError,
+        r"size must be a number of pixels, or \(height, width\), not 28.5",
+    ),
+    "text": ({"size": "28x28"}, TypeError, "size must be a number of pixels"),
+    "channels": ({"size": (3, 28, 28)}, ValueError, "has 3 channels, but the network takes 1"),
+    "no pixels": ({"size": 0}, ValueError, "size must be at least 1 pixel"),
+    "bytes": ({"init": (DIGIT * 255).byte()}, TypeError, r"init must be .* in \[0, 1\], not torch.uint8"),
+    "0-255": (
+        {"init": DIGIT * 255},
+        ValueError,
+        r"init must be in \[0, 1\], but goes from 0 to 25[45].*divide values in 0-255 by 255",
+    ),
+    "normalized": ({"init": (DIGIT - 0.13) / 0.31}, ValueError, "do not normalize"),
+    "not a number": ({"init": DIGIT / 0}, ValueError, r"init must be in \[0, 1\]"),
+    "flat": (
+        {"init": DIGIT[0, 0]},
+        ValueError,
+        r"init must be \(N, C, H, W\), or \(C, H, W\) for one image, not \(28, 28\)",
+    ),
+    "photo": ({"objective": dg.match("conv1", DIGIT * 255)}, ValueError, "the photo of match of conv1 must be in"),
+    "transform": ({"transform": 3}, TypeError, "transform must be a function of images, or a list of them, not int"),
+    "listeners": ({"listeners": 3}, TypeError, "listeners must be a function of a Step, or a list of them, not int"),
+    "parameterization": ({"parameterization": "pixel"}, ValueError, "did you mean 'pixels'"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_is_unclear_is_refused_in_one_line(name: str, digits: nn.Module) -> None:
+    given, kind, message = REFUSED[name]
+    arguments = {"model": digits, "objective": logit(3), **given}
+    with pytest.raises(kind, match=message) as raised:
+        maximize(arguments.pop("model"), arguments.pop("objective"), steps=1, **arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_layer_is_a_name(digits: nn.Module) -> None:
+    with pytest.raises(TypeError, match="a layer is given by its name, such as 'conv2', not as Conv2d"):
+        channel(digits.conv1, 1)  # type: ignore[arg-type]
+    for vector in (torch.rand(2, 2, 2), torch.tensor(1.0)):
+        with pytest.raises(ValueError, match=r"a direction in layer 'conv2' is a vector \(C,\)"):
+            direction("conv2", vector)
+
+
+@pytest.mark.parametrize(
+    ("value", "given"),
+    [
+        (lambda seen: seen["conv1"].mean(), r"shape \(\)"),
+        (lambda seen: seen["conv1"].flatten(2).mean(2), r"shape \(2, 25\)"),
+        (lambda seen: 3.0, "float"),
+    ],
+)
+def test_one_value_for_each_image_from_the_first_step(value: Any, given: str, digits: nn.Module) -> None:
+    steps: list[Step] = []
+    mine = Objective("mine", frozenset(["conv1"]), value, images=2)
+    for init in (None, DIGIT):
+        with pytest.raises(ValueError, match=rf"mine must give one value for each image, shape \(2,\), not {given}"):
+            maximize(digits, mine, steps=2, init=init, listeners=[steps.append])
+    assert not steps
+
+
+def test_dreams_print_as_one_line(digits: nn.Module) -> None:
+    dreams = maximize(digits, logit(range(10)), steps=2)
+    low, high = dreams.activations.min(), dreams.activations.max()
+    expected = f"Dreams(10 images of 28x28 pixels, activations {low:.4g} to {high:.4g}, finished after 2 steps)"
+    assert repr(dreams) == str(dreams) == expected
+    silent = dg.Dreams(torch.rand(1, 3, 20, 30), torch.tensor([0.5]), torch.rand(7, 1), "interrupted", (0,))
+    assert repr(silent) == "Dreams(1 image of 30x20 pixels, activation 0.5, interrupted after 7 steps, silent: 0)"
+
+
+def test_accentuated_in_units_of_the_layers_strength(digits: nn.Module) -> None:
+    """The same nearness suits a layer whose activations are all 1000 times as strong."""
+    seen = dg.activations(digits, DIGIT, "conv2")["conv2"]
+    objective = accentuate(digits, "conv2", 3, DIGIT, near="conv1", nearness=5)
+    expected = seen[0, 3].mean() / seen.square().mean().sqrt()
+    assert dg.evaluate(digits, objective, DIGIT).item() == pytest.approx(expected.item(), rel=1e-4)
+    assert dg.evaluate(digits, objective, 0.5 * DIGIT).item() < expected.item()
+    nothing = nn.Sequential(nn.Conv2d(1, 2, 3), nn.Conv2d(2, 2, 3))
+    nn.init.zeros_(nothing[1].weight)  # type: ignore[arg-type]
+    nn.init.zeros_(nothing[1].bias)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="all activations of 1 are 0 for this photo"):
+        accentuate(nothing, "1", 0, DIGIT, near="0")

@@ -1,0 +1,239 @@
+"""Folders with one picture of each unit: they are continued, made again, and never mixed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from dreamgram.activation_maximization import commands
+from dreamgram.activation_maximization.folder import make_each
+from dreamgram.activation_maximization.gradient_ascent import Dreams, maximize
+from dreamgram.activation_maximization.objectives import channel
+from dreamgram.activation_maximization.options import UnitsOptions
+from dreamgram.activation_maximization.regularizers import total_variation
+from dreamgram.image_optimization import images
+from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded
+from tests.conftest import Command
+
+UNITS = ["units", "--layer", "conv2", "--units", "4,9,17", "--size", 24, "--steps", 3, "--folder", "each"]
+
+
+def test_each_unit_in_a_file_of_its_own(command: Command) -> None:
+    run = command("dream", *UNITS)
+    assert run.code == 0, run.err
+    names = ["0004.png", "0009.png", "0017.png"]
+    assert sorted(path.name for path in Path("each").iterdir()) == names
+    options, found = recorded("each/0009.png"), recipe("each/0009.png").made["found"]
+    assert (options["layer"], options["steps"]) == ("conv2", 3)
+    assert found.pop("activation") != 0
+    assert found == {"unit": 9, "silent": False, "batch": [4, 9, 17]}
+    assert images.load("each/0009.png", channels=1).shape == (1, 1, 24, 24)
+    before = {path.name: path.stat().st_mtime_ns for path in Path("each").iterdir()}
+    # The sheet has those that were there and the one that was not.
+    assert command("dream", *UNITS, "--units", "4,9,17,20").code == 0
+    after = {path.name: path.stat().st_mtime_ns for path in Path("each").iterdir()}
+    assert {name: after[name] for name in names} == before
+    assert set(after) == {*names, "0020.png"}
+    run = command("dream", *UNITS, "--steps", 4)
+    assert run.code == 2
+    assert "each/0004.png was made with steps 3, not 4; choose another output" in run.err
+    assert command("dream", *UNITS, "--steps", 4, "--overwrite").code == 0
+    assert recorded("each/0009.png")["steps"] == 4
+    assert recorded("each/0020.png")["steps"] == 3  # was not asked for
+    before = Path("each/0009.png").stat().st_mtime_ns
+    assert command("dream", *UNITS, "--steps", 4, "--overwrite").code == 0
+    assert Path("each/0009.png").stat().st_mtime_ns == before  # is as it is asked for
+    run = command("dream", *UNITS[:-1], "each/0009.png")
+    assert run.code == 2
+    assert "cannot write into each/0009.png" in run.err
+
+
+def test_interrupted_a_folder_shows_what_is_in_it(command: Command) -> None:
+    """Unit 9 is there; Ctrl-C before 4 is finished: the sheet has 9 alone, under its own number."""
+    assert command("dream", *UNITS, "--units", "9", "-o", "nine.png").code == 0
+    options = UnitsOptions(
+        layer="conv2", size=24, steps=3, folder=Path("each"), units="4,9,9", output=Path("sheet.png")
+    )
+    done = commands.units(options, Stopping().job)
+    assert done.stopped == "interrupted"
+    assert "the same command continues" in done.interrupted
+    assert Image.open("sheet.png").tobytes() == Image.open("nine.png").tobytes()
+    assert recipe("sheet.png").made["found"] == {"batches": {"9": [9]}}
+    assert [path.name for path in Path("each").iterdir()] == ["0009.png"]
+    run = command("dream", "replay", "sheet.png")
+    assert (run.code, run.err) == (2, "error: sheet.png was interrupted, so it cannot be made again\n")
+
+
+def test_interrupted_before_anything_is_finished(command: Command) -> None:
+    options = UnitsOptions(layer="conv2", size=24, steps=3, folder="each", units="4")
+    with pytest.raises(KeyboardInterrupt):
+        commands.units(options, Stopping().job)
+    assert not list(Path("each").iterdir())
+
+
+def test_killed_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    script = """
+import sys
+from dreamgram.activation_maximization import cli, commands
+commands.batch_size = lambda pixels: 2
+make_each = commands.make_each
+def slow(folder, units, make, **how):
+    def told(units):
+        print(*units, flush=True)
+        return make(units)
+    return make_each(folder, units, told, **how)
+commands.make_each = slow
+sys.argv[1:] = "units --layer conv2 --units 0-9 --steps 40 --folder each".split()
+cli.main()
+"""
+    process = subprocess.Popen([sys.executable, "-c", script], cwd=tmp_path, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert [process.stdout.readline() for _ in range(3)] == ["0 1\n", "2 3\n", "4 5\n"]
+    process.kill()
+    process.communicate()
+    made = sorted(path.name for path in (tmp_path / "each").glob("*.png"))
+    assert made[:4] == [f"{unit:04}.png" for unit in range(4)]
+    assert len(made) < 10
+    assert all(Image.open(tmp_path / "each" / name).size == (28, 28) for name in made)
+    again = subprocess.run([sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, check=True)
+    missing = list(range(len(made), 10))
+    assert again.stdout.splitlines()[:-1] == [f"{unit} {unit + 1}" for unit in missing[::2]]
+    assert len(list((tmp_path / "each").glob("*.png"))) == 10
+    assert Image.open(tmp_path / "outputs" / "units.png")
+
+
+def test_one_of_a_folder_is_made_again_bit_for_bit(command: Command) -> None:
+    """The unit is made in the batch that it was made in: alone, the sums would be rounded otherwise."""
+    vgg = ["--model", "vgg16", "--layer", "relu3_1", "--size", 48, "--precision", "float32"]
+    assert command("dream", "units", *vgg, "--units", "0-4", "--steps", 10, "--folder", "each").code == 0
+    run = command("dream", "replay", "each/0003.png", "-o", "3.png")
+    assert (run.code, run.out.split("  ")[0]) == (0, "3.png")
+    assert Image.open("3.png").tobytes() == Image.open("each/0003.png").tobytes()
+    assert recipe("3.png").made["found"]["unit"] == 3
+
+
+def test_the_sheet_of_a_resumed_folder_is_made_again(command: Command) -> None:
+    """Its units were made in different batches, one of them hard to wake."""
+    line = ["dream", "units", "--model", "vgg16", "--layer", "relu4_1", "--size", 48, "--steps", 3, "--folder", "each"]
+    assert command(*line, "--units", "50", "-o", "first.png").code == 0
+    assert command(*line, "--units", "3,50", "-o", "both.png").code == 0
+    run = command("dream", "replay", "both.png", "-o", "again.png")
+    assert run.code == 0, run.err
+    assert Image.open("again.png").tobytes() == Image.open("both.png").tobytes()
+
+
+def test_units_of_version_0_1_0_are_made_again(command: Command) -> None:
+    """A unit of a folder, and the sheet of a folder whose units were made in two batches."""
+    vgg = ["--model", "vgg16", "--layer", "relu3_1", "--size", 48, "--precision", "float32", "--steps", 4]
+    assert command("dream", "units", *vgg, "--units", "1,2", "--folder", "each", "-o", "first.png").code == 0
+    assert command("dream", "units", *vgg, "--units", "0-3", "--folder", "each", "-o", "sheet.png").code == 0
+    for path in ("each/0002.png", "sheet.png"):
+        new = recipe(path)
+        with Image.open(path) as picture:
+            images.save(picture, "old.png", old_note(new, **new.made), overwrite=True)
+        run = command("dream", "replay", "old.png", "-o", "again.png", "--overwrite")
+        assert (run.code, run.err) == (0, "")
+        assert Image.open("again.png").tobytes() == Image.open(path).tobytes()
+        assert recipe("again.png").made == new.made
+
+
+def test_a_folder_of_version_0_1_0_is_continued(command: Command) -> None:
+    assert command("dream", *UNITS).code == 0
+    for path in Path("each").iterdir():
+        with Image.open(path) as picture:
+            images.save(picture, path, old_note(recipe(path), **recipe(path).made), overwrite=True)
+    before = {path.name: path.read_bytes() for path in Path("each").iterdir()}
+    run = command("dream", *UNITS, "--units", "4,9,17,20")
+    assert run.code == 0, run.err
+    after = {path.name: path.read_bytes() for path in Path("each").iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert set(after) == {*before, "0020.png"}
+
+
+NETWORK = """
+import torch
+def net():
+    torch.manual_seed({seed})
+    net = torch.nn.Sequential(torch.nn.Conv2d(1, 8, 3), torch.nn.ReLU())
+    {then}
+    return net
+"""
+
+
+def test_two_networks_are_not_mixed(command: Command) -> None:
+    """The file of the network is edited: half of the units would be those of another network."""
+    mine = ["dream", "units", "--model", "nets.py:net", "--layer", "0", "--size", 16, "--steps", 2, "--folder", "mix"]
+    Path("nets.py").write_text(NETWORK.format(seed=1, then="pass"))
+    run = command(*mine, "--units", "0-3", "-o", "a.png")
+    assert run.code == 0, run.err
+    Path("nets.py").write_text(NETWORK.format(seed=2, then="pass"))
+    run = command(*mine, "--units", "0-7", "-o", "b.png")
+    assert run.code == 2
+    assert "mix/0000.png was made from a different nets.py; choose another output" in run.err
+    for path in ("mix/0000.png", "a.png"):
+        run = command("dream", "replay", path, "-o", "c.png")
+        assert (run.code, run.err) == (2, "error: nets.py, used to make this picture, has changed since\n")
+    assert not Path("b.png").exists()
+    assert command(*mine, "--units", "0-7", "-o", "b.png", "--overwrite").code == 0
+
+
+def test_two_networks_of_one_file_are_not_mixed(command: Command) -> None:
+    """The file of the network is the same, but the weights that it reads are not."""
+    mine = ["dream", "units", "--model", "nets.py:net", "--layer", "0", "--size", 16, "--steps", 2, "--folder", "mix"]
+    Path("nets.py").write_text(NETWORK.format(seed=1, then="net.load_state_dict(torch.load('state.pt'))"))
+    torch.save({"0.weight": torch.rand(8, 1, 3, 3), "0.bias": torch.rand(8)}, "state.pt")
+    run = command(*mine, "--units", "0-3", "-o", "a.png")
+    assert run.code == 0, run.err
+    assert command("dream", "replay", "a.png", "-o", "again.png").code == 0
+    torch.save({"0.weight": torch.rand(8, 1, 3, 3), "0.bias": torch.rand(8)}, "state.pt")
+    run = command(*mine, "--units", "0-7", "-o", "b.png")
+    assert run.code == 2
+    assert "mix/0000.png was made with different network weights; choose another output" in run.err
+    run = command("dream", "replay", "a.png", "-o", "c.png")
+    assert (run.code, run.err) == (2, "error: the network has different weights now from when the picture was made\n")
+
+
+def test_units_over_night(digits: nn.Module, tmp_path: Path) -> None:
+    """Each batch of a run in Python is saved as it ends, and the next call continues."""
+    asked: list[list[int]] = []
+
+    def make(units: list[int]) -> Dreams:
+        asked.append(units)
+        if units == [4]:
+            raise KeyboardInterrupt
+        return maximize(digits, channel("conv2", units) - total_variation(1), steps=3)
+
+    each = make_each(tmp_path, range(5), make, batch=2, recipe="conv2, first try")
+    assert (each.units, each.dreams.stopped) == ([0, 1, 2, 3], "interrupted")
+    assert each.batches == {0: [0, 1], 1: [0, 1], 2: [2, 3], 3: [2, 3]}
+    alone = maximize(digits, channel("conv2", [2, 3]) - total_variation(1), steps=3)
+    assert (each.dreams.images[2:] - alone.images).abs().max() <= 0.5 / 255 + 1e-6  # as files keep them
+    assert torch.equal(each.dreams.activations[2:], alone.activations)
+    asked.clear()
+    assert make_each(str(tmp_path), [0, 3, 5], make, recipe="conv2, first try").units == [0, 3, 5]
+    assert asked == [[5]]
+    with pytest.raises(ValueError, match=r"0000\.png was made with about conv2, first try, not conv2, again;"):
+        make_each(tmp_path, [0], make, recipe="conv2, again")
+    with pytest.raises(ValueError, match="no units given"):
+        make_each(tmp_path, [], make)
+    with pytest.raises(ValueError, match="batch must be at least 1, not 0"):
+        make_each(tmp_path, [0], make, batch=0)
+
+
+def test_a_foreign_file_in_a_folder(command: Command) -> None:
+    Path("each").mkdir()
+    Path("each/0003.png").write_text("no picture")
+    line = ["dream", "units", "--units", "3", "--steps", 2, "--folder", "each", "-o", "a.png"]
+    run = command(*line)
+    assert run.code == 2
+    assert (
+        "0003.png was made without a recipe of this command; choose another output or overwrite it (--overwrite)"
+        in run.err
+    )
+    assert command(*line, "--overwrite").code == 0

@@ -1,0 +1,111 @@
+"""The options of ``dream``: what they hold survives a file, and what they cannot hold is refused."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import fields
+from typing import Any
+
+import pytest
+
+from dreamgram.activation_maximization.cli import COMMANDS as COMMAND_LINE
+from dreamgram.activation_maximization.gradient_ascent import maximize
+from dreamgram.activation_maximization.options import (
+    COMMANDS,
+    AccentuateOptions,
+    DigitsOptions,
+    ExamplesOptions,
+    LayersOptions,
+    PhotoOptions,
+    UnitsOptions,
+)
+from dreamgram.workbench.options import Options, declaration, is_flag, type_of
+from tests.test_package import HEAVY, ROOT
+
+CLASSES = [*COMMANDS.values(), LayersOptions]
+REQUIRED: dict[str, Any] = {"photo": "photo.jpg", "unit": 3, "objective": "deepdream(pool2)"}
+
+
+def make(options: type[Options], **values: Any) -> Options:
+    names = {each.name for each in fields(options)}
+    return options(**{name: value for name, value in REQUIRED.items() if name in names} | values)
+
+
+def every_value() -> list[tuple[type[Options], str, Any]]:
+    """Every value that a declaration proposes."""
+    found: list[tuple[type[Options], str, Any]] = []
+    for options in CLASSES:
+        for each in fields(options):
+            flags = (True, False) if is_flag(type_of(options, each.name)) else ()
+            found += [(options, each.name, value) for value in (*declaration(each).values, *flags)]
+    return found
+
+
+@pytest.mark.parametrize(("options", "name", "value"), every_value())
+def test_every_proposed_value_survives_a_file(options: type[Options], name: str, value: Any) -> None:
+    given = make(options, **{name: value})
+    if not declaration(next(each for each in fields(options) if each.name == name)).recorded:
+        return
+    again, unknown = options.from_record(json.loads(json.dumps(given.record())))
+    assert unknown == []
+    assert again == given
+    assert getattr(again, name) == value
+    assert not given.difference(again)
+
+
+@pytest.mark.parametrize("options", CLASSES)
+def test_every_option_is_explained(options: type[Options]) -> None:
+    for each in fields(options):
+        known = declaration(each)
+        assert known.help[0].isupper() or known.help.startswith("mp4"), each.name
+        assert known.help.endswith("."), each.name
+        is_file = "Path" in str(type_of(options, each.name))
+        assert is_file or is_flag(type_of(options, each.name)) or len(known.values) >= 2, each.name
+
+
+def test_what_changes_nothing_in_a_unit_is_not_compared() -> None:
+    one = UnitsOptions(units="0-3", columns=2, folder="a", html=True, device="cpu", output="a.png", overwrite=True)
+    assert one.difference(UnitsOptions(units="7")) == ""
+    for changed in ({"steps": 3}, {"layer": "conv1"}, {"transform": "none"}, {"position": "2,3"}, {"seed": 1}):
+        assert next(iter(changed)) in one.difference(one.change(**changed))
+
+
+def test_flags_of_version_0_1_0() -> None:
+    """Scripts and old recipes use these names."""
+    flags = {each.name: declaration(each).flags for each in fields(DigitsOptions)}
+    assert (flags["ink"], flags["smoothness"]) == (("--pixel-sum",), ("--blur",))
+    assert {each.name: declaration(each).flags for each in fields(ExamplesOptions)}["count"] == ("--top",)
+    assert PhotoOptions(photo="a.png").model == "vgg16"
+    assert AccentuateOptions(photo="a.png", unit=3).near == "relu2_1"
+
+
+def test_a_default_is_written_once() -> None:
+    assert maximize.__kwdefaults__ is not None
+    assert UnitsOptions().steps == maximize.__kwdefaults__["steps"]
+
+
+def test_help_is_there_at_once() -> None:
+    """The help of no command imports what takes long."""
+    code = f"""
+import sys
+from dreamgram.activation_maximization.cli import COMMANDS, main
+for word in COMMANDS:
+    sys.argv[1:] = [word, "--help"]
+    try:
+        main()
+    except SystemExit as ending:
+        assert not ending.code
+heavy = {HEAVY} & set(sys.modules)
+assert not heavy, heavy
+"""
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
+    assert run.returncode == 0, run.stderr
+    assert run.stdout.count("usage: dream ") == len(COMMAND_LINE)
+
+
+def test_every_command_that_makes_a_picture_can_be_made_again() -> None:
+    assert {f"dream {word}" for word in COMMAND_LINE} - {"dream layers", "dream replay"} == set(COMMANDS)
+    for word, command in COMMAND_LINE.items():
+        assert command.help.endswith("."), word

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from dreamgram.activation_maximization.sheets import TILE, contact_sheet
+
+
+def test_every_picture_is_on_the_sheet_with_its_pixels() -> None:
+    images = torch.linspace(0, 1, 7).reshape(7, 1, 1, 1).expand(7, 1, 28, 28)
+    sheet = contact_sheet(images, [f"{i}\t{i / 7:.2f}" for i in range(7)], columns=3, title="Seven grays")
+    pixels = np.asarray(sheet)
+    for gray in (images[:, 0, 0, 0] * 255).round().byte().tolist():
+        # Above a caption, a square of at least TILE x TILE pixels of this gray.
+        assert (pixels == gray).all(axis=2).sum() >= TILE * TILE
+
+
+def test_small_pictures_are_enlarged_and_large_ones_are_not() -> None:
+    small = contact_sheet(torch.rand(4, 1, 28, 28), list("abcd"), columns=2)
+    assert small.width > 2 * TILE
+    large = contact_sheet(torch.rand(4, 3, 200, 200), list("abcd"), columns=2)
+    assert 400 < large.width < 500
+
+
+def test_the_sheet_is_as_wide_as_its_columns() -> None:
+    def size(count: int, columns: int | None) -> tuple[int, int]:
+        return contact_sheet(torch.rand(count, 3, 128, 128), [str(i) for i in range(count)], columns=columns).size
+
+    assert size(9, None)[0] == size(3, 3)[0]
+    assert size(9, None)[1] > 2.5 * size(3, 3)[1]
+    assert size(2, 8) == size(2, 2)
+
+
+def test_bad_arguments() -> None:
+    with pytest.raises(ValueError, match="columns must be at least 1, not 0"):
+        contact_sheet(torch.rand(1, 1, 4, 4), ["a"], columns=0)
+    with pytest.raises(ValueError, match="2 images and 1 captions"):
+        contact_sheet(torch.rand(2, 1, 4, 4), ["a"])

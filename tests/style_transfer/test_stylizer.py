@@ -1,0 +1,432 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from functools import partial
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.adam import Adam
+from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.optimize import State, Step, StopRun
+from dreamgram.image_optimization.precision import Precision
+from dreamgram.models.registry import WEIGHTS, read_weights
+from dreamgram.style_transfer.budget import WHOLE
+from dreamgram.style_transfer.drawn_styles import draw_style
+from dreamgram.style_transfer.losses import STYLE_LOSSES
+from dreamgram.style_transfer.presets import PRESETS
+from dreamgram.style_transfer.stylizer import Stylized, Stylizer, pyramid, stylize
+from dreamgram.style_transfer.tiling import whole
+from dreamgram.style_transfer.total_loss import Style, total_loss
+
+LAYERS = PRESETS["default"].layers
+
+
+def features_from_the_weights(rgb: Tensor) -> dict[str, Tensor]:
+    """Compute the activations of VGG-16 from its weights file, one convolution after another, in double precision."""
+    weights = {name: tensor.double() for name, tensor in read_weights(WEIGHTS / "vgg16.fp16.safetensors").items()}
+    x = torch.stack([rgb[:, 2] * 255 - 103.939, rgb[:, 1] * 255 - 116.779, rgb[:, 0] * 255 - 123.68], dim=1).double()
+    features = {}
+    for block, count in enumerate((2, 2, 3, 3, 3), 1):
+        for number in range(1, count + 1):
+            name = f"conv{block}_{number}"
+            x = nn.functional.conv2d(x, weights[f"{name}.weight"], weights[f"{name}.bias"], padding=1).clamp(min=0)
+            features[f"relu{block}_{number}"] = x
+        x = nn.functional.max_pool2d(x, 2)
+    return features
+
+
+def neural_style_loss(image: Tensor, content: Tensor, style: Tensor) -> Tensor:
+    """Compute the loss of neural-style from its formulas. It is differentiable with respect to ``image``."""
+    of_image, of_content, of_style = map(features_from_the_weights, (image, content, style))
+
+    def gram(features: Tensor) -> Tensor:
+        flat = features.view(features.shape[1], -1)
+        return flat @ flat.T / features.numel()
+
+    loss = 5 * (of_image["relu4_2"] - of_content["relu4_2"]).square().mean()
+    for layer in ("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"):
+        loss = loss + 100 * (gram(of_image[layer]) - gram(of_style[layer])).square().mean()
+    pixels = image.double() * 255
+    rows = (pixels[:, :, 1:, :] - pixels[:, :, :-1, :]).abs().sum()
+    columns = (pixels[:, :, :, 1:] - pixels[:, :, :, :-1]).abs().sum()
+    return loss + 1e-3 * (rows + columns)
+
+
+def our_loss(image: Tensor, content: Tensor, style: Tensor, vgg16: nn.Module, preset: str = "gatys") -> Tensor:
+    with capture(vgg16, LAYERS) as activations_of:
+        tiles = [whole(LAYERS)]
+        return total_loss(
+            activations_of, content, [Style(style, max(style.shape), [1.0])], PRESETS[preset], lambda image: tiles
+        )(image)
+
+
+def test_the_gatys_preset_is_neural_styles_loss(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    image = (0.5 * photo + 0.5 * torch.rand_like(photo)).requires_grad_()
+    theirs = neural_style_loss(image, photo, painting)
+    (their_gradient,) = torch.autograd.grad(theirs, image)
+    ours = our_loss(image, photo, painting, vgg16)
+    (our_gradient,) = torch.autograd.grad(ours, image)
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-3)
+    assert (our_gradient - their_gradient).norm() < 1e-3 * their_gradient.norm()
+
+
+def test_the_benchmark_prints_that_value_for_anyones_output(
+    photo: Tensor, photo_file: Path, painting: Tensor, tmp_path: Path
+) -> None:
+    style = images.save(painting, tmp_path / "style.png")
+    output = images.save((photo + 0.1).clamp(0, 1), tmp_path / "output.png")
+    script = Path(__file__).parents[2] / "benchmarks" / "gatys_loss.py"
+    arguments = [str(photo_file), str(style), str(output), "--size", "64"]
+    run = subprocess.run([sys.executable, script, *arguments], capture_output=True, text=True, check=True)
+    expected = neural_style_loss(images.load(output), photo, images.load(style))
+    assert float(run.stdout) == pytest.approx(expected.item(), rel=1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
+@pytest.mark.parametrize("preset", PRESETS)
+def test_the_loss_falls(preset: str, optimizer: str, photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    result = stylize(photo, [painting], model=vgg16, size=48, preset=preset, optimizer=optimizer, steps=25)
+    assert result.image.shape == (1, 3, 48, 41)
+    assert result.image.min() >= 0
+    assert result.image.max() <= 1
+    assert result.history[-1][-1] < 0.5 * result.history[-1][0]
+
+
+def test_style_and_content_are_traded(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    def distances(style_weight: float) -> tuple[float, float]:
+        result = stylize(photo, [painting], model=vgg16, size=64, style_weight=style_weight, steps=30)
+        with torch.no_grad(), capture(vgg16, LAYERS) as activations_of:
+            of_image, of_photo, of_style = map(activations_of, (result.image, photo, painting))
+            content = (of_image["relu4_2"] - of_photo["relu4_2"]).norm() / of_photo["relu4_2"].norm()
+            a, b = (features["relu2_1"].flatten(2).mean(2) for features in (of_image, of_style))
+            return float(content), float((a - b).norm() / b.norm())
+
+    faithful, painterly = distances(0.01), distances(100)
+    assert faithful[0] < 0.7 * painterly[0]
+    assert painterly[1] < 0.7 * faithful[1]
+
+
+def test_a_weight_means_the_same_at_every_size(photo_file: Path, vgg16: nn.Module) -> None:
+    """The default loss of the same pictures at 96 and at 192 pixels agrees within 40 percent."""
+    painting = draw_style("brushwork", 192)
+    photo = images.load(photo_file)
+    values = []
+    for size in (96, 192):
+        content, style = images.fit(photo, size), images.fit(painting, size)
+        values.append(
+            our_loss(images.resize(style, (content.shape[2], content.shape[3])), content, style, vgg16, "default")
+        )
+    assert values[1].item() == pytest.approx(values[0].item(), rel=0.4)
+
+
+def test_the_default_errors_are_shares_of_their_targets(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    """The default loss does not change if a network's activations are scaled. VGG-19's are larger than VGG-16's."""
+
+    def scaled(image: Tensor) -> dict[str, Tensor]:
+        with capture(vgg16, LAYERS) as activations_of:
+            return {layer: 7 * activation for layer, activation in activations_of(image).items()}
+
+    tiles = [whole(LAYERS)]
+    loss = total_loss(scaled, photo, [Style(painting, 64, [1.0])], PRESETS["default"], lambda image: tiles)(1 - photo)
+    torch.testing.assert_close(loss, our_loss(1 - photo, photo, painting, vgg16, "default"), rtol=1e-4, atol=0)
+
+
+def test_several_styles_are_blended(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    other = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0)) * 0.2
+    options: dict[str, Any] = {"size": 48, "steps": 8, "style_layers": {"relu1_1": 1, "relu2_1": 1, "relu3_1": 1}}
+    stylizer = Stylizer(photo, [painting, other], model=vgg16, **options)
+    images_ = [stylizer.change(blend=blend).run().image for blend in ([1, 0], [0, 2], [1, 1], None)]
+    only_first, only_second = (stylizer.change(paintings=[each]).run().image for each in (painting, other))
+    torch.testing.assert_close(images_[0], only_first, rtol=0, atol=1e-2)
+    torch.testing.assert_close(images_[1], only_second, rtol=0, atol=1e-2)
+    assert torch.equal(images_[2], images_[3])
+    assert (images_[2] - only_first).abs().mean() > 0.02
+
+
+def test_a_long_thin_painting_is_never_too_small(photo: Tensor, vgg16: nn.Module) -> None:
+    scroll = torch.rand(1, 3, 20, 300)  # at 48 pixels only 3 high
+    assert stylize(photo, [scroll], model=vgg16, size=48, steps=2).image.shape == (1, 3, 48, 41)
+
+
+def test_where_it_starts(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    stylizer = Stylizer(photo, [painting], model=vgg16, size=64, steps=1, optimizer="adam")
+
+    def start(init: object, seed: int = 0) -> Tensor:
+        seen: list[Tensor] = []
+        stylizer.change(init=init, seed=seed).run(listeners=[lambda step: seen.append(step.image.clone())])
+        return seen[0]
+
+    near = 0.03  # one step of Adam later
+    assert (start("content") - photo).abs().max() < near
+    assert (start(1 - photo) - (1 - photo)).abs().max() < near
+    assert (start("noise") - 0.5).abs().mean() < 2 * near
+    assert torch.equal(start("noise"), start("noise"))
+    assert not torch.equal(start("noise"), start("noise", seed=1))
+
+
+def test_the_pyramid() -> None:
+    assert pyramid(torch.zeros(1, 3, 600, 512), 512) == [128, 256, 512]
+    assert pyramid(torch.zeros(1, 3, 100, 100), 100) == [100]
+    assert pyramid(torch.zeros(1, 3, 100, 1000), 1000) == [1000]
+
+
+def test_scales_and_interruption(photo_file: Path, painting: Tensor, vgg16: nn.Module) -> None:
+    options: dict[str, Any] = {"size": 64, "scales": [32, 64], "steps": 3}
+    stylizer = Stylizer(images.load(photo_file), [painting], model=vgg16, **options)
+    sizes: list[tuple[int, int]] = []
+    whole = stylizer.run(listeners=[lambda step: sizes.append((step.image.shape[2], step.number))])
+    assert sizes == [(32, 1), (32, 2), (32, 3), (64, 4), (64, 5), (64, 6)]
+    assert [len(losses) for losses in whole.history] == [3, 3]
+    assert whole.stopped == "finished"
+
+    def interrupted(number: int) -> Stylized:
+        def interrupt(step: Step) -> None:
+            if step.number == number:
+                raise StopRun
+
+        return stylizer.run(listeners=[interrupt])
+
+    for number, lengths in ((2, [2]), (4, [3, 1])):
+        part = interrupted(number)
+        assert part.stopped == "interrupted"
+        assert part.image.shape == whole.image.shape
+        assert [len(losses) for losses in part.history] == lengths
+
+
+def test_ctrl_c_between_two_scales_keeps_the_first(
+    photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C is pressed while the targets of the second scale are captured, before that scale has an image."""
+    scales: list[int] = []
+
+    def capture_targets(activations_of: Any, photo: Tensor, *arguments: Any) -> Any:
+        scales.append(photo.shape[2])
+        if len(scales) == 2:
+            raise KeyboardInterrupt
+        return total_loss(activations_of, photo, *arguments)
+
+    monkeypatch.setattr("dreamgram.style_transfer.stylizer.total_loss", capture_targets)
+    options: dict[str, Any] = {"size": 64, "scales": [32, 64], "steps": 3}
+    part = stylize(images.load(photo_file), [painting], model=vgg16, **options)
+    assert scales == [32, 64]
+    assert part.stopped == "interrupted"
+    assert part.image.shape == (1, 3, 64, 55)
+    assert [len(losses) for losses in part.history] == [3]
+
+
+class Passes:
+    """A counter of the forward passes through a network."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.count = 0
+        first = next(module for module in network.modules() if isinstance(module, nn.Conv2d))
+        self.handle = first.register_forward_pre_hook(self._add)
+
+    def _add(self, *_: object) -> None:
+        self.count += 1
+
+    def during(self, stylizer: Stylizer) -> tuple[Tensor, int]:
+        """Run ``stylizer`` and return the image and the number of passes that captured targets.
+
+        One pass to list the layers and one pass per step are not counted.
+        """
+        before = self.count
+        result = stylizer.run()
+        return result.image, self.count - before - 1 - sum(map(len, result.history))
+
+
+@pytest.fixture
+def passes(vgg16: nn.Module) -> Iterator[Passes]:
+    counter = Passes(vgg16)
+    yield counter
+    counter.handle.remove()
+
+
+TWO_SCALES: dict[str, Any] = {
+    **{"size": 32, "scales": [24, 32], "steps": 2, "init": "noise", "plan": [WHOLE, WHOLE]},
+    **{"content_layers": {"relu3_1": 1}, "style_layers": {"relu1_1": 1, "relu2_1": 1}},  # which are quick
+}
+
+
+def test_a_stylizer_runs_twice_to_the_same_picture(
+    photo: Tensor, painting: Tensor, vgg16: nn.Module, passes: Passes
+) -> None:
+    stylizer = Stylizer(photo, [painting], model=vgg16, **TWO_SCALES)
+    first, captured = passes.during(stylizer)
+    assert captured == 4  # the photo and the painting at each scale
+    again, captured = passes.during(stylizer)
+    assert captured == 0
+    assert torch.equal(first, again)
+    assert torch.equal(first, stylize(photo, [painting], model=vgg16, **TWO_SCALES).image)
+
+
+def test_a_changed_stylizer_captures_only_what_is_new(
+    photo: Tensor, painting: Tensor, vgg16: nn.Module, passes: Passes
+) -> None:
+    stylizer = Stylizer(photo, [painting], model=vgg16, **TWO_SCALES)
+    stylizer.run()
+    other = painting.flip(3)  # of the same size
+    for changes, expected in (
+        ({"style_weight": 3}, 0),
+        ({"tv_weight": 9, "seed": 1}, 0),
+        ({"paintings": [other]}, 2),
+        ({"paintings": [painting, other]}, 0),
+        ({"style_loss": "gram"}, 2),
+        ({"style_scale": 1.5}, 2),
+        ({"precision": "float32"}, 4),
+        ({"photo": 1 - photo}, 2),
+        ({"colors": "luminance"}, 4),
+    ):
+        image, captured = passes.during(stylizer.change(**changes))
+        assert captured == expected, changes
+        if changes.keys() & {"style_weight", "style_scale", "photo"}:
+            arguments = {"photo": photo, "paintings": [painting], "model": vgg16, **TWO_SCALES, **changes}
+            assert torch.equal(image, stylize(**arguments).image), changes
+    assert passes.during(stylizer)[1] == 2  # only one photo is remembered
+
+
+def test_two_paintings_of_the_same_size_are_never_mixed_up(
+    photo: Tensor, painting: Tensor, vgg16: nn.Module, passes: Passes
+) -> None:
+    other = painting.flip(3)
+    stylizer = Stylizer(photo, [painting], model=vgg16, **TWO_SCALES)
+    first = stylizer.run().image
+    for paintings in ([other], [painting, other]):
+        image = stylizer.change(paintings=paintings).run().image
+        assert torch.equal(image, stylize(photo, paintings, model=vgg16, **TWO_SCALES).image)
+    assert torch.equal(stylizer.run().image, first)
+    # A mask changes which part of a painting is used.
+    mask = torch.zeros_like(photo)
+    mask[:, :, 30:] = 1
+    style_mask = mask[:, :, :, :1].expand(1, 3, 64, 64)
+    image, captured = passes.during(stylizer.change(content_mask=mask, style_masks=[style_mask]))
+    assert captured == 2  # the painting at both scales
+    assert not torch.equal(image, first)
+
+
+def test_a_change_keeps_the_other_arguments(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    stylizer = Stylizer(photo, [painting], model=vgg16, **{**TWO_SCALES, "init": 1 - photo})
+    changed = stylizer.change(optimizer="adam").change(seed=3)
+    assert changed.options == stylizer.options.change(optimizer="adam", seed=3)
+    assert changed.scales == [24, 32]
+    given = {**TWO_SCALES, "init": 1 - photo, "optimizer": "adam", "seed": 3}
+    assert torch.equal(changed.run().image, stylize(photo, [painting], model=vgg16, **given).image)
+
+
+def test_an_optimizer_of_your_own(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    made: list[tuple[float, float]] = []
+
+    def optimizer(leaf: Tensor, bounds: tuple[float, float]) -> Adam:
+        made.append(bounds)
+        return Adam(leaf, bounds, learning_rate=0.02)
+
+    stylizer = Stylizer(photo, [painting], model=vgg16, optimizer=optimizer, **TWO_SCALES)
+    own = stylizer.change(steps=3).run().image
+    assert len(made) == 2
+    assert torch.equal(own, stylizer.change(optimizer="adam", steps=3).run().image)
+    assert len(made) == 2
+
+
+def test_a_run_is_resumed_from_a_state(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    stylizer = Stylizer(photo, [painting], model=vgg16, **TWO_SCALES)
+    states: list[State] = []
+    whole = stylizer.run(listeners=[lambda step: states.append({**step.state()})])
+    fresh = Stylizer(photo, [painting], model=vgg16, **TWO_SCALES)
+    assert torch.equal(fresh.run(state=states[2]).image, whole.image)
+    assert torch.equal(fresh.run().image, whole.image)  # the state is not kept for the next run
+
+
+def test_unknown_arguments(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    stylizer = Stylizer(photo, [painting], model=vgg16)
+    for name, nearest in (("styleweight", "style_weight"), ("fotos", "photo"), ("style_mask", "style_masks")):
+        for make in (stylizer.change, partial(Stylizer, photo, [painting], model=vgg16)):
+            with pytest.raises(
+                ValueError, match=rf"no argument '{name}'; did you mean '{nearest}'\? there are photo, paintings"
+            ):
+                make(**{name: 1})
+
+
+def test_same_seed_same_picture_bit_for_bit(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    first, second = (stylize(photo, [painting], model=vgg16, size=40, steps=4, init="noise").image for _ in range(2))
+    assert torch.equal(first, second)
+
+
+def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module, digits: nn.Module) -> None:
+    def message(*styles: Tensor, content: Tensor = photo, **settings: Any) -> str:
+        with pytest.raises(ValueError) as error:  # noqa: PT011
+            stylize(content, styles, **{"model": vgg16, "size": 32, "steps": 1, **settings})
+        return str(error.value)
+
+    assert message() == "no style given"
+    assert message(painting, blend=[1, 2]) == "1 style but 2 blend weights; give one for each"
+    assert message(painting, painting, blend=[0, 0]) == "blend weights must be 0 or more and not all 0, not 0.0, 0.0"
+    assert message(painting, blend=[float("inf")]) == "blend must be a finite number, not inf"
+    assert " pixels and a painting of 1,024,000,000,000,000,000,000: about" in message(painting, style_scale=1e9)
+    assert (
+        message(painting, preset="gatis") == "preset must be 'default' or 'gatys', not 'gatis'; did you mean 'gatys'?"
+    )
+    assert message(painting, style_weight=-1) == "style_weight must be at least 0, not -1.0"
+    assert message(painting, tv_weight=float("nan")) == "tv_weight must be a finite number, not nan"
+    assert message(painting, init="nois") == "init must be 'content', 'noise' or an image, not 'nois'"
+    assert message(painting, size=-5) == "size must be at least 1, not -5"
+    assert message(painting, size=12) == "the photo at its final size has 10x12 pixels; VGG needs 16 each way"
+    assert message(painting, content=photo[:, :, :9]) == "the photo has 55x9 pixels; VGG needs 16 each way"
+    assert message(painting, painting[:, :, :, :7]) == "the style 2 has 7x64 pixels; VGG needs 16 each way"
+    assert "no layer 'relu4_2'" in message(painting, model=digits)
+    assert "optimizer must be 'adam' or 'lbfgs', not 'sgd'" in message(painting, size=20, optimizer="sgd")
+
+
+def test_bfloat16_comes_to_the_loss_of_float32(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    def loss_after(precision: Precision) -> float:
+        image = stylize(photo, [painting], model=vgg16, size=64, steps=30, preset="gatys", precision=precision).image
+        return our_loss(image, photo, painting, vgg16).item()
+
+    exact, low = loss_after("float32"), loss_after("bfloat16")
+    assert exact < 0.1 * our_loss(photo, photo, painting, vgg16).item()
+    assert low == pytest.approx(exact, rel=0.1)
+
+
+@pytest.mark.parametrize("loss", STYLE_LOSSES)
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+def test_low_precision_stays_finite(
+    precision: Precision, loss: str, photo: Tensor, painting: Tensor, vgg16: nn.Module
+) -> None:
+    """The photos include an all-black photo and, as the other extreme, a photo of only black and white pixels."""
+    hard = (photo > 0.5).float()
+    for content in (photo, 0 * photo, hard):
+        how: dict[str, Any] = {"model": vgg16, "size": 32, "steps": 4, "style_loss": loss}
+        low, exact = (stylize(content, [painting], **how, precision=each) for each in (precision, "float32"))
+        assert low.image.isfinite().all()
+        assert low.history[0][0].item() == pytest.approx(exact.history[0][0].item(), rel=0.05)
+        assert low.history[0].min() < 1.5 * exact.history[0].min()  # rounding soon makes the runs differ
+
+
+def test_a_notebook_shows_the_picture(photo: Tensor) -> None:
+    png = Stylized(photo, [], "finished")._repr_png_()
+    assert png is not None
+    assert Image.open(BytesIO(png)).size == (photo.shape[3], photo.shape[2])
+
+
+def test_paintings_that_are_not_used_any_more_are_forgotten(
+    photo: Tensor, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a limit, the oldest is forgotten first; the paintings of the run stay."""
+    one = 65 * 64 * 4  # bytes of the moments of relu1_1
+    monkeypatch.setattr("dreamgram.style_transfer.targets.KEPT", 2 * one)
+    how: dict[str, Any] = {"model": vgg16, "size": 32, "steps": 1, "style_layers": {"relu1_1": 1}}
+    stylizer = Stylizer(photo, [painting], **how)
+    sizes = []
+    for number in range(5):
+        stylizer = stylizer.change(paintings=[painting.roll(number, 3)])
+        stylizer.run()
+        sizes.append(len(stylizer._targets._paintings))
+    assert sizes == [1, 2, 3, 3, 3]

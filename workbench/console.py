@@ -1,0 +1,417 @@
+"""The command line that all programs share: it parses arguments, shows progress and messages, and sets the exit code.
+
+A program is a table of commands. The arguments and the help of a command come from the declarations of its options.
+
+Exit codes: 0 done; 1 some files failed, memory ran out, or the loss diverged; 2 invalid input; 130 interrupted.
+"""
+
+# This module does not import PyTorch, because it is loaded before a command knows whether there is work to do.
+from __future__ import annotations
+
+import argparse
+import gc
+import os
+import shutil
+import sys
+import textwrap
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import MISSING, Field, dataclass, field, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, get_args
+
+from dreamgram.image_optimization.memory import is_out_of_memory, keep_freed_memory
+from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.workbench.job import Done, Job, Watcher
+from dreamgram.workbench.names import unknown
+from dreamgram.workbench.options import (
+    GROUPS,
+    OptionError,
+    Options,
+    choices_of,
+    declaration,
+    is_flag,
+    is_list,
+    is_required,
+    type_of,
+)
+from dreamgram.workbench.version import __version__
+
+if TYPE_CHECKING:
+    from dreamgram.image_optimization.optimize import Step
+
+FAILED, WRONG, INTERRUPTED = 1, 2, 130
+"""Exit codes other than 0."""
+
+EVERY = 60
+"""Interval, in seconds, between two progress lines if there is no terminal. A run that will take longer is
+announced."""
+
+WIDE = 110
+"""Smallest width of a terminal, in columns, at which the progress bar also shows the device and the parts of the
+loss."""
+
+_ALONE = "torch" not in sys.modules
+"""Whether this process exists only to run one command, rather than inside a notebook or a test."""
+
+_GLOBAL = ("--debug", "--quiet")
+
+EXIT_CODES = (
+    "Exit codes: 0 done; 1 some files failed, memory ran out, or the loss diverged; 2 invalid input; 130 interrupted. "
+    "--debug shows the traceback of an error."
+)
+
+
+@dataclass(frozen=True)
+class Command:
+    """One command of a program."""
+
+    options: type[Options]
+    """Class of the command's options."""
+    work: Callable[[Any, Job], Done]
+    """Function that does the work. Its docstring is the command's help; an overview of commands shows only the first
+    sentence."""
+    listings: Mapping[str, tuple[str, Callable[[], str]]] = field(default_factory=dict)
+    """Flags that print a text and exit, each with its help and a function that returns the text."""
+
+    @property
+    def help(self) -> str:
+        """Return the command's help: the docstring of ``work`` on one line."""
+        return " ".join((self.work.__doc__ or "").split())
+
+
+class Terminal(Watcher):
+    """A watcher that shows a job in a terminal or a notebook with a progress bar.
+
+    Without a terminal, the watcher prints one line per minute.
+    """
+
+    def __init__(self, quiet: bool = False) -> None:
+        self.quiet = quiet
+        self.bar: Any = None
+        self.title = self.setting = ""
+        self.began = self.said = 0.0
+        self.first: float | None = None
+        self.announced = False
+
+    def begin(self, title: str, setting: str) -> None:
+        from tqdm.auto import tqdm
+
+        if _ALONE and not gc.get_freeze_count():
+            gc.freeze()  # collecting PyTorch's objects at exit would take half a second
+        hidden = True if self.quiet else False if "ipykernel" in sys.modules else None  # None: only in a terminal
+        look = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
+        self.bar = tqdm(desc=title[-24:], total=100, bar_format=look, leave=False, file=sys.stderr, disable=hidden)
+        self.title, self.setting, self.first = title, setting, None
+        self.began = self.said = time.perf_counter()
+
+    def progress(self, step: Step) -> None:
+        now = time.perf_counter()
+        if self.first is None:  # a resumed run does not start from 0; its first step is not timed
+            self.first, self.began = step.done, now
+        left = (now - self.began) * (1 - step.done) / max(step.done - self.first, 1e-6)
+        self._announce(step, now - self.began, left)
+        if self.bar.disable:
+            if now - self.said >= EVERY and not self.quiet:
+                self.said = now
+                print(f"{self.title}  {100 * step.done:.0f} %, {_minutes(left)} left", file=sys.stderr)
+        # The bar counts fractions of the work, because steps at a later scale take longer than at the first scale.
+        # Reading the loss waits for the device, so it is read only when the bar is drawn again.
+        elif self.bar.update(100 * step.done - self.bar.n) or step.number == 1:
+            height, width = step.image.shape[2:]
+            parts = f", {width}x{height}, loss {step.loss.mean().item():.4g}"
+            if shutil.get_terminal_size().columns >= WIDE:
+                shares = [f"{part.item():.3g} {name}" for name, part in step.parts.items()]
+                parts += f" = {' + '.join(shares)}" if shares else ""
+                parts += f", {self.setting}" if self.setting else ""
+            self.bar.set_postfix_str(parts.removeprefix(", "), refresh=step.number == 1)
+
+    def _announce(self, step: Step, elapsed: float, left: float) -> None:
+        """Print once how long the run will take, if that is more than a minute."""
+        # The first steps at a small scale take longer than their share of the work.
+        begun = step.done - (self.first or 0)
+        if not self.announced and (begun > 0.1 or elapsed > EVERY / 2):
+            self.announced = True
+            if elapsed + left > EVERY:
+                self.tell(f"{self.title} will take {_minutes(elapsed + left)}")
+
+    def end(self) -> None:
+        self.bar.close()
+
+    def tell(self, line: str) -> None:
+        if not self.quiet:
+            self.fail(line)
+
+    def fail(self, line: str) -> None:
+        with self._undisturbed():
+            print(line, file=sys.stderr)
+
+    def wrote(self, path: Path, seconds: float) -> None:
+        with self._undisturbed():
+            print(f"{path}  {seconds:.1f} s", flush=True)
+
+    @contextmanager
+    def _undisturbed(self) -> Iterator[None]:
+        """Hide the progress bar while a line is printed."""
+        if self.bar is None or self.bar.disable:
+            yield
+            return
+        with self.bar.external_write_mode(file=sys.stderr):
+            yield
+
+
+def _minutes(seconds: float) -> str:
+    minutes = max(round(seconds / 60), 1)
+    hours = f"about {minutes / 60:.1f} hours"
+    return hours if minutes > 90 else f"about {minutes} minute{'s' * (minutes != 1)}"
+
+
+@contextmanager
+def progress(title: str, setting: str = "") -> Iterator[Job]:
+    """Yield a progress bar for a terminal or a notebook: a listener for :func:`maximize` and :func:`stylize`.
+
+    Example:
+        >>> with progress("filters") as bar:
+        ...     maximize(vgg, channel("relu3_3", 0), listeners=[bar])
+    """
+    with Job(Terminal()).part(title, setting) as job:
+        yield job
+
+
+def run(name: str, commands: Mapping[str, Command], default: str = "", about: str = "") -> NoReturn:
+    """Run the program ``name`` with the command-line arguments of this process, and exit.
+
+    Args:
+        name: the program's name in the help.
+        commands: the program's commands by name.
+        default: name of the command to run if the first argument is not the name of a command.
+        about: sentences for the help of a program with several commands.
+    """
+    # Importing PyTorch creates many objects and no garbage. Garbage collection would take a third of a second.
+    gc.set_threshold(100_000, 50, 50)
+    keep_freed_memory()
+    arguments = [argument for argument in sys.argv[1:] if argument not in _GLOBAL]
+    debug, quiet = ("--debug" in sys.argv[1:], "--quiet" in sys.argv[1:])
+    terminal = Terminal(quiet)
+    try:
+        code = _dispatch(name, commands, default, about, arguments, terminal)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = _fail("interrupted: nothing was saved", INTERRUPTED)
+    except BrokenPipeError:  # the reader of the output, such as ``head``, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 0
+    except (ValueError, OSError, ImportError, ArithmeticError) as error:
+        if debug:
+            raise
+        # An ArithmeticError means that the loss became infinite or NaN, which can happen with valid input.
+        code = _fail(_message(error), FAILED if isinstance(error, ArithmeticError) else WRONG)
+    except (MemoryError, RuntimeError) as error:
+        if debug or not is_out_of_memory(error):
+            raise
+        code = _fail("there is not enough memory for this; try a smaller size", FAILED)
+    sys.exit(code)
+
+
+def _message(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def _fail(message: str, code: int) -> int:
+    print(f"error: {message}", file=sys.stderr)
+    return code
+
+
+def _dispatch(
+    name: str,
+    commands: Mapping[str, Command],
+    default: str,
+    about: str,
+    arguments: list[str],
+    terminal: Terminal,
+) -> int:
+    """Find the command that the arguments name, run it, and return the exit code."""
+    if "--version" in arguments:
+        print(f"{name} {__version__}")
+        return 0
+    if not default and arguments[:1] in ([], ["-h"], ["--help"]):
+        print(_overview(name, commands, about))
+        return 0
+    word = arguments[0] if arguments and arguments[0] in commands and not _is_photo(arguments, default) else default
+    if not word:
+        raise ValueError(unknown("command", arguments[0], commands))
+    rest = arguments if word == default and arguments[:1] != [default] else arguments[1:]
+    command = commands[word]
+    program = name if word == default else f"{name} {word}"
+    parser = make_parser(program, command, [f"{name} {other}" for other in commands if word == default != other])
+    if not arguments or {"-h", "--help"} & set(rest):
+        parser.print_help()
+        return 0
+    for flag, (_, text) in command.listings.items():
+        if flag in rest:
+            print(text())
+            return 0
+    job = Job(terminal)
+    try:
+        options = parse(parser, command.options, rest)
+        with job.taking_interrupts():
+            done = command.work(options, job)
+    except OptionError as error:  # name the option as on the command line
+        flags = {each.name: flags_of(each)[0] for each in fields(command.options)}
+        raise ValueError(f"{flags.get(error.name, error.name)} {error.problem}") from error
+    if done.summary:
+        print(done.summary)
+    if done.stopped == "interrupted":
+        print(done.interrupted, file=sys.stderr)
+        return INTERRUPTED
+    return FAILED if done.failed else 0
+
+
+def _is_photo(arguments: Sequence[str], default: str) -> bool:
+    """Return whether the first argument is a file for the default command, although a command has the same name.
+
+    An example is a photo called ``replay``. The option ``--style`` decides, because painting needs it and the other
+    commands do not have it.
+    """
+    return bool(default) and any(argument.split("=")[0] == "--style" for argument in arguments)
+
+
+def _overview(name: str, commands: Mapping[str, Command], about: str) -> str:
+    width = max(map(len, commands))
+    lines = [f"  {word:{width}}  {command.help.split('. ')[0].rstrip('.')}." for word, command in commands.items()]
+    more = f"{name} COMMAND --help lists the options of a command. {EXIT_CODES}"
+    return "\n".join([f"usage: {name} COMMAND [OPTIONS]", "", about, "", *lines, "", *_wrap(more)])
+
+
+def _wrap(text: str) -> list[str]:
+    return textwrap.wrap(text, min(shutil.get_terminal_size().columns, 100))
+
+
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=min(shutil.get_terminal_size().columns, 100))
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        raise ValueError(message.removeprefix("argument "))
+
+
+def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> argparse.ArgumentParser:
+    """Return the parser of a command's arguments, derived from the declarations of its options.
+
+    ``others`` are the other commands, which the help mentions.
+    """
+    see = f"See also: {', '.join(others)}. " if others else ""
+    needed = [
+        f"{' '.join([flags_of(each)[0], declaration(each).metavar]).strip()}" for each in _required(command.options)
+    ]
+    parser = _Parser(
+        program,
+        usage=" ".join([program, *needed, "[OPTIONS]"]),
+        description=command.help,
+        epilog=see + EXIT_CODES,
+        add_help=False,
+        allow_abbrev=False,
+        formatter_class=_Formatter,
+    )
+    for group in GROUPS:
+        arguments = parser.add_argument_group(group)
+        for each in fields(command.options):
+            if declaration(each).group == group:
+                _add_argument(arguments, each, type_of(command.options, each.name))
+    common = parser.add_argument_group("Help")
+    for flag, (help, _) in command.listings.items():
+        common.add_argument(flag, action="store_true", help=help)
+    common.add_argument("-h", "--help", action="store_true", help="Show this help and exit.")
+    common.add_argument("--version", action="store_true", help="Show the version and exit.")
+    common.add_argument("--quiet", action="store_true", help="Show no progress and no notes, only errors.")
+    common.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    return parser
+
+
+def flags_of(each: Field[Any]) -> Sequence[str]:
+    """Return the names of an option on the command line: ``--style-weight``, or ``PHOTO`` if it has no flag."""
+    known = declaration(each)
+    if known.positional:
+        return [each.name.upper()]
+    return known.flags or [f"--{each.name.replace('_', '-')}"]
+
+
+def _add_argument(group: Any, each: Field[Any], hint: Any) -> None:
+    known = declaration(each)
+    default = f" [default: {_shown(each.default)}]" if _is_shown(each.default) else ""
+    required = " [required]" if is_required(each) else ""
+    help = (known.help + default + required).replace("%", "%%")
+    if known.positional:
+        group.add_argument(each.name, nargs="?", metavar=flags_of(each)[0], help=help)
+        return
+    flags = flags_of(each)
+    if is_flag(hint):
+        group.add_argument(*flags, dest=each.name, action="store_true", default=None, help=help)
+        return
+    choices = () if known.choices else choices_of(each, hint)  # looking up some choices needs PyTorch
+    metavar = known.metavar or "|".join(choices) or _METAVARS.get(_kind(hint), "TEXT")
+    action = "append" if is_list(hint) and known.parse is None else None  # a comma-separated list is given once
+    group.add_argument(*flags, dest=each.name, action=action, metavar=metavar, help=help)
+
+
+_METAVARS = {int: "N", float: "X", Path: "FILE"}
+
+
+def _kind(hint: Any) -> Any:
+    return next((kind for kind in (*get_args(hint), hint) if kind in _METAVARS), str)
+
+
+def _required(options: type[Options]) -> list[Field[Any]]:
+    return [each for each in fields(options) if is_required(each)]
+
+
+def _is_shown(default: Any) -> bool:
+    return not any(default is each for each in (MISSING, None, False))
+
+
+def _shown(value: Any) -> str:
+    """Return ``value`` as it is typed on the command line."""
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={_shown(each)}" for name, each in value.items())
+    if isinstance(value, list):
+        return ",".join(map(_shown, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def parse(parser: argparse.ArgumentParser, options: type[Options], arguments: Sequence[str]) -> Options:
+    """Return the options that the ``arguments`` give.
+
+    Raises:
+        ValueError: an argument is unknown, missing or out of range; the message suggests the nearest name.
+    """
+    found, strange = parser.parse_known_args(list(arguments))
+    if strange:
+        name = strange[0].split("=")[0]
+        known = [flag for action in parser._actions for flag in action.option_strings]
+        if name.startswith("-"):
+            raise ValueError(f"no option {name}; {did_you_mean(name, known)}--help lists all")
+        raise ValueError(f"{name!r} is one argument too many; --help lists the arguments")
+    given = {each.name: getattr(found, each.name) for each in fields(options)}
+    for each in _required(options):
+        if given[each.name] is None:
+            raise ValueError(f"{flags_of(each)[0]} is missing; --help shows how it is given")
+    return options(**{name: value for name, value in given.items() if value is not None})
+
+
+def table(options: type[Options]) -> str:
+    """Return the options as a Markdown table, for the documentation."""
+    lines = []
+    group = ""
+    for each in sorted(fields(options), key=lambda each: GROUPS.index(declaration(each).group)):
+        known = declaration(each)
+        if known.group != group:
+            group = known.group
+            lines += ["", f"**{group}**", "", "| option | default | try | what it does |", "|---|---|---|---|"]
+        name = ", ".join(flags_of(each))
+        default = _shown(each.default) if _is_shown(each.default) else ""
+        tries = ", ".join(f"`{_shown(value)}`" for value in known.values)
+        lines.append(f"| `{name}` | {default} | {tries} | {known.help.replace('|', chr(92) + '|')} |")
+    return "\n".join(lines).strip()

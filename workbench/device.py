@@ -1,0 +1,43 @@
+"""Find the device to compute on by its name on the command line."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import torch
+
+from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.precision import Precision, choose_dtype
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device called ``name``, such as ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
+
+    ``auto`` is an accelerator if there is one, else the CPU.
+
+    Raises:
+        ValueError: this machine has no such device; the message lists the devices that it has.
+    """
+    accelerator = torch.accelerator.current_accelerator(check_available=True)
+    there = ["cpu"]
+    if accelerator is not None:
+        there += [accelerator.type, *(f"{accelerator.type}:{i}" for i in range(torch.accelerator.device_count()))]
+    if name == "auto":
+        return torch.device(there[min(1, len(there) - 1)])
+    if name not in there:
+        raise ValueError(f"no device {name!r} on this machine; {did_you_mean(name, there)}there are {', '.join(there)}")
+    return torch.device(name)
+
+
+def find_precision(name: Precision, device: torch.device) -> Precision:
+    """Return the precision that ``auto`` stands for on ``device``; return any other name unchanged."""
+    return cast("Precision", str(choose_dtype(name, device)).removeprefix("torch."))
+
+
+def describe_setting(device: torch.device, precision: Precision) -> str:
+    """Describe a device and a precision in a few words, such as "cpu x 2, bfloat16".
+
+    The number after "cpu" is the number of threads.
+    """
+    threads = f" x {torch.get_num_threads()}" if device.type == "cpu" else ""
+    return f"{device}{threads}, {precision}"

@@ -1,0 +1,439 @@
+"""Options: each is declared once, as a field of a dataclass; everything else is derived from the declaration.
+
+An application declares its options in its own ``options.py``::
+
+    @dataclass(frozen=True, kw_only=True)
+    class StyleOptions(Options):
+        size: int = option(512, "Longer side of the result in pixels.", group="Picture", least=1, values=(256, 512))
+
+The declaration determines the command line and its help (:mod:`dreamgram.workbench.console`), the checks of values
+given in Python or read from a file, the recipe of a picture (:mod:`dreamgram.workbench.recipe`) and the tables of
+``docs/options.md``. A new option therefore takes changes in two places: its declaration and its use.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import MISSING, Field, dataclass, field, fields, replace
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+
+from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.precision import Precision
+from dreamgram.workbench.names import unknown
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
+
+KINDS = ("photo", "folder", "video")
+"""Kinds of input that a command may receive."""
+
+GROUPS = ("Input", "Objective", "Picture", "Losses", "Optimization", "Network", "Output")
+"""Groups of options, in the order in which the help shows them."""
+
+
+class OptionError(ValueError):
+    """The error for a value that an option cannot have.
+
+    The message names the option as Python does: ``style_weight``.
+    """
+
+    def __init__(self, name: str, problem: str) -> None:
+        super().__init__(f"{name} {problem}")
+        self.name = name
+        self.problem = problem
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """The properties of an option other than its name, type and default."""
+
+    help: str
+    """Help text in whole sentences."""
+    group: str
+    """Heading of the help under which the option is listed, one of :data:`GROUPS`."""
+    values: Sequence[Any] = ()
+    """Representative values, usually three, for documentation, for tests and for the marks of a slider. They may be in
+    the form that is typed on the command line."""
+    flags: Sequence[str] = ()
+    """Names of the option on the command line. The default is the name of the field: ``--style-weight``."""
+    metavar: str = ""
+    """Placeholder for the value in the help, such as ``FILE``. The default depends on the type."""
+    least: float = -math.inf
+    """Smallest allowed value."""
+    most: float = math.inf
+    """Largest allowed value."""
+    above: float = -math.inf
+    """Exclusive lower limit: the value must be larger than this limit."""
+    choices: Callable[[], Sequence[str]] | None = None
+    """Function that returns the allowed names, if the type does not list them as a ``Literal``."""
+    parse: Callable[[str], Any] | None = None
+    """Function that converts command-line text to the value. By default, the type determines the conversion."""
+    positional: bool = False
+    """Whether the command line takes the value without a flag. Such a value names the input file."""
+    applies: Sequence[str] = KINDS
+    """Kinds of input that the option can be used with."""
+    recorded: bool = True
+    """Whether the recipe of a picture records the option. Names of output files are not recorded."""
+
+
+def option(default: Any = MISSING, help: str = "", *, group: str, compare: bool = True, **declared: Any) -> Any:
+    """Declare a dataclass field as an option.
+
+    Args:
+        default: value to use if none is given. An option without a default is required. A list is copied for each
+            instance.
+        help: help text in whole sentences for artists. It says what a larger value does and which values are usual.
+        group: heading under which the help shows the option, one of :data:`GROUPS`.
+        compare: whether the picture depends on the option. If an option is not compared, two pictures that differ only
+            in its value count as the same.
+        **declared: see :class:`Declaration`.
+    """
+    metadata = {"declaration": Declaration(help=help, group=group, **declared)}
+    if isinstance(default, list):
+        return field(default_factory=lambda: list(default), compare=compare, metadata=metadata)
+    return field(default=default, compare=compare, metadata=metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Options:
+    """Base class of a command's options: a frozen dataclass whose fields are declared with :func:`option`.
+
+    Raises (on construction):
+        OptionError: a value has the wrong type or is out of range.
+    """
+
+    def __post_init__(self) -> None:
+        for each in fields(self):
+            value = _read(each, type_of(type(self), each.name), getattr(self, each.name))
+            object.__setattr__(self, each.name, value)
+
+    def change(self, **changes: Any) -> Self:
+        """Return a copy of these options with some values changed.
+
+        Raises:
+            ValueError: there is no such option, and the message suggests the nearest name; or a value is not allowed.
+        """
+        known = [each.name for each in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise ValueError(unknown("option", name, known))
+        return replace(self, **changes)
+
+    def resolved(self) -> Self:
+        """Return these options with each default replaced by the value it stands for, such as the weights of a preset.
+
+        A recipe holds resolved options, so that a picture can be reproduced after a default has changed.
+        """
+        return self
+
+    def record(self) -> dict[str, Any]:
+        """Return the values of the recorded options, by name, as values that JSON can hold."""
+        return {each.name: _plain(getattr(self, each.name)) for each in fields(self) if declaration(each).recorded}
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> tuple[Self, list[str]]:
+        """Return the options of a :meth:`record`, and the names in it that this version does not know.
+
+        Options that are newer than the record get their defaults.
+
+        Raises:
+            OptionError: a value has the wrong type or is out of range.
+            ValueError: the record lacks an option that has no default.
+        """
+        known = {each.name: each for each in fields(cls)}
+        recorded = {name for name, each in known.items() if declaration(each).recorded}
+        values = {name: value for name, value in record.items() if name in recorded}
+        missing = [name for name in recorded - set(values) if is_required(known[name])]
+        if missing:
+            raise ValueError(f"the recipe does not say {', '.join(sorted(missing))}")
+        return cls(**values), [name for name in record if name not in known]
+
+    def difference(self, other: Options) -> str:
+        """Describe the first compared option whose value in ``other`` is different; return "" if there is none."""
+        for each in fields(self):
+            theirs, ours = getattr(other, each.name), getattr(self, each.name)
+            if each.compare and _plain(theirs) != _plain(ours):
+                return f"{each.name} {_plain(theirs)}, not {_plain(ours)}"
+        return ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunOptions(Options):
+    """The options of every optimization, whether started from Python or from the command line."""
+
+    precision: Precision = option(
+        "auto",
+        "Number format the network computes in. auto uses bfloat16 where the hardware supports it, else float32. "
+        "Use float32 to compare numerical results.",
+        group="Network",
+        values=("auto", "float32", "bfloat16"),
+    )
+    seed: int = option(
+        0,
+        "Random seed. The same seed on the same machine gives the same picture; a different seed gives a variation.",
+        group="Optimization",
+        least=-(2**63),  # the range that PyTorch accepts
+        most=2**64 - 1,
+        values=(0, 1, 42),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkOptions(Options):
+    """The options that choose the network of a command."""
+
+    model: str = option(
+        "digits",
+        "Network to use: digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or "
+        "path/to/file.py:function.",
+        group="Network",
+        metavar="NAME",
+        values=("digits", "vgg16", "torchvision:resnet50"),
+    )
+    weights: Path | None = option(
+        None,
+        "Weights file to use instead of the network's own weights: safetensors or a PyTorch state dict.",
+        group="Network",
+        metavar="FILE",
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputOptions(Options):
+    """The options for the picture that a command writes."""
+
+    output: Path | None = option(
+        None,
+        "File to write. By default, a new file in outputs/.",
+        group="Output",
+        compare=False,
+        recorded=False,
+        flags=("--output", "-o"),
+        metavar="FILE",
+    )
+    overwrite: bool = option(
+        False,
+        "Replace the output if it exists.",
+        group="Output",
+        compare=False,
+        recorded=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureOptions(OutputOptions, NetworkOptions, RunOptions):
+    """The options of every command that optimizes a picture and writes it to a file."""
+
+    device: str = option(
+        "auto",
+        "Device to compute on: auto, cpu, cuda, cuda:1, mps. auto uses an accelerator if there is one.",
+        group="Network",
+        compare=False,
+        metavar="NAME",
+        values=("auto", "cpu", "cuda:1"),
+    )
+    timelapse: Literal["webp", "gif", "mp4"] | None = option(
+        None,
+        "Also save an animation of the optimization beside the picture. mp4 needs the extra 'video'.",
+        group="Output",
+        compare=False,
+        applies=("photo", "folder"),
+        values=("webp", "gif", "mp4"),
+    )
+
+
+def check_applies(options: Options, kind: str) -> None:
+    """Check that every option that differs from its default applies to the ``kind`` of input: photo, folder or video.
+
+    Raises:
+        OptionError: an option does not apply.
+    """
+    for each in fields(options):
+        applies = declaration(each).applies
+        if kind not in applies and getattr(options, each.name) != each.default:
+            what = "one photo" if applies == ("photo",) else "photos"
+            raise OptionError(each.name, f"is for {what}, not for a {kind}")
+
+
+def declaration(declared: Field[Any]) -> Declaration:
+    """Return the declaration of an option, given its dataclass field."""
+    found: Declaration = declared.metadata["declaration"]
+    return found
+
+
+@cache
+def _hints(options: Any) -> dict[str, Any]:
+    return get_type_hints(options)
+
+
+def type_of(options: type[Options], name: str) -> Any:
+    """Return the type of the option called ``name``."""
+    known: Any = options  # mypy considers a dataclass unhashable
+    hints: dict[str, Any] = _hints(known)
+    return hints[name]
+
+
+def choices_of(declared: Field[Any], hint: Any) -> Sequence[str]:
+    """Return the names that the option's value must be one of, or an empty sequence if any name is allowed."""
+    found = declaration(declared).choices
+    if found is not None:
+        return found()
+    for part in [hint, *get_args(hint)]:
+        if get_origin(part) is Literal:
+            return get_args(part)
+    return ()
+
+
+def is_list(hint: Any) -> bool:
+    """Return whether an option of the type ``hint`` holds several values."""
+    return any(get_origin(part) is list for part in (hint, *get_args(hint)))
+
+
+def is_flag(hint: Any) -> bool:
+    """Return whether an option of the type ``hint`` is on or off."""
+    return hint is bool
+
+
+def is_required(declared: Field[Any]) -> bool:
+    """Return whether an option has no default and so must be given."""
+    return declared.default is MISSING and declared.default_factory is MISSING
+
+
+def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
+    """Convert ``value``, given in Python, on a command line or in a file, to the option's type, and check the result.
+
+    Raises:
+        OptionError: ``value`` cannot be converted or is not allowed.
+    """
+    known = declaration(declared)
+    if isinstance(value, str) and known.parse is not None:
+        try:
+            value = known.parse(value)
+        except ValueError as error:
+            raise OptionError(declared.name, str(error)) from None
+    else:
+        one = is_list(hint) and value is not None and not isinstance(value, list | tuple)
+        value = _convert(declared.name, hint, [value] if one else value)
+    choices = choices_of(declared, hint)
+    if choices and value is not None and value not in choices:
+        likely = did_you_mean(str(value), choices).strip()
+        raise OptionError(declared.name, f"must be {_either(choices)}, not {value!r}{likely and f'; {likely}'}")
+    for number in _numbers(value):
+        _check_range(declared.name, known, number)
+    return value
+
+
+def _convert(name: str, hint: Any, value: Any) -> Any:
+    parts = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is typing.Union else (hint,)
+    if type(None) in parts and (value is None or value in ([], ())):  # version 0.1.0 recorded a missing list as []
+        return None
+    [kind, *_] = [part for part in parts if part is not type(None)]
+    base = get_origin(kind) or kind
+    if base is Literal:
+        return value
+    if base is bool and isinstance(value, bool):
+        return value
+    if base in (int, float) and not isinstance(value, bool):
+        return _number(name, base, value)
+    if base is Path and isinstance(value, str | Path):
+        return Path(value)
+    if base is str and isinstance(value, str):
+        return value
+    if base is list and isinstance(value, list | tuple):
+        return [_convert(name, get_args(kind)[0], each) for each in value]
+    if base is dict and isinstance(value, Mapping):
+        return {str(key): _number(name, float, each) for key, each in value.items()}
+    raise OptionError(name, f"must be {_describe(base)}, not {value!r}")
+
+
+def _number(name: str, kind: type, value: Any) -> Any:
+    try:
+        number = kind(value)
+    except (TypeError, ValueError, OverflowError):
+        raise OptionError(name, f"must be {_describe(kind)}, not {value!r}") from None
+    if kind is int and not isinstance(value, str) and number != value:
+        raise OptionError(name, f"must be a whole number, not {value!r}")
+    return number
+
+
+def _describe(kind: Any) -> str:
+    names = {int: "a whole number", float: "a number", str: "text", Path: "a file name", bool: "true or false"}
+    return names.get(kind, "a table of numbers" if kind is dict else "a list")
+
+
+def _numbers(value: Any) -> list[float]:
+    found = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    return [each for each in found if isinstance(each, int | float) and not isinstance(each, bool)]
+
+
+def _check_range(name: str, known: Declaration, number: float) -> None:
+    if isinstance(number, float) and not math.isfinite(number):
+        raise OptionError(name, f"must be a finite number, not {number}")
+    if number <= known.above:
+        raise OptionError(name, f"must be above {known.above:g}, not {number}")
+    if not known.least <= number <= known.most:
+        limits = f"at least {known.least:g}" if known.most == math.inf else f"from {known.least:g} to {known.most:g}"
+        raise OptionError(name, f"must be {limits}, not {number}")
+
+
+def _either(choices: Sequence[str]) -> str:
+    quoted = [repr(choice) for choice in choices]
+    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value`` as it would be after it is stored as JSON and read back."""
+    if isinstance(value, Mapping):
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(each) for each in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def parse_numbers(text: str) -> list[float]:
+    """Convert text such as ``2,1`` to a list of numbers.
+
+    Raises:
+        ValueError: ``text`` is not a list of numbers.
+    """
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"must be numbers such as 2,1, not {text!r}") from None
+
+
+def parse_layer_weights(text: str) -> dict[str, float]:
+    """Convert text such as ``relu1_1=1,relu3_1=0.5`` to weights by layer name. A layer without a weight gets 1.
+
+    Raises:
+        ValueError: a weight is not a number, or a layer is given twice.
+    """
+    weights: dict[str, float] = {}
+    for part in text.split(","):
+        layer, _, weight = part.strip().partition("=")
+        if layer in weights:
+            raise ValueError(f"must name every layer once, but {text!r} has {layer} twice")
+        try:
+            weights[layer] = float(weight or 1)
+        except ValueError:
+            raise ValueError(f"must be layers with weights such as relu1_1=1,relu3_1=0.5, not {text!r}") from None
+    return weights
+
+
+def parse_bytes(text: str) -> int:
+    """Convert text such as ``4G``, ``800M`` or ``1.5GB`` to a number of bytes. The units are powers of 1000.
+
+    Raises:
+        ValueError: ``text`` is not a size in bytes.
+    """
+    found = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([kMGT])B?", text.strip(), re.IGNORECASE)
+    number = float(found[1]) if found else 0
+    if not found or number <= 0:
+        raise ValueError(f"must be an amount of memory such as 4G or 800M, not {text!r}")
+    return int(number * 1000 ** (1 + "kmgt".index(found[2].lower())))

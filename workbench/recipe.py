@@ -1,0 +1,291 @@
+"""The recipe of a picture records everything that the picture was made with.
+
+A recipe is stored in the picture file and in the checkpoint of a run. It is read from a PNG, JPEG, WebP or TIFF or from
+a checkpoint, or made from the options of a command. It can be compared with another recipe, and a command can make the
+picture again from its recipe (``stylize replay``, ``dream replay``).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from dreamgram.image_optimization import images
+from dreamgram.models import load
+from dreamgram.models.provenance import sources, state_hash
+from dreamgram.workbench.options import Options, declaration
+from dreamgram.workbench.version import __version__
+
+DIGITS = 16
+"""Number of hexadecimal digits of a SHA-256 that are stored."""
+
+BLOCK = 2**20
+"""Number of bytes of a file that are hashed at a time. A video may be larger than the memory."""
+
+Commands = Mapping[str, type[Options]]
+"""Options class of each command, by the command's full name such as ``dream units``."""
+
+_OLD = {"command", "version", "files", "stopped", "overwrite", "checkpoint", "resume_from", "list_styles"}
+"""Entries in the flat settings of version 0.1.0 that are not options."""
+
+_OLD_MADE = ("output", "tiled", "found")
+"""Entries in the settings of version 0.1.0 with values that were determined during the run."""
+
+
+class Inputs:
+    """The files that a picture is made from. Each file is hashed when it is read."""
+
+    def __init__(self) -> None:
+        self.checksums: dict[str, str] = {}
+        """First hexadecimal digits of each file's SHA-256, by the file name as given."""
+        self.network = ""
+        """Hash of the network's weights; "" for networks that come with the package."""
+
+    def copy(self) -> Inputs:
+        """Return a copy, to which the inputs of one picture can be added."""
+        copied = Inputs()
+        copied.checksums, copied.network = dict(self.checksums), self.network
+        return copied
+
+    def read(self, path: Path, channels: int = 3) -> images.Picture:
+        """Read the picture in a file and hash the file; see :func:`dreamgram.image_optimization.images.read`."""
+        picture = images.read(path, channels)
+        self.checksums[str(path)] = picture.checksum
+        return picture
+
+    def add(self, path: Path) -> None:
+        """Hash a file that other code reads, such as a video, weights or the source of a model."""
+        self.checksums[str(path)] = checksum(path)
+
+    def load_model(self, name: str, weights: Path | None) -> nn.Module:
+        """Load the network called ``name`` and hash its files and weights; see :func:`dreamgram.models.load`.
+
+        Raises:
+            ValueError: a file changed while the network was loaded, so that its hash is not that of what was read.
+        """
+        before = {path: checksum(path) for path in sources(name, weights) if path.is_file()}
+        model = load(name, weights)
+        files = sources(name, weights)
+        for path in files:
+            self.add(path)
+            if before.get(path, self.checksums[str(path)]) != self.checksums[str(path)]:
+                raise ValueError(f"{path} changed while the network was loaded; run the command again")
+        if files or ":" in name:  # a network of the package is identified by the version of the package
+            self.network = state_hash(model)
+        return model
+
+
+def checksum(path: Path) -> str:
+    """Return the first :data:`DIGITS` hexadecimal digits of the SHA-256 of a file, or of all files in a folder.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.exists():
+        raise FileNotFoundError(f"no file {path}")
+    found = hashlib.sha256()
+    if path.is_dir():
+        for each in sorted(each for each in path.rglob("*") if each.is_file()):
+            found.update(f"{each.relative_to(path).as_posix()} {checksum(each)}\n".encode())
+        return found.hexdigest()[:DIGITS]
+    with path.open("rb") as file:
+        while block := file.read(BLOCK):
+            found.update(block)
+    return found.hexdigest()[:DIGITS]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that a picture was made with."""
+
+    command: str
+    """The command's full name, such as ``stylize`` or ``dream units``."""
+    options: Options
+    """Options of the command, with all defaults resolved."""
+    files: Mapping[str, str] = field(default_factory=dict)
+    """Checksum of each input file at the time it was read, by file name."""
+    network: str = ""
+    """Hash of the network's weights; "" for networks that come with the package."""
+    made: Mapping[str, Any] = field(default_factory=dict)
+    """Values determined during the run that are needed to make the picture again: tiles, batches, a checkpoint's
+    output."""
+    stopped: str = "finished"
+    """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``."""
+    version: str = __version__
+    """Version of Dreamgram that made the picture."""
+    unknown: tuple[str, ...] = ()
+    """Names of recorded options that this version does not know."""
+
+    @classmethod
+    def of(cls, command: str, options: Options, inputs: Inputs, made: Mapping[str, Any] | None = None) -> Recipe:
+        """Return the recipe of a picture that ``command`` makes now from ``options`` and ``inputs``."""
+        return cls(command, options.resolved(), dict(inputs.checksums), inputs.network, made or {})
+
+    @classmethod
+    def parse(cls, text: str, commands: Commands, source: object) -> Recipe:
+        """Return the recipe in ``text``, written by :meth:`note` or by version 0.1.0.
+
+        Args:
+            text: JSON.
+            commands: commands whose recipes are accepted.
+            source: origin of the text, for error messages.
+
+        Raises:
+            ValueError: ``text`` is not a recipe, is the recipe of a different command, or has options that are not
+                valid.
+        """
+        try:
+            kept = json.loads(text)
+        except (ValueError, RecursionError):
+            kept = None
+        if not isinstance(kept, dict) or not isinstance(kept.get("command"), str):
+            raise ValueError(f"{source} holds no recipe of Dreamgram that can be read")
+        tools = sorted({command.split()[0] for command in commands})
+        if kept["command"] not in commands:
+            raise ValueError(f"{source} was made by {kept['command']!r}, not by a command of {' or '.join(tools)}")
+        if "options" in kept:
+            record, made = kept["options"], kept.get("made", {})
+        else:
+            record = {name: value for name, value in kept.items() if name not in (*_OLD, *_OLD_MADE)}
+            made = {name: kept[name] for name in _OLD_MADE if kept.get(name) is not None}
+        files = kept.get("files", {})
+        if not all(isinstance(each, dict) for each in (record, made, files)):
+            raise ValueError(f"{source} holds no recipe of Dreamgram that can be read")
+        try:
+            options, strange = commands[kept["command"]].from_record(record)
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"the recipe in {source} cannot be followed: {error}") from None
+        return cls(
+            kept["command"],
+            options.resolved(),
+            {str(name): str(value) for name, value in files.items()},
+            str(kept.get("network", "")),
+            made,
+            str(kept.get("stopped", "finished")),
+            str(kept.get("version", "")),
+            tuple(map(str, strange)),
+        )
+
+    @classmethod
+    def read(cls, path: Path, commands: Commands) -> Recipe:
+        """Read the recipe in a picture file.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: the file is not a picture, or it holds no recipe of these commands.
+        """
+        note = images.read_note(path)
+        if note is None:
+            raise ValueError(f"{path} holds no recipe of Dreamgram")
+        return cls.parse(note, commands, path)
+
+    def note(self) -> str:
+        """Return the recipe as JSON, to be stored in a file."""
+        kept: dict[str, Any] = {"command": self.command, "version": self.version, "options": self.options.record()}
+        kept |= {"files": dict(self.files), "network": self.network, "made": dict(self.made), "stopped": self.stopped}
+        return json.dumps(kept)
+
+    def stop(self, stopped: str) -> Recipe:
+        """Return a copy for a picture whose run ended as ``stopped``: finished, converged or interrupted."""
+        return replace(self, stopped=stopped)
+
+    def difference(self, other: Recipe) -> str:
+        """Describe how a picture with the ``other`` recipe differs from one with this recipe; return "" if it does not.
+
+        The comparison covers the command, the options that a picture depends on, the contents of the files that both
+        recipes name, and the weights of the network. It also covers the contents of the input file, even if the input
+        file has a different name.
+        """
+        if other.command != self.command:
+            return f"by {other.command}, not {self.command}"
+        if different := self.options.difference(other.options):
+            return f"with {different}"
+        if other.unknown:
+            return f"with {other.unknown[0]}, which this version does not know"
+        for theirs, ours in self._shared_files(other).items():
+            if other.files.get(theirs, self.files[ours]) != self.files[ours]:
+                return f"from a different {theirs}"
+        if self.network and other.network and self.network != other.network:
+            return "with different network weights"
+        return ""
+
+    def same_as(self, other: Recipe) -> bool:
+        """Return whether both recipes make the same picture."""
+        return not self.difference(other)
+
+    def _shared_files(self, other: Recipe) -> dict[str, str]:
+        """Map each file name in ``other`` to the name of the same file in this recipe."""
+        pairs = {name: name for name in other.files if name in self.files}
+        for each in fields(self.options):
+            if declaration(each).positional:
+                theirs, ours = str(getattr(other.options, each.name)), str(getattr(self.options, each.name))
+                if theirs in other.files and ours in self.files:
+                    pairs[theirs] = ours
+        return pairs
+
+    def check(self, source: object) -> list[str]:
+        """Check that the picture can be made again, and return messages that the user should read first.
+
+        Raises:
+            ValueError: the picture was interrupted, or an input is missing or has changed.
+        """
+        if self.stopped == "interrupted":
+            raise ValueError(f"{source} was interrupted, so it cannot be made again")
+        self.check_files()
+        told = [f"{source} was made with {name}, which this version does not know" for name in self.unknown]
+        if _numbers(self.version) > _numbers(__version__):
+            told.append(f"{source} was made by Dreamgram {self.version}, which is newer than this one, {__version__}")
+        return told
+
+    def check_network(self, inputs: Inputs) -> None:
+        """Check that the network loaded by ``inputs`` has the weights that the picture was made with.
+
+        Raises:
+            ValueError: the weights are different.
+        """
+        if self.network and self.network != inputs.network:
+            raise ValueError("the network has different weights now from when the picture was made")
+
+    def check_files(self) -> None:
+        """Check that the input files have not changed since the picture was made.
+
+        Raises:
+            ValueError: an input file is missing or has changed.
+        """
+        for name, kept in self.files.items():
+            if not Path(name).exists():
+                raise ValueError(f"{name}, used to make this picture, is missing")
+            if checksum(Path(name)) != kept:
+                raise ValueError(f"{name}, used to make this picture, has changed since")
+
+
+def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
+    """Return whether the picture file ``path`` exists, was made with ``recipe`` and is finished.
+
+    If the result is False, the file may be overwritten.
+
+    Raises:
+        ValueError: ``path`` is a different picture, and ``overwrite`` is False.
+    """
+    if not path.exists():
+        return False
+    try:
+        found = Recipe.read(path, {recipe.command: type(recipe.options)})
+        different, finished = recipe.difference(found), found.stopped != "interrupted"
+    except (ValueError, OSError):
+        different, finished = "without a recipe of this command", True
+    if not different:
+        return finished
+    if not overwrite:
+        raise ValueError(f"{path} was made {different}; choose another output or overwrite it (--overwrite)")
+    return False
+
+
+def _numbers(version: str) -> list[int]:
+    return [int(part) for part in version.split(".") if part.isdecimal()]
