@@ -1,7 +1,7 @@
-"""Conversion of the arguments of public functions to the one form that the rest of the package works with.
+"""Conversion of the arguments of public functions, such as :func:`maximize`, to the types that the package works with.
 
-An argument may be given in any form whose meaning is clear. If the meaning is not clear, the error message says in one
-line what is expected.
+For example, an objective may be given as text, and a single image may be given without a batch axis. If an argument has
+none of the accepted forms, the error message says in one line what is expected.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from dreamgram.image_optimization.transforms import Transform, robust
 OVERSHOOT = 0.5
 """Largest distance by which a pixel value may lie outside [0, 1].
 
-Resampling overshoots [0, 1] by less than this distance. Normalized images and images in 0-255 overshoot by more, and
-are rejected.
+Resizing an image may give values outside [0, 1], but by less than this distance. Images in 0-255, and images that were
+normalized with a mean and a standard deviation, usually have values farther outside and are rejected.
 """
 
 
 def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[nn.Module, Objective]:
-    """Return the network and the objective.
+    """Return the network and the objective, in this order, after checking their types.
 
-    The two arguments may be swapped, and the objective may be given as the text of an expression. ``size`` is the size
-    of the images, as for :func:`image_shape`.
+    The caller may pass the two in either order. The objective may be the text of an expression, which is then parsed.
+    ``size`` is the size of the images, in any form that :func:`image_shape` accepts.
 
     Raises:
         TypeError: ``model`` is not a network, or ``objective`` is neither an objective nor a text.
@@ -67,9 +67,9 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
         size: side of square images in pixels, (H, W), (C, H, W), or None for the network's own input size.
 
     Raises:
-        TypeError: ``size`` has a different form.
-        ValueError: ``size`` is not positive, the network takes a different number of channels, or the network does not
-            declare what images it takes.
+        TypeError: ``size`` has none of these forms.
+        ValueError: ``size`` is not positive; C in ``size`` is not the number of channels that the network takes; or
+            this number is unknown, because the network has neither an ``input_shape`` nor a convolution.
     """
     if size is None:
         return default_shape(model)
@@ -87,15 +87,16 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
 
 
 def as_batch(images: Any, name: str) -> Tensor:
-    """Return ``images`` as a batch (N, C, H, W) in [0, 1]. A single image may be given as (C, H, W).
+    """Return ``images`` as a batch (N, C, H, W), after checking that the values are in [0, 1].
 
     Args:
-        images: the images to check.
+        images: the images, (N, C, H, W), or (C, H, W) for a single image.
         name: name of the argument, for error messages.
 
     Raises:
         TypeError: ``images`` is not a tensor of floating-point numbers.
-        ValueError: ``images`` has a different shape, or values outside [0, 1].
+        ValueError: ``images`` has a different number of axes, is empty, or has values that are more than
+            :data:`OVERSHOOT` outside [0, 1].
     """
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else _described(images)
@@ -114,7 +115,8 @@ def as_batch(images: Any, name: str) -> Tensor:
 def as_parameterization(given: type[Parameterization] | str | None, channels: int) -> type[Parameterization]:
     """Return the parameterization class ``given``, which may be a class or the name of a class.
 
-    If None is given, return :class:`FourierImage` for 3 ``channels``, else :class:`PixelImage`.
+    If ``given`` is None, return :class:`FourierImage` for images of 3 ``channels`` and :class:`PixelImage` for other
+    images.
     """
     if given is None:
         return FourierImage if channels == 3 else PixelImage
@@ -122,10 +124,11 @@ def as_parameterization(given: type[Parameterization] | str | None, channels: in
 
 
 def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transform:
-    """Return ``given`` as one transform.
+    """Return ``given`` as one transform, a function that changes the images before the network sees them.
 
     Args:
-        given: a transform, its text, a list of transforms to apply in order, or None for the default, ``robust()``.
+        given: a transform, a text such as ``jitter(0.1)``, a list of transforms to apply in order, or None for the
+            default, ``robust()``.
     """
     if given is None:
         return robust()
@@ -142,15 +145,21 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
 
 
 def as_listeners(given: Listener | Sequence[Listener]) -> list[Listener]:
-    """Return ``given``, which is one listener or several, as a list of listeners."""
+    """Return ``given``, which is one listener or several, as a list.
+
+    A listener is a function that is called with a :class:`Step` after every optimization step.
+    """
     return _functions(given, "listeners", "a Step")
 
 
 def _functions(given: Any, name: str, argument: str) -> list[Any]:
     """Return ``given``, which is one function or several, as a list of functions.
 
-    For the error message, ``name`` is the name of the parameter that was given, and ``argument`` describes the argument
-    that each function takes.
+    The error message contains ``name``, the name of the parameter that received ``given``, and ``argument``, a
+    description of the argument that each function must take.
+
+    Raises:
+        TypeError: ``given`` is neither a function nor several functions.
     """
     functions = [given] if callable(given) else list(given) if isinstance(given, Iterable) else [None]
     if not all(callable(each) for each in functions):

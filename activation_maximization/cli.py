@@ -25,7 +25,10 @@ ABOUT = "Make pictures of what a filter, a neuron or a class looks for, by gradi
 
 
 def _later(name: str, help: str) -> Callable[[Any, Job], Done]:
-    """Return a function that imports and runs the command called ``name``; ``help`` becomes its docstring."""
+    """Return a function that, when it is called, imports the implementation of the command ``name`` and runs it.
+
+    ``help`` becomes the docstring of the returned function, which the command line shows as the command's help.
+    """
 
     def work(options: Any, job: Job) -> Done:
         from dreamgram.activation_maximization import commands
@@ -38,39 +41,43 @@ def _later(name: str, help: str) -> Callable[[Any, Job], Done]:
 
 
 COMMANDS = {
-    "layers": Command(LayersOptions, _later("layers", "List the layers of a network by the names that --layer takes.")),
+    "layers": Command(
+        LayersOptions, _later("layers", "List the layers of a network, with the names to give to --layer.")
+    ),
     "units": Command(
         UnitsOptions,
         _later(
             "units",
-            "Show what the units of a layer look for. A unit of a convolution gives a texture, and a neuron of a fully "
-            "connected layer gives a whole image. The sheet shows each unit with its index and its activation.",
+            "Show what the units (channels or neurons) of a layer look for. A channel of a convolution gives a "
+            "texture, and a neuron of a fully connected layer gives a whole image. The contact sheet shows one image "
+            "for each unit, with the unit's index and activation.",
         ),
     ),
     "examples": Command(
         ExamplesOptions,
         _later(
             "examples",
-            "Show units beside the real pictures that activate them most. Each picture is cropped to the part that the "
-            "unit responds to.",
+            "Show units (channels or neurons) of a layer beside the real pictures that activate them most. Each "
+            "picture is cropped to the part that the unit responds to.",
         ),
     ),
     "digits": Command(
         DigitsOptions,
         _later(
             "digits",
-            "Show what the output neurons of a digit network look for. The first row maximizes the activation alone. "
-            "The second row also favors little ink and soft edges, so that people can read the digits.",
+            "Show what the output neurons of a network for digits look for. The pictures in the first row maximize the "
+            "activation alone. The pictures in the second row also have little ink and soft edges, so that people can "
+            "read the digits.",
         ),
     ),
     "maximize": Command(
         MaximizeOptions,
         _later(
             "maximize",
-            "Make pictures that maximize any objective. The expression combines the objectives channel, neuron, logit, "
-            "log_odds, direction, deepdream, diversity, match and caricature, and subtracts the regularizers "
-            "total_variation, blur, l1, l2, pixel_sum and sparing. A single picture is saved by itself, and several "
-            "pictures are saved as a sheet.",
+            "Make pictures that maximize an objective, which is written as an expression. The expression can combine "
+            "the objectives channel, neuron, logit, log_odds, direction, deepdream, diversity, match and caricature, "
+            "and can subtract the regularizers total_variation, blur, l1, l2, pixel_sum and sparing. A single picture "
+            "is saved by itself, and several pictures are saved as a contact sheet.",
         ),
     ),
     "amplify": Command(
@@ -80,8 +87,8 @@ COMMANDS = {
         InvertOptions,
         _later(
             "invert",
-            "Show what a layer still knows of a photo. The picture starts from noise and is optimized until the layer "
-            "responds to it as to the photo.",
+            "Show what a layer still knows of a photo. The picture starts from noise and is optimized so that the "
+            "activations of the layer become the same as for the photo.",
         ),
     ),
     "caricature": Command(
@@ -92,22 +99,23 @@ COMMANDS = {
         AccentuateOptions,
         _later(
             "accentuate",
-            "Show where a unit finds in a photo what it looks for. The photo is changed so that this stands out, while "
-            "it stays the same to an earlier layer.",
+            "Show which parts of a photo activate a unit (a channel or a neuron). The photo is changed so that these "
+            "parts stand out, while the activations of an earlier layer stay almost the same.",
         ),
     ),
     "replay": Command(
         ReplayOptions,
         _later(
             "replay",
-            "Make a picture again from the recipe stored in it. On the same machine, the result is bit-identical.",
+            "Make a picture again from its recipe, the settings that are stored in the picture file. On the same "
+            "machine, the result is bit-identical.",
         ),
     ),
 }
 
 
 def main(program: str = "dream") -> None:
-    """Run the ``dream`` command line; ``program`` is its name in the help."""
+    """Run the ``dream`` command line; ``program`` is the name of the program that the help shows."""
     run(program, COMMANDS, about=ABOUT)
 
 

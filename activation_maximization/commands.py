@@ -1,6 +1,7 @@
 """Implementations of the ``dream`` commands.
 
-Each function takes its options and a job. It writes a picture, or returns a summary to print. Errors are raised, not
+Each command is implemented by a function that takes the options of the command and a :class:`Job`, which shows
+progress and messages to the user. The function writes a picture, or returns a summary to print. Errors are raised, not
 printed.
 """
 
@@ -84,9 +85,11 @@ def _describe_as_table(model: str, shape: Sequence[int], found: Sequence[Layer])
 
 
 def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
-    """Make a contact sheet of units. If the options name a folder, also save each unit to its own file.
+    """Make a contact sheet with one image for each of the chosen units of a layer.
 
-    If ``again`` is the recipe of a picture made with a folder, each unit is made in the same batch as before.
+    If the options name a folder, the image of each unit is also saved to its own file. ``again`` is the recipe (the
+    stored settings) of a picture that is to be made again. If that picture was made with a folder, each unit is
+    optimized in the same batch as before.
     """
     if options.timelapse and options.folder:
         raise OptionError("timelapse", "cannot be used with --folder: finished units have no intermediate frames")
@@ -133,7 +136,7 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
 
 
 def examples(options: ExamplesOptions, job: Job, again: Recipe | None = None) -> Done:
-    """Make a contact sheet of units, each beside the pictures that activate it most."""
+    """Make a contact sheet that shows the image of each unit beside the real pictures that activate the unit most."""
     session = Session("examples", "examples.png", options, job, again)
     layer, size = options.layer, options.size
     chosen = session.parse_units(options.units, layer, size)
@@ -162,10 +165,11 @@ def _find_pictures(session: Session, folder: Path | None, size: int | None) -> I
     """Yield the name and the image (1, C, H, W) of each picture to search for examples.
 
     Pictures from a folder are resized and cropped to the size that the network takes. A file that cannot be read is
-    reported and skipped.
+    reported and skipped. If no folder is given, the pictures are the handwritten digits that come with the package.
 
     Raises:
-        ValueError: ``folder`` does not exist, or no folder is given and the network does not take handwritten digits.
+        ValueError: ``folder`` does not exist, or no folder is given and the network does not take gray images of 28x28
+            pixels.
     """
     channels, height, width = default_shape(session.model, size)
     if folder is None:
@@ -190,10 +194,11 @@ def _find_pictures(session: Session, folder: Path | None, size: int | None) -> I
 
 
 def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Done:
-    """Make a contact sheet of classes in two or three rows.
+    """Make a contact sheet of digit classes in two or three rows.
 
-    The first row maximizes the activation alone, and the second adds the regularizers. The third, if wanted, is made
-    with the regularizers by a robust network.
+    The images in the first row maximize the activation of the class alone. The images in the second row are also
+    regularized. With ``options.compare``, the third row is made like the second, but with the network
+    ``digits-robust``.
     """
     session = Session("digits", "digits.png", options, job, again)
     chosen = session.parse_units(options.classes, "logits")
@@ -209,7 +214,7 @@ def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Don
     def make_row(row: tuple[str, torch.nn.Module, objectives.Objective]) -> Dreams:
         _, model, wanted = row
         made = session.ascend(wanted, model=model)
-        # All rows are captioned with the activation alone.
+        # The captions in all rows show the activation without the regularizers.
         return replace(made, activations=evaluate(model, logit(chosen), made.images))
 
     dreams, stopped = in_turn(rows, make_row)
@@ -226,7 +231,10 @@ def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Don
 
 
 def maximize(options: MaximizeOptions, job: Job, again: Recipe | None = None) -> Done:
-    """Make the picture that maximizes an expression, or a contact sheet if the expression is for several pictures."""
+    """Make a picture that maximizes the objective in an expression.
+
+    If the objective is for several pictures, make a contact sheet of them.
+    """
     session = Session("maximize", "maximized.png", options, job, again)
     shape = default_shape(session.model, options.size)
 
@@ -235,7 +243,8 @@ def maximize(options: MaximizeOptions, job: Job, again: Recipe | None = None) ->
 
     for path in vector_files(options.objective):
         session.inputs.add(path)
-    # Whether the network can take the whole photo depends on the layers, so the expression must be parsed first.
+    # Whether the network can take the whole photo depends on the layers. To find the layers, the expression is parsed
+    # with a blank image in place of the photo.
     stand_in = None if options.photo is None else torch.zeros(1, *shape)
     objective = parse_objective(options.objective, stand_in, count_units)
     read, longer = sorted(objective.layers), max(shape[1:])
@@ -311,11 +320,17 @@ WORK = {
     "dream caricature": caricature,
     "dream accentuate": accentuate,
 }
-"""Function of each command that makes a picture, by the command's name in the recipe."""
+"""Functions that implement the commands that make a picture, by the command's full name, such as ``dream units``.
+
+The recipe of a picture (the settings stored in the file) contains this name.
+"""
 
 
 def replay(options: ReplayOptions, job: Job) -> Done:
-    """Make a picture again from the recipe stored in it. On the same machine, the result is identical bit for bit."""
+    """Make a picture again from its recipe, the settings that are stored in the picture file.
+
+    On the same machine, the result is identical bit for bit.
+    """
     recipe = Recipe.read(options.picture, COMMANDS)
     for line in recipe.check(options.picture):
         job.tell(line)

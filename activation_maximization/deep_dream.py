@@ -36,25 +36,29 @@ def amplify(
     """Change ``photo`` so that it has more of what ``objective`` measures, first in large shapes, then in finer ones.
 
     The photo is processed at several sizes, called octaves, from the smallest to the largest. At each octave, the
-    result of the previous octave is enlarged, and the photo's detail that was too fine for the previous octave is added
-    back. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into Neural Networks", 2015.
+    objective is maximized by gradient ascent. The first octave starts from the reduced photo. Each later octave starts
+    from the enlarged result of the previous octave, to which the photo's detail that was too fine for the previous
+    octave is added back. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into Neural Networks", 2015.
 
     Args:
-        model: as for :func:`maximize`.
-        objective: what to amplify, such as ``deepdream(layer)``, as for :func:`maximize`. An objective with a photo of
-            its own fits only images of that photo's size, so it needs ``octaves=1``.
+        model: any network that takes images (N, C, H, W) in [0, 1], as for :func:`maximize`.
+        objective: objective to maximize, such as ``deepdream(layer)``, or the text of an expression. An objective that
+            compares images with a photo, such as ``match``, fits only images of that photo's size, so it needs
+            ``octaves=1``.
         photo: (1, C, H, W) in [0, 1]. The result has the same size.
         octaves: number of octaves.
-        ratio: ratio of the sides of each octave to the sides of the previous octave; larger than 1.
+        ratio: factor by which the height and the width grow from one octave to the next; larger than 1.
         steps: number of gradient steps at each octave.
-        learning_rate: step of Adam, in units of the Fourier coefficients. Optimizing pixels gives garish colors.
-        seed: seed of the random shifts.
-        precision: as for :func:`maximize`.
-        listeners: functions that receive a record of every step. The steps of all octaves are counted as one run.
+        learning_rate: step size of Adam. The steps change the Fourier coefficients of the image, because optimizing the
+            pixels themselves gives garish colors.
+        seed: seed of the random shifts that are applied to the image in every step.
+        precision: number format that the network computes in, as for :func:`maximize`.
+        listeners: functions that are called with a :class:`Step` after every step. The steps of all octaves are
+            numbered consecutively.
 
     Raises:
-        ValueError: as for :func:`maximize`; or ``octaves`` is below 1 or too large for the photo, ``ratio`` is not
-            above 1, or the network cannot take the smallest octave.
+        ValueError: an argument is not valid for :func:`maximize`, ``octaves`` is below 1 or too large for the photo,
+            ``ratio`` is not above 1, or the network cannot take images of the size of the smallest octave.
     """
     photo = arguments.as_batch(photo, "photo")
     model, objective = arguments.model_and_objective(model, objective, tuple(photo.shape[2:]))
@@ -95,7 +99,7 @@ def amplify(
 
 
 def _check_smallest(model: nn.Module, objective: Objective, photo: Tensor, times: float) -> None:
-    """Raise a ValueError if the network cannot take ``photo`` with its sides divided by ``times``."""
+    """Raise a ValueError if the network cannot take ``photo`` after its height and width are divided by ``times``."""
     height, width = photo.shape[2:]
     try:
         reach_layers(model, resize(photo, (round(height / times), round(width / times))), sorted(objective.layers))

@@ -1,4 +1,4 @@
-"""Default values shared by functions and by the options of commands."""
+"""Default values that the functions and the options of the commands share."""
 
 from __future__ import annotations
 
@@ -6,16 +6,19 @@ STEPS = 128
 """Number of optimization steps for a picture."""
 
 PHOTO_STEPS = 256
-"""Number of optimization steps from noise towards a photo."""
+"""Number of optimization steps for a picture that starts from noise and is compared with a photo."""
 
 OCTAVES, OCTAVE_STEPS = 4, 10
 """Number of octaves (sizes) of a deep dream, and number of optimization steps at each octave."""
 
 INK, SMOOTHNESS = 0.09, 1300.0
-"""Weights of the pixel sum and of the blur that make dreamed digits readable."""
+"""Weights of two regularizers that make optimized images of digits readable.
+
+The regularizers are the sum of the pixels and the difference between the image and its blurred copy.
+"""
 
 NEARNESS = 30.0
-"""Weight of staying close to the photo when accentuating it."""
+"""Weight of the term in :func:`accentuate` that keeps the image close to the photo."""
 
 EXAMPLES = 9
-"""Largest number of examples for each unit."""
+"""Largest number of example pictures for each unit."""

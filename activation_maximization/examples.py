@@ -23,14 +23,15 @@ class Example:
     """A patch of a picture that strongly activates a unit."""
 
     patch: Tensor
-    """Part of the picture inside the unit's receptive field, (C, h, w) in [0, 1]; gray outside the picture.
+    """Part of the picture inside the receptive field of the largest activation, (C, h, w) in [0, 1].
 
-    This is the whole picture if the unit sees all of the picture, or if the layer's activations are tokens.
+    It is gray where the receptive field extends beyond the picture. The patch is the whole picture if the receptive
+    field is the whole picture, or if the layer's activations are tokens.
     """
     activation: float
     """Largest activation of the unit in the picture."""
     name: str
-    """Name of the picture."""
+    """Name of the picture, such as ``frog #4194``."""
 
 
 def top_examples(
@@ -38,8 +39,9 @@ def top_examples(
 ) -> list[list[Example]]:
     """Find, for each of ``units``, the ``count`` pictures that activate the unit most.
 
-    The examples of a unit are sorted by activation, largest first. Each picture is cropped to the part that activates
-    the unit most. See Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks", arXiv:1311.2901.
+    The result has one list of examples for each unit, sorted by activation, largest first. Each picture is cropped to
+    the part that activates the unit most. See Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks",
+    arXiv:1311.2901.
 
     Example:
         >>> data = torchvision.datasets.CIFAR10("data", transform=torchvision.transforms.ToTensor())
@@ -48,13 +50,14 @@ def top_examples(
         'frog #4194'
 
     Args:
-        model: any network that takes images (N, C, H, W) in [0, 1], on the device to work on.
-        layer: name of the layer. If its units see the whole image, the pictures are not cropped.
+        model: any network that takes images (N, C, H, W) in [0, 1]. The search runs on the network's device.
+        layer: name of the layer. If each of its units sees the whole image, the pictures are not cropped.
         units: indices of the layer's channels, neurons or embedding dimensions.
         pictures: a data set, a data loader or any other iterable. Its items are images (C, H, W) or (N, C, H, W) in
-            [0, 1], pairs (image, label) or pairs (name, image). An example from a labeled image is named after the
-            label and the image's index in ``pictures``. If ``pictures.classes`` exists, it holds the names of the
-            labels. Consecutive pictures of the same size go through the network as a batch.
+            [0, 1], pairs (image, label) or pairs (name, image). An image without a name is named after its label,
+            if it has one, and its index in ``pictures``. If ``pictures.classes`` exists, an integer label is
+            replaced by the class name at this index. Consecutive pictures of the same size go through the network as a
+            batch.
         count: largest number of examples for each unit. A picture yields at most one example for each unit.
 
     Raises:
@@ -69,7 +72,7 @@ def top_examples(
             activation = activations_of(batch.to(device))[layer]
             features = features_of(activation)
             if reached is None:
-                # Pictures of this size may fail in layers after ``layer``, so the network need not run to its end.
+                # An error in a layer after ``layer`` does no harm, because only the layers up to ``layer`` are needed.
                 layers, _ = dry_run(model, torch.zeros(1, *batch.shape[1:]), receptive_fields=True)
                 reached = find_layer(layer, layers)
                 check_units(layer, units, features.shape[1])
@@ -122,9 +125,10 @@ def _named(pictures: Iterable[Any] | Dataset[Any]) -> Iterator[tuple[str, Tensor
 
 
 def _items(pictures: Any) -> Iterable[Any]:
-    """Return an iterable over the items.
+    """Return an iterable over the items of ``pictures``.
 
-    A map-style data set may define only a length and indexing; iterating over such a data set directly may never end.
+    A map-style data set may define only ``__len__`` and ``__getitem__``. Its items are read by index, because a plain
+    loop over such a data set may never end.
     """
     if not hasattr(pictures, "__iter__") and hasattr(pictures, "__len__"):
         return (pictures[number] for number in range(len(pictures)))
@@ -132,7 +136,10 @@ def _items(pictures: Any) -> Iterable[Any]:
 
 
 def _labels(rest: Sequence[Any], count: int) -> list[int | str]:
-    """Return the labels of ``count`` images from ``rest``, the part of an item after the images; "" for no label."""
+    """Return the labels of ``count`` images. ``rest`` is the part of an item after the images.
+
+    If ``rest`` does not hold one integer or text for each image, every label is "".
+    """
     label = rest[0] if rest else ""
     labels = label.tolist() if hasattr(label, "tolist") else label
     labels = list(labels) if isinstance(labels, list | tuple) else [labels]
@@ -140,7 +147,11 @@ def _labels(rest: Sequence[Any], count: int) -> list[int | str]:
 
 
 def _crop(picture: Tensor, layer: Layer, place: tuple[int, int] | None) -> Tensor:
-    """Crop ``picture`` (C, H, W) to the receptive field of the position ``place`` (row, column) in ``layer``."""
+    """Crop ``picture`` (C, H, W) to the receptive field of the position ``place`` (row, column) in ``layer``.
+
+    The result is gray where the receptive field extends beyond the picture. If the receptive field or the position is
+    None, return the whole picture.
+    """
     side, stride, start = layer.receptive_field, layer.stride, layer.start
     if side is None or stride is None or start is None or place is None:
         return picture.clone()  # A view would keep the whole batch in memory.

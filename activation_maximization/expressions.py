@@ -1,9 +1,10 @@
 """Expressions: objectives, transforms and parameterizations written as text, for the command line.
 
 ``logit(0-9) - sparing()`` and ``channel(layer3.1.conv2, 3) - 0.5 * channel(layer3.1.conv2, 7)`` are two expressions.
-They mean the same as in Python, with three differences: names need no quotes, units can be ranges or ``all``, and a
-``photo`` argument is always the photo that was given to the command. Every registered objective and regularizer can be
-called. The text is parsed and never evaluated as Python. The grammar is:
+They mean the same as in Python, with three differences: names need no quotes, the indices of units can be ranges or
+``all``, and a ``photo`` argument is always the photo that was given to the command. An expression can call every
+function that is registered with :func:`objective` or :func:`regularizer`. The text is parsed and never evaluated as
+Python. The grammar is:
 
     sum       = product {("+" | "-") product}
     product   = factor {("*" | "/") factor}
@@ -48,13 +49,13 @@ DEEPEST = 50
 """Maximum nesting depth of parentheses. The limit keeps a malformed text from exhausting Python's stack."""
 
 MOST_CALLS = 100
-"""Largest number of calls in one expression.
+"""Largest number of function calls in one expression.
 
-This limits how deeply the objective is nested, and therefore how much of Python's stack it needs.
+An objective calls the objectives that it combines. The limit keeps these nested calls from exhausting Python's stack.
 """
 
 MOST_UNITS = 100_000
-"""Largest number of units in one call. No layer has that many units."""
+"""Largest number of units in one call of an objective. No layer has that many units, so a longer range is a mistake."""
 
 
 def parse_objective(
@@ -67,11 +68,12 @@ def parse_objective(
         frozenset({'conv2'})
 
     Args:
-        text: an expression of registered objectives and regularizers, numbers, ``+ - * /`` and parentheses.
+        text: expression that combines calls of registered objectives and regularizers with numbers, ``+ - * /`` and
+            parentheses.
         photo: photo for the objectives that compare images with a photo, (1, C, H, W) in [0, 1].
         count_units: function that returns the number of units of a layer, given the layer's name. The function is
-            needed if the text contains the units ``all``. If the function is given, the text may name only units that
-            exist.
+            needed if the text selects the units of a layer with ``all``. If the function is given, an index in the text
+            that is too large for its layer raises a ValueError.
 
     Raises:
         ValueError: the text is malformed, calls an unknown function, or calls a function with wrong arguments.
@@ -84,7 +86,7 @@ def parse_objective(
 
 
 def vector_files(text: str) -> list[Path]:
-    """List the existing vector files that the expression ``text`` of an objective names."""
+    """List the existing vector files (.npy or .safetensors) that ``text``, an expression for an objective, names."""
     words = [Path(_name(word)) for word in re.findall(NAME, text)]
     return [path for path in dict.fromkeys(words) if path.suffix in VECTOR_FILES and path.is_file()]
 
@@ -119,10 +121,10 @@ def none() -> Transform:
 def jitter(translate: float = 0.05) -> Transform:
     """Return a transform that only shifts the images at random.
 
-    It suits pictures that must stay upright, such as spectrograms.
+    This transform suits pictures that must stay upright, such as spectrograms.
 
     Args:
-        translate: largest shift in either direction, as a fraction of each side.
+        translate: largest shift in either direction, as a fraction of the image's width and height.
     """
     return robust(degrees=0, translate=translate, scale=(1, 1), shear=0)
 
@@ -151,31 +153,37 @@ INTEGER = r"-?[0-9]{1,9}"
 NUMBER_PATTERN = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.])"
 ENDS = r"(?=\s*(?:[,)\]]|$))"
 NAME = r"\"[^\"]+\"|'[^']+'|[^\s\"',()\[\]=]+"
-"""Pattern of a name. Without quotes, a name ends at a space, a quote, a comma, a parenthesis, a bracket or ``=``."""
+"""Regular expression for a name.
+
+Without quotes, a name ends at a space, a quote, a comma, a parenthesis, a bracket or ``=``.
+"""
 RANGE = rf"[0-9]{{1,9}}(?:\s*-\s*[0-9]{{1,9}})?{ENDS}"
 RANGES = rf"{RANGE}(?:\s*,\s*{RANGE})*"
-"""Pattern of a list of units. A comma belongs to the list if another number or range follows the comma."""
+"""Regular expression for a list of units, such as ``0-2, 7``.
+
+A comma belongs to the list if another number or range follows the comma.
+"""
 
 
 def _number(text: str) -> float:
-    """Convert ``text`` to a finite number."""
+    """Convert ``text`` to a number. Raise a ValueError if the number is infinite."""
     if not math.isfinite(number := float(text)):
         raise ValueError("a number is too large")
     return number
 
 
 def _pair(text: str) -> tuple[float, ...]:
-    """Convert a text such as ``(0.9, 1.1)`` to its numbers."""
+    """Convert a text such as ``(0.9, 1.1)`` to a tuple of numbers."""
     return tuple(map(_number, text.strip("()").split(",")))
 
 
 def _position(text: str) -> tuple[int, ...]:
-    """Convert a text such as ``(4, 5)`` to its integers."""
+    """Convert a text such as ``(4, 5)`` to a tuple of integers."""
     return tuple(map(int, re.findall(INTEGER, text)))
 
 
 def _units(text: str) -> list[int] | Literal["all"]:
-    """Convert a text such as ``0-2,7`` to a list of units. The text ``all`` is returned unchanged."""
+    """Convert a text such as ``0-2,7`` to a list of units, here 0, 1, 2 and 7. Return the text ``all`` unchanged."""
     if text == "all":
         return "all"
     units: list[int] = []
@@ -191,7 +199,7 @@ def _units(text: str) -> list[int] | Literal["all"]:
 
 
 def _name(text: str) -> str:
-    """Return a name without its quotes."""
+    """Return the name ``text`` without its quotes, if it has any."""
     return text[1:-1] if text[0] in "\"'" else text
 
 
@@ -205,7 +213,7 @@ def _vector(text: str) -> Tensor:
 
 
 class _Kind(NamedTuple):
-    """A kind of argument and how to parse it."""
+    """A kind of argument in an expression, and how to parse it."""
 
     words: str
     """Description of the kind for error messages."""
@@ -233,11 +241,11 @@ ARGUMENT_KINDS: Mapping[str, _Kind] = {
     ),
     "Tensor | NDArray[Any]": _Kind("a .npy or .safetensors file", NAME, _vector),
 }
-"""Kind of argument for each declared type of a parameter."""
+"""Kind of argument, by the type that a function in an expression declares for the parameter."""
 
 
 class _Parser:
-    """A recursive-descent parser of ``text``.
+    """A recursive-descent parser of expressions.
 
     The text is not split into tokens first, because the same characters mean different things in different positions.
     """
@@ -256,7 +264,7 @@ class _Parser:
         self.at = self.depth = self.calls = 0
 
     def take(self, pattern: str) -> str | None:
-        """Match ``pattern`` at the current position, after any space.
+        """Match the regular expression ``pattern`` at the current position, after any whitespace.
 
         If the pattern matches, advance past the match and return the matched text. Otherwise, return None.
         """
@@ -267,7 +275,7 @@ class _Parser:
         return found[1]
 
     def error(self, problem: str) -> ValueError:
-        """Return a ValueError that states the problem and quotes the text."""
+        """Return a ValueError that states the problem and quotes the expression."""
         return ValueError(f"{problem} (in {_shown(self.text)})")
 
     def unexpected(self, wanted: str) -> ValueError:
@@ -276,14 +284,18 @@ class _Parser:
         return self.error(f"expected {wanted}, not {_shown(rest) if rest else 'the end'}")
 
     def whole(self, read: Callable[[], Any]) -> Any:
-        """Parse the whole text with ``read`` and return the result. Raise a ValueError if any text is left over."""
+        """Parse the text with the parsing method ``read`` and return the result.
+
+        Raises:
+            ValueError: some text is left over at the end.
+        """
         value = read()
         if self.text[self.at :].strip():
             raise self.unexpected("the end")
         return value
 
     def sum(self) -> float | Objective:
-        """Parse a sum: products that are added and subtracted."""
+        """Parse a sum, one or more products that are added or subtracted, and return its value."""
         value = self.product()
         while sign := self.take(r"[+-]"):
             other = self.product()
@@ -291,7 +303,10 @@ class _Parser:
         return value
 
     def product(self) -> float | Objective:
-        """Parse a product: factors that are multiplied or divided. Only numbers can be divisors."""
+        """Parse a product, one or more factors that are multiplied or divided, and return its value.
+
+        Only numbers can be divisors.
+        """
         value = self.factor()
         while sign := self.take(r"\*(?!\*)|/(?!/)"):
             other = self.factor()
@@ -301,7 +316,7 @@ class _Parser:
         return value
 
     def factor(self) -> float | Objective:
-        """Parse a factor: an atom with any number of signs before it."""
+        """Parse a factor, which is an atom with any number of signs before it, and return its value."""
         negative = False
         while sign := self.take(r"[+-]"):
             negative ^= sign == "-"
@@ -309,7 +324,7 @@ class _Parser:
         return -value if negative else value
 
     def atom(self) -> float | Objective:
-        """Parse an atom: a number, a call, or a sum in parentheses."""
+        """Parse an atom, which is a number, a call or a sum in parentheses, and return its value."""
         if not self.take(r"\("):
             number = self.take(NUMBER_PATTERN)
             value: float | Objective = self.call() if number is None else self.finite(float(number))
@@ -355,7 +370,10 @@ class _Parser:
         return self.functions[name](**given)
 
     def arguments(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
-        """Parse the arguments of the function ``name``, up to and including the closing parenthesis."""
+        """Parse the arguments of the function ``name``, up to and including the closing parenthesis.
+
+        Return the arguments by parameter name. ``parameters`` holds the parameters of the function.
+        """
         given: dict[str, Any] = {}
         named = False
         while not self.take(r"\)"):
@@ -387,8 +405,8 @@ class _Parser:
     ) -> inspect.Parameter:
         """Return the parameter that receives the next argument.
 
-        The argument belongs to the parameter called ``keyword`` or, if ``keyword`` is None, to the next parameter in
-        order.
+        This is the parameter called ``keyword`` or, if ``keyword`` is None, the next parameter in order. ``parameters``
+        holds all parameters of the function ``name``, and ``given`` holds the arguments that have been parsed so far.
         """
         usage = _usage(name, parameters)
         free = [each for each in parameters if each != "photo"]
@@ -403,7 +421,11 @@ class _Parser:
         return parameters[keyword]
 
     def units_of(self, layer: str | None, units: list[int] | Literal["all"]) -> list[int]:
-        """Return the list of units that ``units`` means. If the layer's number of units is known, check each unit."""
+        """Return ``units`` as a list of indices. The text ``all`` stands for all units of the layer.
+
+        Raises:
+            ValueError: the layer has no such unit, or ``units`` is ``all`` and the layer's number of units is unknown.
+        """
         if self.count_units is None or layer is None:
             if units == "all":
                 raise self.error("the units 'all' are known only with a network: give the units' numbers")
@@ -419,7 +441,7 @@ def _kind(parameter: inspect.Parameter) -> str:
     """Return the declared type of a parameter as text, without the names of modules.
 
     Raises:
-        ValueError: an expression cannot contain an argument of that type.
+        ValueError: the type is not supported in expressions.
     """
     declared = parameter.annotation
     text = declared if isinstance(declared, str) else inspect.formatannotation(declared)
@@ -430,7 +452,7 @@ def _kind(parameter: inspect.Parameter) -> str:
 
 
 def _usage(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
-    """Return the signature of a function for a message, such as ``channel(layer, unit)``."""
+    """Return the signature of the function ``name`` for a message, such as ``channel(layer, unit)``."""
     return f"{name}({', '.join(each for each in parameters if each != 'photo')})"
 
 

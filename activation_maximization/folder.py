@@ -1,6 +1,6 @@
-"""Folders with one picture of each unit.
+"""Folders with one picture of each unit of a layer.
 
-A stopped run can be resumed. Pictures that are already in the folder are skipped.
+A run that was stopped can be resumed, because pictures that are already in the folder are not made again.
 """
 
 from __future__ import annotations
@@ -22,21 +22,24 @@ from dreamgram.workbench.job import Done
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 FOUND = "found"
-"""Key of a unit's description in the field ``made`` of a recipe; see :func:`describe_unit`."""
+"""Key of the units' description in :attr:`Recipe.made`; see :func:`describe_unit`.
+
+The recipe holds the settings of a picture and is stored in the picture file.
+"""
 
 Make = Callable[[list[int]], Dreams]
 """Function that takes the indices of some units and returns one image of each unit."""
 
 
 class Each(NamedTuple):
-    """The images of some units, made in several batches."""
+    """The images of some units, and the batches in which the images were made."""
 
     units: list[int]
     """Indices of the units that are finished."""
     dreams: Dreams
-    """Images of these units, in the same order, without the history of the objective."""
+    """Images and activations of these units, in the same order. The history of the objective is not kept."""
     batches: dict[int, list[int]]
-    """For each unit, the units of the batch that it was made in, including the unit itself."""
+    """Map from each unit to all units whose images were made in the same batch, including the unit itself."""
 
 
 def make_each(
@@ -50,8 +53,9 @@ def make_each(
 ) -> Each:
     """Make one picture of each unit, save each picture as a file, and return all of them.
 
-    The pictures of a batch are saved as soon as the batch is finished. Pictures that already exist are skipped. A run
-    that was stopped, even by a power cut, can therefore be resumed by calling the function again.
+    The pictures of a batch are saved as soon as the batch is finished. Pictures that are already in the folder are read
+    and not made again. A run that was stopped, even by a power cut, can therefore be resumed by calling the function
+    again.
 
     Example:
         >>> def texture(units):
@@ -62,8 +66,9 @@ def make_each(
         folder: folder for the pictures; the picture of unit 7 is called ``0007.png``.
         units: indices of the units.
         make: function that takes the indices of some units and returns one image of each unit.
-        batch: number of units made at a time, at least 1. If the run is killed, at most this many pictures are lost.
-        recipe: how the pictures are made: a recipe, or a description in your own words. It is stored in each picture.
+        batch: number of pictures made at a time, at least 1. If the run is killed, at most this many pictures are lost.
+        recipe: how the pictures are made: a :class:`Recipe`, or a description in your own words. It is stored in each
+            picture file. An existing file is kept only if it was made with the same recipe.
         overwrite: whether to overwrite files that were made with a different recipe.
 
     Returns:
@@ -71,7 +76,8 @@ def make_each(
         saved.
 
     Raises:
-        ValueError: a file in the folder was made with a different recipe, ``units`` is empty, or ``batch`` is below 1.
+        ValueError: a file in the folder was made with a different recipe and ``overwrite`` is False, ``units`` is
+            empty, or ``batch`` is below 1.
         OSError: the folder cannot be created or written to.
         KeyboardInterrupt: Ctrl-C was pressed before any picture was finished.
     """
@@ -94,10 +100,10 @@ def make_each(
         for number, unit in enumerate(some):
             found = {FOUND: describe_unit(dreams, number, some)}
             note = replace(recipe, made={**recipe.made, **found}).note()
-            images.save(dreams.images[number], paths[unit], note, overwrite=True)  # allowed by is_made
+            images.save(dreams.images[number], paths[unit], note, overwrite=True)  # is_made allowed it
         return Done(dreams.stopped)
 
-    # If pictures exist already, an empty first batch stands for them, so that Ctrl-C raises no error.
+    # If pictures exist already, an empty first batch is added, so that Ctrl-C raises no error before the next picture.
     there: list[list[int]] = [[]] if len(to_do) < len(paths) else []
     _, stopped = in_turn([*there, *(to_do[start : start + batch] for start in range(0, len(to_do), batch))], make_some)
     made = {unit: path for unit, path in paths.items() if is_made(path, recipe, overwrite)}
@@ -105,10 +111,10 @@ def make_each(
 
 
 def describe_unit(dreams: Dreams, number: int, batch: Sequence[int]) -> dict[str, Any]:
-    """Return the description of unit ``batch[number]`` that is stored in the recipe of its picture.
+    """Return the description of the unit ``batch[number]``, to be stored in the recipe (the settings) of its picture.
 
-    ``batch`` lists the units of the images in ``dreams``. It is stored because the same picture can be made again only
-    in the same batch: the rounding in convolutions depends on the number of images.
+    ``batch`` lists the units of the images in ``dreams``. This list is stored because the same picture can be made
+    again only in the same batch: the rounding in convolutions depends on the number of images.
     """
     return {
         "unit": batch[number],
@@ -119,12 +125,13 @@ def describe_unit(dreams: Dreams, number: int, batch: Sequence[int]) -> dict[str
 
 
 def batches_of(found: Mapping[str, Any]) -> dict[int, list[int]]:
-    """Return, for each unit that a recipe describes, the batch that the unit was made in.
+    """Return, for each unit in a picture, the list of the units that were made in the same batch.
 
-    The recipe belongs either to one picture in a folder or to a contact sheet of many units.
+    ``found`` is the description of the units in the recipe of the picture, under the key :data:`FOUND`. The picture is
+    either one of the pictures in a folder or a contact sheet of many units.
 
     Raises:
-        ValueError: the recipe is damaged.
+        ValueError: ``found`` does not have a batch for each unit, because the recipe is damaged.
     """
     try:
         given = {found["unit"]: found["batch"]} if "unit" in found else found["batches"]
@@ -137,7 +144,10 @@ def batches_of(found: Mapping[str, Any]) -> dict[int, list[int]]:
 
 
 def make_again(batches: Mapping[int, list[int]], make: Make) -> Each:
-    """Make the pictures of some units again, each unit in the same batch as before."""
+    """Make the pictures of some units again, each unit in the same batch as before.
+
+    ``batches`` maps each unit to the units of its batch. ``make`` makes the images of one batch.
+    """
     distinct = list(dict.fromkeys(map(tuple, batches.values())))
     results, stopped = in_turn(distinct, lambda batch: make(list(batch)))
     dreams_of = dict(zip(distinct, results, strict=False))
@@ -153,7 +163,10 @@ def make_again(batches: Mapping[int, list[int]], make: Make) -> Each:
 
 
 def _read_each(made: Mapping[int, Path], recipe: Recipe, stopped: str) -> Each:
-    """Read the pictures and the descriptions in their recipes. ``made`` maps each unit to its file."""
+    """Read the finished pictures, and the descriptions of their units in the stored recipes.
+
+    ``made`` maps each unit to its picture file.
+    """
     commands = {recipe.command: type(recipe.options)}
     about = [Recipe.read(path, commands).made[FOUND] for path in made.values()]
     pictures = [images.load(path, channels=_channels(path))[0] for path in made.values()]

@@ -23,13 +23,16 @@ from dreamgram.image_optimization.precision import Precision, choose_dtype
 from dreamgram.image_optimization.transforms import Transform
 
 BATCH, PIXELS = 64, 64 * 128 * 128
-"""Largest number of images in a batch, and largest total number of their pixels. The two limits bound the memory."""
+"""Largest number of images in a batch, and largest number of pixels in all images of a batch together.
+
+The two limits bound the memory that a batch needs.
+"""
 
 STARTS = (1, 1, 1, 1, 1.5, 1.5, 1.5, 2, 2, 3, 4, 6, 8, 16)
-"""Noise strengths to try, relative to the default, for an image that receives no gradient.
+"""Strengths of the initial noise, relative to the default, to try in turn for an image that receives no gradient.
 
-Many weak noises are tried first, because strong noise stays visible in the parts of the result that the unit does not
-see.
+Weak noise is tried several times before strong noise, because strong noise stays visible in the parts of the result
+that the unit does not see.
 """
 
 
@@ -40,11 +43,11 @@ class Dreams:
     images: Tensor
     """Images (N, C, H, W) in [0, 1], on the CPU."""
     activations: Tensor
-    """Value of the objective for each finished image, (N,), without transforms."""
+    """Value of the objective for each finished image, (N,). It is computed without the random transform."""
     history: Tensor
     """Value of the objective before each step, (steps, N), for the image as transformed in that step.
 
-    The value is NaN if the image's batch ended before that step.
+    If an image's batch ended early, the values for its remaining steps are NaN.
     """
     stopped: str
     """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``.
@@ -52,7 +55,7 @@ class Dreams:
     After Ctrl-C (``interrupted``), the result contains only the images that had been started.
     """
     silent: tuple[int, ...] = ()
-    """Indices of images that received no gradient through a layer of the objective, and are therefore meaningless."""
+    """Indices of the images that are meaningless, because no gradient reached them through a layer of the objective."""
 
     def __repr__(self) -> str:
         """Return a one-line summary."""
@@ -68,7 +71,10 @@ class Dreams:
         return f"Dreams({', '.join(parts)})"
 
     def _repr_png_(self) -> bytes | None:
-        """Return a PNG file for notebooks: a contact sheet of the images with their activations."""
+        """Return a PNG file for notebooks: a contact sheet of the images with their activations.
+
+        Return None if the images are neither gray nor RGB.
+        """
         if self.images.shape[1] not in (1, 3):
             return None
         captions = [f"{number}\t{short(activation)}" for number, activation in enumerate(self.activations.tolist())]
@@ -94,8 +100,8 @@ def maximize(
 ) -> Dreams:
     """Make images that maximize ``objective``, by gradient ascent on the input of ``model``.
 
-    See Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009. The parameterization and the
-    transforms are those of Olah et al., "Feature Visualization", Distill 2017.
+    See Erhan et al., "Visualizing Higher-Layer Features of a Deep Network", 2009. The Fourier
+    parameterization and the random transforms follow Olah et al., "Feature Visualization", Distill 2017.
 
     Example:
         >>> dreams = maximize(load("digits"), channel("conv2", [3, 7]) - total_variation(10), steps=64)
@@ -103,35 +109,38 @@ def maximize(
         torch.Size([2, 1, 28, 28])
 
     Args:
-        model: any network that takes images (N, C, H, W) in [0, 1], on the device to work on. Its state is restored
-            after the run.
+        model: any network that takes images (N, C, H, W) in [0, 1]. The images are made on the network's device. The
+            network is in evaluation mode during the run, and its previous modes are restored afterwards.
         objective: the objective to maximize, or the text of an expression, see
-            :func:`dreamgram.activation_maximization.expressions.parse_objective`. It determines how many images are
-            made.
-        size: side of the square images in pixels, or their (height, width). The default is the size of the objective's
-            photo if the objective has one, else the network's own input size.
+            :func:`dreamgram.activation_maximization.expressions.parse_objective`. The objective determines how many
+            images are made.
+        size: side of the square images in pixels, or their (height, width). If the objective compares images with a
+            photo, the default is the size of the photo. Otherwise, it is the network's own input size.
         steps: number of gradient steps.
-        learning_rate: step size of Adam, in units of the parameterization's leaf.
-        optimizer: name of an optimizer, or a function that makes one, as for
+        learning_rate: step size of Adam, in units of the tensor that is optimized, such as the pixels or the Fourier
+            coefficients.
+        optimizer: ``"adam"``, ``"lbfgs"``, or a function that makes an optimizer, as for
             :func:`dreamgram.image_optimization.optimize.optimize`.
-        parameterization: a class, or its name: ``pixels``, ``fourier`` or ``phases``. The default is
-            :class:`FourierImage` for 3 channels, else :class:`PixelImage`.
+        parameterization: class that computes the images from the tensor that is optimized, or its name: ``pixels``,
+            ``fourier`` or ``phases``. The default is :class:`FourierImage` for 3 channels, else :class:`PixelImage`.
         transform: random function that is applied to the images in every step before the network sees them, a list of
             such functions, or a text such as ``none`` or ``jitter(0.1)``. The default is
             :func:`dreamgram.image_optimization.transforms.robust`.
-        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. They replace ``size``.
+        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. The result has the same height and
+            width, and ``size`` is ignored.
         seed: seed of the noise and the transforms. All images use the same seed, so that an image does not depend on
             the other images of its batch.
         precision: number format that the network computes in, see
             :func:`dreamgram.image_optimization.precision.choose_dtype`.
         batch: number of images made at a time. By default, it is as large as :data:`BATCH` and :data:`PIXELS` allow.
-            The images of a joint objective always form one batch.
+            It has no effect if the value of an image depends on the other images, as with ``diversity``. All images
+            then form one batch.
         listeners: functions that are called with a :class:`Step` after every step. The steps of all batches are
-            counted as one run.
+            numbered consecutively.
 
     Raises:
-        ValueError: a layer or a unit does not exist, the network cannot take images of that size, an image is not in
-            [0, 1], or the objective does not return one value for each image.
+        ValueError: a layer or a unit does not exist, the network cannot take images of this size, a value in ``init``
+            or in the objective's photo is outside [0, 1], or the objective does not return one value for each image.
         TypeError: an argument has the wrong type.
         NonFiniteLoss: the objective became infinite or NaN.
     """
@@ -171,13 +180,14 @@ def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict
 
 
 def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Tensor:
-    """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without transforms.
+    """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without a random transform.
 
-    The values are (N,), on the CPU. If the objective changes over the steps, its value at the last step is returned.
+    The values are (N,), on the CPU. If the objective changes over the steps, as with ``ramp``, its value at the last
+    step is returned.
 
     Raises:
-        ValueError: the objective is for a different number of images, or images of this size do not reach the
-            objective's layers.
+        ValueError: the objective is for a different number of images, or the network cannot compute the objective's
+            layers from images of this size.
     """
     images = arguments.as_batch(images, "images")
     model, objective = arguments.model_and_objective(model, objective, tuple(images.shape[2:]))
@@ -200,7 +210,8 @@ def accentuate(
         unit: index of the unit. With several indices, one image is made for each.
         photo: (1, C, H, W) in [0, 1].
         near: name of an earlier layer whose activations should stay the same as for the photo.
-        nearness: weight of staying close to the photo. A larger weight changes the photo less.
+        nearness: weight of the term that keeps the activations of ``near`` the same. A larger weight changes the photo
+            less.
 
     Raises:
         ValueError: a layer is unknown, or all activations of ``layer`` are 0 for the photo.
@@ -229,7 +240,10 @@ def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor
 
 
 def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], stopped: str) -> Dreams:
-    """Join the images of all batches ``parts``, and compute the objective's value for each image."""
+    """Join ``parts``, the results of all batches, and compute the objective's value for each image.
+
+    ``stopped`` is the reason why the whole run ended.
+    """
     images = torch.cat([part.images for part in parts])
     longest = max(len(part.history) for part in parts)
     histories = [pad(part.history, (0, 0, 0, longest - len(part.history)), value=math.nan) for part in parts]
@@ -244,7 +258,10 @@ def _check_count(objective: Objective, given: int, count: int) -> None:
 
 
 def _evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
-    """Return the objective's values (N,) for ``images``. After Ctrl-C, some images may be missing at the end."""
+    """Return the objective's values (N,) for ``images``.
+
+    After Ctrl-C, there may be fewer images than the objective is for. The last images are then missing.
+    """
     device = device_of(model)
     values = []
     with torch.no_grad(), capture(model, objective.layers) as activations_of:
@@ -255,7 +272,10 @@ def _evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
 
 
 class _Part:
-    """A batch of an objective's images that are optimized together; ``numbers`` holds their indices."""
+    """A batch of images that are optimized together.
+
+    ``numbers`` holds the indices of the images among all images of the objective.
+    """
 
     def __init__(
         self,
@@ -281,11 +301,11 @@ class _Part:
         """Return the objective's value for each image.
 
         Args:
-            rendered: images (N, C, H, W) that the network sees after the transform.
-            image: images (N, C, H, W) that the regularizers see.
+            rendered: images (N, C, H, W) to transform and show to the network.
+            image: images (N, C, H, W) to show to the regularizers, without the transform.
             progress: fraction of the steps that are done.
-            moving: name of the only layer through which a gradient passes. By default, the gradient passes through all
-                layers.
+            moving: name of the only layer whose activations pass a gradient back to the images. By default, the
+                activations of all layers do.
 
         Raises:
             ValueError: the objective does not return one value for each image.
@@ -309,7 +329,10 @@ class _Part:
         return values
 
     def begin(self, image_class: type[Parameterization], shape: tuple[int, int, int], seed: int) -> Parameterization:
-        """Return images to start from, each of ``shape`` (C, H, W): noise to which the network responds."""
+        """Return images of noise to start from, each of ``shape`` (C, H, W).
+
+        Images that receive no gradient are restarted by :meth:`vary_noise`, with random numbers seeded by ``seed``.
+        """
         image = image_class.from_noise((len(self.numbers), *shape), device=self.device)
         # Seeding again here keeps the transforms of an image independent of how often other images are restarted.
         with seeded(seed):
@@ -317,7 +340,9 @@ class _Part:
         return image
 
     def find_silent(self, image: Parameterization, nudge: float = 0.0) -> None:
-        """Remove from ``silent`` the images that receive a gradient through every layer after a random transform.
+        """Remove from ``self.silent`` the images that receive a gradient through every layer of the objective.
+
+        The images are transformed at random before the network sees them.
 
         ``nudge`` is the standard deviation of noise that is added to the images. The noise is needed at the end of a
         run, because the gradient also vanishes at an optimum.
@@ -327,7 +352,7 @@ class _Part:
             rendered = image.render()
             # All images get the same noise, so that the noise does not depend on their number. It is drawn on the CPU.
             noise = torch.randn(rendered.shape[1:]).to(rendered)
-            # A weight that rises from 0 or falls to 0 is not 0 in the middle of the run.
+            # A progress of 0.5 is used, because a weight that rises from 0 or falls to 0 is not 0 there.
             value = self.value(rendered + nudge * noise, rendered.detach(), 0.5, layer)
             if not value.requires_grad:
                 raise ValueError(f"no gradient passes back from {layer}: an operation before it has no gradient")
@@ -336,10 +361,11 @@ class _Part:
         self.silent = [number for number in self.silent if not answers[number]]
 
     def vary_noise(self, image: Parameterization) -> None:
-        """Restart silent images from different, stronger noise until the network responds.
+        """Restart images that receive no gradient from other noise, until they receive one or all strengths are tried.
 
-        The images of a joint objective each start from different noise. For any other objective, each attempt uses the
-        same noise for all images, so that an image does not depend on the other images of its batch.
+        If the objective is joint (the value of an image depends on the other images), each image starts from different
+        noise. For any other objective, each attempt uses the same noise for all images, so that an image does not
+        depend on the other images of its batch.
         """
         if self.objective.joint:
             self._restart(image, STARTS[0])
@@ -350,7 +376,7 @@ class _Part:
                 self.find_silent(image)
 
     def _restart(self, image: Parameterization, strength: float) -> None:
-        """Replace the silent images by noise. ``strength`` is relative to the default noise strength."""
+        """Replace the images in ``self.silent`` by noise. ``strength`` is relative to the default noise strength."""
         rendered = image.render()
         shape = (1, *rendered.shape[1:])
         with torch.no_grad():
@@ -365,7 +391,7 @@ class _Part:
         optimizer: str | OptimizerFactory,
         listeners: Sequence[Listener],
     ) -> Dreams:
-        """Optimize ``image`` and return the result with empty activations. The caller computes the activations."""
+        """Optimize ``image`` and return the result, in which ``activations`` is empty; the caller computes it."""
         made = 0
 
         def loss(rendered: Tensor) -> Tensor:
@@ -382,15 +408,14 @@ class _Part:
 
 
 def batch_size(pixels: int) -> int:
-    """Return the largest number of images in a batch if each image has this number of ``pixels``."""
+    """Return the largest number of images in a batch. ``pixels`` is the number of pixels of one image."""
     return max(1, min(BATCH, PIXELS // pixels))
 
 
 def _split(count: int, pixels: int, batch: int | None) -> Sequence[Tensor]:
-    """Split the indices of ``count`` images into batches.
+    """Split the indices of ``count`` images into batches of ``batch`` images; the last batch may be smaller.
 
-    A batch has ``batch`` images. If ``batch`` is None, :func:`batch_size` determines it from the number of ``pixels``
-    of an image.
+    If ``batch`` is None, :func:`batch_size` determines it from ``pixels``, the number of pixels of one image.
     """
     parts: Sequence[Tensor] = torch.arange(count).split(batch or batch_size(pixels))
     return parts

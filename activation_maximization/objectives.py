@@ -1,4 +1,4 @@
-"""Objectives: functions of a network's activations that images are optimized to maximize.
+"""Objectives: functions of a network's activations. Images are optimized to maximize an objective.
 
 An objective returns one value for each image. Objectives can be combined with each other and with numbers by ``+ - *``,
 and can be divided by numbers: ``channel("conv2", 3) - 0.5 * channel("conv2", 7)``. With a list of units, one image is
@@ -25,22 +25,28 @@ Values = TypeVar("Values", list[int], Tensor)
 Maker = TypeVar("Maker", bound="Callable[..., Objective]")
 
 IMAGE = "<image>"
-"""Key under which the activations hold the images themselves, (N, C, H, W) in [0, 1]. No layer can have this name."""
+"""Key of the images themselves, (N, C, H, W) in [0, 1], in the activations that an objective receives.
+
+No layer can have this name.
+"""
 
 PROGRESS = "<progress>"
-"""Key under which the activations hold the fraction of the steps that are done: a tensor () from 0 to 1."""
+"""Key of the fraction of the steps that are done, in the activations that an objective receives.
+
+The fraction is a tensor () from 0 to 1.
+"""
 
 PHOTO = "<photo>"
-"""Prefix of the keys of a photo's activations.
+"""Prefix of the keys of a photo's activations, in the activations that an objective receives.
 
 ``PHOTO + layer`` is the key of the layer's activations for the objective's photo. The photo has been transformed in the
 same way as the images.
 """
 
 NUMBER = "<number>"
-"""Key under which the activations hold the images' indices within the objective, (N,) from 0.
+"""Key of the images' indices, (N,), in the activations that an objective receives.
 
-The indices are needed if the images of an objective are made in several batches.
+The indices count all images of the objective from 0. They are needed if these images are made in several batches.
 """
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {}
@@ -72,7 +78,7 @@ class Objective:
     joint: bool = False
     """True if the value of an image depends on the other images.
 
-    Such images form one batch, and each starts from its own noise.
+    All images are then optimized in one batch, and each image starts from different noise.
     """
     photo: Tensor | None = None
     """Photo to compare the images with, (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image.
@@ -80,7 +86,10 @@ class Objective:
     The images must be the same size as the photo.
     """
     units: tuple[int, ...] = ()
-    """Unit of each image, used in captions. Empty if an image is made for several units or for no unit."""
+    """Index of the unit that each image is made for, used in captions.
+
+    This is empty if an image is made for several units or for no unit.
+    """
 
     __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
 
@@ -248,9 +257,9 @@ def diversity(layer: str, images: int) -> Objective:
     """Return an objective that measures how much ``images`` images differ from each other.
 
     The value for an image is minus the mean cosine similarity between its Gram matrix and the Gram matrices of the
-    other images. The Gram matrices are those of the layer's activations. Add ``diversity`` to an objective that all
-    images share.
-    See Olah et al., "Feature Visualization", Distill 2017, section "Diversity".
+    other images. The Gram matrices are those of the layer's activations. Add ``diversity`` to an objective that is the
+    same for all images, such as ``channel`` with one unit. See Olah et al., "Feature Visualization", Distill 2017,
+    section "Diversity".
 
     Args:
         layer: name of the layer.
@@ -296,11 +305,12 @@ def match(layer: str, photo: Tensor) -> Objective:
 def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
     """Return an objective that exaggerates what a layer sees in ``photo``.
 
-    It is the dot product of the layer's activations for the image with those for the photo, times a power of their
-    cosine similarity, which is clamped to at least 0.1. The dot product is divided by the squared norm of the
-    activations for the photo, so that the photo itself has the value 1. The dot product grows with the magnitude of the
-    activations, while the cosine similarity preserves their direction. See Olah, "Caricatures", in Lucid, after Olah et
-    al., "The Building Blocks of Interpretability", Distill 2018.
+    The value is the dot product of the layer's activations for the image with its activations for the photo, times a
+    power of their cosine similarity, which is clamped to at least 0.1. The dot product is divided by the squared norm
+    of the activations for the photo, so that the photo itself has the value 1. The dot product grows with the magnitude
+    of the activations, while the cosine similarity keeps their direction close to that for the photo. See Olah,
+    "Caricatures", in the library Lucid, which is based on Olah et al., "The Building Blocks of Interpretability",
+    Distill 2018.
 
     Args:
         layer: name of the layer.
@@ -326,7 +336,7 @@ def ramp(start: float, end: float) -> Objective:
 
 
 def _units(unit: int | Iterable[int]) -> tuple[list[int], str]:
-    """Return the list of units, one for each image, and a label that names them."""
+    """Return the list of units, one for each image, and a label such as ``3,7`` that names them."""
     units = [operator.index(each) for each in (unit if isinstance(unit, Iterable) else [unit])]
     if not units:
         raise ValueError("no units given")
@@ -345,7 +355,7 @@ def _own(values: Values, activations: Mapping[str, Tensor]) -> Values:
 
 
 def _of_unit(activations: Mapping[str, Tensor], layer: str, units: list[int]) -> Tensor:
-    """Return, for each image, the activation of its unit, (N, ...) with one entry for each position.
+    """Return, for each image, the activation of its unit at every position, (N, positions...).
 
     A unit is a channel of (N, C, H, W), a feature of (N, F), or an embedding dimension of tokens (N, T, F).
     """
@@ -383,12 +393,15 @@ def _and_photos(activations: Mapping[str, Tensor], layer: str) -> tuple[Tensor, 
 
 
 def _mean(responses: Tensor) -> Tensor:
-    """Return the mean over all axes except the first."""
+    """Return the mean over all axes except the first, (N,)."""
     return responses.reshape(len(responses), -1).mean(1)
 
 
 def _objective(value: Objective | float) -> Objective:
-    """Convert a number to an objective that has this value for every image. Return an objective unchanged."""
+    """Convert a number to an objective that has this number as its value for every image.
+
+    Return an objective unchanged.
+    """
     if isinstance(value, Objective):
         return value
     try:

@@ -1,4 +1,4 @@
-"""Options of the ``dream`` commands. Each option is declared here and used in one other place."""
+"""Options of the ``dream`` commands: for each command, a dataclass whose fields are the options."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ from dreamgram.workbench.options import NetworkOptions, Options, OutputOptions, 
 
 OBJECTIVE, PICTURE, OPTIMIZATION, OUTPUT = "Objective", "Picture", "Optimization", "Output"
 
-LAYER = "Layer name, as listed by `dream layers`. Early layers see strokes and textures, late layers whole objects."
+LAYER = (
+    "Layer name, as listed by `dream layers`. Early layers respond to strokes and textures, and late layers to whole "
+    "objects."
+)
 UNITS_HELP = "to show: all, or numbers and ranges such as 0-11 or 3,7."
 LAYERS_OF_DIGITS, LAYERS_OF_VGG = ("conv1", "pool2", "hidden"), ("relu2_2", "relu4_1", "relu5_1")
 COUNTS = ("0-11", "3,7", "all")
@@ -37,11 +40,12 @@ def _parameterizations() -> Sequence[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class SizeOptions(Options):
-    """Option for the size of pictures that start from noise."""
+    """Base class with the option for the size of pictures that start from noise."""
 
     size: int | None = option(
         None,
-        "Side of each picture in pixels. By default the network's input size. Larger pictures hold more motifs.",
+        "Side of each picture in pixels. The default is the network's input size. A larger picture has room for more "
+        "motifs.",
         group=PICTURE,
         least=1,
         values=(64, 128, 224),
@@ -63,19 +67,20 @@ class AscentOptions(PictureOptions):
     transform: str = option(
         "robust",
         "Random transform of the image before the network sees it, different in each step. It keeps the picture from "
-        "becoming noise. robust: slight rotations, shifts, zooms and shears; robust(degrees=5) changes their limits. "
-        "jitter(0.1): shifts only, for pictures that must stay upright, such as spectrograms. none: no transform; this "
-        "gives the strongest activation, but mostly noise to the eye.",
+        "becoming noise. robust: slight rotations, shifts, zooms and shears, with limits that can be changed; "
+        "robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most 0.1 of each side, for "
+        "pictures that must stay upright, such as spectrograms. none: no transform; this gives the strongest "
+        "activation, but the picture looks mostly like noise.",
         group=OPTIMIZATION,
         metavar="EXPRESSION",
         values=("robust(degrees=5)", "jitter(0.1)", "none"),
     )
     parameterization: str | None = option(
         None,
-        "Numbers that are optimized to form the image. pixels: each pixel by itself, for the sharpest picture. "
-        "fourier: Fourier coefficients in decorrelated colors, for a smoother and more natural picture. phases: only "
-        "the phases of the Fourier coefficients, with the magnitudes of natural photos. By default fourier for color "
-        "images and pixels for gray images.",
+        "Representation of the image in which it is optimized. pixels: the values of the pixels, for the sharpest "
+        "picture. fourier: Fourier coefficients in decorrelated colors, for a smoother and more natural picture. "
+        "phases: only the phases of the Fourier coefficients, with the magnitudes of natural photos. The default is "
+        "fourier for color images and pixels for gray images.",
         group=OPTIMIZATION,
         choices=_parameterizations,
         metavar="pixels|fourier|phases",
@@ -89,7 +94,7 @@ class SheetOptions(AscentOptions):
 
     columns: int | None = option(
         None,
-        "Pictures in each row of the sheet. By default there are about as many columns as rows.",
+        "Number of pictures in each row of the contact sheet. By default, there are about as many columns as rows.",
         group=OUTPUT,
         compare=False,
         least=1,
@@ -99,12 +104,12 @@ class SheetOptions(AscentOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class LayerOptions(AscentOptions):
-    """Options common to the commands that show units of a layer."""
+    """Options common to the commands that show several units of a layer."""
 
     layer: str = option("pool2", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_DIGITS)
     html: bool = option(
         False,
-        "Also save a web page beside the picture: a single file with a search box.",
+        "Also save a web page that shows the same units. It is a single file beside the picture and has a search box.",
         group=OUTPUT,
         compare=False,
     )
@@ -115,21 +120,27 @@ class UnitsOptions(SizeOptions, LayerOptions, SheetOptions):
     """The options of ``dream units``."""
 
     units: str = option(
-        "0-11", f"Units {UNITS_HELP}", group=OBJECTIVE, compare=False, metavar="all|N-N|N,N", values=COUNTS
+        "0-11",
+        f"Units (channels or neurons) {UNITS_HELP}",
+        group=OBJECTIVE,
+        compare=False,
+        metavar="all|N-N|N,N",
+        values=COUNTS,
     )
     position: str | None = option(
         None,
-        "Position at which to maximize each unit, as ROW,COLUMN, or as TOKEN in a transformer. By default, the mean "
-        "over all positions is maximized, which fills the picture with a texture. At a single position, the motif "
-        "appears once.",
+        "Position in the layer at which to maximize each unit, as ROW,COLUMN, or as TOKEN in a transformer. The motif "
+        "of the unit then appears once in the picture. By default, the mean over all positions is maximized, which "
+        "fills the picture with a texture.",
         group=OBJECTIVE,
         metavar="ROW,COLUMN",
         values=("0,0", "2,3", "5"),
     )
     folder: Path | None = option(
         None,
-        "Also save each unit as a separate file in this folder, as soon as its batch is finished. To continue a run "
-        "that was stopped, give the same command again.",
+        "Also save the picture of each unit as a separate file in this folder. The pictures are made in batches, and "
+        "are saved as soon as their batch is finished. To continue a run that was stopped, give the same command "
+        "again.",
         group=OUTPUT,
         compare=False,
         recorded=False,
@@ -141,11 +152,13 @@ class UnitsOptions(SizeOptions, LayerOptions, SheetOptions):
 class ExamplesOptions(SizeOptions, LayerOptions):
     """The options of ``dream examples``."""
 
-    units: str = option("0-5", f"Units {UNITS_HELP}", group=OBJECTIVE, metavar="all|N-N|N,N", values=COUNTS)
+    units: str = option(
+        "0-5", f"Units (channels or neurons) {UNITS_HELP}", group=OBJECTIVE, metavar="all|N-N|N,N", values=COUNTS
+    )
     data: Path | None = option(
         None,
-        "Folder of pictures to search for examples, including its subfolders. By default 1,000 handwritten digits, if "
-        "the network takes gray pictures of 28x28 pixels.",
+        "Folder of pictures to search for examples. Its subfolders are searched, too. For a network that takes gray "
+        "pictures of 28x28 pixels, the default is a set of 1,000 handwritten digits.",
         group="Input",
         metavar="FOLDER",
     )
@@ -168,23 +181,24 @@ class DigitsOptions(AscentOptions):
     )
     ink: float = option(
         INK,
-        "Weight of the sum of all pixels in the regularized rows. A larger weight leaves less ink. Too large a weight "
-        "leaves none.",
+        "Weight of the sum of all pixels, which is kept small in all rows but the first. A larger weight leaves less "
+        "ink. Too large a weight leaves no ink.",
         group=OBJECTIVE,
         flags=("--pixel-sum",),
         values=(0.0, 0.09, 0.2),
     )
     smoothness: float = option(
         SMOOTHNESS,
-        "Weight of the difference between the picture and its blurred copy in the regularized rows. A larger weight "
-        "gives softer edges.",
+        "Weight of the difference between the picture and its blurred copy, which is kept small in all rows but the "
+        "first. A larger weight gives softer edges.",
         group=OBJECTIVE,
         flags=("--blur",),
         values=(0.0, 1300.0, 5000.0),
     )
     compare: bool = option(
         False,
-        "Add a third row: regularized digits from the network digits-robust, which is harder to fool.",
+        "Add a third row, made like the second row but with the network digits-robust. This network was trained to "
+        "resist noise that misleads other networks.",
         group=OBJECTIVE,
     )
 
@@ -208,7 +222,7 @@ class MaximizeOptions(SizeOptions, SheetOptions):
     )
     init: Path | None = option(
         None,
-        "Picture to start from instead of noise. Start from the photo to change it only a little.",
+        "Picture to start from instead of noise. To change a photo only a little, start from the photo itself.",
         group="Input",
         metavar="FILE",
     )
@@ -221,7 +235,7 @@ class PhotoOptions(PictureOptions):
     photo: Path = option(help="Photo to show to the network.", group="Input", compare=False, positional=True)
     model: str = option(
         "vgg16",
-        "Network to look into: vgg16, vgg19, digits, torchvision:NAME, timm:NAME or path/to/file.py:function.",
+        "Network to visualize: vgg16, vgg19, digits, torchvision:NAME, timm:NAME or path/to/file.py:function.",
         group="Network",
         metavar="NAME",
         values=("vgg16", "vgg19", "torchvision:resnet50"),
@@ -245,15 +259,16 @@ class AmplifyOptions(PhotoOptions):
     size: int = option(512, "Longer side of the picture in pixels.", group=PICTURE, least=1, values=(256, 512, 1024))
     octaves: int = option(
         OCTAVES,
-        "Number of sizes to work at, from coarse to fine. Each size is 1.4 times the previous one. More octaves give "
-        "larger shapes.",
+        "Number of octaves, the image sizes that are processed one after another, from small to large. Each size is "
+        "1.4 times the previous one. More octaves give larger shapes.",
         group=OPTIMIZATION,
         least=1,
         values=(1, 4, 6),
     )
     steps: int = option(
         OCTAVE_STEPS,
-        "Optimization steps at each octave. More steps change the photo more strongly; 10 is normal, 30 is wild.",
+        "Optimization steps at each octave (image size). More steps change the photo more strongly. 10 is a usual "
+        "value, and 30 has a very strong effect.",
         group=OPTIMIZATION,
         least=1,
         values=(5, 10, 30),
@@ -266,7 +281,8 @@ class InvertOptions(PhotoOptions, AscentOptions):
 
     smoothness: float = option(
         0.5,
-        "Weight of the total variation. A larger weight smooths grain, and eventually detail.",
+        "Weight of the total variation, which is kept small. A larger weight removes grain, and a very large weight "
+        "also removes detail.",
         group=OBJECTIVE,
         values=(0.0, 0.5, 5.0),
     )
@@ -285,7 +301,7 @@ class AccentuateOptions(PhotoOptions, AscentOptions):
     """The options of ``dream accentuate``."""
 
     unit: int = option(
-        help="Index of the unit to bring out; choose one with `dream units`.",
+        help="Index of the unit (channel or neuron) to emphasize. `dream units` shows the units of a layer.",
         group=OBJECTIVE,
         metavar="N",
         least=0,
@@ -301,8 +317,8 @@ class AccentuateOptions(PhotoOptions, AscentOptions):
     )
     nearness: float = option(
         NEARNESS,
-        "Weight of staying close to the photo in the --near layer. A larger weight changes the photo less. Try 3 and "
-        "300.",
+        "Weight of keeping the activations of the --near layer the same. A larger weight changes the photo less. Try "
+        "values such as 3 and 300.",
         group=OBJECTIVE,
         values=(3.0, 30.0, 300.0),
     )
@@ -317,7 +333,7 @@ class ReplayOptions(OutputOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class EachOptions(Options):
-    """Options in the recipe of a picture from :func:`dreamgram.activation_maximization.folder.make_each`."""
+    """Options that are stored in the pictures of :func:`dreamgram.activation_maximization.folder.make_each`."""
 
     about: str = option("", "Description of how the pictures are made.", group="Input")
 
@@ -332,4 +348,7 @@ COMMANDS: dict[str, type[PictureOptions]] = {
     "dream caricature": CaricatureOptions,
     "dream accentuate": AccentuateOptions,
 }
-"""Options class of each command that makes a picture, by the command's name in the recipe."""
+"""Options classes of the commands that make a picture, by the command's full name, such as ``dream units``.
+
+The recipe of a picture (the settings stored in the file) contains this name.
+"""

@@ -1,4 +1,4 @@
-"""Web pages that show units: the dream, activation and examples of each unit, in one self-contained file."""
+"""Web pages that show the optimized image, the activation and the examples of each unit, in one self-contained file."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ Larger pictures are stored with lossy compression.
 """
 
 SIDE = 96
-"""Side, in pixels, of the square in which a picture is shown."""
+"""Side, in pixels, of the square in which the page shows each picture."""
 
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture on the page, with its captions."""
+    """A picture on the page, with the two texts below it."""
 
     source: str
     """The picture's file as a data URL."""
     name: str
-    """Caption on the left: the unit or the example's name."""
+    """Text below the picture on the left: the index of the unit, or the name of the example."""
     value: str
-    """Caption on the right: the activation."""
+    """Text below the picture on the right: the activation as a formatted number."""
     small: bool
     """True if the picture is enlarged with nearest-neighbor interpolation."""
 
@@ -48,16 +48,16 @@ def page(
     examples: Sequence[Sequence[Example]] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> str:
-    """Return a page that shows ``units``, as HTML.
+    """Return the HTML of a web page that shows ``units``.
 
     Args:
         title: title of the page.
         units: indices of the units. The page has a search box for the indices and for the names of examples.
-        dreams: (N, C, H, W) in [0, 1], one image for each unit. After Ctrl-C there may be fewer images than units;
-            the images then belong to the first units.
+        dreams: optimized images (N, C, H, W) in [0, 1], one for each unit. After Ctrl-C there may be fewer images than
+            units; the images then belong to the first units.
         activations: activation of the unit for each image.
         examples: best examples of each unit; empty if the page shows no examples.
-        settings: names and values of the settings that the page lists.
+        settings: settings to list on the page, by name.
     """
     cards = []
     for index, (unit, dream, activation) in enumerate(zip(units, dreams, activations, strict=False)):
@@ -76,7 +76,7 @@ def page(
 
 
 def _picture(image: Tensor, name: str, activation: float) -> _Picture:
-    """Encode an image (C, H, W) in [0, 1], and return it with its captions."""
+    """Encode an image (C, H, W) in [0, 1], and return it with the texts to show below it."""
     small = max(image.shape[1:]) <= SMALL_PICTURE
     kind = "PNG" if small else "WEBP"
     written = io.BytesIO()

@@ -1,7 +1,7 @@
-"""Regularizers: properties of an image that should stay small. Each is an objective computed from the image itself.
+"""Regularizers: quantities that are computed from the pixels of an image and that should stay small.
 
-A regularizer is subtracted from an objective: ``logit(3) - total_variation(10)``. For a weight that changes over the
-steps, multiply by a :func:`ramp`.
+A regularizer is an :class:`Objective`, which is subtracted from another objective: ``logit(3) - total_variation(10)``.
+For a weight that changes over the steps, multiply the regularizer by a :func:`ramp`.
 
 To add a regularizer, write a function that returns an :class:`Objective` and decorate the function with
 :func:`regularizer`. Expressions on the command line can then call it. The function may be in this file or in a file of
@@ -30,22 +30,23 @@ def regularizer(make: Maker) -> Maker:
 
 @regularizer
 def pixel_sum(weight: float = 0.08) -> Objective:
-    """Return a regularizer: ``weight`` times the sum of the pixels, in [0, 1], over all channels.
+    """Return a regularizer: ``weight`` times the sum of all pixel values, in [0, 1], over all channels.
 
-    For a digit, which is bright on black, it measures the ink.
+    For the image of a digit in white on black, the sum measures the amount of ink.
     """
     return _of_image(f"{weight:g} pixel sum", lambda image: weight * image.flatten(1).sum(1))
 
 
 @regularizer
 def sparing(ink: float = INK, smoothness: float = SMOOTHNESS) -> Objective:
-    """Return a regularizer that favors little ink and soft edges, so that dreamed digits are readable.
+    """Return a regularizer that favors little ink and soft edges, so that optimized images of digits are readable.
 
-    With the default weights, other networks can read the digits too. ``benchmarks/digit_judges.py`` measures how well.
+    With the default weights, other networks recognize the digits, too. The script ``benchmarks/digit_judges.py``
+    measures how well they do.
 
     Args:
-        ink: weight of the pixel sum at the last step. The weight rises linearly from 0.4 times this value at the first
-            step, so that a digit is drawn before unneeded ink is removed.
+        ink: weight of the sum of the pixels at the last step. The weight rises linearly from 0.4 times this value at
+            the first step, so that a digit is drawn before unneeded ink is removed.
         smoothness: weight of :func:`blur`.
     """
     return ramp(0.4 * ink, ink) * pixel_sum(1) + blur(smoothness)
@@ -67,8 +68,9 @@ def l2(weight: float, center: float = 0.5) -> Objective:
 def total_variation(weight: float) -> Objective:
     """Return a regularizer: ``weight`` times the total variation.
 
-    The total variation is the mean absolute difference of vertical neighbors plus that of horizontal neighbors. See
-    Rudin, Osher, Fatemi, "Nonlinear Total Variation Based Noise Removal Algorithms", 1992.
+    The total variation is the mean absolute difference between vertically neighboring pixels plus the mean absolute
+    difference between horizontally neighboring pixels. See Rudin, Osher, Fatemi, "Nonlinear Total Variation Based Noise
+    Removal Algorithms", 1992.
     """
 
     def value(image: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Sessions: the network, inputs and output common to all ``dream`` commands that make a picture."""
+"""Sessions: everything that the ``dream`` commands share, from loading the network to saving the picture."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from dreamgram.workbench.recipe import Inputs, Recipe
 
 
 class Session:
-    """A run of one ``dream`` command, with the network, the inputs and the output path."""
+    """A run of one ``dream`` command that makes a picture, with the network, the input files and the output path."""
 
     def __init__(
         self, command: str, file: str, options: PictureOptions, job: Job, again: Recipe | None = None, parts: int = 1
@@ -38,9 +38,10 @@ class Session:
             command: name of the command, such as ``units``.
             file: name of the picture in ``outputs/`` if the options name no output file.
             options: options of the command.
-            job: job that receives the progress and the messages.
-            again: recipe of the picture to make again; None for a new picture.
-            parts: number of consecutive parts of the run, each with ``options.steps`` steps.
+            job: job that shows progress and messages to the user.
+            again: recipe (the stored settings) of the picture to make again; None for a new picture.
+            parts: number of optimizations in the run, such as the octaves of a deep dream, each with ``options.steps``
+                steps.
 
         Raises:
             ValueError: the network's images are neither gray nor RGB, or its weights differ from those in ``again``.
@@ -68,14 +69,20 @@ class Session:
         self.timelapse = Timelapse(steps) if options.timelapse else None
 
     def run(self, by: Callable[..., Dreams], objective: Objective, title: str = "", **how: Any) -> Dreams:
-        """Maximize ``objective`` by calling ``by`` with the arguments ``how``, and show progress under ``title``."""
+        """Maximize ``objective`` by calling ``by``, and show progress under ``title``.
+
+        ``by`` is a function such as :func:`gradient_ascent.maximize`, and ``how`` holds further arguments for it.
+        """
         how = {"model": self.model, "precision": self.options.precision, "seed": self.options.seed, **how}
         with self.job.part(title or self.command, self.setting) as bar:
             how["listeners"] = [self.timelapse, bar] if self.timelapse else [bar]
             return by(objective=objective, **how)
 
     def ascend(self, objective: Objective, title: str = "", **how: Any) -> Dreams:
-        """Maximize ``objective`` by gradient ascent with the options' settings, and show progress under ``title``."""
+        """Maximize ``objective`` by gradient ascent with the options of the command, and show progress under ``title``.
+
+        ``how`` holds further arguments of :func:`gradient_ascent.maximize`.
+        """
         options = self.options
         assert isinstance(options, AscentOptions)
         how = {"transform": options.transform, "parameterization": options.parameterization, **how}
@@ -84,11 +91,11 @@ class Session:
     def open(self, photo: Path, size: int, layers: Sequence[str]) -> Tensor:
         """Read a photo and resize it so that its longer side has ``size`` pixels.
 
-        If the network cannot take an image of that size, the photo is cropped to the middle and resized to the
-        network's default input size.
+        If the network cannot compute ``layers`` from an image of that size, the photo is cropped to the middle and
+        resized to the network's default input size.
 
         Raises:
-            ValueError: the file is not a picture, or the photo does not reach the ``layers`` at either size.
+            ValueError: the file is not a picture, or the network cannot compute ``layers`` at either size.
             OSError: the file cannot be read.
         """
         picture = self.inputs.read(photo, self.shape[0]).image
@@ -125,29 +132,35 @@ class Session:
         return list(dict.fromkeys(units))
 
     def save(self, picture: Tensor | Image.Image, stopped: str, made: Mapping[str, Any] | None = None) -> None:
-        """Save the picture with its recipe.
+        """Save the picture with its recipe, the settings that are stored in the file to make the picture again.
 
-        ``stopped`` is the reason why the run ended. ``made`` holds what is needed, besides the options, to make the
-        picture again.
+        ``stopped`` is the reason why the run ended. ``made`` holds values that were determined during the run and are
+        needed to make the picture again.
         """
         recipe = self.recipe(made).stop(stopped)
         self.path = self.job.save(picture, self.path, recipe, self.options.overwrite)
 
     def recipe(self, made: Mapping[str, Any] | None = None) -> Recipe:
-        """Return the recipe of the picture, with ``made`` as for :meth:`save`."""
+        """Return the recipe of the picture: the command, its options, the input files and ``made``.
+
+        ``made`` holds the same values as the argument of :meth:`save`.
+        """
         return Recipe.of(f"dream {self.command}", self.options, self.inputs, made)
 
     def save_one(self, dreams: Dreams) -> None:
-        """Save the only image of ``dreams`` without a sheet around it, and its animation if one is wanted."""
+        """Save the only image of ``dreams`` by itself, not as a contact sheet.
+
+        If the options ask for an animation of the optimization, save it too.
+        """
         self.warn_of_silent(dreams.silent, ["the picture"])
         self.save(dreams.images, dreams.stopped)
         size = (dreams.images.shape[2], dreams.images.shape[3])
         self.save_timelapse(lambda kept: images.to_pillow(images.resize(kept, size)))
 
     def save_timelapse(self, draw: Callable[[Tensor], Image.Image]) -> None:
-        """Save the animation beside the picture if the options ask for one.
+        """Save an animation of the optimization beside the picture, if the options ask for one.
 
-        ``draw`` draws a frame from the images (N, C, H, W) of a step.
+        ``draw`` draws a frame of the animation from the images (N, C, H, W) of a step.
         """
         if self.timelapse and self.timelapse.kept:
             path = beside(self.path, f".{self.options.timelapse}", self.options.overwrite, self.inputs.checksums)
@@ -157,7 +170,7 @@ class Session:
     def save_page(
         self, title: str, units: Sequence[int], dreams: Dreams, examples: Sequence[Sequence[Example]] = ()
     ) -> None:
-        """Save, beside the picture, a web page that shows the same units."""
+        """Save, beside the picture, a web page that shows the same units as the picture."""
         from dreamgram.activation_maximization.page import page  # Jinja takes a while to load.
 
         recipe = self.recipe()
@@ -169,7 +182,10 @@ class Session:
         self.job.wrote(path)
 
     def warn_of_silent(self, silent: Sequence[int], names: Sequence[str]) -> None:
-        """Warn which images received no gradient. ``silent`` holds their indices in ``names``."""
+        """Warn the user of images that received no gradient, and are therefore noise.
+
+        ``names`` holds the names of all images, and ``silent`` the indices of the images without a gradient.
+        """
         if silent:
             which = ", ".join(dict.fromkeys(names[number] for number in silent))
             self.job.tell(f"warning: {which} received no gradient from the network and shows nothing but noise")
@@ -193,7 +209,7 @@ def draw_sheet(
     """Draw a contact sheet of images, each with its label and, if ``activations`` are given, its activation.
 
     There may be more labels than images, because after Ctrl-C only the first images exist. ``look`` holds further
-    arguments of :func:`contact_sheet`.
+    arguments for :func:`contact_sheet`.
     """
     values = [f"\t{short(activation)}" for activation in activations] or [""] * len(pictures)
     return contact_sheet(pictures, [f"{label}{value}" for label, value in zip(labels, values, strict=False)], **look)

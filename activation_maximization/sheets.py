@@ -11,13 +11,13 @@ from torch import Tensor
 from dreamgram.image_optimization.images import to_pillow
 
 TILE = 112
-"""Minimum length, in pixels, of the longer side of each picture. Smaller pictures are enlarged."""
+"""Minimum length, in pixels, of the longer side of each picture on the sheet. Smaller pictures are enlarged."""
 
 MARGIN, GAP, TEXT = 24, 12, 14
 """Margin of the sheet, gap between the pictures and height of the text, in pixels."""
 
 PAPER, TEXT_COLOR, VALUE_COLOR = "#ffffff", "#1a1a1a", "#6b6b6b"
-"""Colors of the background, of the names and of the values."""
+"""Colors of the background, of the text, and of the values to the right in the captions."""
 
 
 def contact_sheet(
@@ -36,7 +36,8 @@ def contact_sheet(
         captions: one caption for each image. The part after a tab is printed in gray, aligned to the right.
         columns: number of images in a row. By default, there are about as many columns as rows.
         title: title above the whole sheet.
-        rows: headings of the rows, from the top; there may be fewer headings than rows.
+        rows: headings of the rows, from the top row down. If there are fewer headings than rows, the last rows have
+            none.
 
     Raises:
         ValueError: there are no images, the numbers of images and captions differ, or ``columns`` is less than 1.
@@ -81,5 +82,5 @@ def contact_sheet(
 
 
 def short(value: float) -> str:
-    """Format ``value`` in few characters for a caption: three significant digits, or all digits before the point."""
+    """Format ``value`` for a caption: with three significant digits, or as a whole number from 1000."""
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"

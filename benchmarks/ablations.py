@@ -1,8 +1,8 @@
-"""Ablations: measure the gain from each optimization separately, with ``python -m benchmarks.ablations``.
+"""Measure the effect of each improvement separately (ablations): ``python -m benchmarks.ablations``.
 
-The log in docs/benchmarks.md discusses the results. A step is a forward and backward pass through VGG-16 to relu5_1
-with 512 x 512 pixels. A schedule is the list of scales of a style transfer; every scale has the same number of steps,
-and the loss is that of the finished picture, in float32.
+The log in docs/benchmarks.md discusses the results. A step is a forward and backward pass through VGG-16 up to relu5_1,
+with an image of 512 x 512 pixels. A schedule is the list of image sizes, or scales, at which a style transfer optimizes
+in turn. Every scale has the same number of steps. The printed loss is that of the finished picture, in float32.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ SIZE = 512
 """Longer side of the pictures in pixels."""
 
 CONSTANT = 1e-9
-"""Fraction of the steps over which Adam's learning rate falls to zero; so small that the rate is constant."""
+"""Fraction of the steps over which Adam's learning rate falls to zero. It is so small that the rate stays constant."""
 
 
 def seconds(function: Callable[[], Any], times: int = 5) -> float:
-    """Return the median time of ``times`` calls of ``function`` in seconds, after one call that is not measured."""
+    """Return the median time of ``times`` calls of ``function``, in seconds, after one call that is not measured."""
     function()
     measured = []
     for _ in range(times):
@@ -52,14 +52,14 @@ def seconds(function: Callable[[], Any], times: int = 5) -> float:
 
 
 def network_step(dtype: torch.dtype) -> float:
-    """Return the time of a step in ``dtype``, in seconds."""
+    """Return the time, in seconds, of a forward and backward pass through VGG-16 in ``dtype``, with our speed-ups."""
     image = torch.rand(1, 3, SIZE, SIZE, requires_grad=True)
     with capture(load("vgg16"), ["relu5_1"], dtype) as activations_of:
         return seconds(lambda: activations_of(image)["relu5_1"].float().sum().backward())
 
 
 def plain_step() -> float:
-    """Return the time of a step with the network as loaded, without our optimizations, in seconds."""
+    """Return the time, in seconds, of a forward and backward pass through VGG-16 as loaded, without our speed-ups."""
     network = load("vgg16").requires_grad_(False)
     layers = list(network.children())[: [name for name, _ in network.named_children()].index("relu5_1") + 1]
     image = torch.rand(1, 3, SIZE, SIZE, requires_grad=True)
@@ -69,7 +69,8 @@ def plain_step() -> float:
 def gram_matrices(ours: bool) -> float:
     """Return the time of computing the Gram matrices of five style layers and their gradients, in seconds.
 
-    The activations are bfloat16. If ``ours`` is False, they are converted to float32, and PyTorch derives the gradient.
+    The activations are bfloat16. If ``ours`` is True, :func:`gram_matrix` is measured, which computes its gradient
+    itself. Otherwise, the activations are converted to float32, and autograd computes the gradient.
     """
     shapes = [(64, SIZE), (128, SIZE // 2), (256, SIZE // 4), (512, SIZE // 8), (512, SIZE // 16)]
     activations = [torch.rand(1, c, side, side).bfloat16() for c, side in shapes]
@@ -84,9 +85,10 @@ def gram_matrices(ours: bool) -> float:
 
 
 def schedule(scales: list[int], steps: int, precision: str = "auto", detail: bool = True) -> str:
-    """Return the time and the final loss of a style transfer at ``scales``.
+    """Make a style transfer at ``scales``, the longer sides in pixels, and return its time and final loss as text.
 
-    If ``detail`` is True, detail of the photo that the previous scale was too coarse to show is added at each scale.
+    There are ``steps`` steps at each scale. If ``detail`` is True, each scale adds those details of the photo that the
+    previous scale was too coarse to show. Otherwise, it only enlarges the result of the previous scale.
     """
     photo, painting = images.load(PHOTO), images.load(PAINTING)
     transfer = partial(stylize, photo, [painting], preset="gatys", steps=steps, precision=precision)
@@ -108,9 +110,10 @@ def schedule(scales: list[int], steps: int, precision: str = "auto", detail: boo
 
 
 class CarriedAdam(Adam):
-    """Adam as other programs use it.
+    """Adam with two additions that other programs use.
 
-    It continues with the moments from the previous scale's optimizer, and its result is an average of the iterates.
+    It can continue with the moments of the previous scale's optimizer, and its result can be an average of the
+    iterates.
     """
 
     def __init__(
@@ -128,8 +131,8 @@ class CarriedAdam(Adam):
             leaf: pixels (1, C, H, W).
             bounds: smallest and largest value of a pixel.
             before: optimizer of the previous scale, whose moments to continue with; None to start with zero moments.
-            average: decay rate of the average of the iterates; 0 to return the last iterate.
-            settings: settings of :class:`Adam`.
+            average: decay rate of the moving average of the iterates that is the result; 0 to return the last iterate.
+            settings: other arguments of :class:`Adam`.
         """
         super().__init__(leaf, bounds, **settings)
         self.average = average
@@ -148,7 +151,7 @@ class CarriedAdam(Adam):
         self.sum.lerp_(self.leaf.detach(), 1 - self.average)
 
     def finish(self) -> None:
-        """Replace the image by the average of the iterates if averaging is on."""
+        """Replace the image by the average of the iterates, unless ``average`` is 0."""
         if self.average:
             with torch.no_grad():
                 self.leaf.copy_(self.sum / (1 - self.average ** (self.steps - self.first)))
@@ -157,7 +160,8 @@ class CarriedAdam(Adam):
 def adam_factory(settling: float, carried: bool, average: float) -> OptimizerFactory:
     """Return a function that makes the optimizer of each scale in turn.
 
-    If ``carried`` is True, each optimizer continues with the moments of the previous one.
+    If ``carried`` is True, each optimizer continues with the moments of the previous one. ``settling`` is the fraction
+    of the steps over which the learning rate falls to zero. ``average`` is an argument of :class:`CarriedAdam`.
     """
     before: CarriedAdam | None = None
 
@@ -171,7 +175,11 @@ def adam_factory(settling: float, carried: bool, average: float) -> OptimizerFac
 
 
 def adam(settling: float, carried: bool = False, average: float = 0.0) -> str:
-    """Return the losses of a photo in two styles, with the default preset and 200 steps at each of two scales."""
+    """Paint a photo in two styles with Adam, and return the two final losses as text.
+
+    The runs use the default preset and 200 steps at each of two scales. The arguments are those of
+    :func:`adam_factory`.
+    """
     photo, losses = images.fit(images.load(PICTURES / "chelsea.jpg"), 300), []
     for painting in (images.load(PAINTING), draw_style("brushwork", 512)):
         optimizer = adam_factory(settling, carried, average)
@@ -185,9 +193,10 @@ def adam(settling: float, carried: bool = False, average: float = 0.0) -> str:
 
 
 def inversion(settling: float) -> str:
-    """Return the error of a photo that is reconstructed from its activations by Adam.
+    """Reconstruct a photo from its activations with Adam, and return the final loss as text.
 
-    ``settling`` is the fraction of the steps over which the learning rate falls to zero.
+    The loss is the error of the activations plus a regularizer, the total variation. ``settling`` is the fraction of
+    the steps over which the learning rate falls to zero.
     """
     photo = images.fit(images.load(PICTURES / "chelsea.jpg"), 224)
     optimizer = partial(Adam, learning_rate=0.1, settling=settling)
@@ -196,7 +205,7 @@ def inversion(settling: float) -> str:
 
 
 def main() -> None:
-    """Print the figures for the log in docs/benchmarks.md."""
+    """Print the times and losses for the log in docs/benchmarks.md."""
     print(f"step, float32, freed memory given back  {network_step(torch.float32):.3f} s")
     print(f"step, bfloat16, freed memory given back {network_step(torch.bfloat16):.3f} s")
     keep_freed_memory()

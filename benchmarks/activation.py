@@ -1,9 +1,10 @@
-"""Compare activations of filters for our images, lucent's images and photos: ``python -m benchmarks.activation``.
+"""Compare how much our images, lucent's images and photos activate filters: ``python -m benchmarks.activation``.
 
 This takes three minutes. Our images are made for every eighth unit of VGG-16's relu4_1, 64 in all, with the default
 settings at 128 pixels. The activations that lucent reached with its default settings are in ``peers.json``. For the
-photos, 200 patches are tried, and the best patch counts for each unit. The patches are random squares from three
-photos, with sides from 128 pixels to the shorter side of the photo. All activations are measured without transforms.
+photos, 200 patches are tried, and the patch with the largest activation counts for each unit. The patches are random
+squares from three photos, with sides from 128 pixels to the shorter side of the photo. All activations are measured
+without the random transforms that are used in optimization.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ PATCHES = 200
 
 
 def main() -> None:
-    """Print the table for docs/benchmarks.md."""
+    """Print the table of activations for docs/benchmarks.md."""
     keep_freed_memory()
     lucent = json.loads(REACHED.read_text())["lucent"]
     theirs = torch.tensor([lucent[str(unit)][str(SIZE)] for unit in UNITS])
@@ -44,7 +45,7 @@ def main() -> None:
 
 
 def best_patches() -> Tensor:
-    """Return, for each unit, its largest activation over all patches, (units,)."""
+    """Return the largest mean activation of each unit over all patches, as a tensor (number of units,)."""
     torch.manual_seed(0)
     network = load("vgg16")
     paths = [PHOTO, PICTURES / "chelsea.jpg", get_sample_data("grace_hopper.jpg", asfileobj=False)]

@@ -1,11 +1,11 @@
-"""Draw sheets for judging style transfer by eye, in ``outputs/gallery/``, with ``python -m benchmarks.comparison``.
+"""Make sheets of pictures for judging style transfer by eye: ``python -m benchmarks.comparison``.
 
-This takes half an hour.
+The sheets are saved in ``outputs/gallery/``. This takes half an hour.
 
 - ``styles.jpg`` shows four photos in four styles with the default settings.
-- ``losses.jpg`` shows four pairs of a photo and a style. There is a column for each style loss, and one for the default
-  loss with VGG-19.
-- ``sizes.jpg`` shows one pair at three sizes.
+- ``losses.jpg`` shows four pairs of a photo and a style, one in each row. There is a column for each style loss with
+  VGG-16, and one for the default style loss with VGG-19.
+- ``sizes.jpg`` shows one of these pairs at 256, 512 and 1024 pixels.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ PHOTOS = ("astronaut.jpg", "chelsea.jpg", "coffee.jpg", "rocket.jpg")
 """Photos by NASA (public domain), Stefan van der Walt, Rachel Michetti and SpaceX (CC0)."""
 
 STYLES = ("the_scream.png", "shipwreck.jpg", "brushwork", "stained-glass")
-"""Paintings by Edvard Munch, 1893, and J. M. W. Turner, 1805 (public domain), and two drawn styles."""
+"""Paintings by Edvard Munch, 1893, and J. M. W. Turner, 1805 (public domain), and two styles that Dreamgram draws."""
 
 PAIRS = (
     ("astronaut.jpg", "the_scream.png"),
@@ -44,9 +44,9 @@ CELL = (240, 320)
 
 
 def photo(name: str) -> Tensor:
-    """Return the photo (1, 3, H, W), cropped to the aspect ratio of a cell.
+    """Return the photo in the file ``name``, (1, 3, H, W), cropped to the aspect ratio of a cell of the sheets.
 
-    The crop is near the top of the photo, where the heads are.
+    Most of the rows that are cut off are at the bottom, because heads are near the top.
     """
     picture = images.load(PICTURES / name)
     height, width = picture.shape[2:]
@@ -56,25 +56,29 @@ def photo(name: str) -> Tensor:
 
 
 def style(name: str, size: int) -> Tensor:
-    """Return the painting called ``name``, (1, 3, H, W). A drawn style is drawn with ``size`` pixels a side."""
+    """Return the style ``name``, (1, 3, H, W): a drawn style with sides of ``size`` pixels, or a painting from a
+    file."""
     return draw_style(name, size) if name in DRAWN_STYLES else images.load(PICTURES / name)
 
 
 def painted(content: str, painting: str, size: int, loss: str | None = None, network: str = "vgg16") -> Tensor:
-    """Return the photo ``content`` in the style of ``painting``, (1, 3, H, W)."""
+    """Paint the photo ``content`` in the style ``painting``, and return the result (1, 3, H, W).
+
+    The longer side has ``size`` pixels. ``loss`` is the name of the style loss; None means the default.
+    """
     print(content, painting, size, loss or "", network, flush=True)
     model = load(network)
     return stylize(photo(content), [style(painting, size)], model=model, size=size, style_loss=loss).image
 
 
 def sheet(name: str, rows: Sequence[Sequence[Tensor]], cell: tuple[int, int] = CELL) -> None:
-    """Save a sheet of pictures of any size. Each picture is resized to fit into a ``cell`` (H, W)."""
+    """Save ``rows`` of pictures as one sheet called ``name``. Each picture is resized to fit into a ``cell`` (H, W)."""
     lines = [torch.cat([_within(picture, cell) for picture in row], dim=3) for row in rows]
     images.save(torch.cat(lines, dim=2), GALLERY / name, overwrite=True, quality=88)
 
 
 def _within(picture: Tensor, cell: tuple[int, int]) -> Tensor:
-    """Return a white ``cell`` (H, W) with ``picture`` in its middle, resized to fit."""
+    """Return a white image with the size (H, W) of a ``cell`` and with ``picture`` in its middle, resized to fit."""
     size = min(cell[0] / picture.shape[2], cell[1] / picture.shape[3]) * max(picture.shape[2:])
     small = images.fit(picture, round(size))
     whole = torch.ones(1, 3, *cell)
@@ -84,26 +88,26 @@ def _within(picture: Tensor, cell: tuple[int, int]) -> Tensor:
 
 
 def styles() -> None:
-    """Save ``styles.jpg``."""
+    """Make and save ``styles.jpg``: four photos in four styles."""
     head = [torch.ones(1, 3, 1, 1), *(style(name, 512) for name in STYLES)]
     sheet("styles.jpg", [head, *([photo(name), *(painted(name, each, 384) for each in STYLES)] for name in PHOTOS)])
 
 
 def losses() -> None:
-    """Save ``losses.jpg``."""
+    """Make and save ``losses.jpg``: four pairs of a photo and a style, with each style loss and with VGG-19."""
     ways = [*((loss, "vgg16") for loss in STYLE_LOSSES), (None, "vgg19")]
     sheet("losses.jpg", [[painted(*pair, 384, *way) for way in ways] for pair in PAIRS])
 
 
 def sizes() -> None:
-    """Save ``sizes.jpg``."""
+    """Make and save ``sizes.jpg``: one photo in one style, at three sizes."""
     sheet("sizes.jpg", [[painted(*pair, size) for size in (256, 512, 1024)] for pair in PAIRS[:1]], (360, 480))
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Argument(help="styles, losses or sizes. All by default.")] = None,
+    only: Annotated[list[str] | None, typer.Argument(help="Sheets: styles, losses or sizes. By default, all.")] = None,
 ) -> None:
-    """Make sheets for judging style transfer by eye."""
+    """Make sheets of pictures for judging style transfer by eye."""
     for draw in (styles, losses, sizes):
         if not only or draw.__name__ in only:
             draw()

@@ -2,7 +2,8 @@
 
 Both programs get the same photo, painting and weights, at 256 and at 512 pixels. The loss is always that of the saved
 file, computed by ``benchmarks/gatys_loss.py``. Our time is that of the whole command. The time of neural-style is the
-median time of an iteration, measured in the same run, times the number of iterations, without loading.
+number of iterations times the median time of an iteration, which is measured in the same run. It does not include
+loading.
 """
 
 from __future__ import annotations
@@ -20,19 +21,22 @@ SMALL = SIZE // 2
 """Longer side of the smaller copies of the pictures, in pixels."""
 
 STEPS = (10, 20, 50, 100)
-"""Numbers of steps at each scale, one number for each point of our curve."""
+"""Numbers of steps at each scale, one number for each point of Dreamgram's curve."""
 
 ITERATIONS = (100, 200, 300, 400)
 """Numbers of iterations, one number for each point of neural-style's curve."""
 
 
 def small(path: Path, folder: Path) -> Path:
-    """Save a smaller copy of a picture for both programs, which would otherwise downsample it in different ways."""
+    """Save a smaller copy of a picture in ``folder``, and return its path.
+
+    Both programs get this copy, because they would downsample the picture in different ways.
+    """
     return images.save(images.fit(images.load(path), SMALL), folder / f"{path.stem}.png")
 
 
 def ours(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, float]:
-    """Return a mapping from our time in seconds to our loss."""
+    """Run Dreamgram with each of :data:`STEPS`, and return a mapping from its time in seconds to its loss."""
     curve = {}
     for steps in STEPS:
         picture = folder / f"ours-{size}-{steps}.png"
@@ -43,9 +47,9 @@ def ours(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, fl
 
 
 def theirs(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, float]:
-    """Return a mapping from neural-style's time in seconds to its loss.
+    """Return a mapping from neural-style's time in seconds to its loss, after each of :data:`ITERATIONS`.
 
-    The losses at full size come from ``benchmarks/peers.json``.
+    If ``size`` is :data:`SIZE`, the losses are read from ``benchmarks/peers.json`` and only the time is measured.
     """
     picture = folder / f"theirs-{size}.png"
     if size == SIZE:
@@ -58,7 +62,7 @@ def theirs(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, 
 
 
 def main() -> None:
-    """Print the table for docs/benchmarks.md."""
+    """Print the table of times and losses for docs/benchmarks.md."""
     print("| size | program | seconds to loss |\n|---|---|---|")
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)

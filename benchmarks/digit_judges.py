@@ -1,9 +1,10 @@
 """Test whether other classifiers can read dreamed digits: ``python -m benchmarks.digit_judges --data DIR``.
 
-Ten digits are dreamed with each of five seeds. They are read by classifiers that they were not made for: the fully
-connected network, a vote of the five nearest neighbors among MNIST's training digits, and the other convolutional
-network. The last column is the mean distance of a dreamed digit from the nearest training digit, divided by the same
-distance for real test digits.
+Each of the two convolutional networks dreams ten digits with each of five seeds, without and with a regularizer. The
+digits are read by three classifiers that were not used to make them: the fully connected network, a vote of the five
+nearest neighbors among MNIST's training digits, and the other convolutional network. The last column of the printed
+table is the mean distance of a dreamed digit from the nearest training digit, divided by the same distance for real
+test digits.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ SEEDS = range(5)
 """Random seeds. Ten digits are made with each seed."""
 
 NEIGHBORS = 5
-"""Number of nearest training digits that vote on the class."""
+"""Number of nearest training digits that vote on the class of a dreamed digit."""
 
 CLASSES = torch.arange(10)
 
@@ -36,14 +37,15 @@ Judge = Callable[[Tensor], Tensor]
 
 
 def main(
-    data: Annotated[Path, typer.Option(help="Folder with MNIST, as torchvision stores it.")] = Path("data"),
+    data: Annotated[Path, typer.Option(help="Folder with MNIST, which is downloaded if missing.")] = Path("data"),
 ) -> None:
     """Test whether other classifiers can read dreamed digits."""
     images, labels = mnist(data, train=True)
     known = images.flatten(1)
 
     def nearest(digits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the distances and the labels of the nearest training digits, (N, 5) each."""
+        """Return the distances and the labels, (N, 5) each, of the five training digits nearest to each of
+        ``digits``."""
         found = torch.cdist(digits.flatten(1), known).topk(NEIGHBORS, largest=False)
         return found.values, labels[found.indices]
 

@@ -19,11 +19,12 @@ for name in "units --units all", "digits":
     except SystemExit as end:
         assert not end.code
 """
-"""Program that makes two sheets in one process. Its argument is the folder to save the sheets in."""
+"""Python program that makes a sheet of filters and a sheet of digits in one process. Its argument is the folder in
+which it saves them."""
 
 
 def measure() -> list[Figure]:
-    """Measure the time of three commands."""
+    """Measure the times of the program :data:`BOTH`, of ``dream digits`` with one step, and of ``dream --help``."""
     with tempfile.TemporaryDirectory() as folder:
         both = run("python", "-c", BOTH, folder)
         first = run("dream", "digits", "--steps", 1, "--output", Path(folder, "first.png"))

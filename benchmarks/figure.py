@@ -1,4 +1,4 @@
-"""Figures for the table in docs/benchmarks.md."""
+"""Measured figures, such as times, for the table in docs/benchmarks.md."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Figure:
-    """A measured figure."""
+    """A measured figure, such as a time or a ratio of times: one row of the table in docs/benchmarks.md."""
 
     name: str
     """Name of the figure, as in the first column of the table."""
     value: float
-    """Measured value; NaN if our program did not reach the required loss or activation."""
+    """Measured value; NaN if Dreamgram did not reach the loss or activation of the program that it is compared with."""
     unit: str
     """Unit of the value."""
     target: str

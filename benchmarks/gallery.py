@@ -33,11 +33,11 @@ COMMANDS = {
     "marbling.jpg": "stylize PHOTO --style marbling --style-weight 3",
     "pointillism.jpg": "stylize PHOTO --style pointillism --style-weight 3",
 }
-"""Command that makes each picture, by file name."""
+"""Command that makes each picture, by file name. ``PHOTO`` and ``CAT`` stand for the files with these names above."""
 
 
 def main(wanted: list[str]) -> None:
-    """Make the pictures whose file names are in ``wanted``, or all pictures if it is empty."""
+    """Make the pictures whose file names are in ``wanted``, or all pictures if ``wanted`` is empty."""
     for name in wanted or COMMANDS:
         tool, *arguments = [{"PHOTO": PHOTO, "CAT": CAT}.get(word, word) for word in COMMANDS[name].split()]
         output = ["--output", str(GALLERY / name), "--overwrite"]

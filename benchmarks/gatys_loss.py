@@ -1,13 +1,14 @@
 """Print neural-style's loss of an image: ``python -m benchmarks.gatys_loss CONTENT STYLE IMAGE --size 512``.
 
-Any program may have made the image. The loss is a sum of three terms, with the features F of VGG-16 in float32:
+Any program may have made the image. The loss is a sum of three terms, with a layer's activations F of VGG-16 in
+float32:
 
-- content: 5 * MSE(F);
-- style: 100 * MSE(F F^T / (C H W)) for each of five layers;
-- total variation: 1e-3 * sum |difference| of neighboring pixels, in units of 0 to 255.
+- content: 5 * MSE(F) between the image and the photo, in relu4_2;
+- style: 100 * MSE(F F^T / (C H W)) between the image and the style, for each of five layers;
+- total variation: 1e-3 * sum of |difference| between neighboring pixels, for pixels from 0 to 255.
 
-The image is not resized. The photo is resized to the size of the image. The style is resized so that its longer side
-has SIZE pixels.
+IMAGE is not resized. CONTENT, the photo, is resized to the size of IMAGE. STYLE, the painting, is resized so that its
+longer side has as many pixels as ``--size`` says.
 """
 
 from pathlib import Path
@@ -25,7 +26,7 @@ from dreamgram.style_transfer.total_loss import Style, total_loss
 
 
 def gatys_loss(content: Path, style: Path, image: Path, size: int) -> float:
-    """Return neural-style's loss of ``image``, with a style whose longer side has ``size`` pixels."""
+    """Return neural-style's loss of ``image``, with ``style`` resized so that its longer side has ``size`` pixels."""
     picture = images.load(image)
     photo = images.resize(images.load(content), (picture.shape[2], picture.shape[3]))
     painting = images.load(style)
@@ -41,7 +42,7 @@ def main(
     content: Path,
     style: Path,
     image: Path,
-    size: Annotated[int, typer.Option(min=1, help="Longer side of the style in pixels.")] = 512,
+    size: Annotated[int, typer.Option(min=1, help="Longer side, in pixels, to which the style is resized.")] = 512,
 ) -> None:
     """Print neural-style's loss of an image made by any program."""
     typer.echo(f"{gatys_loss(content, style, image, size):.6g}")

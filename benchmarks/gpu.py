@@ -1,9 +1,9 @@
 """Measure correctness and speed on a GPU: ``python -m benchmarks.gpu`` (less than four minutes).
 
-First, losses and pictures are compared with those computed on the CPU. Then the times of whole runs and of single steps
-are measured, for each style loss and for filters. Last, the kernels, copies and waits of a step are counted. The
-printed table names the GPU; ``--write`` also puts the table into docs/gpu.md. ``--device cpu`` does a dry run at small
-sizes.
+First, losses and pictures are compared with those computed on the CPU. Then, times are measured: of whole style
+transfers and their steps, for each style loss, and of making pictures of filters. Last, the kernel launches, the copies
+and the waits for the GPU in a step are counted. The printed table names the GPU; ``--write`` also puts the table into
+docs/gpu.md. ``--device cpu`` does a dry run at small sizes.
 """
 
 from __future__ import annotations
@@ -65,7 +65,11 @@ class Card:
 
 
 def agreement(card: Card) -> dict[str, str]:
-    """Compare first losses and pictures with those on the CPU, in float32, and compare two runs on the device."""
+    """Compare style transfer with that on the CPU, and two runs of the digit network that have the same seed.
+
+    For each style loss, the first loss and the picture of a style transfer in float32 are compared. The result maps the
+    names of table rows to their texts.
+    """
     rows = {}
     reference = dg.load("vgg16")
     for loss in LOSSES:
@@ -81,7 +85,10 @@ def agreement(card: Card) -> dict[str, str]:
 
 
 def style_transfer(card: Card) -> dict[str, str]:
-    """Measure the time of a whole run with half the default number of steps, and the time of a step at each scale."""
+    """Measure the time of a whole style transfer with half the default number of steps, and of a step at each scale.
+
+    There is one run for each style loss and picture size. The result maps the names of table rows to their texts.
+    """
     rows = {}
     for loss in LOSSES:
         for size in (64,) if card.small else (512, 1024):
@@ -103,7 +110,10 @@ def style_transfer(card: Card) -> dict[str, str]:
 
 
 def filters(card: Card) -> dict[str, str]:
-    """Measure the time for several numbers of units of relu4_1, with 128 steps at 128 pixels."""
+    """Measure the time of making pictures of 2, 64 and 512 units of relu4_1, with 128 steps at 128 pixels.
+
+    The result maps the names of table rows to their texts.
+    """
     rows = {}
     for count in (2,) if card.small else (2, 64, 512):
         objective = dg.channel("relu4_1", range(count))
@@ -116,9 +126,10 @@ def filters(card: Card) -> dict[str, str]:
 
 
 def waits(card: Card) -> dict[str, str]:
-    """Count the synchronizations, copies and kernel launches of a step.
+    """Count the synchronizations, copies and kernel launches of a step, for a style transfer and for two filters.
 
-    The counts of a run with 16 steps are subtracted from those of a run with 32 steps, and divided by 16.
+    The counts of a run with 16 steps are subtracted from those of a run with 32 steps, and the difference is divided by
+    16. The result maps the names of table rows to their texts.
     """
     rows = {}
     activities = [ProfilerActivity.CPU, *([] if card.small else [ProfilerActivity.CUDA])]
@@ -140,9 +151,9 @@ def waits(card: Card) -> dict[str, str]:
 
 
 def main() -> None:
-    """Print the table for docs/gpu.md."""
+    """Measure all parts of the table for docs/gpu.md and print it; with ``--write``, also put it into the page."""
     parser = argparse.ArgumentParser(description="Measure correctness and speed on a GPU.")
-    parser.add_argument("--device", default="cuda", help="Device to measure; cpu is a dry run at small sizes.")
+    parser.add_argument("--device", default="cuda", help="Device to measure. cpu does a dry run at small sizes.")
     parser.add_argument("--write", action="store_true", help="Also put the table into docs/gpu.md.")
     given = parser.parse_args()
     card = Card(given.device)

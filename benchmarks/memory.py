@@ -14,7 +14,7 @@ IMPORTS = (
     "import torch, dreamgram.models, dreamgram.style_transfer.cli, dreamgram.image_optimization.optimize, "
     "dreamgram.activation_maximization.cli"
 )
-"""Program that only imports; its memory is subtracted."""
+"""Python program that only imports modules. Its peak memory is subtracted from that of the commands."""
 
 STEPS = 21
 """Number of steps at each scale, enough to fill the memory of L-BFGS."""
@@ -23,14 +23,14 @@ SIZES = (256, 362, 512, 724, 1024)
 """Sides of square pictures in pixels. Each picture has twice as many pixels as the previous one."""
 
 FEW_STEPS = 5
-"""Number of steps for each of these sizes.
+"""Number of steps at each scale for the pictures with :data:`SIZES`.
 
 A few steps suffice, because L-BFGS allocates all its memory at the first step.
 """
 
 
 def measure() -> list[Figure]:
-    """Measure the memory of style transfer at several sizes, and of a sheet of filters."""
+    """Measure the peak memory of style transfer at several sizes, and of making a sheet of 64 filters."""
     base = run("python", "-c", IMPORTS).peak
     with tempfile.TemporaryDirectory() as folder:
 

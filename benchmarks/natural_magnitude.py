@@ -1,8 +1,8 @@
-"""Compute the magnitudes of natural photos for ``PhaseImage``: ``python -m benchmarks.natural_magnitude PHOTO...``.
+"""Compute the Fourier magnitudes of photos for ``PhaseImage``: ``python -m benchmarks.natural_magnitude PHOTO...``.
 
-The file in the package was made from six photos that come with Python packages: ``astronaut.png``, ``chelsea.png``,
-``coffee.png`` and ``rocket.jpg`` of scikit-image (public domain and CC0), ``china.jpg`` and ``flower.jpg`` of
-scikit-learn (CC BY 2.0, danielbuechele and vultilion).
+The file of magnitudes that comes with Dreamgram was made from six photos that come with Python packages:
+``astronaut.png``, ``chelsea.png``, ``coffee.png`` and ``rocket.jpg`` of scikit-image (public domain and CC0), and
+``china.jpg`` and ``flower.jpg`` of scikit-learn (CC BY 2.0, danielbuechele and vultilion).
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from dreamgram.image_optimization import images
 from dreamgram.image_optimization.parameterizations import NATURAL, frequencies, spectrum_of
 
 SIDE = 256
-"""Side of a crop in pixels. The highest frequency in the file is half this number, in cycles per side."""
+"""Side of a crop in pixels. The highest frequency in the file of magnitudes is half this number, in cycles per side."""
 
 CROPS = 128
-"""Number of crops from each photo. Each crop is used twice, once mirrored."""
+"""Number of random crops from each photo. Each crop is used twice: as it is and mirrored."""
 
 
 def crops(photo: Tensor) -> Tensor:
@@ -40,7 +40,7 @@ def crops(photo: Tensor) -> Tensor:
 
 
 def main(photos: Annotated[list[Path], typer.Argument(help="Photos of at least 256 pixels a side.")]) -> None:
-    """Save the mean magnitudes of ``photos`` in the package's file."""
+    """Compute the mean Fourier magnitudes of ``photos``, and save them in Dreamgram's file of magnitudes."""
     torch.manual_seed(0)
     # If opposite borders do not match, the Fourier transform sees an edge there. Therefore, the borders are faded out.
     window = torch.hann_window(SIDE, periodic=True)

@@ -1,8 +1,8 @@
-"""Run the peers as their users run them: neural-style 0.5.7 and torch-lucent 0.1.8 from PyPI.
+"""Run the peers, the two programs that Dreamgram is compared with: neural-style 0.5.7 and torch-lucent 0.1.8.
 
-Both use the installed PyTorch and our weights. ``python -m benchmarks.peers`` lets them run to the end and writes the
-losses and activations that they reach to ``benchmarks/peers.json``, which takes three hours. The other benchmarks only
-time a few of their steps.
+Both are installed from PyPI and run as their users run them, but with the installed PyTorch and our weights. ``python
+-m benchmarks.peers`` lets them run to the end and writes the losses and activations that they reach to
+``benchmarks/peers.json``, which takes three hours. The other benchmarks only time a few steps of the peers.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 from benchmarks.process import PAINTING, PHOTO
 
 FOLDER = Path(__file__).parents[1] / "build" / "peers"
-"""Folder that the peers are installed into."""
+"""Folder into which the peers, neural-style and lucent, are installed."""
 
 REACHED = Path(__file__).with_suffix(".json")
-"""File with the losses and activations that the peers reached."""
+"""File with the losses that neural-style reached and the activations that lucent reached."""
 
 PYTHON = [sys.executable, "-u"]
 
@@ -30,16 +30,16 @@ SIZE = 512
 """Longer side of neural-style's picture in pixels. It is the default of neural-style."""
 
 LAYER = "relu4_1"
-"""Layer of VGG-16 whose units are measured."""
+"""Layer of VGG-16 whose units lucent's pictures should activate."""
 
 UNITS = range(0, 512, 8)
 """Units whose activation is measured: every eighth unit, a choice that was made before any measurement."""
 
 TIMED = range(0, 512, 128)
-"""Units for which the time is measured."""
+"""Units for which the time of making a picture is measured."""
 
 SAVED_EVERY = 50
-"""Number of iterations between two files that neural-style saves."""
+"""Number of iterations between two files that neural-style saves during a run."""
 
 LUCENT = """
 import statistics, sys, time
@@ -66,13 +66,14 @@ def timed():
 print(statistics.median(later - sooner for sooner, later in zip(times[2:], times[3:])))
 torch.save(torch.from_numpy(picture).permute(0, 3, 1, 2).clone(), output)
 """
-"""Program that runs lucent. Its arguments: layer, unit, number of steps, output file and, optionally, ``short``."""
+"""Python program that runs lucent. Its arguments are the layer, the unit, the number of steps, the output file and,
+optionally, ``short``; see :func:`lucent`."""
 
 
 def install() -> None:
-    """Install both peers and their dependencies, unless they are installed already.
+    """Install neural-style and lucent and their dependencies, unless they are installed already.
 
-    The peers use the installed PyTorch.
+    Both use the PyTorch that is installed. Our VGG-16 weights are saved in the format that neural-style reads.
     """
     done = FOLDER / "installed"
     if not done.exists():
@@ -96,7 +97,7 @@ def install() -> None:
 
 
 def _environment() -> dict[str, str]:
-    """Return the environment variables for running the peers."""
+    """Return the environment variables for running neural-style and lucent on the CPU."""
     root = str(Path(__file__).parents[1])
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), root]), "CUDA_VISIBLE_DEVICES": ""}
 
@@ -121,8 +122,8 @@ def neural_style(
 def lucent(unit: int, steps: int, output: Path, *, short: bool = False) -> float:
     """Run lucent for one picture and return the median time of a step in seconds, ignoring the first two steps.
 
-    If ``short`` is True, the layers after the unit's layer and the gradients of the weights are not computed. The
-    picture is bit-identical.
+    If ``short`` is True, the layers after the unit's layer and the gradients of the weights are not computed. This
+    saves time, and the picture is bit-identical.
     """
     install()
     command = [*PYTHON, "-c", LUCENT, LAYER, str(unit), str(steps), str(output), *["short"] * short]
@@ -130,7 +131,7 @@ def lucent(unit: int, steps: int, output: Path, *, short: bool = False) -> float
 
 
 def _activation(picture: Path, unit: int, size: int) -> float:
-    """Return the activation of a unit for ``picture``, resized to ``size`` x ``size`` pixels."""
+    """Return the mean activation of a unit for the picture in a file, resized to ``size`` x ``size`` pixels."""
     import torch
 
     from dreamgram.activation_maximization.gradient_ascent import evaluate
@@ -142,7 +143,7 @@ def _activation(picture: Path, unit: int, size: int) -> float:
 
 
 def main() -> None:
-    """Run both peers to the end, and save the losses and activations that they reach."""
+    """Run neural-style and lucent to the end, and save the losses and activations that they reach."""
     from benchmarks.gatys_loss import gatys_loss
 
     FOLDER.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ PAINTING = PICTURES / "the_scream.png"
 """The Scream by Edvard Munch, 1893 (public domain)."""
 
 MODULES = {"dream": "dreamgram.activation_maximization.cli", "stylize": "dreamgram.style_transfer.cli"}
-"""Module of each command, by the command's name."""
+"""Module that implements each command, by the command's name."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,9 @@ class Finished:
 
 
 def run(*command: object) -> Finished:
-    """Run ``dream ...`` or ``stylize ...``. If ``command`` starts with a different word, run Python with its arguments.
+    """Run a ``dream`` or ``stylize`` command, and measure its time and peak memory.
+
+    If the first word of ``command`` is neither ``dream`` nor ``stylize``, Python is run with the remaining words.
 
     Raises:
         RuntimeError: the command failed.

@@ -1,9 +1,9 @@
 """Measure the speed of a VGG-16 step relative to that of matrix products: ``python -m benchmarks.roofline``.
 
-A step is a forward and backward pass between an image of 512 x 512 pixels and relu5_1, as in style transfer. The speed
-of a step is its number of multiplications and additions divided by its time. The reference is the fastest of the square
-matrix products of three sizes in the same precision. Products and steps are timed in turn. Freed memory is kept for
-reuse, as the commands do.
+A step is a forward pass from an image of 512 x 512 pixels to relu5_1 and a backward pass, as in style transfer. The
+speed of a step is its number of multiplications and additions divided by its time. This speed is compared with that of
+products of square matrices of three sizes in the same precision, of which the fastest counts. Products and steps are
+timed in turn. Freed memory is kept for reuse, as in Dreamgram's commands.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ SIZES = (1024, 2048, 3072)
 
 
 def measure() -> list[Figure]:
-    """Measure the speed in float32 and in bfloat16."""
+    """Measure the speed of a VGG-16 step relative to that of matrix products, in float32 and in bfloat16."""
     keep_freed_memory()
     return [_measure(precision) for precision in ("float32", "bfloat16")]
 
 
 def _measure(precision: Precision) -> Figure:
-    """Measure the speed in one precision."""
+    """Measure the speed of a VGG-16 step relative to that of matrix products, in one precision."""
     device = torch.device("cpu")
     dtype = choose_dtype(precision, device)
     image = torch.rand(1, 3, 512, 512, requires_grad=True)
@@ -61,7 +61,7 @@ def _measure(precision: Precision) -> Figure:
 
 
 def _rate(operations: int, function: Callable[[], Tensor | None]) -> float:
-    """Return the speed of a call of ``function``, which makes ``operations`` operations, in operations per second."""
+    """Call ``function``, which performs ``operations`` operations, and return its speed in operations per second."""
     start = time.perf_counter()
     function()
     return operations / (time.perf_counter() - start)

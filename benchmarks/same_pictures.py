@@ -1,7 +1,8 @@
 """Check whether two checkouts make the same pictures: ``python -m benchmarks.same_pictures OLD [NEW]`` (five minutes).
 
-Each command is run in both checkouts, on the CPU. NEW also replays and resumes files that OLD wrote; their names begin
-with ``old-``. PyAV is needed.
+OLD and NEW are folders with checkouts of this repository; by default, NEW is the checkout of this file. Each of
+:data:`COMMANDS` is run with the code of both checkouts, on the CPU. Some commands replay or resume a file that OLD
+wrote; the names of such files begin with ``old-``. PyAV is needed.
 """
 
 from __future__ import annotations
@@ -77,7 +78,10 @@ def prepare(folder: Path) -> None:
 
 
 def run(name: str, checkout: Path, folder: Path) -> dict[str, NDArray[Any]]:
-    """Run a command and return the pictures that it writes, by file name, or else the text that it prints.
+    """Run one of :data:`COMMANDS` with the code of ``checkout`` in ``folder``, and return the pictures that it writes.
+
+    The pictures are returned by file name. If the command writes no picture, the text that it prints is returned. If
+    the result depends on free memory or on timing, nothing is returned.
 
     Raises:
         RuntimeError: the command fails, or a picture that is replayed or resumed is not the same as before.
@@ -128,8 +132,13 @@ def _difference(old: NDArray[Any], new: NDArray[Any]) -> str:
 def main(
     old: Annotated[Path, typer.Argument(resolve_path=True, help="Checkout to compare with.", show_default=False)],
     new: Annotated[Path, typer.Argument(resolve_path=True, show_default="this one")] = Path(__file__).parents[1],
-    only: Annotated[str, typer.Option(help="Part of a command's name. Commands of the same family run, too.")] = "",
-    keep: Annotated[Path | None, typer.Option(resolve_path=True, help="New folder to keep the pictures in.")] = None,
+    only: Annotated[
+        str,
+        typer.Option(
+            help="Run only commands whose names contain this text, and commands that begin with the same word."
+        ),
+    ] = "",
+    keep: Annotated[Path | None, typer.Option(resolve_path=True, help="Keep the pictures in this new folder.")] = None,
 ) -> None:
     wanted = {name.partition("-")[0] for name in COMMANDS if only in name}
     different = False

@@ -1,8 +1,8 @@
-"""Measure the table of docs/benchmarks.md: ``make bench``.
+"""Measure all figures in the first table of docs/benchmarks.md: ``make bench``.
 
 The benchmarks run in turn, several times, each time in a separate process. The median and the range of each figure are
-printed, with the difference from the committed median. ``--write`` replaces the committed table. With ``--only``, only
-the rows of the named benchmarks are measured and replaced.
+printed, with the difference from the median in the table. ``--write`` replaces the table. With ``--only``, only the
+rows of the named benchmarks are measured and replaced.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from benchmarks.figure import Figure
 DOCUMENT = Path(__file__).parents[1] / "docs" / "benchmarks.md"
 MARKS = "<!-- table -->\n", "<!-- end of table -->\n"
 COMMITTED = Path(__file__).with_suffix(".json")
-"""File with the committed table."""
+"""File that stores the table, so that new measurements can be compared with it."""
 
 BENCHMARKS = ("stylize", "filters", "digits", "roofline", "memory")
 """Benchmarks of the table, in the order of its rows."""
@@ -33,11 +33,11 @@ Row = dict[str, Any]
 
 
 def main(
-    runs: Annotated[int, typer.Option(help="Number of runs of every benchmark.")] = 5,
+    runs: Annotated[int, typer.Option(help="Number of times to run each benchmark.")] = 5,
     only: Annotated[list[str], typer.Option(help=f"Benchmark to run: {', '.join(BENCHMARKS)}. Can be repeated.")] = [],  # noqa: B006
-    write: Annotated[bool, typer.Option(help="Replace the committed table.")] = False,
+    write: Annotated[bool, typer.Option(help="Replace the table in docs/benchmarks.md.")] = False,
 ) -> None:
-    """Measure the figures of the table in docs/benchmarks.md."""
+    """Measure the figures of the first table in docs/benchmarks.md."""
     figures: dict[str, list[Figure]] = {}
     sources: dict[str, str] = {}
     for number in range(1, runs + 1):
@@ -68,7 +68,7 @@ def _measure(benchmark: str) -> list[Figure]:
 
 
 def _machine() -> str:
-    """Describe the machine in one line."""
+    """Describe the processor, the number of its cores and the version of PyTorch in one line."""
     import torch
 
     flags = torch.cpu.get_capabilities()
@@ -78,7 +78,7 @@ def _machine() -> str:
 
 
 def _row(measured: list[Figure], source: str) -> Row:
-    """Return the row for the measurements of one figure by the benchmark ``source``."""
+    """Return the table's row for one figure, which the benchmark ``source`` measured several times."""
     values = [figure.value for figure in measured]
     middle = statistics.median(values)
     typical = min(measured, key=lambda figure: abs(figure.value - middle))

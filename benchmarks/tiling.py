@@ -1,8 +1,8 @@
 """Measure memory and time of tiled and untiled pictures: ``python -m benchmarks.tiling`` (eight minutes).
 
-The photo is enlarged to each size. The memory is the peak of the process, and the time is that of a step at the last
-scale. Finally, the losses and gradients of a tiled and an untiled picture are compared in float32, at a size that fits
-into memory without tiles.
+The photo is enlarged to each size. The memory is the peak memory of the process. The time is that of a step at the last
+scale, at which the picture has its full size. Finally, the losses and gradients of a tiled and an untiled picture are
+compared in float32, at a size that fits into memory without tiles.
 """
 
 from __future__ import annotations
@@ -40,9 +40,10 @@ STEPS = 3
 def one(width: int, height: int, limit: int | None, note_into: str) -> None:
     """Measure the time of a step at the last scale, and write the time into the file ``note_into``.
 
-    Call this in a separate process.
+    ``limit`` is the memory limit in bytes, or None for most of the free memory. Call this function in a separate
+    process, so that the peak memory of this picture alone can be measured.
     """
-    keep_freed_memory()  # The commands do this, too.
+    keep_freed_memory()  # The commands call this function, too.
     photo = images.resize(images.load(PHOTO), (height, width))
     times: list[float] = []
 
@@ -57,7 +58,10 @@ def one(width: int, height: int, limit: int | None, note_into: str) -> None:
 
 
 def agreement(size: int = 1024, side: int = 400) -> str:
-    """Return how much loss and gradient in tiles of ``side`` pixels differ from those without tiles, as text."""
+    """Return, as text, how much the loss and the gradient of a tiled picture differ from those of the untiled picture.
+
+    ``size`` is the longer side of the picture in pixels, and ``side`` is the side of a tile in pixels.
+    """
     photo, painting = images.fit(images.load(PHOTO), size), images.fit(images.load(PAINTING), size)
     network, preset = load("vgg16"), PRESETS["default"]
     image = (photo + 0.2 * torch.rand_like(photo)).clamp(0, 1)
@@ -76,7 +80,7 @@ def agreement(size: int = 1024, side: int = 400) -> str:
 
 
 def main() -> None:
-    """Print the table for docs/benchmarks.md, and how well tiles agree with the untiled picture."""
+    """Print the table for docs/benchmarks.md, and how much a tiled picture differs from an untiled picture."""
     print("| picture | with all free memory | with 4 GB |\n|---|---|---|")
     for width, height in SIZES:
         cells = []

@@ -1,4 +1,4 @@
-"""Dreamgram: activation maximization and style transfer, pictures painted by gradient ascent on a network's input.
+"""Dreamgram: activation maximization and style transfer, by gradient-based optimization of a network's input image.
 
 Everything public is an attribute of this package: ``import dreamgram as dg``. A name is imported when it is first used,
 so that ``import dreamgram`` is fast. To publish a name, add it to ``_HOMES`` and to ``__init__.pyi``.

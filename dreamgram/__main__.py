@@ -1,4 +1,4 @@
-"""Run ``python -m dreamgram``, also in a checkout that is not installed."""
+"""The entry point of ``python -m dreamgram``, which also works in a checkout that is not installed."""
 
 from dreamgram.cli import main
 

@@ -1,4 +1,4 @@
-"""The command ``dreamgram``: ``dream`` and ``stylize`` under one name."""
+"""The program ``dreamgram``, which runs the programs ``dream`` and ``stylize`` as its commands."""
 
 from __future__ import annotations
 
@@ -12,7 +12,8 @@ COMMANDS = {
     "dream": ("activation_maximization.cli", "Make pictures of what a filter, a neuron or a class looks for."),
     "stylize": ("style_transfer.cli", "Paint photos and videos in the style of a painting."),
 }
-"""For each command, the module whose ``main`` takes the program's name, and a sentence for the help."""
+"""Commands by name, each with its module and a sentence for the help. The function ``main`` of the module runs the
+command; its argument is the name that the help shows for the program."""
 
 HELP = "\n".join(
     [
@@ -33,7 +34,7 @@ HELP = "\n".join(
 
 
 def main() -> None:
-    """Run the command that the first argument names, with the remaining arguments."""
+    """Run the command that the first command-line argument names, with the remaining arguments."""
     word = sys.argv[1] if len(sys.argv) > 1 else ""
     if word in COMMANDS:
         del sys.argv[1]

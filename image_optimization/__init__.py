@@ -1,4 +1,4 @@
-"""The engine: gradient descent on an input image.
+"""Optimization of an input image by gradient descent.
 
-It does not depend on what the loss measures, such as the activation of a neuron or the style of a painting.
+The code does not depend on what the loss measures, such as the activation of a neuron or the style of a painting.
 """

@@ -1,4 +1,4 @@
-"""The Adam optimizer for an image, within bounds."""
+"""The Adam optimizer for an image whose values are kept within bounds."""
 
 from __future__ import annotations
 
@@ -10,27 +10,28 @@ import torch
 from torch import Tensor
 
 DECAY = 0.9, 0.99
-"""Decay rates beta1 and beta2 of the two moments. Runs are short, so beta2 is 0.99 instead of the usual 0.999."""
+"""Decay rates beta1 and beta2 of the running means of the gradient and of its square. Runs are short, so beta2 is 0.99
+instead of the usual 0.999."""
 
 EPSILON = 1e-8
-"""Fraction of an image's largest root mean square gradient that is added to all root mean squares of that image, so
-that none of them is zero. The paper adds a constant instead. With a fraction, the result does not depend on the
-unit of the loss."""
+"""Factor that replaces the constant epsilon of Adam. The factor times the largest root mean square gradient among the
+elements of an image is added to the root mean square gradients of all its elements, by which steps are divided. With
+this product instead of a constant, the result does not depend on the scale of the loss."""
 
 SETTLING = 0.5
 """Fraction of the steps, at the end of a run, in which the learning rate falls linearly to zero. The small last
-steps remove the noise that large steps leave in the image."""
+steps remove the noise that larger steps leave in the image."""
 
 
 class Adam:
-    """The Adam optimizer, with the leaf clamped to its bounds after every step.
+    """The Adam optimizer, with the optimized tensor clamped to its bounds after every step.
 
-    It is algorithm 1 of Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014. PyTorch's own Adam takes a
-    second to load, because it imports the compiler.
+    It implements algorithm 1 of Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014. PyTorch's own Adam
+    is not used, because it takes a second to load: it imports PyTorch's compiler.
     """
 
     VECTORS_PER_PAIR: ClassVar[int] = 0
-    """Number of vectors in a curvature pair: 0, because Adam stores no pairs."""
+    """Number of tensors per curvature pair of a quasi-Newton method: 0, because Adam stores no curvature pairs."""
 
     def __init__(
         self,
@@ -41,15 +42,15 @@ class Adam:
         history: int = 0,
         settling: float = SETTLING,
     ) -> None:
-        """Prepare to move ``leaf`` in place.
+        """Prepare to optimize ``leaf`` in place.
 
         Args:
-            leaf: tensor to move. Its first axis is the batch axis.
+            leaf: tensor to optimize. Its first axis is the batch axis.
             bounds: smallest and largest allowed value of its elements.
-            learning_rate: size of a step, in units of the leaf, until the last part of the run, in which it falls.
-            history: not used.
-            settling: fraction of the steps, above 0, in which the learning rate falls linearly to zero at the end of
-                the run.
+            learning_rate: step size, in the unit of the elements of ``leaf``, until it falls at the end of the run.
+            history: not used, because Adam stores no curvature pairs.
+            settling: fraction of the steps, at the end of the run, in which the learning rate falls linearly to zero.
+                It must be above 0.
         """
         self.leaf = leaf
         self.bounds = bounds
@@ -60,7 +61,10 @@ class Adam:
 
     @torch.no_grad()
     def step(self, loss: Tensor, gradient: Tensor, remaining: float = 1.0) -> None:
-        """Move the leaf, given the loss () and its gradient at the current leaf; see :meth:`Optimizer.step`."""
+        """Update the optimized tensor, given the ``gradient`` of the loss at the tensor's current value.
+
+        ``loss`` is not used. ``remaining`` is explained in :meth:`Optimizer.step`.
+        """
         self.steps += 1
         self.mean.lerp_(gradient, 1 - DECAY[0])
         self.square.lerp_(gradient.square(), 1 - DECAY[1])
@@ -73,10 +77,13 @@ class Adam:
         self.leaf.addcdiv_(self.mean, root, value=-rate / of_mean).clamp_(*self.bounds)
 
     def finish(self) -> None:
-        """Keep the leaf that the last step produced, because a stochastic loss has no lowest point to return to."""
+        """Leave the optimized tensor as the last step set it.
+
+        If the loss is random, its lowest value need not belong to the best image.
+        """
 
     def state(self) -> dict[str, Tensor]:
-        """Return, by name, all tensors that are needed to resume the run. The next step may overwrite them."""
+        """Return a dictionary of all tensors that are needed to resume the run. The next step may overwrite them."""
         return {
             "leaf": self.leaf.detach(),
             "mean": self.mean,
@@ -86,7 +93,7 @@ class Adam:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from ``state``, whose tensors may be overwritten afterwards."""
+        """Resume from ``state``, the result of :meth:`state`. Later steps may overwrite its tensors."""
         self.leaf.copy_(state["leaf"])
         self.mean = state["mean"].to(self.mean)
         self.square = state["square"].to(self.square)

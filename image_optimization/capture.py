@@ -1,4 +1,4 @@
-"""Capture activations by layer name, from any ``torch.nn.Module``."""
+"""Capture the activations of layers, given by name, of any ``torch.nn.Module``."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dreamgram.image_optimization.gradient_scaling import Range
 from dreamgram.image_optimization.layers import Layer, reach_layers
 
 Activations = Mapping[str, Tensor]
-"""Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer, (N, T, F) of tokens.
+"""Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer, (N, T, F) of T tokens.
 
 Activations with channels last, (N, H, W, C), are converted to (N, C, H, W)."""
 
@@ -26,12 +26,13 @@ def capture(
 ) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
     """Yield a differentiable function from images (N, C, H, W) in [0, 1] to the activations of ``layers`` by name.
 
-    The forward pass ends at the deepest of the layers. If an in-place operation would overwrite a captured output, the
-    operation gets a copy of it. The network computes in ``dtype``, and its activations have that type. Activations in
-    float16 are converted to float32, because their gradients would fall below the range of float16. The parameters are
-    read at the first call, and later changes to them have no effect. Inside the context, the network is in evaluation
-    mode and its weights get no gradients. Afterwards, its modes and gradient flags are restored and the added hooks are
-    removed. Your own hooks stay.
+    The forward pass ends as soon as all of ``layers`` have run. If an in-place operation would overwrite a captured
+    output, the operation gets a copy of the output instead. The network computes in ``dtype``, by autocast if that is
+    not float32. If ``dtype`` is float16, the returned activations are converted to float32, because their gradients
+    could be too small for float16. The parameters are read when the yielded function is first called, and later changes
+    to them may have no effect. Inside the context, the network is in evaluation mode and its weights get no gradients.
+    On leaving the context, the ``training`` and ``requires_grad`` flags of the network are restored, and the hooks that
+    this function added are removed. Hooks that you added yourself stay.
 
     Example:
         >>> with capture(vgg, ["relu1_1", "relu4_1"]) as activations_of:
@@ -39,7 +40,7 @@ def capture(
 
     Raises (when the yielded function is first called):
         ValueError: a layer is unknown, cannot be reached with images of that shape, or is called several times by one
-            forward pass. In the last case, ``name:0``, ``name:1``, ... are the names of its calls.
+            forward pass. In the last case, use ``name:0``, ``name:1``, ... to choose one of its calls.
     """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
@@ -56,14 +57,14 @@ def capture(
 
 
 class _Complete(Exception):
-    """Exception that ends the forward pass when all layers have been captured."""
+    """Exception that ends the forward pass when the activations of all requested layers have been captured."""
 
 
 class _Reader:
-    """A function from images to activations, with the hooks that it needs."""
+    """A callable that computes the activations of images, with the forward hooks that capture them."""
 
     def __init__(self, model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
-        """Prepare to read the layers ``names`` of ``model``; the hooks are added at the first call."""
+        """Prepare to capture the layers ``names`` of ``model``; the hooks are added when the object is first called."""
         self.model = model
         self.names = list(names)
         self.dtype = dtype
@@ -97,7 +98,7 @@ class _Reader:
         return dict(zip(names, range16.leave(outputs) if range16 else outputs, strict=True))
 
     def _run(self, image: Tensor) -> None:
-        """Run the network until all layers have been captured."""
+        """Run the network on ``image`` until all requested layers have been captured."""
         self.calls.clear()
         self.activations = {}
         low = self.dtype != torch.float32
@@ -106,7 +107,11 @@ class _Reader:
             functional_call(self.model, self.weights, (image,), tie_weights=False)  # ``weights`` is complete
 
     def _add_hooks(self, image: Tensor) -> None:
-        """Add a hook to each module that the layers belong to, if images like ``image`` reach them."""
+        """Add a hook to each module that a requested layer belongs to.
+
+        Raises:
+            ValueError: a layer is unknown, or a forward pass of an image of the shape of ``image`` does not reach it.
+        """
         by_module: dict[str, dict[int, Layer]] = {}
         for layer in reach_layers(self.model, image, self.names):
             by_module.setdefault(layer.module, {})[layer.call] = layer
@@ -114,7 +119,11 @@ class _Reader:
             self.handles.append(self.model.get_submodule(name).register_forward_hook(self._hook(name, calls)))
 
     def _hook(self, name: str, wanted: dict[int, Layer]) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
-        """Return the hook for the module ``name``. ``wanted`` maps the zero-based index of a call to its layer."""
+        """Return the forward hook for the module called ``name``.
+
+        A forward pass may call the module several times. ``wanted`` maps the zero-based index of such a call to the
+        layer whose activations are captured at that call.
+        """
 
         def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
             layer = wanted.get(self.calls[name])
@@ -129,18 +138,18 @@ class _Reader:
         return hook
 
     def remove_hooks(self) -> None:
-        """Remove all hooks that were added."""
+        """Remove all hooks that this object has added to the network."""
         for handle in self.handles:
             handle.remove()
         self.handles.clear()
 
 
 def _fast_weights(model: nn.Module, dtype: torch.dtype, order: torch.memory_format) -> dict[str, Tensor]:
-    """Return the parameters of ``model`` by name.
+    """Return the parameters of ``model`` by name, stored for a fast forward pass in ``dtype``.
 
     The float32 parameters of convolutions and fully connected layers are converted to ``dtype`` once instead of in
-    every step. The network must run under autocast, which then has nothing left to convert. 4-dimensional parameters
-    are stored in the memory format ``order``.
+    every step. If ``dtype`` is not float32, the network must run under autocast, which then does not have to convert
+    these parameters. 4-dimensional parameters are stored in the memory format ``order``.
     """
     weights = {}
     for path, module in model.named_modules():

@@ -9,29 +9,35 @@ from torch import Tensor
 
 
 class Range:
-    """The scale of the gradients inside a network.
+    """The scale of the gradients inside a network: a factor by which they are multiplied in the backward pass.
 
-    In the backward pass, the gradients of the losses are multiplied by the scale, so that the largest gradient is 1,
-    before they enter the network. The gradient of the image is divided by the same scale when it leaves the network.
-    Loss scaling in training works in the same way, but this class does not have to search for the scale or wait for
-    the device.
+    Before the gradients of the losses with respect to the activations enter the network, they are multiplied by the
+    scale, so that the largest absolute gradient is 1. When the gradient of the image leaves the network, it is divided
+    by the same scale. Loss scaling in mixed-precision training has the same purpose, but finds its scale by trial and
+    error. This class computes the scale from the gradients, and the CPU never waits for an accelerator.
     """
 
     def __init__(self) -> None:
         self.scale = torch.ones(())
 
     def enter(self, image: Tensor) -> Tensor:
-        """Return ``image`` (N, C, H, W), to be given to the network. Its gradient is divided by the scale."""
+        """Return ``image`` (N, C, H, W) as input for the network.
+
+        The backward pass divides the gradient of ``image`` by the scale.
+        """
         same: Tensor = _Unscale.apply(image, self)
         return same
 
     def leave(self, activations: list[Tensor]) -> list[Tensor]:
-        """Return the network's ``activations`` in float32, to be given to the losses. Their gradients set the scale."""
+        """Return the network's ``activations``, converted to float32, as input for the losses.
+
+        The backward pass computes the scale from the gradients of the activations and multiplies them by it.
+        """
         return list(_Scale.apply(self, *activations))
 
 
 class _Unscale(torch.autograd.Function):
-    """The identity function, except that its backward pass divides the gradient by the scale."""
+    """The identity function, except that its backward pass divides the gradient by the scale of a :class:`Range`."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor, within: Range) -> Tensor:
@@ -44,7 +50,7 @@ class _Unscale(torch.autograd.Function):
 
 
 class _Scale(torch.autograd.Function):
-    """A conversion to float32 whose backward pass chooses the scale and multiplies the gradients by it."""
+    """A conversion to float32 whose backward pass sets the scale of a :class:`Range` and multiplies gradients by it."""
 
     @staticmethod
     def forward(ctx: Any, within: Range, *activations: Tensor) -> tuple[Tensor, ...]:

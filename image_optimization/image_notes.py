@@ -1,4 +1,4 @@
-"""Notes: text that is stored in the metadata of a picture file."""
+"""Encode and read notes. A note is a text that is stored in the metadata of a picture file."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from xml.sax.saxutils import escape
 from dreamgram.image_optimization.image_reading import check_file, open_image
 
 PNG_KEY = "dreamgram"
-"""Keyword of the text entry (iTXt) that holds the note in a PNG."""
+"""Keyword of the iTXt chunk in which a PNG holds the note, the text that this package stores in a picture file."""
 
 NAMESPACE = "urn:dreamgram:"
-"""XML namespace of the note in an XMP packet."""
+"""XML namespace of the XMP element that holds the note, the text that this package stores in a picture file."""
 
 _PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
@@ -41,7 +41,7 @@ def encode_xmp(note: str) -> bytes:
 
 
 def decode_xmp(packet: bytes) -> str | None:
-    """Return the note in an XMP packet, or None if the packet has no note or is broken."""
+    """Return the note that :func:`encode_xmp` put into ``packet``, or None if it has no note or is not valid XML."""
     try:  # expat itself rejects entities that expand without limit
         found = ElementTree.fromstring(packet.rstrip(b"\0")).find(f".//{{{NAMESPACE}}}note")
     except ElementTree.ParseError:
@@ -50,11 +50,13 @@ def decode_xmp(packet: bytes) -> str | None:
 
 
 def read_note(path: str | os.PathLike[str]) -> str | None:
-    """Return the note that :func:`~dreamgram.image_optimization.images.save` stored in a picture, or None.
+    """Return the note, the text that :func:`~dreamgram.image_optimization.images.save` stored in a picture file.
+
+    The result is None if the file has no note or its note cannot be decoded.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be read.
-        ValueError: the file is not an image, or it is damaged.
+        FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
+        ValueError: the file is not an image, is damaged, or has more than twice Pillow's ``MAX_IMAGE_PIXELS``.
     """
     path = Path(path)
     check_file(path)

@@ -19,24 +19,29 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-"""Weights of red, green and blue in the conversion of a color to gray, (3, 1, 1), from ITU-R BT.601."""
+"""Weights of red, green and blue in the conversion to gray of ITU-R BT.601, as a tensor (3, 1, 1)."""
 
 PROFILE_TOLERANCE = 4
-"""Largest difference, in 8-bit levels, between sRGB and a color profile that is treated as sRGB."""
+"""Tolerance, in 8-bit levels, for treating an ICC color profile as sRGB.
+
+A profile is treated as sRGB if converting colors from it to sRGB changes no value by more than the tolerance.
+"""
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
 
 @dataclass(frozen=True)
 class Picture:
-    """The contents of a picture file."""
+    """The image and the metadata of a picture file."""
 
     image: Tensor
-    """Image (1, C, H, W), sRGB in [0, 1], float32. Transparent parts are composited over white."""
+    """Image (1, C, H, W) in sRGB, float32 in [0, 1]; C is 3 for color and 1 for gray. Transparent parts are composited
+    over white."""
     alpha: Tensor | None
     """Opacity (1, 1, H, W) in [0, 1], where 0 is transparent; None if the whole picture is opaque."""
     exif: bytes
-    """EXIF data that the camera wrote, without the orientation, which has already been applied."""
+    """Encoded EXIF data that describes the picture, such as camera, exposure, author and GPS position; empty if there
+    is none. It contains no orientation, because ``image`` is already upright."""
     bits: int
     """Number of bits per value in the file: 8 or 16."""
     frames: int
@@ -46,25 +51,28 @@ class Picture:
 
 
 def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
-    """Return the image in a file, (1, ``channels``, H, W) in [0, 1]; see :func:`read`."""
+    """Return the image in a picture file, (1, ``channels``, H, W) in [0, 1], without the metadata.
+
+    The image is the same as that of :func:`read`. ``channels`` is 3 for color or 1 for gray.
+    """
     return read(path, channels).image
 
 
 def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
-    """Read a picture file: its image (1, ``channels``, H, W), sRGB in [0, 1], float32, and its metadata.
+    """Read the image, (1, ``channels``, H, W) in sRGB, float32 in [0, 1], and the metadata of a picture file.
 
-    The EXIF orientation is applied. Colors are converted from an embedded ICC profile to sRGB with 8-bit precision. The
-    profile of a 16-bit gray picture is ignored. 16-bit gray pictures keep their precision, and so do 16-bit color
-    pictures in PNG and TIFF unless their colors are converted from an ICC profile. Transparent parts are composited
-    over white. Only the first frame of an animation is read.
+    The image is turned upright according to its EXIF orientation. If the file has an ICC profile, the colors are
+    converted from it to sRGB with 8-bit precision. Two kinds of 16-bit pictures keep their precision: gray pictures,
+    whose ICC profile is ignored, and color pictures in PNG or TIFF that have no ICC profile or one that is almost sRGB.
+    Transparent parts are composited over white. Only the first frame of an animation is read.
 
     Args:
         path: a PNG, JPEG, WebP or TIFF, or any other format that Pillow reads.
-        channels: 3 for color, 1 for gray.
+        channels: number of channels of the image to return: 3 for color, 1 for gray.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: the file cannot be read.
-        ValueError: the file is not an image, or it is damaged or too large.
+        FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
+        ValueError: the file is not an image, is damaged, or has more than twice Pillow's ``MAX_IMAGE_PIXELS``.
     """
     path = Path(path)
     check_file(path)
@@ -94,10 +102,12 @@ def check_file(path: Path) -> None:
 
 @contextmanager
 def open_image(file: IO[bytes], path: Path) -> Iterator[Image.Image]:
-    """Open an image with Pillow. Errors while reading the image, including inside the context, name its ``path``.
+    """Open the image in ``file`` with Pillow for the duration of a ``with`` block.
+
+    Errors of opening it, and errors of reading it within the block, become a ValueError with ``path`` in its message.
 
     Raises:
-        ValueError: the file is not an image, or it is damaged or too large.
+        ValueError: the file is not an image, is damaged, or has more than twice Pillow's ``MAX_IMAGE_PIXELS``.
     """
     try:
         with warnings.catch_warnings(), Image.open(file) as opened:
@@ -115,12 +125,14 @@ CAMERA_TAGS = (
     *("ImageDescription", "Make", "Model", "Software", "DateTime", "Artist", "Copyright", "HostComputer"),
     *("XPTitle", "XPComment", "XPAuthor", "XPKeywords", "XPSubject", "Rating", "RatingPercent"),
 )
-"""EXIF tags to keep, in addition to the sections for exposure and GPS. The other tags describe the layout of the
-file."""
+"""Names of the EXIF tags that are kept when a picture is read, in addition to the sections for exposure and GPS.
+
+All other tags are dropped, because they describe the layout of the file that was read.
+"""
 
 
 def _exif(picture: Image.Image) -> bytes:
-    """Return the EXIF data to keep, or empty bytes if the EXIF data is broken."""
+    """Return the encoded EXIF data of ``picture`` that should be kept; empty if there is none or it is broken."""
     kept = Image.Exif()
     try:
         given = picture.getexif()
@@ -141,7 +153,10 @@ def _tensor(pixels: Array) -> Tensor:
 
 
 def _pixels(picture: Image.Image) -> tuple[Array, Array | None]:
-    """Return the colors (H, W, 3) and the alpha (H, W, 1), or None without alpha, as float32 in [0, 1]."""
+    """Return the colors (H, W, 3) and the opacity (H, W, 1) of ``picture`` as float32 in [0, 1].
+
+    The opacity is None if the picture has no transparency.
+    """
     with suppress(SyntaxError, struct.error):  # broken EXIF data is ignored
         picture = ImageOps.exif_transpose(picture)
     profile = picture.info.get("icc_profile")
@@ -149,7 +164,7 @@ def _pixels(picture: Image.Image) -> tuple[Array, Array | None]:
         gray = np.asarray(picture, dtype=np.float32)
         if not np.isfinite(gray).all():
             raise ValueError("some pixels are not finite numbers")
-        # Floats range from 0 to 1, or to 255 if some are above 1.
+        # Float pixels are taken to range from 0 to 1, or from 0 to 255 if any of them is above 1.
         top = 65535 if picture.mode != "F" else 255 if gray.max() > 1 else 1
         return np.repeat((gray / top).clip(0, 1)[:, :, None], 3, axis=2), None
     alpha = None
@@ -167,8 +182,8 @@ def _pixels(picture: Image.Image) -> tuple[Array, Array | None]:
 def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     """Convert the colors of ``picture`` from ``profile`` to sRGB.
 
-    A profile that is broken, or made for a different number of channels, is ignored, because the picture is still
-    usable.
+    If the profile is broken, or made for a different number of channels, the picture is returned unchanged, because it
+    is still usable.
     """
     try:
         converted = ImageCms.profileToProfile(
@@ -180,7 +195,7 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
 
 
 def _is_deep(picture: Image.Image) -> bool:
-    """Return whether the file has several 16-bit channels, which Pillow would reduce to 8 bits."""
+    """Return whether ``picture`` is a PNG or TIFF with several 16-bit channels, which Pillow would reduce to 8 bits."""
     tiles = getattr(picture, "tile", None)
     args = tiles[0].args if tiles else ""  # the raw mode from which Pillow will decode the pixels
     raw = args if isinstance(args, str) else args[0] if args else ""
@@ -188,9 +203,9 @@ def _is_deep(picture: Image.Image) -> bool:
 
 
 def _is_srgb(picture: Image.Image) -> bool:
-    """Return whether the picture has no color profile, or one that leaves colors unchanged.
+    """Return whether the picture has no color profile, or one whose conversion to sRGB hardly changes any color.
 
-    Colors are converted to find out, because the name of a profile is not reliable.
+    Some colors are converted to find out, because the name of a profile is not reliable.
     """
     profile = picture.info.get("icc_profile")
     steps = np.linspace(0, 255, 6, dtype=np.uint8)
@@ -202,7 +217,7 @@ def _is_srgb(picture: Image.Image) -> bool:
 
 
 def _deep_pixels(picture: Image.Image, data: bytes) -> tuple[Array, Array | None]:
-    """Return colors and alpha as :func:`_pixels` does, from the ``data`` of a file with 16-bit channels."""
+    """Decode ``data``, a file with 16-bit channels, and return its colors and opacity as :func:`_pixels` does."""
     import cv2
 
     channels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
@@ -224,4 +239,4 @@ TURNS: dict[int, Callable[[Array], Array]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
-"""Functions that turn pixels (H, W, C) upright, by EXIF orientation."""
+"""Functions that rotate or mirror pixels (H, W, C) so that the picture is upright, by value of the EXIF orientation."""

@@ -12,7 +12,10 @@ def fit(image: Tensor, size: int) -> Tensor:
 
 
 def fitted_size(image: Tensor, size: int) -> tuple[int, int]:
-    """Return (H, W) with the aspect ratio of ``image`` (N, C, H, W) and ``size`` pixels on the longer side."""
+    """Return the height and width to which :func:`fit` resizes ``image`` (N, C, H, W).
+
+    The longer side is ``size`` pixels, and the aspect ratio is that of ``image``.
+    """
     height, width = image.shape[2:]
     scale = size / max(height, width)
     return max(round(height * scale), 1), max(round(width * scale), 1)
@@ -26,9 +29,11 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def refine(image: Tensor, start: Tensor | None, size: tuple[int, int]) -> Tensor:
-    """Enlarge ``image`` (N, C, H, W) to ``size`` (H, W) and add the details of ``start`` too fine for ``image``.
+    """Enlarge ``image`` (N, C, H, W) to ``size`` (H, W), and add the fine details of ``start``.
 
-    If ``start`` is None, no details are added. The result may have values outside [0, 1].
+    ``start`` is an image of any size, which is first resized to ``size``. Its fine details are what it loses when it is
+    reduced to the size of ``image`` and enlarged again. If ``start`` is None, no details are added. The result may have
+    values outside [0, 1].
     """
     if start is None:
         return resize(image, size)

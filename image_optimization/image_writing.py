@@ -1,4 +1,4 @@
-"""Write picture files, completely or not at all."""
+"""Write picture files. If writing fails, no incomplete file is left, and an existing file is not changed."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ from dreamgram.image_optimization.image_notes import PNG_KEY, check_note, encode
 from dreamgram.image_optimization.image_reading import Array
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
-"""Formats that can be written, by file extension."""
+"""Formats of pictures that can be written, by file extension."""
 
 DEEP_FORMATS = ("PNG", "TIFF")
-"""Formats that can hold 16 bits per value."""
+"""Formats in which pictures can be saved with 16 bits per value."""
 
 SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_535}
-"""Largest side, in pixels, of the formats that have a limit."""
+"""Largest width and height of a picture, in pixels, in the formats that limit them."""
 
 JPEG_EXIF_LIMIT, JPEG_XMP_LIMIT = 65_533, 65_504
 """Largest sizes, in bytes, of the EXIF data and of the XMP packet in a JPEG."""
 
 IMAGE_WIDTH, BITS_PER_SAMPLE, XMP_PACKET = 256, 258, 700
-"""Numbers of TIFF tags."""
+"""Numbers of the TIFF tags for the width, the bits per channel and the XMP packet."""
 
 
 def to_pillow(image: Tensor) -> Image.Image:
@@ -46,12 +46,14 @@ def to_pillow(image: Tensor) -> Image.Image:
 def check_output(
     path: str | os.PathLike[str], overwrite: bool = False, formats: Collection[str] = tuple(FORMATS)
 ) -> Path:
-    """Return ``path`` if a file can be saved there, and create its folder. Call this function before the work begins.
+    """Check that a file can be saved at ``path``, create its folder if it is missing, and return ``path``.
+
+    Call this function before a long computation, so that the result can be saved at the end.
 
     Raises:
-        ValueError: the file extension is not one of ``formats``, by default those of pictures.
+        ValueError: the file extension is not one of ``formats``. By default, they are the keys of :data:`FORMATS`.
         FileExistsError: the file exists, and ``overwrite`` is False.
-        OSError: ``path`` is a folder, or its folder cannot be created or written to.
+        OSError: ``path`` is a folder, or the folder that contains it cannot be created or written to.
     """
     path = Path(path)
     if path.suffix.lower() not in formats:
@@ -65,7 +67,7 @@ def check_output(
 
 
 def check_folder(folder: Path) -> None:
-    """Create ``folder`` if it does not exist, and test it by writing a temporary file into it.
+    """Create ``folder`` if it does not exist, and check that a temporary file can be created in it.
 
     Raises:
         OSError: the folder cannot be created or written to.
@@ -79,13 +81,13 @@ def check_folder(folder: Path) -> None:
 
 
 def choose_bits(path: Path, wanted: int | None, given: int) -> int:
-    """Return the number of bits per value for a file ``path``.
+    """Return the number of bits per value, 8 or 16, with which to save a picture at ``path``.
 
-    The result is ``wanted`` unless ``wanted`` is None. Then it is ``given`` if the format can hold ``given`` bits, else
-    8.
+    If ``wanted`` is None, the result is ``given``, the number of bits of the original picture, or 8 if the format of
+    ``path`` cannot hold ``given`` bits. Otherwise the result is ``wanted``.
 
     Raises:
-        ValueError: the format cannot hold ``wanted`` bits.
+        ValueError: the format of ``path`` cannot hold ``wanted`` bits per value.
     """
     able = (8, 16) if FORMATS.get(path.suffix.lower()) in DEEP_FORMATS else (8,)
     if wanted is None:
@@ -96,7 +98,7 @@ def choose_bits(path: Path, wanted: int | None, given: int) -> int:
 
 
 def check_size(path: Path, size: tuple[int, int]) -> None:
-    """Check that a file ``path`` can hold a picture of ``size`` (H, W).
+    """Check that the format of the file ``path`` can hold a picture of ``size`` (H, W).
 
     Raises:
         ValueError: a side is longer than the format allows.
@@ -117,27 +119,32 @@ def save(
     bits: int = 8,
     quality: int = 95,
 ) -> Path:
-    """Write ``image`` to ``path``, completely or not at all. A color image gets an sRGB profile.
+    """Write ``image`` to ``path``. If writing fails, an existing file is not changed.
+
+    An sRGB profile is embedded in color images.
 
     Args:
-        image: (C, H, W) or (1, C, H, W) in [0, 1], or a Pillow image.
+        image: sRGB or gray tensor, (C, H, W) or (1, C, H, W) in [0, 1], or a Pillow image.
         path: file to write. Its extension determines the format (:data:`FORMATS`).
-        note: text to store in the file; see :func:`read_note`. A JPEG holds about 64 kB, and a longer note is omitted.
+        note: text to store in the metadata, which :func:`read_note` can read. In a JPEG, a note of more than about
+            64 kB is omitted.
         overwrite: whether to replace an existing file.
-        alpha: opacity (1, 1, H, W) in [0, 1] of an ``image`` that is composited over white. :func:`read` returns
-            both. The white is removed from the colors before they are stored. A JPEG has no alpha and keeps the white.
-        exif: EXIF data (:attr:`Picture.exif`). In a JPEG, EXIF data of more than 64 kB is omitted.
+        alpha: opacity (1, 1, H, W) in [0, 1] of ``image``. The image must be composited over white, as :func:`read`
+            returns it. Before the colors of a tensor are stored, the white is removed from them. A JPEG cannot hold the
+            opacity and keeps the white.
+        exif: encoded EXIF data to store, such as :attr:`Picture.exif`. In a JPEG, EXIF data of more than 64 kB is
+            omitted.
         bits: bits per value: 8, or 16 for a tensor that is saved as PNG or TIFF.
-        quality: quality of JPEG and WebP, up to 100.
+        quality: quality of the compression of JPEG and WebP, up to 100. A higher quality gives a larger file.
 
     Returns:
-        The path.
+        ``path`` as a :class:`~pathlib.Path`.
 
     Raises:
         FileExistsError: the file exists, and ``overwrite`` is False.
         OSError: the file cannot be written.
-        ValueError: the file extension is not that of a format, ``bits`` is not possible for the format or for a Pillow
-            image, or the note has characters that cannot be stored.
+        ValueError: the file extension is not in :data:`FORMATS`, the format or a Pillow image cannot be saved with
+            ``bits`` bits per value, or the note has characters that XML cannot hold.
     """
     path = check_output(path, overwrite)
     kind = FORMATS[path.suffix.lower()]
@@ -166,9 +173,10 @@ def save(
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; the file written there replaces ``path`` at the end.
+    """Yield the path of a temporary file in the folder of ``path``. The caller writes this file within the context.
 
-    If writing fails, ``path`` is unchanged.
+    At the end of the context, the temporary file replaces ``path``. If the context raises an error, the temporary file
+    is deleted and ``path`` is unchanged.
     """
     beside = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")  # file systems limit the length of a name
     try:
@@ -179,7 +187,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[str, Any]:
-    """Return the options for Pillow that store the note, the EXIF data and, for a colored picture, the sRGB profile.
+    """Return the options of Pillow's ``save`` that store the note, the EXIF data and, if ``colored``, an sRGB profile.
 
     A note or EXIF data that is too long for a JPEG is omitted.
     """
@@ -204,7 +212,7 @@ def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[s
 
 
 def _srgb_profile() -> bytes:
-    """Return the sRGB profile without its date, so that the same picture gives the same file."""
+    """Return an sRGB profile without its creation date, so that saving a picture twice gives identical files."""
     made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return made[:24] + bytes(12) + made[36:]
 
@@ -221,7 +229,8 @@ def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, note: str | Non
 def _encode_deep_tiff(levels: Array, options: dict[str, Any]) -> bytes:
     """Return the bytes of a TIFF with 16-bit channels.
 
-    Pillow writes the same bytes as twice as many 8-bit pixels. Then the tags for the width and the bits are corrected.
+    Pillow writes the same bytes as an 8-bit picture of twice the width. Afterwards, the TIFF tags for the width and for
+    the bits per channel are corrected.
     """
     if levels.shape[2] == 2:  # few programs can read gray with alpha
         levels = levels[:, :, [0, 0, 0, 1]]
@@ -243,7 +252,10 @@ def _encode_deep_tiff(levels: Array, options: dict[str, Any]) -> bytes:
 
 
 def _encode_deep_png(levels: Array, options: dict[str, Any]) -> bytes:
-    """Encode the pixels with OpenCV, then insert the metadata, which OpenCV cannot write."""
+    """Return the bytes of a PNG with 16-bit channels.
+
+    OpenCV encodes the pixels. Afterwards, the metadata, which OpenCV cannot write, is inserted.
+    """
     import cv2
 
     order = {1: [0], 2: [0, 0, 0, 1], 3: [2, 1, 0], 4: [2, 1, 0, 3]}[levels.shape[2]]  # OpenCV's order, such as BGR

@@ -1,4 +1,8 @@
-"""Read, write and resize pictures. This module exports the public functions of the modules ``image_...``."""
+"""Read, write and resize pictures.
+
+This module re-exports the main public names of the modules ``image_notes``, ``image_reading``, ``image_sizes`` and
+``image_writing``.
+"""
 
 from __future__ import annotations
 

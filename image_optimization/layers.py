@@ -1,4 +1,7 @@
-"""Find the layers of a network by name, with one dry run, which computes only shapes if the network allows that."""
+"""Find the layers of a network by name, with one dry run: a forward pass that records the layers.
+
+For large images, the dry run computes only shapes, if the network allows that.
+"""
 
 from __future__ import annotations
 
@@ -23,9 +26,10 @@ aten = torch.ops.aten
 PADDING = (aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d)
 
 SMALL_IMAGE = 3 * 256 * 256
-"""Largest number of values in an image for which the dry run computes values. For such a small image, running
-any network takes less time than loading the modules that PyTorch's meta device needs for a convolution (0.4 s and
-160 MB)."""
+"""Largest number of elements (C x H x W) in an image that counts as small. For a small image, the dry run, a trial
+forward pass, computes actual values, because this takes less time with any network than loading the modules that
+PyTorch's meta device needs for a convolution (0.4 s and 160 MB). For a larger image, it computes only shapes, on the
+meta device, if the network supports that."""
 
 
 @dataclass(frozen=True)
@@ -35,31 +39,31 @@ class Layer:
     name: str
     """Name of the module, or ``name:0``, ``name:1``, ... if one forward pass calls the module several times."""
     module: str
-    """Name of the module without the index of the call, as in ``named_modules``."""
+    """Name of the module without the index of the call, as in ``torch.nn.Module.named_modules``."""
     call: int
-    """Zero-based index of this call to the module."""
+    """Zero-based index of this call among the calls to the same module in one forward pass."""
     kind: str
-    """Name of the module's class."""
+    """Name of the module's class, such as "Conv2d"."""
     shape: tuple[int, ...]
     """Shape of the output for one image, without the batch axis."""
     receptive_field: int | None
     """Side, in pixels, of the square receptive field of one output position; None if it is the whole image.
 
-    Only :func:`list_layers` computes receptive fields. Other functions set ``receptive_field``, ``stride`` and
-    ``start`` to None."""
+    If receptive fields were not computed, ``receptive_field``, ``stride`` and ``start`` are None. Only
+    :func:`list_layers` and :func:`dry_run` with ``receptive_fields=True`` compute them."""
     stride: float | None
-    """Distance, in pixels, between the receptive fields of neighboring positions."""
+    """Distance, in pixels, between the receptive fields of neighboring output positions; None if not computed."""
     start: float | None
-    """Coordinate, in pixels, at which the receptive field of the first position begins; negative if there is
-    padding."""
+    """Coordinate, in pixels, at which the receptive field of the first output position begins; negative if there is
+    padding, None if not computed."""
     overwritten: bool
-    """Whether a later in-place operation overwrites the output."""
+    """Whether a later in-place operation, such as an in-place ReLU, overwrites the output."""
     channels_last: bool = False
-    """Whether the output is (H, W, C), as in some transformers with windowed attention."""
+    """Whether the shape of the output is (H, W, C), not (C, H, W), as in some transformers with windowed attention."""
 
     @property
     def channels(self) -> int:
-        """Return the number of units: channels of (C, H, W), features of (F,), embedding dimensions of (T, F)."""
+        """Return the number of units in the output: C for (C, H, W) or (H, W, C), F for (F,) or for T tokens (T, F)."""
         return self.shape[-1] if len(self.shape) == 2 or self.channels_last else self.shape[0]
 
 
@@ -67,7 +71,7 @@ def list_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     """Return the layers of ``model`` in the order in which they run on one image of ``shape`` (C, H, W).
 
     Raises:
-        ValueError: an image of this shape does not pass through the network.
+        ValueError: the forward pass of the network fails on an image of this shape.
     """
     layers, failure = dry_run(model, torch.zeros(1, *shape), receptive_fields=True)
     if failure is not None:
@@ -79,8 +83,9 @@ def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
     """Return the layer called ``name``.
 
     Raises:
-        ValueError: there is no such layer, and the message lists the names and suggests the nearest one; or ``name`` is
-            a module that runs several times, and the message lists its calls.
+        ValueError: there is no layer called ``name``, in which case the message lists the names and suggests a similar
+            one; or ``name`` is a module that runs several times in one forward pass, in which case the message lists
+            the names of its calls.
     """
     names = [layer.name for layer in layers]
     if name in names:
@@ -92,7 +97,7 @@ def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
 
 
 def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[Layer]:
-    """Return the layers called ``names``, after checking that images like ``image`` (N, C, H, W) reach them.
+    """Return the layers called ``names``, after checking that a forward pass of ``image`` (N, C, H, W) reaches them.
 
     Raises:
         ValueError: a layer is unknown, or the forward pass fails before it reaches the layer.
@@ -111,10 +116,10 @@ def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[
 
 
 def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
-    """Return the side, in pixels, of the smallest square image with which ``model`` reaches all of ``layers``.
+    """Return the side, in pixels, of the smallest square image whose forward pass reaches all of ``layers``.
 
     Raises:
-        ValueError: a layer is unknown, or images of the network's default size do not reach it.
+        ValueError: a layer is unknown, or the forward pass of an image of the network's default size does not reach it.
     """
     shape = default_shape(model)
     reach_layers(model, torch.zeros(1, *shape), layers)
@@ -129,12 +134,13 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
 def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
     """Run ``model`` once on the first image of ``image`` (N, C, H, W) and record every layer whose output is a tensor.
 
-    The run computes only shapes, on PyTorch's meta device. It also calls your own hooks. Values are computed if the
-    network does not support the meta device, or if the image is small.
+    For a large image, the run computes only shapes, on PyTorch's meta device. It computes actual values if the image is
+    small or the network does not support the meta device. The run also calls any hooks that you added to the network.
+    If ``receptive_fields`` is true, it also computes the receptive field of every layer.
 
     Returns:
-        The layers in the order in which they ran, and the error that stopped the run, if any. The layers before the
-        error are still valid, because a forward pass may end at any of them.
+        The layers in the order in which they ran, and the error that stopped the run, or None. The layers that ran
+        before the error can still be used, because the forward pass for their activations ends before the error.
     """
     image = image[:1].detach()
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -148,7 +154,7 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
 
 
 def describe(shape: Sequence[int]) -> str:
-    """Describe an image shape (C, H, W): "an image of 640x480 pixels and 3 channels"."""
+    """Describe an image shape (C, H, W) in words, such as "an image of 640x480 pixels and 3 channels"."""
     channels, height, width = shape
     return f"an image of {width}x{height} pixels and {channels} channel{'s' * (channels != 1)}"
 
@@ -161,7 +167,10 @@ def _first_line(error: Exception) -> str:
 def _observe(
     model: nn.Module, weights: dict[str, Tensor], image: Tensor, receptive_fields: bool
 ) -> tuple[list[Layer], Exception | None]:
-    """Run ``model`` once with ``weights`` in place of its own, if any; return the layers and the error, if any."""
+    """Run ``model`` once on ``image``; return the layers that ran, and the error that stopped the run, or None.
+
+    ``weights`` holds parameters and buffers, by name, to use in place of those of ``model``. It may be empty.
+    """
     seen: list[tuple[str, nn.Module, Tensor, int, Field]] = []
     fields = _ReceptiveFields(image)
     training = [module for module in model.modules() if module.training]
@@ -213,17 +222,20 @@ def _observe(
 
 
 def _channels_last(shape: Sequence[int], image: Sequence[int]) -> bool:
-    """Return whether the first two sides of ``shape`` have the aspect ratio of ``image``, and the last two do not."""
+    """Return whether an output ``shape`` of three axes seems to be (H, W, C) rather than (C, H, W).
+
+    That is so if the first two axes have the aspect ratio of ``image`` (H, W), and the last two do not.
+    """
     wanted = math.log(image[0] / image[1])
     off_first, off_last = (abs(math.log(h / w) - wanted) for h, w in (shape[1:], shape[:2]))
     return off_last < 0.1 < off_first
 
 
 class Field(NamedTuple):
-    """The receptive fields of the positions of an output."""
+    """The receptive fields of all positions in a layer's output, which lie on a regular grid in the image."""
 
     side: float
-    """Side of each receptive field, in pixels of the image; infinite for the whole image."""
+    """Side of each receptive field, in pixels of the image; infinite if it is the whole image."""
     stride: float
     """Distance between the receptive fields of neighboring positions, in pixels of the image."""
     start: float
@@ -231,16 +243,16 @@ class Field(NamedTuple):
 
 
 NOTHING = Field(0.0, 1.0, 0.0)
-"""Receptive field of a tensor that does not depend on the image: empty."""
+"""Empty receptive field, for a tensor that does not depend on the image."""
 
 
 class _ReceptiveFields(TorchDispatchMode):
-    """A dispatch mode that tracks the receptive field through every operation of a forward pass.
+    """A PyTorch dispatch mode that tracks the receptive field through every operation of a forward pass.
 
     A convolution or pooling with kernel size k enlarges the receptive field by (k - 1) times the product of the strides
-    before it. A matrix product or a mean over positions has the whole image as its receptive field. An operation that
-    does not mix positions keeps the largest receptive field of its arguments. See Araujo et al., "Computing Receptive
-    Fields of Convolutional Neural Networks", Distill 2019.
+    of the earlier layers. A matrix product or a mean over positions has the whole image as its receptive field. An
+    operation that does not mix positions keeps the largest receptive field of its arguments. See Araujo et al.,
+    "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
     """
 
     def __init__(self, image: Tensor) -> None:
@@ -250,7 +262,7 @@ class _ReceptiveFields(TorchDispatchMode):
         self.known[image] = Field(1.0, 1.0, 0.0)
 
     def of(self, tensor: Tensor) -> Field:
-        """Return the receptive field of the positions of ``tensor``."""
+        """Return the receptive field of the positions of ``tensor``, a tensor of the tracked forward pass."""
         field: Field = self.known.get(tensor, NOTHING)
         return field
 
@@ -267,7 +279,10 @@ class _ReceptiveFields(TorchDispatchMode):
         return result
 
     def _after(self, op: Any, args: Any, output: Tensor, field: Field) -> Field:
-        """Return the receptive field of ``output``, given ``field``, the largest one among the arguments of ``op``."""
+        """Return the receptive field of ``output``, the result of the operation ``op`` with the arguments ``args``.
+
+        ``field`` is the largest receptive field among the arguments.
+        """
         side, stride, start = field
         if op is aten.convolution:
             kernel, step, padding, dilation = max(args[1].shape[2:]), max(args[3]), max(args[4]), max(args[5])
@@ -306,7 +321,10 @@ class _ReceptiveFields(TorchDispatchMode):
 
 
 def _spatial(args: Any) -> bool:
-    """Return whether a reduction (tensor, dimensions, ...) covers all positions: height and width, or tokens."""
+    """Return whether a reduction, such as a mean, covers all positions: height and width, or all tokens.
+
+    ``args`` holds the arguments of the reduction: the tensor, the dimensions, and any others.
+    """
     tensor, dimensions = args[0], {d % args[0].ndim for d in args[1]}
     return bool(dimensions >= {2, 3}) if tensor.ndim == 4 else dimensions == {1}
 
@@ -319,12 +337,12 @@ def device_of(model: nn.Module) -> torch.device:
 def default_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
     """Return the shape (C, H, W) of images for ``model``.
 
-    The shape is the network's ``input_shape``. A network without ``input_shape`` is assumed to take 224 x 224 pixels
-    with the channels of its first convolution. If ``size`` is given, it replaces the height and width. ``size`` is in
-    pixels: one number for a square, or (H, W).
+    The shape is the network's attribute ``input_shape``. A network without this attribute is assumed to take images of
+    224 x 224 pixels with as many channels as its first convolution takes. If ``size`` is given, it replaces the height
+    and width. ``size`` is in pixels: one number for a square, or (H, W).
 
     Raises:
-        ValueError: the network has neither ``input_shape`` nor a convolution, or ``size`` is not positive.
+        ValueError: the network has neither an ``input_shape`` nor a 2D convolution, or ``size`` is not positive.
     """
     sides = (size, size) if isinstance(size, int) else size
     if sides is not None and min(sides) < 1:

@@ -1,4 +1,7 @@
-"""Limited-memory BFGS for an image, within bounds: a quasi-Newton method with one evaluation per step."""
+"""The L-BFGS optimizer for an image whose values are kept within bounds.
+
+L-BFGS, limited-memory BFGS, is a quasi-Newton method. This implementation evaluates the loss once per step.
+"""
 
 from __future__ import annotations
 
@@ -10,42 +13,46 @@ import torch
 from torch import Tensor
 
 HISTORY = 20
-"""Default number of curvature pairs to store. Each pair is twice the size of the leaf."""
+"""Default number of curvature pairs to store. Each pair takes twice the memory of the optimized tensor."""
 
 FIRST_STEP = 0.01
-"""Root mean square of the first step, before the curvature is known, in units of the leaf."""
+"""Root mean square change of the elements of the optimized tensor in a step for which no curvature is known, such as
+the first step. Such a step follows the negative gradient."""
 
 LONGEST_STEP = 0.1
-"""Largest root mean square of a step, in units of the leaf."""
+"""Largest root mean square change of the elements of the optimized tensor in one step."""
 
 LOOK_BACK = 5
-"""Number of most recent accepted losses that limit the next loss. A step is accepted if its loss is not above the
-largest of them."""
+"""Number of accepted steps that are remembered to judge the next step. A step is accepted if the loss after it is not
+above the highest loss of these steps."""
 
 
 class LBFGS:
-    """The L-BFGS optimizer: Nocedal, "Updating Quasi-Newton Matrices with Limited Storage", 1980, with two changes.
+    """The L-BFGS optimizer of Nocedal, "Updating Quasi-Newton Matrices with Limited Storage", 1980, with two changes.
 
-    The first change replaces the line search. Style transfer usually omits it, because an evaluation is expensive and
-    the full quasi-Newton step is nearly always good. When the full step is bad, the loss can rise by orders of
-    magnitude and never recover. Therefore the loss may rise, but not above the largest of the last few accepted losses
-    (Grippo, Lampariello, Lucidi, "A Nonmonotone Line Search Technique for Newton's Method", 1986). A step that exceeds
-    this limit is undone and shortened.
+    The first change replaces the line search by a limit on the loss. Implementations of style transfer usually omit the
+    line search, because an evaluation is expensive and the full quasi-Newton step is nearly always good. However, after
+    a bad full step the loss can rise by orders of magnitude and never recover. Therefore, the loss may rise, but not
+    above the largest of the last few accepted losses (Grippo, Lampariello, Lucidi, "A Nonmonotone Line Search Technique
+    for Newton's Method", 1986). A step after which the loss exceeds this limit is undone, and a shorter step in the
+    same direction is tried.
 
-    The second change adds bounds. Variables at a bound that a descent step would push further out are excluded from the
-    direction. The curvature is learned from the step that the bounds allowed, not from the step that was intended
-    (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple Constraints", 1982).
+    The second change adds bounds. If an element is at a bound and descent would push it beyond the bound, the step does
+    not change this element. The curvature is computed from the actual step, after clamping to the bounds, not from the
+    intended step (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple Constraints", 1982).
 
-    The direction is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of Quasi-Newton
-    Matrices and Their Use in Limited Memory Methods", 1994. The compact form reads the curvature pairs half as often as
-    the two-loop recursion. Every decision is made on the device, so that a step never waits for the device.
+    The direction of a step is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of
+    Quasi-Newton Matrices and Their Use in Limited Memory Methods", 1994. The compact form reads the curvature pairs
+    half as often as the two-loop recursion. Every decision, such as whether to accept a step, is computed on the
+    device, so that the CPU never waits for an accelerator.
 
-    In addition to the leaf, its gradient and the pairs, the optimizer stores three vectors of the leaf's size. During a
-    step, it needs three more.
+    In addition to the optimized tensor, its gradient and the curvature pairs, the optimizer stores three tensors of the
+    optimized tensor's size. During a step, it needs memory for three more such tensors.
     """
 
     VECTORS_PER_PAIR: ClassVar[int] = 2
-    """Number of vectors of the leaf's size in one stored pair: the move of the leaf and the change of the gradient."""
+    """Number of tensors, each as large as the optimized tensor, in one curvature pair: the move of the optimized tensor
+    in a step, and the change of the gradient during this move."""
 
     def __init__(
         self,
@@ -55,10 +62,10 @@ class LBFGS:
         learning_rate: float = 1.0,
         history: int = HISTORY,
     ) -> None:
-        """Prepare to move ``leaf`` in place.
+        """Prepare to optimize ``leaf`` in place.
 
         Args:
-            leaf: tensor to move.
+            leaf: tensor to optimize.
             bounds: smallest and largest allowed value of its elements.
             learning_rate: not used, because the curvature determines the length of a step.
             history: number of curvature pairs to store.
@@ -80,7 +87,10 @@ class LBFGS:
 
     @torch.no_grad()
     def step(self, loss: Tensor, gradient: Tensor, remaining: float = 1.0) -> None:
-        """Move the leaf, given the loss () and its gradient at the current leaf; see :meth:`Optimizer.step`."""
+        """Update the optimized tensor, given the scalar ``loss`` and its ``gradient`` at the tensor's current value.
+
+        ``remaining`` is not used; see :meth:`Optimizer.step`.
+        """
         point, gradient = self.leaf.detach().flatten(), gradient.flatten()
         better = loss < self.best
         self.best = torch.where(better, loss, self.best)
@@ -98,11 +108,11 @@ class LBFGS:
 
     @torch.no_grad()
     def finish(self) -> None:
-        """Set the leaf to the point with the lowest loss."""
+        """Set the optimized tensor to the value that had the lowest loss of all steps."""
         self.leaf.copy_(self.best_point.view_as(self.leaf))
 
     def state(self) -> dict[str, Tensor]:
-        """Return, by name, all tensors that are needed to resume the run. The next step may overwrite them."""
+        """Return a dictionary of all tensors that are needed to resume the run. The next step may overwrite them."""
         return {
             "leaf": self.leaf.detach(),
             "point": self.point,
@@ -120,7 +130,7 @@ class LBFGS:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from ``state``, whose tensors may be overwritten afterwards."""
+        """Resume from ``state``, the result of :meth:`state`. Later steps may overwrite its tensors."""
         self.leaf.copy_(state["leaf"])
         self.point = state["point"].to(self.point)
         self.gradient = state["gradient"].to(self.gradient)
@@ -135,9 +145,10 @@ class LBFGS:
         self.steps = int(state["steps"])
 
     def _learn(self, point: Tensor, gradient: Tensor, accepted: Tensor) -> None:
-        """Store the move to ``point`` and the change of the gradient during the move as a curvature pair.
+        """Store the move from the last accepted point to ``point`` and the change of the gradient as a curvature pair.
 
-        The pair is marked as invalid if the step was not accepted or the curvature is not positive.
+        The pair is marked as invalid if ``accepted`` is false, that is, if the step to ``point`` is undone, or if the
+        curvature is not positive.
         """
         slot = (self.steps - 1) % len(self.valid)
         moved, change = self.pairs[:, slot]
@@ -154,7 +165,10 @@ class LBFGS:
         self.move_change[:, slot] = by_move[:, 1]
 
     def _direction(self) -> Tensor:
-        """Return the quasi-Newton step, whose root mean square is at most :data:`LONGEST_STEP`."""
+        """Return the quasi-Newton step, shortened so that its root mean square is at most :data:`LONGEST_STEP`.
+
+        If the known curvature gives no direction of descent, return a short step along the negative gradient.
+        """
         low, high = self.bounds
         free = ~(((self.point <= low) & (self.gradient > 0)) | ((self.point >= high) & (self.gradient < 0)))
         descent = (-self.gradient).mul_(free)
@@ -172,7 +186,7 @@ class LBFGS:
     def _times_inverse_hessian(self, vector: Tensor) -> Tensor:
         """Multiply ``vector`` by the approximate inverse Hessian: equation 3.1 of Byrd, Nocedal and Schnabel.
 
-        In their notation, S holds the moves, and Y holds the changes of the gradient.
+        In the notation of that paper, S holds the moves of the optimized tensor, and Y the changes of its gradient.
         """
         age = self.steps % len(self.valid)  # rolling the slots back by ``age`` sorts them from oldest to newest
         valid = self.valid.roll(-age).to(self.scale)
@@ -193,6 +207,6 @@ class LBFGS:
 def _copy_where(wanted: Tensor, other: Tensor, vector: Tensor) -> Tensor:
     """Overwrite ``vector`` with ``other`` if ``wanted`` is true, and return ``vector``.
 
-    ``wanted`` is a boolean () on the device of both vectors.
+    ``wanted`` is a boolean scalar tensor on the device of both vectors.
     """
     return torch.where(wanted, other, vector, out=vector)

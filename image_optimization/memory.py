@@ -1,4 +1,4 @@
-"""Memory of the process: keep freed memory for the next step, release it, and recognize that memory ran out."""
+"""Functions that keep freed memory for the next step, release it, and recognize that memory ran out."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 
 _TRIM_THRESHOLD = -1
 _MMAP_MAX = -4
-"""Parameters of mallopt, from glibc's malloc.h."""
+"""Numbers of two parameters of glibc's function ``mallopt``, as defined in malloc.h."""
 
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
@@ -18,20 +18,20 @@ _OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""Parts of PyTorch's messages when an allocation fails. Some other messages also mention memory, such as CUDA's "an
-illegal memory access was encountered"."""
+"""Texts by which the messages of failed allocations in PyTorch are recognized. The texts are specific, because messages
+of other errors also mention memory, such as CUDA's "an illegal memory access was encountered"."""
 
 
 def keep_freed_memory() -> bool:
-    """Let this process keep the memory that it frees on the CPU, for its next allocation.
+    """Let this process keep the CPU memory that it frees, so that later allocations can use it.
 
-    Every step allocates the same large activations. By default, glibc returns freed memory to the system and requests
-    it again. The system then clears every page, which takes up to a third of a step. The setting lasts as long as
-    the process, so only the command line programs call this function. In your own script, call it yourself. Work on an
-    accelerator does not need this setting.
+    Every optimization step allocates the same large activations. By default, glibc returns freed memory to the
+    operating system and requests memory again in the next step. The system then clears every page, which takes up to a
+    third of the time of a step. The setting lasts as long as the process, so only the command line programs call this
+    function. In your own script, call it yourself. If all work is done on an accelerator, the setting is not needed.
 
     Returns:
-        Whether the setting was made. The setting requires glibc.
+        Whether the setting was made. It can be made only on Linux with glibc.
     """
     if not sys.platform.startswith("linux"):
         return False
@@ -56,10 +56,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def release_kept_memory() -> None:
-    """Give back to the system the memory that this process has freed but kept.
+    """Return to the operating system the CPU memory that this process has freed but still holds.
 
-    Call this function before you allocate tensors that are much larger than the previous ones. Without
-    glibc it does nothing.
+    Call this function before you allocate tensors that are much larger than the previous ones. Without glibc, the
+    function does nothing.
     """
     trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform.startswith("linux") else None
     if trim is not None:

@@ -1,4 +1,4 @@
-"""The optimization loop that all applications share: gradient descent on an image."""
+"""The optimization loop that filter visualization, DeepDream and style transfer share: gradient descent on an image."""
 
 from __future__ import annotations
 
@@ -18,52 +18,59 @@ from dreamgram.image_optimization.names import did_you_mean
 from dreamgram.image_optimization.parameterizations import Parameterization
 
 CHECK_EVERY = 16
-"""Number of steps between two checks of the losses on an accelerator. Each check waits for the device."""
+"""Number of steps, on an accelerator, between two checks of whether the losses are finite and still falling. A check
+makes the CPU wait for the accelerator. On the CPU, the losses are checked after every step."""
 
 State = dict[str, Tensor]
-"""Tensors, by name, that are needed to resume a run."""
+"""All tensors, by name, that are needed to resume an interrupted optimization."""
 
 
 class Optimizer(Protocol):
-    """A method that moves the leaf of an image.
+    """Interface of an optimizer, which updates the tensor from which an image is rendered (the leaf).
 
-    To add a method, write a class with these members and add it to :data:`OPTIMIZERS`.
+    To add an optimizer, write a class with these members and add it to :data:`OPTIMIZERS`.
     """
 
     VECTORS_PER_PAIR: ClassVar[int]
-    """Number of tensors of the leaf's size in one stored curvature pair; 0 if the method stores no pairs."""
+    """Number of tensors, each as large as the optimized tensor, in one curvature pair of a quasi-Newton method; 0 if
+    the optimizer stores no curvature pairs."""
 
     def __init__(self, leaf: Tensor, bounds: tuple[float, float], *, learning_rate: float, history: int) -> None:
-        """Prepare to move ``leaf`` in place and keep it within ``bounds``.
+        """Prepare to optimize the tensor ``leaf`` in place, with its elements kept within ``bounds``.
 
-        ``learning_rate`` is in units of the leaf. ``history`` is the number of curvature pairs to store. A method may
-        ignore either of them.
+        ``learning_rate`` is a step size, in the unit of the elements of ``leaf``. ``history`` is the number of
+        curvature pairs that a quasi-Newton method stores. An optimizer may ignore ``learning_rate`` or ``history``.
         """
 
     def step(self, loss: Tensor, gradient: Tensor, remaining: float) -> None:
-        """Move the leaf, given the loss () and its gradient at the current leaf.
+        """Update the optimized tensor, given the scalar ``loss`` and its ``gradient`` at the tensor's current value.
 
-        ``remaining`` is the fraction of all steps that are not yet done, including this step: 1 at the first step.
+        ``remaining`` is the fraction of the planned steps that are not yet done. This step counts as not yet done, so
+        ``remaining`` is 1 at the first step.
         """
 
     def finish(self) -> None:
-        """Set the leaf to the result."""
+        """Set the optimized tensor to the result of the run, such as its value with the lowest loss.
+
+        The optimization loop calls this method once, after the last step.
+        """
 
     def state(self) -> State:
-        """Return, by name, all tensors that are needed to resume the run, including the leaf.
+        """Return a dictionary of all tensors that are needed to resume the run, with the optimized one as ``"leaf"``.
 
         The next step may overwrite these tensors.
         """
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from ``state``, which may have more tensors than :meth:`state` returned.
+        """Resume from ``state``, a dictionary that :meth:`state` returned and that may have additional entries.
 
-        The next step may overwrite these tensors.
+        The additional entries are ignored. The next step may overwrite the tensors in ``state``.
         """
 
 
 OptimizerFactory = Callable[[Tensor, tuple[float, float]], Optimizer]
-"""Function that makes an optimizer from a leaf and its bounds."""
+"""Function that creates an optimizer, given the tensor to optimize and the smallest and largest allowed value of its
+elements."""
 
 OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "lbfgs": LBFGS}
 """Optimizer classes by name."""
@@ -71,43 +78,45 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "lbfgs": LBFGS}
 
 @dataclass(frozen=True)
 class Step:
-    """A record of one step, which every listener receives."""
+    """A record of one optimization step, which is passed to every listener, a function called after each step."""
 
     number: int
     """Number of this step, counted from 1."""
     steps: int
-    """Number of planned steps."""
+    """Total number of planned steps."""
     loss: Tensor
-    """Loss before this step, () or (N,) with one loss per image. On an accelerator, reading the value waits for the
-    device."""
+    """Loss before this step: a scalar tensor, or (N,) with one loss per image. If the tensor is on an accelerator,
+    reading its value makes the CPU wait for the accelerator."""
     image: Tensor
-    """Image (N, C, H, W) in [0, 1], detached. The next step may overwrite it, so clone it to keep it."""
+    """Rendered images (N, C, H, W), with values in [0, 1], detached from the graph. The next step may overwrite this
+    tensor, so clone it to keep it."""
     done: float
-    """Fraction of the whole work that is done, up to 1."""
+    """Fraction of the work of the whole run that is done after this step; 1 after the last planned step."""
     state: Callable[[], State] = dict
-    """Function that returns all tensors that are needed to resume the run after this step. The next step may overwrite
-    them."""
+    """Function that returns all tensors, by name, that are needed to resume the run after this step. Call it before
+    the next step, which may overwrite these tensors."""
     parts: Mapping[str, Tensor] = field(default_factory=dict)
-    """Terms of the loss by name, each (); empty if they are unknown. On an accelerator, reading a value waits for the
-    device."""
+    """Terms of the loss by name, each a scalar tensor; empty if the terms are unknown. If the tensors are on an
+    accelerator, reading a value makes the CPU wait for the accelerator."""
 
 
 Listener = Callable[[Step], None]
-"""Function that is called after every step. It may raise :class:`StopRun`."""
+"""Function that is called after every step. It may raise :class:`StopRun` to end the run."""
 
 
 class StopRun(KeyboardInterrupt):
-    """Exception that a listener raises to end the run after this step.
+    """Exception that a listener, a function called after every step, raises to end the run after the current step.
 
-    The run is then reported as "interrupted", as after Ctrl-C.
+    The result then says that the run was "interrupted", as it does after Ctrl-C.
     """
 
 
 def counted(listeners: Sequence[Listener], part: int, costs: Sequence[float]) -> list[Listener]:
-    """Wrap ``listeners`` for one part of a run, so that they receive its steps numbered as steps of the whole run.
+    """Wrap ``listeners`` so that they receive the steps of one part of a run, numbered within the whole run.
 
-    ``part`` is the zero-based index of the part. All parts have the same number of steps. ``costs`` holds the relative
-    amount of work of one step in each part.
+    Listeners are functions that are called after every step. A part of a run is, for example, the optimization at one
+    image size. ``part`` is the zero-based index of the part. All parts must have the same number of steps. ``costs``
+    holds one number for each part: the amount of work of one of its steps, in any unit.
     """
 
     def tell(listener: Listener, step: Step) -> None:
@@ -118,7 +127,8 @@ def counted(listeners: Sequence[Listener], part: int, costs: Sequence[float]) ->
 
 
 Ending = Literal["finished", "converged", "interrupted"]
-"""Reason why a run ended: all steps are done, the loss has stopped improving, or Ctrl-C was pressed."""
+"""Reason why a run ended: all steps are done ("finished"), the loss has stopped falling ("converged"), or Ctrl-C was
+pressed or a listener raised :class:`StopRun` ("interrupted")."""
 
 
 @dataclass(frozen=True)
@@ -126,21 +136,22 @@ class Run:
     """The result of :func:`optimize`."""
 
     losses: Tensor
-    """Loss before each step, (steps,) or (steps, N), on the CPU."""
+    """Loss before each step, on the CPU: a tensor (steps,), or (steps, N) with one loss per image."""
     stopped: Ending
     """Reason why the run ended."""
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss became infinite or NaN."""
+    """Exception that reports that the loss became infinite or NaN."""
 
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed PyTorch's default CPU generator within the context, and restore its state on leaving.
+    """Seed PyTorch's default CPU generator on entering the context, and restore its previous state on leaving.
 
-    All random numbers are drawn from this generator, which the transforms of all libraries use, too. No random numbers
-    are drawn on an accelerator, so that a seed gives the same numbers on every device.
+    The initial noise of an image and the random transforms of this package are drawn from this generator, never from
+    the generator of an accelerator. Therefore, a seed gives the same numbers on every device. The parameters of
+    torchvision's random transforms, such as angles, are drawn from this generator, too.
     """
     generator = torch.default_generator
     state = generator.get_state()
@@ -167,31 +178,33 @@ def optimize(
     """Optimize ``image`` to minimize ``loss``.
 
     Args:
-        image: image to optimize. It holds the result afterwards.
-        loss: function to minimize. It receives the rendered image (N, C, H, W) in [0, 1] and returns the loss, () or
-            (N,) with one value per image. The sum of the values is minimized.
+        image: image to optimize. It is changed in place and holds the result afterwards.
+        loss: function to minimize. It receives the rendered image (N, C, H, W) in [0, 1] and returns the loss: a
+            scalar, or (N,) with one value per image. The sum of the values is minimized.
         steps: largest number of evaluations of the loss and its gradient.
-        learning_rate: step size of Adam, in units of the leaf, until the last part of the run, in which it falls.
-            L-BFGS does not use it.
-        optimizer: a name in :data:`OPTIMIZERS`, or a function that makes an optimizer from a leaf and its bounds.
-            ``"adam"`` can also minimize a stochastic loss, and its result is the last image. ``"lbfgs"`` is faster for
-            a loss that is not random, and its result is the image with the lowest loss.
-        history: number of curvature pairs that L-BFGS stores. Each pair is twice the size of the leaf.
-        tolerance: relative decrease of the loss at which the run stops. If the mean loss of the last ``patience`` steps
-            is lower than that of the previous ``patience`` steps by no more than this fraction, the run has converged.
-            With 0 the run never stops early.
+        learning_rate: step size of Adam, in the unit of ``image.leaf``, the tensor that is optimized. The step size
+            is constant in the first half of the run and falls linearly to zero in the second half. L-BFGS does not use
+            ``learning_rate``.
+        optimizer: a name in :data:`OPTIMIZERS`, or a function that creates an optimizer, given the tensor to optimize
+            and the bounds of its elements. ``"adam"`` can also minimize a stochastic loss, and its result is the last
+            image. ``"lbfgs"`` is faster for a loss that is not random, and its result is the image with the lowest
+            loss.
+        history: number of curvature pairs that L-BFGS stores. Each pair takes twice the memory of ``image.leaf``.
+        tolerance: relative decrease of the loss at or below which the run stops. If the mean loss of the last
+            ``patience`` steps is lower than that of the previous ``patience`` steps by no more than this fraction, the
+            run has converged. With 0, the run never converges and does all steps.
         patience: number of steps in each of the two means that ``tolerance`` compares.
-        state: state of a step (:attr:`Step.state`) of a previous run, to resume that run as if it had not stopped. Its
-            tensors may be overwritten.
-        listeners: functions to call after every step.
+        state: the result of calling :attr:`Step.state` in a previous run, to resume that run after that step as if it
+            had not stopped. ``steps`` then includes the steps that are already done. The tensors may be overwritten.
+        listeners: functions to call with a :class:`Step` after every step.
 
     If Ctrl-C is pressed after the first step, the run ends early, and ``image`` holds the result so far.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed before the first step was done.
-        NonFiniteLoss: the loss became infinite or NaN; the message has the number of the step.
-        ValueError: ``steps`` or ``learning_rate`` is not positive, there is no such optimizer, or ``state`` belongs to
-            a different optimizer or to an image of a different size.
+        NonFiniteLoss: the loss became infinite or NaN; the message gives the number of the step.
+        ValueError: ``steps`` or ``learning_rate`` is not positive, there is no optimizer of the given name, or
+            ``state`` belongs to a different optimizer or to an image of a different size.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
@@ -236,10 +249,13 @@ def optimize(
 
 
 def choose_optimizer(optimizer: str | OptimizerFactory, learning_rate: float, history: int) -> OptimizerFactory:
-    """Return the function that makes the optimizer called ``optimizer``; return a function unchanged.
+    """Return the function that creates the optimizer called ``optimizer``.
+
+    The function passes ``learning_rate`` and ``history`` to the optimizer. If ``optimizer`` is a function instead of a
+    name, it is returned unchanged.
 
     Raises:
-        ValueError: there is no such optimizer; the message lists the names and suggests the nearest one.
+        ValueError: there is no optimizer of that name; the message lists the names and suggests a similar one, if any.
     """
     if not isinstance(optimizer, str):
         return optimizer
@@ -251,7 +267,7 @@ def choose_optimizer(optimizer: str | OptimizerFactory, learning_rate: float, hi
 
 
 class Part(Protocol):
-    """The result of a part of a run."""
+    """Interface of the result of one part of a run, such as the optimization at one image size."""
 
     @property
     def stopped(self) -> str:
@@ -263,14 +279,15 @@ R = TypeVar("R", bound=Part)
 
 
 def in_turn(parts: Iterable[P], run: Callable[[P], R]) -> tuple[list[R], str]:
-    """Call ``run`` with each of ``parts``, until one of the calls is interrupted.
+    """Call ``run`` with each of ``parts`` in turn, until Ctrl-C interrupts one of the calls.
 
     Returns:
-        The results, and the reason why the last part ended. If Ctrl-C is pressed before the first step of a part, the
-        results so far are returned and the reason is "interrupted".
+        The results of the calls, and the reason why the last call ended. If a call raises KeyboardInterrupt because
+        Ctrl-C was pressed before its first step, the results of the earlier calls are returned and the reason is
+        "interrupted".
 
     Raises:
-        KeyboardInterrupt: Ctrl-C was pressed before there were any results.
+        KeyboardInterrupt: Ctrl-C was pressed before any call had returned a result.
     """
     results: list[R] = []
     stopped = "finished"
@@ -288,7 +305,7 @@ def in_turn(parts: Iterable[P], run: Callable[[P], R]) -> tuple[list[R], str]:
 
 
 def _check_finite(losses: list[Tensor], start: int) -> None:
-    """Raise NonFiniteLoss if any loss, except the first ``start`` losses, is infinite or NaN."""
+    """Raise NonFiniteLoss if any loss is infinite or NaN. The first ``start`` losses are not checked again."""
     totals = torch.stack(losses[start:]).reshape(len(losses) - start, -1)
     for number, total in enumerate(totals.sum(1).tolist(), start + 1):
         if not math.isfinite(total):
@@ -298,8 +315,8 @@ def _check_finite(losses: list[Tensor], start: int) -> None:
 def _converged(losses: list[Tensor], tolerance: float, patience: int) -> bool:
     """Return whether the mean loss has stopped falling.
 
-    It has stopped if the mean of the last ``patience`` steps is lower than that of the previous ``patience`` steps by
-    no more than the fraction ``tolerance``.
+    The loss has stopped falling if its mean over the last ``patience`` steps is lower than its mean over the previous
+    ``patience`` steps by no more than the fraction ``tolerance``.
     """
     if len(losses) < 2 * patience:
         return False

@@ -1,6 +1,7 @@
-"""Image parameterizations. Each has a leaf tensor that it renders to an image in [0, 1].
+"""Image parameterizations: each renders images, with values in [0, 1], from a tensor that is optimized (the leaf).
 
-To add a parameterization, write a class in this module with the members of :class:`Parameterization`.
+To add a parameterization, write a class in this module with the members of :class:`Parameterization`. To offer it on
+the command line, add it to ``PARAMETERIZATIONS`` in ``activation_maximization/expressions.py``.
 """
 
 from __future__ import annotations
@@ -23,85 +24,96 @@ Device = torch.device | str | None
 
 
 class Parameterization(Protocol):
-    """A batch of images that can be optimized."""
+    """Interface of a batch of images that can be optimized."""
 
     leaf: Tensor
-    """Tensor that the optimizer moves. Its first axis is the batch axis."""
+    """Tensor that is optimized and from which the images are rendered. Its first axis is the batch axis."""
     bounds: tuple[float, float]
-    """Smallest and largest allowed value of the leaf's elements."""
+    """Smallest and largest allowed value of the elements of ``leaf``, the optimized tensor."""
 
     def render(self) -> Tensor:
-        """Return the image (N, C, H, W) in [0, 1], differentiable in the leaf."""
+        """Return the images (N, C, H, W), with values in [0, 1], as a differentiable function of ``self.leaf``."""
 
     @classmethod
     def from_noise(cls, shape: Shape, strength: float = ..., device: Device = ...) -> Self:
-        """Start from noise for images of ``shape`` (N, C, H, W); ``strength`` is relative to the default noise."""
+        """Return images of ``shape`` (N, C, H, W) that start from noise.
+
+        ``strength`` multiplies the default standard deviation of the noise. A parameterization may ignore it.
+        """
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Start from ``image`` (N, C, H, W) in [0, 1]."""
+        """Return images that start from ``image`` (N, C, H, W), with values in [0, 1]."""
 
 
 class PixelImage:
-    """Images whose leaf holds their pixels, with any number of channels."""
+    """Images whose leaf, the optimized tensor, holds their pixels. The number of channels is arbitrary."""
 
     bounds = (0.0, 1.0)
 
     NOISE = 0.01
-    """Standard deviation of the initial noise at strength 1, for pixels in [0, 1]."""
+    """Standard deviation of the initial noise if ``strength`` is 1, for pixel values from 0 to 1."""
 
     def __init__(self, leaf: Tensor) -> None:
-        """Start from pixels ``leaf`` (N, C, H, W) in [0, 1]."""
+        """Start from a copy of ``leaf`` (N, C, H, W), the pixels, with values in [0, 1]."""
         self.leaf = leaf.detach().clone().requires_grad_()
 
     @classmethod
     def from_noise(cls, shape: Shape, strength: float = 1.0, device: Device = None) -> Self:
-        """Start from gray plus Gaussian noise of standard deviation ``strength * NOISE``, the same for all images."""
+        """Return images of ``shape`` (N, C, H, W) that start from gray plus Gaussian noise.
+
+        The standard deviation of the noise is ``strength * NOISE``. All images of the batch get the same noise.
+        """
         return cls((0.5 + strength * cls.NOISE * _noise(shape, device)).clamp(0, 1))
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Start from ``image`` (N, C, H, W) in [0, 1]."""
+        """Return images that start from ``image`` (N, C, H, W), with values in [0, 1]."""
         return cls(image.clamp(0, 1))
 
     def render(self) -> Tensor:
-        """Return the image (N, C, H, W) in [0, 1]: the leaf itself."""
+        """Return the images (N, C, H, W), with values in [0, 1]: the optimized tensor itself, not a copy."""
         return self.leaf
 
 
 CORRELATION = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
 """Square root of the correlation matrix of ImageNet's colors. Rows are R, G, B; columns are decorrelated colors.
 
-From Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017,
+The values are those of Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017,
 https://distill.pub/2017/feature-visualization"""
 
 
 class FourierImage:
-    """Images whose leaf holds Fourier coefficients of decorrelated colors, relative to 1 / frequency.
+    """Images whose leaf, the optimized tensor, holds Fourier coefficients, multiplied by their frequencies.
 
-    The image is the sigmoid of the inverse transform of the coefficients. In a natural image, amplitudes fall as
-    1 / frequency and colors are correlated. In these coordinates such an image is white noise, so that one step changes
-    all scales and colors of the image by similar amounts. See Olah et al., "Feature Visualization", Distill 2017. Only
-    the colors of images with 3 channels are decorrelated.
+    They are the coefficients of decorrelated colors. The image is the sigmoid of the inverse Fourier transform of the
+    coefficients, converted back to channels. In a natural image, the amplitudes of the coefficients fall as
+    1 / frequency, and the colors are correlated. Multiplication by the frequency and decorrelation of the colors
+    compensate for this: the leaf of a natural image resembles white noise, so that one step changes all spatial scales
+    and colors of the image by similar amounts. See Olah et al., "Feature Visualization", Distill 2017. Only the colors
+    of images with 3 channels are decorrelated.
     """
 
     bounds = (-math.inf, math.inf)
 
     GAIN = 0.3
-    """Factor between the leaf and the coefficients, which determines how much a unit step changes the image. It is
-    close to the value in Lucid."""
+    """Factor by which the optimized tensor is multiplied, besides 1 / frequency, to obtain the Fourier coefficients. It
+    determines how much a step of the optimizer changes the image. It is close to the corresponding factor in the
+    library Lucid."""
 
     NOISE = 0.08
-    """Standard deviation of the leaf's initial noise at strength 1. The noise in the picture is ten times that of
-    Lucid. With weaker noise, some filters behind a ReLU never fire and have no gradient."""
+    """Standard deviation of the optimized tensor at the start if ``strength`` is 1. The resulting noise in the image is
+    ten times as strong as that of the library Lucid. With weaker noise, the ReLU after some filters outputs only zeros,
+    so that these filters have no gradient."""
 
     DARKEST = 1 / 512
-    """Smallest distance of a pixel value from 0 and from 1, where the sigmoid has no inverse: half an 8-bit level."""
+    """Smallest distance of a pixel value from 0 and from 1. Values are clamped to it before the inverse sigmoid, which
+    is infinite at 0 and 1. The distance is half the step between two 8-bit levels."""
 
     def __init__(self, leaf: Tensor, size: tuple[int, int]) -> None:
-        """Start from the ``leaf`` (N, C, H, W // 2 + 1, 2) of images of ``size`` (H, W).
+        """Start from a copy of ``leaf`` (N, C, H, W // 2 + 1, 2), which holds scaled Fourier coefficients.
 
-        Its last axis holds the real and imaginary parts.
+        The last axis of ``leaf`` holds their real and imaginary parts. ``size`` is the size (H, W) of the images.
         """
         self.leaf = leaf.detach().clone().requires_grad_()
         self.size = size
@@ -110,44 +122,49 @@ class FourierImage:
 
     @classmethod
     def from_noise(cls, shape: Shape, strength: float = 1.0, device: Device = None) -> Self:
-        """Start from gray with 1 / frequency noise, the same for every image of the batch.
+        """Return images of ``shape`` (N, C, H, W) that start from gray plus noise, the same for every image.
 
-        The standard deviation of the noise is ``strength`` times ``NOISE``. ``shape`` is (N, C, H, W).
+        The amplitude of the noise in an image falls as 1 / frequency. The standard deviation of the elements of the
+        optimized tensor is ``strength * NOISE``.
         """
         n, c, h, w = shape
         return cls(strength * cls.NOISE * _noise((n, c, h, w // 2 + 1, 2), device), (h, w))
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Start from ``image`` (N, C, H, W) in [0, 1]."""
+        """Return images that start from ``image`` (N, C, H, W), with values in [0, 1]."""
         size = (image.shape[2], image.shape[3])
         scale = (cls.GAIN / frequencies(size)).to(image.device)
         return cls(torch.view_as_real(spectrum_of(image) / scale), size)
 
     def render(self) -> Tensor:
-        """Return the image (N, C, H, W) in [0, 1], differentiable in the leaf."""
+        """Return the images (N, C, H, W), with values in [0, 1], as a differentiable function of ``self.leaf``."""
         return _picture(torch.view_as_complex(self.leaf) * (self.scale * self.GAIN), self.size, self.colors)
 
 
 class PhaseImage:
-    """Images whose leaf holds phases of Fourier coefficients of decorrelated colors. The magnitudes are fixed.
+    """Images whose leaf, the optimized tensor, holds phases of Fourier coefficients. The magnitudes are fixed.
 
-    The magnitudes are those of natural photos. No frequency can be stronger than in photos, which prevents noise at
-    any image size. See Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained
-    Optimization" (MaCo), arXiv:2306.06805. The paper uses the magnitudes of ImageNet. This class uses the mean
-    magnitudes of crops of six photos, which are smooth enough to be interpolated to any size. They are the Fourier
-    magnitudes of the logits of pixels, because a sigmoid follows the inverse transform. Images whose number of
-    channels is not 3 get the magnitudes of the lightness of photos.
+    They are the coefficients of decorrelated colors. Their magnitudes are those of natural photos. No frequency can be
+    stronger than in photos, which prevents noise at any image size. See Fel et al., "Unlocking Feature Visualization
+    for Deeper Networks with MAgnitude Constrained Optimization" (MaCo), arXiv:2306.06805. The paper uses the magnitudes
+    of ImageNet. This class uses the mean magnitudes of crops of six photos; these means are smooth enough to be
+    interpolated to any image size. The magnitudes belong to the logits of the pixel values, because a sigmoid follows
+    the inverse Fourier transform. If an image does not have 3 channels, each channel gets the magnitudes of the
+    lightness of photos.
     """
 
     bounds = (-math.inf, math.inf)
 
     GAIN = 5.0
-    """Angle, in radians, by which a unit step changes a phase. It is chosen so that the usual learning rates are
-    suitable."""
+    """Angle, in radians, by which a phase changes if its element of the optimized tensor changes by 1. It is chosen so
+    that the usual learning rates, such as 0.05 or 0.1, are suitable."""
 
     def __init__(self, leaf: Tensor, size: tuple[int, int]) -> None:
-        """Start from phases ``leaf`` (N, C, H, W // 2 + 1), in units of ``GAIN`` radians; ``size`` is (H, W)."""
+        """Start from a copy of ``leaf`` (N, C, H, W // 2 + 1), the phases in units of ``GAIN`` radians.
+
+        ``size`` is the size (H, W) of the images.
+        """
         self.leaf = leaf.detach().clone().requires_grad_()
         self.size = size
         self.magnitude = _natural_magnitude(leaf.shape[1], size).to(leaf.device)
@@ -155,18 +172,24 @@ class PhaseImage:
 
     @classmethod
     def from_noise(cls, shape: Shape, strength: float = 1.0, device: Device = None) -> Self:
-        """Start from random phases, the same for every image of the batch. ``strength`` has no effect on phases."""
+        """Return images of ``shape`` (N, C, H, W) that start from random phases, the same for every image.
+
+        ``strength`` is not used, because the magnitudes are fixed.
+        """
         n, c, h, w = shape
         turns = torch.rand(1, c, h, w // 2 + 1).to(device).expand(n, c, h, w // 2 + 1)
         return cls(turns * (2 * math.pi / cls.GAIN), (h, w))
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Start from the phases of ``image`` (N, C, H, W) in [0, 1]. The magnitudes of ``image`` are not used."""
+        """Return images that start from the phases of ``image`` (N, C, H, W), with values in [0, 1].
+
+        The magnitudes of ``image`` are not used.
+        """
         return cls(spectrum_of(image).angle() / cls.GAIN, (image.shape[2], image.shape[3]))
 
     def render(self) -> Tensor:
-        """Return the image (N, C, H, W) in [0, 1], differentiable in the leaf."""
+        """Return the images (N, C, H, W), with values in [0, 1], as a differentiable function of ``self.leaf``."""
         turned = torch.polar(self.magnitude.expand_as(self.leaf), self.leaf * self.GAIN)
         return _picture(turned, self.size, self.colors)
 
@@ -174,7 +197,7 @@ class PhaseImage:
 def spectrum_of(image: Tensor) -> Tensor:
     """Return the Fourier coefficients (N, C, H, W // 2 + 1) of the logits of ``image`` (N, C, H, W) in [0, 1].
 
-    They are the coefficients of decorrelated colors.
+    Before the Fourier transform, the logits of images with 3 channels are converted to decorrelated colors.
     """
     colors = _colors(image.shape[1]).to(image.device)
     logits = torch.logit(image, eps=FourierImage.DARKEST)
@@ -184,13 +207,16 @@ def spectrum_of(image: Tensor) -> Tensor:
 
 
 def _picture(spectrum: Tensor, size: tuple[int, int], colors: Tensor) -> Tensor:
-    """Return the image (N, C, H, W) in [0, 1] with the coefficients ``spectrum``; invert :func:`spectrum_of`."""
+    """Return the image (N, C, H, W) in [0, 1] from its Fourier coefficients ``spectrum``: invert :func:`spectrum_of`.
+
+    ``size`` is (H, W). ``colors`` is the matrix (C, C) that converts decorrelated colors to channels.
+    """
     logits = torch.fft.irfft2(spectrum, s=size, norm="ortho")
     return torch.sigmoid(torch.einsum("cd,ndhw->nchw", colors, logits))
 
 
 def frequencies(size: tuple[int, int]) -> Tensor:
-    """Return the frequency of each Fourier coefficient, (H, W // 2 + 1), in cycles per pixel.
+    """Return the frequencies (H, W // 2 + 1), in cycles per pixel, of the Fourier coefficients of images of ``size``.
 
     The constant coefficient gets the lowest nonzero frequency instead of 0, because the result is used as a divisor.
     """
@@ -200,7 +226,7 @@ def frequencies(size: tuple[int, int]) -> Tensor:
 
 
 def _colors(channels: int) -> Tensor:
-    """Return the matrix (C, C) that converts decorrelated colors to channels."""
+    """Return the matrix (C, C) that converts decorrelated colors to channels: the identity unless C is 3."""
     if channels != 3:
         return torch.eye(channels)
     longest: Tensor = torch.linalg.vector_norm(CORRELATION, dim=0).max()
@@ -208,17 +234,17 @@ def _colors(channels: int) -> Tensor:
 
 
 NATURAL = Path(__file__).with_name("natural_magnitude.npz")
-"""File with the mean Fourier magnitudes of photos, each multiplied by its frequency, (3, 2 K, K + 1).
+"""File with an array (3, 2 K, K + 1): the mean Fourier magnitudes of photos, each multiplied by its frequency.
 
-The axes are decorrelated color, vertical frequency and horizontal frequency.
+The axes are decorrelated color, vertical frequency and horizontal frequency. The frequencies are integer numbers of
+cycles per side. Along the vertical axis, they are 0 to K - 1, then -K to -1; along the horizontal axis, 0 to K.
 
-Frequencies are integer numbers of cycles per side: 0 to K - 1, then -K to -1 vertically; 0 to K horizontally. ``python
--m benchmarks.natural_magnitude`` made the file from photos of NASA and SpaceX (public domain), by Stefan van der Walt
-and Rachel Michetti (CC0), and by danielbuechele and vultilion (CC BY 2.0)."""
+The command ``python -m benchmarks.natural_magnitude`` made the file from photos by NASA and SpaceX (public domain),
+Stefan van der Walt and Rachel Michetti (CC0), and danielbuechele and vultilion (CC BY 2.0)."""
 
 
 def _natural_magnitude(channels: int, size: tuple[int, int]) -> Tensor:
-    """Return the magnitudes (C, H, W // 2 + 1) of a natural photo of ``size`` (H, W).
+    """Return the Fourier magnitudes (C, H, W // 2 + 1) of an average natural photo of ``size`` (H, W).
 
     Photos look alike at every scale, so the magnitude at a given number of cycles per side does not depend on the
     length of the side. Above the highest stored frequency, the magnitudes continue to fall as 1 / frequency.
@@ -238,9 +264,9 @@ def _natural_magnitude(channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def _noise(shape: tuple[int, ...], device: Device) -> Tensor:
-    """Return normal noise of ``shape``, the same for every image of a batch.
+    """Return normally distributed noise of ``shape``, the same for every image of the batch.
 
-    An image then does not depend on the other images of its batch. The noise is drawn on the CPU, so that a seed gives
-    the same start on every device.
+    As a result, an image does not depend on which other images are in its batch. The noise is drawn on the CPU, so
+    that a seed gives the same noise on every device.
     """
     return torch.randn(1, *shape[1:]).to(device).expand(shape)

@@ -1,4 +1,7 @@
-"""The number format of a network. Images, statistics, losses and the optimizer are always in float32."""
+"""The precision: the number format in which a network computes.
+
+Images, losses, the optimizer, and statistics of activations such as Gram matrices are always in float32.
+"""
 
 # The function imports PyTorch, so that the command line can read the names of the formats without PyTorch.
 from __future__ import annotations
@@ -12,13 +15,14 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
-    """Return the type for a network on ``device``. ``auto`` is bfloat16 if the hardware supports it, else float32.
+    """Return the data type in which a network computes on ``device``.
 
-    Hardware that supports bfloat16 has AVX-512 BF16, AMX or the bf16 instructions of ARM, or is an NVIDIA GPU of
-    the Ampere generation or later. Other hardware emulates bfloat16, which is slower than float32.
+    ``"auto"`` means bfloat16 if the hardware is known to compute in it natively, and float32 otherwise. Such hardware
+    is a CPU with AVX-512 BF16, AMX or ARM's bf16 instructions, or an NVIDIA GPU of the Ampere generation or later. Most
+    other hardware emulates bfloat16, which is slower than float32.
 
     Raises:
-        ValueError: there is no such precision; the message lists the names.
+        ValueError: there is no precision of that name; the message lists the names.
     """
     import torch
 

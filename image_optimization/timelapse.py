@@ -20,46 +20,48 @@ FRAMES = 48
 """Largest number of frames in an animation."""
 
 FRAME_SIDE = 1024
-"""Largest side of a frame, in pixels. It is limited because an animation is for the screen and its frames are kept in
-memory."""
+"""Largest width or height of a frame, in pixels. Frames are no larger because they are kept in memory and are meant to
+be watched on a screen."""
 
 FRAME_TIME = 80
 """Duration of a frame, in milliseconds. The last frame is shown twenty times as long."""
 
 
 class Timelapse:
-    """A listener that keeps the images of evenly spaced steps, including the first and the last.
+    """A recorder that keeps the images of evenly spaced steps of an optimization, including the first and the last.
 
-    If a run optimizes its images in batches, each frame combines the images of all batches.
+    Pass it to the optimization as one of the ``listeners``, the functions that are called after every step. If the
+    images are optimized in several batches, one after another, each frame combines the images of all batches.
     """
 
     def __init__(self, steps: int) -> None:
-        """Prepare for a run of ``steps`` steps, or for batches of ``steps`` steps each."""
+        """Choose which steps to keep from an optimization of ``steps`` steps, or from each batch of ``steps`` steps."""
         self.steps = steps
         count = min(FRAMES, steps)
         self.wanted = {round(number * (steps - 1) / max(count - 1, 1)) for number in range(count)}
         self.kept: dict[int, list[Tensor]] = {}
 
     def __call__(self, step: Step) -> None:
-        """Keep the image of ``step`` if this step is one of the evenly spaced ones."""
+        """Keep a copy of the image of ``step`` if ``step`` is one of the evenly spaced steps."""
         at = (step.number - 1) % self.steps
         if at in self.wanted:
             image = fit(step.image, min(FRAME_SIDE, max(step.image.shape[2:])))
             self.kept.setdefault(at, []).append((image * 255).round().byte().cpu())
 
     def frames(self) -> Iterator[Tensor]:
-        """Yield the images (N, C, H, W) in [0, 1] of each kept step.
+        """Yield, for each kept step, the images of all batches at that step, (N, C, H, W) in [0, 1].
 
-        If Ctrl-C interrupted a batch, the steps that this batch did not reach are skipped.
+        If Ctrl-C interrupted a batch, the steps that this batch did not reach are left out.
         """
         most = max(map(len, self.kept.values()), default=0)
         return (torch.cat(self.kept[at]) / 255 for at in sorted(self.kept) if len(self.kept[at]) == most)
 
 
 def save_animation(timelapse: Timelapse, draw: Callable[[Tensor], Image.Image], path: Path) -> None:
-    """Write an animation to ``path``: a WebP, a GIF or, with PyAV, an MP4, depending on the file extension.
+    """Write an animation of the steps in ``timelapse`` to ``path``.
 
-    ``draw`` makes a frame from the images that were kept at one step, (N, C, H, W) in [0, 1].
+    The file extension selects the format: WebP, GIF or, with PyAV, MP4. ``draw`` is a function that draws one frame
+    from the images (N, C, H, W) in [0, 1] of one step.
     """
     drawn = [draw(images).convert("RGB") for images in timelapse.frames()]
     durations = [FRAME_TIME] * (len(drawn) - 1) + [20 * FRAME_TIME]
@@ -73,9 +75,9 @@ def save_animation(timelapse: Timelapse, draw: Callable[[Tensor], Image.Image], 
 
 
 def _save_video(drawn: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
-    """Write an MP4 of the pictures ``drawn``.
+    """Write the pictures ``drawn`` to an MP4.
 
-    Each picture is repeated to fill its duration in milliseconds, a multiple of :data:`FRAME_TIME`.
+    Each picture is repeated to fill its duration. ``durations`` are in milliseconds, multiples of :data:`FRAME_TIME`.
     """
     tick = Fraction(FRAME_TIME, 1000)
     with load_av().open(str(path), "w", format="mp4") as target:

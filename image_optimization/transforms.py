@@ -1,8 +1,8 @@
 """Random transforms of the image, drawn anew at every step of the optimization.
 
-A transform is any function from images (N, C, H, W) to images, such as those of ``torchvision.transforms.v2``. Pass
-``fill=None`` to the geometric transforms of torchvision: with any other ``fill``, they write in place, so that no
-gradient can be computed.
+A transform is any function from images (N, C, H, W) to images, such as a transform of ``torchvision.transforms.v2``.
+Pass ``fill=None`` to the geometric transforms of torchvision: with any other ``fill``, they modify tensors in place, so
+that no gradient can be computed.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ def robust(
 ) -> Transform:
     """Return a transform that rotates, shifts, scales and shears images at random, in one bilinear resampling.
 
-    All images of a batch are transformed in the same way and keep their size. A pattern survives only if it excites the
-    network under all these transforms, which suppresses adversarial patterns. See Olah et al., "Feature Visualization",
-    Distill 2017, section "Transformation robustness". An image is continued beyond its border by reflection, so that
-    there is no edge to which a filter could respond.
+    All images of a batch are transformed in the same way and keep their size. During the optimization, a pattern
+    survives only if it activates the network under all these transforms. This suppresses adversarial patterns. See Olah
+    et al., "Feature Visualization", Distill 2017, section "Transformation robustness". An image is continued beyond its
+    border by reflection, so that there is no edge to which a filter could respond.
 
     Args:
         degrees: largest rotation in either direction, in degrees.
-        translate: largest shift in either direction, as a fraction of each side.
-        scale: smallest and largest scale.
+        translate: largest shift in either direction, as a fraction of the width and of the height.
+        scale: smallest and largest factor by which the content of the image is enlarged.
         shear: largest shear in either direction, in degrees.
     """
 

@@ -1,6 +1,6 @@
-"""Write pictures to video files with PyAV (the extra ``video``)."""
+"""Write pictures to video files with PyAV, an optional package: ``pip install 'dreamgram[video]'``."""
 
-# The functions import PyAV, so that the command lines can read the formats without PyAV and NumPy.
+# PyAV is imported inside the functions, so that the command-line programs can use the constants without PyAV and NumPy.
 from __future__ import annotations
 
 from fractions import Fraction
@@ -15,18 +15,19 @@ if TYPE_CHECKING:
     Levels = np.ndarray[Any, np.dtype[np.uint8]]
 
 VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska", ".webm": "webm"}
-"""Container formats that can be written, by file extension."""
+"""Container formats of videos that can be written, by file extension."""
 
 VIDEO_ENDINGS = (*VIDEO_FORMATS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 """File extensions of videos that can be read."""
 
 CODECS = {"webm": ("libvpx-vp9", {"crf": "24", "b": "0"})}
 X264 = ("libx264", {"crf": "17"})
-"""Codecs with their options: ``CODECS`` by container format, and ``X264`` for all other formats."""
+"""Names and options of the video codecs: ``CODECS`` by container format, and ``X264`` for the formats that are not in
+``CODECS``."""
 
 
 def load_av() -> Any:
-    """Import PyAV and silence its log.
+    """Import PyAV, silence its log, and return the module.
 
     Raises:
         ImportError: PyAV is not installed; the message says how to install it.
@@ -40,10 +41,10 @@ def load_av() -> Any:
 
 
 def add_pictures(target: OutputContainer, size: tuple[int, int], rate: Fraction, time_base: Fraction) -> VideoStream:
-    """Add a stream to ``target`` for pictures of ``size`` (H, W), with ``rate`` pictures per second.
+    """Add a video stream to the file ``target`` for pictures of ``size`` (H, W), with ``rate`` pictures per second.
 
-    ``time_base`` is the unit of its timestamps, in seconds. An odd last row or column is cropped, because the codecs
-    halve the resolution of colors.
+    ``time_base`` is the unit, in seconds, of the timestamps of the stream. If the height or width is odd, the last row
+    or column is cropped, because the codecs store colors at half the resolution and need even sizes.
     """
     codec, options = CODECS.get(target.format.name, X264)
     stream = cast("VideoStream", target.add_stream(codec, rate=rate, options=options))
@@ -57,7 +58,7 @@ def add_pictures(target: OutputContainer, size: tuple[int, int], rate: Fraction,
 
 
 def to_frame(levels: Levels, stream: VideoStream, pts: int | None, time_base: Fraction | None) -> av.VideoFrame:
-    """Convert an sRGB picture (H, W, 3) to a frame of ``stream`` that appears at ``pts * time_base`` seconds."""
+    """Convert an 8-bit sRGB picture (H, W, 3) to a frame of ``stream`` that appears at ``pts * time_base`` seconds."""
     shown = levels[: stream.height, : stream.width]
     frame: av.VideoFrame = load_av().VideoFrame.from_ndarray(shown, format="rgb24")
     frame = frame.reformat(format="yuv420p", dst_colorspace="ITU709")

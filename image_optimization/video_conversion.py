@@ -20,18 +20,20 @@ if TYPE_CHECKING:
     import av
 
 HIGH_DEFINITION = 720
-"""Smallest height, in pixels, at which a video without color information is read as BT.709. A video of a smaller height
-is read as BT.601. Video players do the same."""
+"""Smallest height, in pixels, at which a video that does not state its color matrix is decoded as BT.709.
+
+A video of a smaller height is decoded as BT.601. Video players do the same.
+"""
 
 Tell = Callable[[str], None]
-"""Function that is called with a line of text that the user should know."""
+"""Type of a function that shows the user a message, which it receives as one line of text."""
 
 
 class Frame(NamedTuple):
     """A frame of a video."""
 
     image: Tensor
-    """(1, 3, H, W) in [0, 1]."""
+    """Upright image of the frame, (1, 3, H, W) in [0, 1]."""
     time: Fraction
     """Time, in seconds, at which the frame appears."""
 
@@ -40,7 +42,7 @@ def count_frames(video: Path) -> int:
     """Return the number of frames of a video, as stated in its header or estimated from its duration and frame rate.
 
     Raises:
-        ValueError: ``video`` is not a video.
+        ValueError: ``video`` cannot be opened as a video, or it has no pictures.
     """
     with _open(video) as container:
         stream = container.streams.best("video")
@@ -52,17 +54,17 @@ def read_frames(video: Path) -> Iterator[Frame]:
     """Yield the frames of a video in order, upright and all in the size of the first frame. Damaged frames are skipped.
 
     Raises:
-        ValueError: ``video`` is not a video.
+        ValueError: ``video`` cannot be opened as a video, or it has no pictures.
     """
     with _open(video) as container:
         yield from (each for each in _read(container, [], lambda line: None) if isinstance(each, Frame))
 
 
 def first_frame(video: Path) -> Tensor:
-    """Return the first image of a video, (1, 3, H, W) in [0, 1].
+    """Return the first frame of a video that can be read, as an upright image (1, 3, H, W) in [0, 1].
 
     Raises:
-        ValueError: ``video`` is not a video, or none of its frames can be read.
+        ValueError: ``video`` cannot be opened as a video, or none of its frames can be read.
     """
     for frame in read_frames(video):
         return frame.image
@@ -72,21 +74,23 @@ def first_frame(video: Path) -> Tensor:
 def convert_video(video: Path, output: Path, convert: Callable[[int, Tensor], Tensor], tell: Tell) -> None:
     """Convert every frame of ``video`` and write the result to ``output``, with the same timestamps and sound.
 
+    Damaged frames are skipped.
+
     Args:
         video: file to read.
-        output: file to write, completely or not at all.
+        output: file to write. If the conversion fails, an existing file is not changed.
         convert: function that receives the zero-based index of a frame and its image (1, 3, H, W) in [0, 1], and
             returns the converted image, (1, 3, H, W) in [0, 1].
-        tell: function that is called with messages for the user: how much of the video is damaged, and which sound
-            ``output`` cannot hold.
+        tell: function that shows the user a message. It is called if parts of the video are damaged, or if the format
+            of ``output`` cannot hold the sound.
 
     Raises:
-        ValueError: ``video`` is not a video, or none of its frames can be read.
+        ValueError: ``video`` cannot be opened as a video, or none of its frames can be read.
     """
     with replacing(output) as beside, ExitStack() as stack:
         source = stack.enter_context(_open(video))
         sounds = _fitting(source.streams.audio, output, tell)
-        heard: list[av.Packet[Any]] = []  # packets that come before the first image
+        heard: list[av.Packet[Any]] = []  # audio packets that come before the first image
         writer: _Writer | None = None
         number = 0
         for each in _read(source, sounds, tell):
@@ -120,7 +124,10 @@ def _open(video: Path) -> Any:
 
 
 def _read(container: Any, sounds: list[Any], tell: Tell) -> Iterator[Frame | av.Packet[Any]]:
-    """Yield the frames of a video and the packets of its ``sounds`` in file order, then report damaged packets."""
+    """Yield the frames of the open video ``container`` and the packets of its audio streams ``sounds``, in file order.
+
+    Damaged video packets are skipped. At the end, their number is reported with ``tell``.
+    """
     av = load_av()
     pictures = container.streams.best("video")
     gap = 1 / (pictures.average_rate or Fraction(25))
@@ -157,7 +164,7 @@ def _to_image(frame: av.VideoFrame, size: tuple[int, int]) -> Tensor:
 
 
 class _Writer:
-    """A writer that puts images, and the sound of another video, into a video file."""
+    """A writer of a video file that contains new images and the sound of another video, ``source``."""
 
     def __init__(self, path: Path, form: str, source: Any, sounds: list[Any], first: Tensor) -> None:
         pictures = source.streams.best("video")
@@ -182,7 +189,7 @@ class _Writer:
         self.container.close()
 
     def show(self, image: Tensor, time: Fraction) -> None:
-        """Write ``image``, which appears at ``time`` in seconds."""
+        """Write ``image``, (1, 3, H, W) in [0, 1], as the frame that appears at ``time``, in seconds."""
         base = self.stream.codec_context.time_base
         pts = round(time / base)
         self.container.mux(self.stream.encode(to_frame(np.asarray(to_pillow(image)), self.stream, pts, base)))
@@ -195,7 +202,10 @@ class _Writer:
 
 
 def _fitting(sounds: Sequence[Any], output: Path, tell: Tell) -> list[Any]:
-    """Return the ``sounds`` that the format of ``output`` can hold; tell the user about the others."""
+    """Return those audio streams of ``sounds`` that the format of ``output`` can hold.
+
+    If it cannot hold all of them, ``tell`` is called with a message for the user.
+    """
     names = [sound.codec_context.codec.canonical_name for sound in sounds]
     with load_av().open(BytesIO(), "w", format=VIDEO_FORMATS[output.suffix.lower()]) as nothing:
         held = nothing.supported_codecs

@@ -1,4 +1,4 @@
-"""Networks, their trained weights, and how to load them."""
+"""Networks with trained weights, and the function :func:`load`, which loads a network by its name."""
 
 from dreamgram.models.loading import load
 

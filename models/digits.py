@@ -1,4 +1,4 @@
-"""Networks that classify handwritten digits, and MNIST digits to compare their images with."""
+"""Networks that classify handwritten digits, and a sample of the MNIST test digits."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from dreamgram.models.registry import WEIGHTS, network, read_weights
 class DigitCNN(nn.Module):
     """A convolutional network for digits, from gray images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
 
-    The activations of its layers are *linear*: each ReLU is applied at the input of the next layer.
-    ``relu(pool(conv(x)))`` equals ``pool(relu(conv(x)))`` and costs a quarter as much. The layers report
-    their activations before the ReLU, so a filter has a gradient even when it is inactive.
+    The layers output their activations before the ReLU, so that a filter has a gradient even when it is inactive. The
+    ReLU of a convolution is applied after the pooling. ``relu(pool(conv(x)))`` equals ``pool(relu(conv(x)))``, and the
+    ReLU is then computed for a quarter of the values.
     """
 
     input_shape = (1, 28, 28)
@@ -31,7 +31,7 @@ class DigitCNN(nn.Module):
         self.hidden = nn.Linear(1250, 100)
         self.logits = nn.Linear(100, 10)
         for layer in (self.conv1, self.conv2, self.hidden):
-            # He's gain for a ReLU. With PyTorch's default, some filters start so small that they are never active.
+            # He initialization for ReLUs. With PyTorch's default, some filters start too small to ever be active.
             nn.init.kaiming_normal_(layer.weight, nonlinearity="relu")
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
@@ -47,8 +47,8 @@ class DigitCNN(nn.Module):
 class DigitMLP(nn.Module):
     """A fully connected network for digits, from gray images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
 
-    Its layers have 784-500-500-10 units, with sigmoids between them. The activations of its layers are linear, as in
-    :class:`DigitCNN`.
+    It has 784 inputs, two hidden layers of 500 units with sigmoids, and 10 outputs. The layers output their activations
+    before the sigmoid.
     """
 
     input_shape = (1, 28, 28)
@@ -59,7 +59,7 @@ class DigitMLP(nn.Module):
         self.hidden2 = nn.Linear(500, 500)
         self.logits = nn.Linear(500, 10)
         for layer in (self.hidden1, self.hidden2):
-            # Glorot's gain for a sigmoid. With PyTorch's default, the second layer starts almost constant.
+            # Glorot initialization for a sigmoid. With PyTorch's default, the second layer starts almost constant.
             nn.init.xavier_uniform_(layer.weight, gain=4.0)
             nn.init.zeros_(layer.bias)
 
@@ -72,7 +72,7 @@ class DigitMLP(nn.Module):
 
 @network("digits", weights="digits.safetensors")
 def digits(weights: Path) -> DigitCNN:
-    """Build the CNN for digits: 25 and 50 filters of 3x3, two poolings, 100 hidden units."""
+    """Build the CNN for digits: 25 and 50 filters of 3x3, each layer followed by pooling, and then 100 hidden units."""
     model = DigitCNN()
     model.load_state_dict(read_weights(weights))
     return model
@@ -82,21 +82,21 @@ def digits(weights: Path) -> DigitCNN:
 def digits_robust(weights: Path) -> DigitCNN:
     """Build the same CNN as :func:`digits`, trained on digits with adversarial noise.
 
-    Images that maximize its units look like digits to people.
+    People recognize digits in the images that maximize the activations of its units.
     """
     return digits(weights)
 
 
 @network("digits-mlp", weights="digits-mlp.safetensors")
 def digits_mlp(weights: Path) -> DigitMLP:
-    """Build the fully connected network of 784-500-500-10 units with sigmoids."""
+    """Build the fully connected network for digits, with two hidden layers of 500 units with sigmoids."""
     model = DigitMLP()
     model.load_state_dict(read_weights(weights))
     return model
 
 
 def digit_sample() -> tuple[Tensor, Tensor]:
-    """Return 1,000 MNIST test digits, 100 of each class in class order.
+    """Return 1,000 digits of the MNIST test set, 100 of each class, sorted by class.
 
     The first tensor holds the images, (1000, 1, 28, 28) in [0, 1]; the second holds their labels, (1000,).
     """

@@ -1,8 +1,8 @@
 """Load a network by its name.
 
-Names are this package's own (``digits``, ``vgg16``, ...), ``torchvision:NAME``, ``timm:NAME``, or
-``path/to/file.py:function`` for your own function that returns a ``torch.nn.Module``. The file may import the modules
-in its folder: see :class:`dreamgram.models.project.Project`.
+A name is one of this package's own (``digits``, ``vgg16``, ...), ``torchvision:NAME``, ``timm:NAME``, or
+``path/to/file.py:function`` for your own function that returns a ``torch.nn.Module``. Your file may import modules from
+its folder: see :class:`dreamgram.models.project.Project`.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _projects: dict[Path, Project] = {}
-"""Latest run of each of the user's files, by absolute path."""
+"""The :class:`Project` made by the latest load of each of the user's Python files, by the absolute path of the file."""
 
 
 def networks() -> dict[str, Network]:
@@ -36,19 +36,20 @@ def networks() -> dict[str, Network]:
 def load(name: str, weights: Path | None = None) -> nn.Module:
     """Load the network called ``name`` with its trained weights, in evaluation mode, on the CPU.
 
-    The network takes images (N, C, H, W), RGB or gray in [0, 1], and normalizes them itself. Its ``input_shape`` is its
-    default image shape (C, H, W). A network from your own file should follow the same conventions.
+    The network takes images (N, C, H, W), RGB or gray in [0, 1], and normalizes them itself. Its attribute
+    ``input_shape`` is the default shape (C, H, W) of an image. A network from your own file should follow the same
+    conventions.
 
     Args:
-        name: a name of this package such as ``vgg16``, ``torchvision:NAME``, ``timm:NAME`` or
+        name: a network of this package, such as ``vgg16``, or ``torchvision:NAME``, ``timm:NAME`` or
             ``path/to/file.py:function``.
-        weights: local file (safetensors or a PyTorch state dict) to use instead of the network's own weights.
+        weights: local file with weights (safetensors or a PyTorch state dict) to use instead of the default weights.
 
     Raises:
         ValueError: there is no such network, the weights do not fit it, or the user's file raises an error.
         FileNotFoundError: the Python file or the weights file does not exist.
         OSError: the weights could not be downloaded.
-        ModuleNotFoundError: an optional package is missing.
+        ModuleNotFoundError: an optional package that the network needs, such as timm, is not installed.
     """
     if weights is not None and not weights.is_file():
         raise FileNotFoundError(f"no weights file {weights}")
@@ -69,10 +70,11 @@ def load(name: str, weights: Path | None = None) -> nn.Module:
 
 
 def loaded_files(path: Path) -> list[Path]:
-    """List the user's file ``path`` and, if it has been loaded, the modules of its project that it has imported so far.
+    """List the user's Python file ``path`` and the user's modules that it has imported so far.
 
-    ``path`` is first and unchanged. The modules follow in alphabetical order, relative to the current folder if they
-    are below it.
+    The first item is ``path``, unchanged. If :func:`load` has loaded ``path``, the files of the modules that it has
+    imported from its folder, its package or the current folder follow in alphabetical order. Their paths are relative
+    to the current folder if they are below it, and absolute otherwise.
     """
     project = _projects.get(path.resolve())
     here = Path.cwd()
@@ -81,7 +83,7 @@ def loaded_files(path: Path) -> list[Path]:
 
 
 def _fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> nn.Module:
-    """Call ``build`` and return the network, with a clear error if the user's ``weights`` do not fit.
+    """Return the network that ``build`` makes. If the user gave ``weights``, errors of ``build`` become a ValueError.
 
     Raises:
         ValueError: the user's ``weights`` cannot be read or do not fit; the message is one line.
@@ -96,7 +98,10 @@ def _fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) ->
 
 
 def _take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Make ``model`` normalize images in [0, 1] itself, and return ``model``. Its layers keep their names."""
+    """Make ``model`` take images in [0, 1] and normalize them itself, set its default input shape, and return it.
+
+    A hook normalizes the images, so that the layers of ``model`` keep their names.
+    """
     import torch
 
     model.register_buffer("image_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
@@ -117,7 +122,7 @@ def _torchvision(name: str, weights: Path | None) -> nn.Module:
     if weights is None:
         try:
             model: nn.Module = zoo.get_model(name, weights=pretrained)  # This checks the hash of the file.
-        except (OSError, RuntimeError, HTTPException) as error:  # No connection, a wrong hash, half a file.
+        except (OSError, RuntimeError, HTTPException) as error:  # The download failed, or the hash is wrong.
             reason = getattr(error, "reason", error)
             raise OSError(_unfetched(f"{pretrained.url} ({reason})")) from error
     else:

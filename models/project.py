@@ -1,9 +1,11 @@
 """Run a user's Python file with the modules in its folder, isolated from all other modules.
 
-Each run of a file gets its own package, such as ``_dreamgram_project_3``, that stands for the folders of its project.
-An ``import blocks`` in the project's files imports ``_dreamgram_project_3.blocks``. As a result, two projects may have
-modules of the same name, and no project hides an installed package from other code. An import inside ``forward`` finds
-the same module as an import at the top of the file. A file that was edited is read again.
+A project is a user's file together with the modules that it imports from its folder, its package or the current folder.
+Each time a file is run, its project becomes a new package, such as ``_dreamgram_project_3``. If a file of the project
+imports ``blocks``, a module of the project, Python imports ``_dreamgram_project_3.blocks``. As a result, two projects
+may have modules of the same name, and no project hides an installed package from other code. An import inside
+``forward`` finds the same module as an import at the top of the file. A file that was edited is read again the next
+time it is run.
 """
 
 from __future__ import annotations
@@ -22,26 +24,27 @@ from types import ModuleType
 from typing import Any
 
 _ALWAYS_INSTALLED = sys.stdlib_module_names | {"dreamgram"}
-"""Names that never refer to a module of a project."""
+"""Names that are always imported from Python's standard library or from Dreamgram, never from a user's folder."""
 
 _counter = itertools.count(1)
 
 
 class Project(MetaPathFinder):
-    """The modules that belong to one of the user's Python files.
+    """A user's Python file, with the modules that it imports from its folder, its package or the current folder.
 
-    An absolute import in one of these modules searches, in this order:
+    An absolute import in the file, or in one of these modules, searches in this order:
 
     1. Python's standard library and Dreamgram.
-    2. The folder of the file, or the folder that holds its package if the folder has an ``__init__.py``.
-    3. The current folder, except for names that are already imported.
-    4. Everything else that Python finds.
-    5. The folder of the file if the folder is a package, and packages without an ``__init__.py`` in any of these
-       folders.
+    2. The folder of the file. If this folder is a package (it has an ``__init__.py``), the folder that contains the
+       outermost package is searched instead.
+    3. The current folder, unless Python has already imported a different module of the same name.
+    4. All other modules that Python finds, such as installed packages.
+    5. The folder of the file if it is a package, and then packages without an ``__init__.py`` in the folders of
+       items 2, 3 and 5.
 
-    Relative imports work, too. Only import statements search these folders. A call such as
-    ``importlib.import_module("blocks")`` and a pickle of whole modules search ``PYTHONPATH`` instead. A module that is
-    imported in both ways exists twice.
+    Relative imports work, too. Only import statements search in this order. A call such as
+    ``importlib.import_module("blocks")``, or loading a network that was pickled as a whole, searches Python's usual
+    path (``sys.path``) instead. A module that is imported both by a statement and by such a call exists twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -53,13 +56,13 @@ class Project(MetaPathFinder):
         self._name = f"_dreamgram_project_{next(_counter)}"
         self._main = ".".join([self._name, *packages, *stem])
         self.path = folder / path.name
-        """The absolute path of the file."""
+        """The absolute path of the user's file."""
         self.files: set[Path] = set()
-        """The files that were imported so far, as absolute paths."""
+        """The absolute paths of the user's file and of its project's modules that have been imported so far."""
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def run(self) -> ModuleType:
-        """Run the file as a module and return the module; any error in the file is raised."""
+        """Run the user's file as a module and return the module. An exception that the file raises is passed on."""
         importlib.invalidate_caches()  # The files may have been written a moment ago.
         package = ModuleType(self._name, "The modules of one project.")
         package.__path__ = list(dict.fromkeys(self._first + self._current + self._last))
@@ -68,7 +71,7 @@ class Project(MetaPathFinder):
         return importlib.import_module(self._main)
 
     def explain(self, error: BaseException) -> str:
-        """Describe, in one line, an error that was raised in the project: its type, its message and its location."""
+        """Describe, in one line, an error that the user's files raised: its type, its message and its location."""
         message = " ".join(str(error).replace(f"{self._name}.", "").split())
         places = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) in self.files]
         if places and not isinstance(error, SyntaxError):  # The message of a SyntaxError names the place.
@@ -78,7 +81,10 @@ class Project(MetaPathFinder):
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
     ) -> ModuleSpec | None:
-        """Find the module ``fullname`` if it belongs to this project. Python's import system calls this method."""
+        """Return the spec of the module ``fullname``, or None if the module is not in this project's package.
+
+        Python's import system calls this method.
+        """
         if not fullname.startswith(f"{self._name}."):
             return None
         main = fullname == self._main
@@ -97,7 +103,11 @@ class Project(MetaPathFinder):
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> Any:
-        """Import a module for an import statement in one of the project's files."""
+        """Import a module from the user's folders, or any other module as Python does.
+
+        In the user's files, this method replaces the built-in function ``__import__``, which Python calls for every
+        import statement.
+        """
         top = name.partition(".")[0]
         if level or not self._owns(top):
             return builtins.__import__(name, globals, locals, fromlist or (), level)
@@ -105,7 +115,7 @@ class Project(MetaPathFinder):
         return module if fromlist else sys.modules[f"{self._name}.{top}"]
 
     def _owns(self, top: str) -> bool:
-        """Return whether an absolute import of ``top`` refers to a module of the project."""
+        """Return whether an absolute import of the name ``top`` finds a module in the user's folders."""
         if top in _ALWAYS_INSTALLED or top == "__main__":
             return False
         if f"{self._name}.{top}" in sys.modules or _is_regular(top, self._first):
@@ -118,7 +128,7 @@ class Project(MetaPathFinder):
 
 
 class _Loader(SourceFileLoader):
-    """A loader that gives a module the ``import`` function of its project."""
+    """A loader that replaces ``__import__`` in the user's modules with the import method of their :class:`Project`."""
 
     def __init__(self, name: str, path: str, namespace: dict[str, Any]) -> None:
         super().__init__(name, path)
@@ -132,7 +142,7 @@ class _Loader(SourceFileLoader):
 def _packages(folder: Path) -> list[str]:
     """Return the names of the nested packages that contain ``folder``, outermost first, ending with ``folder`` itself.
 
-    The list is empty if ``folder`` has no ``__init__.py``.
+    The list is empty if ``folder`` has no ``__init__.py``, or if its name is not a Python identifier.
     """
     if not (folder / "__init__.py").is_file() or not folder.name.isidentifier():
         return []

@@ -1,4 +1,4 @@
-"""Identify a network by the files that it comes from and by a hash of its weights, to recognize it later."""
+"""Identify a network by its local files and by a hash of its weights, so that it can be recognized later."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
 
 
 def sources(name: str, weights: Path | None) -> list[Path]:
-    """List the local files that ``load(name, weights)`` reads outside the package.
+    """List the user's files that ``load(name, weights)`` reads.
 
-    For ``path/to/file.py:function``, the list begins with this file. If the file has been loaded, the modules of its
-    project that have been imported so far follow in alphabetical order. Paths of these modules are relative to the
-    current folder if they are below it. The last file is ``weights``, if given. Networks of the package, torchvision
-    and timm have no such files except ``weights``.
+    If ``name`` is ``path/to/file.py:function``, the list begins with this file. If ``load`` has loaded the file, the
+    files of the modules that it has imported so far from its folder, its package or the current folder follow in
+    alphabetical order. Their paths are relative to the current folder if they are below it, and absolute otherwise. The
+    last item is ``weights``, if given. For networks of this package, torchvision and timm, the list has no files except
+    ``weights``.
     """
     source, _, _ = name.rpartition(":")
     files = loaded_files(Path(source)) if source.endswith(".py") else []
@@ -29,8 +30,8 @@ def state_hash(model: nn.Module) -> str:
     """Return a hash of all parameters and buffers in the state dict of ``model``.
 
     The hash covers their names, types, shapes and values. It is the first 16 hexadecimal digits of a SHA-256. It does
-    not depend on the device or the memory format. The values of a shared parameter are read once. A shared parameter
-    and a copied parameter give different hashes.
+    not depend on the device or the memory format of the tensors. If several names share one parameter, its values are
+    hashed once. A network with a shared parameter has a different hash from a network with equal copies of it.
     """
     import torch
 

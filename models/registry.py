@@ -1,6 +1,6 @@
 """The registry of the networks in this package and of their weights files.
 
-To add a network, write a function decorated with :func:`network` in any module of this folder.
+To add a network, write a function that builds it in any module of this folder, and decorate it with :func:`network`.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS = Path(__file__).parent / "weights"
-"""Folder of the weights files in this package."""
+"""Folder of the weights files that are part of this package."""
 
 Builder = TypeVar("Builder", bound="Callable[[Path], nn.Module]")
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network in this package."""
+    """A network of this package: the function that builds it, and its weights file."""
 
     build: Callable[[Path], nn.Module]
     """Function that builds the network from a weights file."""
@@ -32,11 +32,11 @@ class Network:
 
 
 registered: dict[str, Network] = {}
-"""Networks by name. Only networks whose modules have been imported are included."""
+"""Networks of this package by name. A network is added when the module that defines it is imported."""
 
 
 def network(name: str, weights: str) -> Callable[[Builder], Builder]:
-    """Register the decorated function, which builds a network from a weights file, as ``load(name)``.
+    """Register the decorated function, which builds a network from a weights file, so that ``load(name)`` calls it.
 
     ``weights`` is the name of the file in ``models/weights/`` to use unless the user names a different one.
     """
@@ -49,7 +49,7 @@ def network(name: str, weights: str) -> Callable[[Builder], Builder]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors of a safetensors file or of a PyTorch state dict.
+    """Read the tensors, by name, from a safetensors file or from a PyTorch state dict.
 
     Raises:
         ValueError: the file name does not end in ``.safetensors``, and the file is not a PyTorch state dict.

@@ -1,9 +1,9 @@
 """Train the digit networks on MNIST: ``python -m dreamgram.models.train_digits --model cnn --data DIR``.
 
-With ``--adversarial`` the network is trained on digits with adversarial noise, as ``digits-robust`` was.
+With ``--adversarial``, the network is trained on digits with adversarial noise, as the network ``digits-robust`` was.
 """
 
-# torchvision and tqdm are imported where they are used: ``load`` imports all modules of this folder.
+# torchvision and tqdm are imported where they are used, because ``load`` imports this module, too, but does not train.
 from __future__ import annotations
 
 import argparse
@@ -18,18 +18,23 @@ from torch.nn.functional import cross_entropy
 from dreamgram.models.digits import DigitCNN, DigitMLP
 
 CHUNKS = 16
-"""Number of chunks in which each mini-batch is augmented. torchvision draws one transform per call, so each chunk gets
-a different one."""
+"""Number of chunks into which each mini-batch is divided for augmentation.
+
+torchvision applies one random transform to all images of a call, so each chunk is transformed in a call of its own.
+"""
 
 ATTACK_STEPS = 7
-"""Number of gradient steps of the attack on each mini-batch."""
+"""Number of gradient steps in which :func:`attack` computes the adversarial noise for each mini-batch in training."""
 
 Digits = tuple[Tensor, Tensor]
-"""Images (N, 1, 28, 28) in [0, 1] and their labels (N,)."""
+"""Type of a set of digits: images (N, 1, 28, 28) in [0, 1] and their labels (N,)."""
 
 
 def mnist(folder: Path, train: bool) -> Digits:
-    """Load MNIST's images (N, 1, 28, 28) in [0, 1] and labels (N,); download them into ``folder`` if they are missing.
+    """Load the images (N, 1, 28, 28) in [0, 1] and the labels (N,) of MNIST.
+
+    The digits are the training set if ``train`` is True, and otherwise the test set. If the files are missing in
+    ``folder``, they are downloaded into it.
 
     Raises:
         OSError: the files are missing and cannot be downloaded.
@@ -47,7 +52,7 @@ def mnist(folder: Path, train: bool) -> Digits:
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the fraction, in [0, 1], of ``images`` (N, 1, 28, 28) whose label has the largest logit."""
+    """Return the fraction, from 0 to 1, of ``images`` (N, 1, 28, 28) to which ``model`` gives the correct label."""
     model.eval()
     with torch.inference_mode():
         answers = torch.cat([model(some).argmax(1) for some in images.split(1000)])
@@ -55,11 +60,11 @@ def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
 
 
 def attack(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, steps: int = ATTACK_STEPS) -> Tensor:
-    """Return ``images`` (N, 1, H, W) in [0, 1] with added noise that misleads ``model`` as much as possible.
+    """Return ``images`` (N, 1, H, W) in [0, 1] with added noise that is optimized to mislead ``model``.
 
-    The noise changes each pixel by at most ``epsilon``. The noise is found by projected gradient ascent on the
-    cross-entropy from a random start: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks",
-    arXiv:1706.06083. The step size is 2.5 ``epsilon`` / ``steps``, so that any allowed noise can be reached.
+    The noise changes each pixel by at most ``epsilon``. It is found by projected gradient ascent on the cross-entropy
+    from a random start, the method of Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks",
+    arXiv:1706.06083. The step size is 2.5 ``epsilon`` / ``steps``, which is large enough to reach any allowed noise.
     """
     seen = (images + torch.empty_like(images).uniform_(-epsilon, epsilon)).clamp(0, 1)
     for _ in range(steps):
@@ -80,20 +85,21 @@ def train(
     learning_rate: float,
     epsilon: float | None = None,
 ) -> float:
-    """Minimize the cross-entropy of the training ``digits`` by gradient descent on mini-batches.
+    """Train ``net`` to minimize the cross-entropy on ``digits`` by stochastic gradient descent.
 
-    The method is Nesterov momentum with one cycle of the learning rate and weight decay 1e-5. Every time a digit is
-    used, it is slightly rotated, shifted, scaled and sheared. The weights of the last epoch are kept, so that the test
-    set does not select the weights.
+    The optimizer uses Nesterov momentum and a weight decay of 1e-5. The learning rate follows a one-cycle schedule.
+    Every time a digit is used, it is slightly rotated, shifted, scaled and sheared at random. The weights of the last
+    epoch are kept, even if the test accuracy was higher before, because the test set must not select the weights.
 
     Args:
         net: network to train in place.
         digits: the training set.
         test: the test set. The accuracy on this set is printed after each epoch.
         epochs: number of passes through the training set.
-        batch: number of digits per step. A smaller last batch is skipped.
-        learning_rate: largest learning rate of the cycle.
-        epsilon: largest change of a pixel by :func:`attack`, or None to train without adversarial noise.
+        batch: number of digits per step. If the last batch of an epoch is smaller, it is skipped.
+        learning_rate: largest learning rate of the schedule.
+        epsilon: largest change of a pixel, from 0 to 1, by the adversarial noise of :func:`attack`, or None to train
+            without this noise.
 
     Returns:
         The accuracy on the test set after the last epoch, in [0, 1].
@@ -141,7 +147,7 @@ def _augmentation() -> Callable[[Tensor], Tensor]:
 
 
 def _save(net: nn.Module, output: Path, metadata: dict[str, str]) -> None:
-    """Write the weights to ``output``, completely or not at all."""
+    """Write the weights of ``net`` to the safetensors file ``output``. If writing fails, ``output`` is not changed."""
     from safetensors.torch import save_file
 
     part = output.with_name(f".{output.name}.part")
@@ -155,9 +161,11 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", choices=["cnn", "mlp"], default="cnn", help="Network to train.")
-    add("--data", type=Path, default="data", help="Folder of torchvision's MNIST; it is downloaded if missing.")
-    add("--output", type=Path, default=argparse.SUPPRESS, help="Weights file. (default: a new file in outputs/)")
+    add("--model", choices=["cnn", "mlp"], default="cnn", help="Network to train, convolutional or fully connected.")
+    add("--data", type=Path, default="data", help="Folder of MNIST, which is downloaded if it is missing.")
+    add(
+        "--output", type=Path, default=argparse.SUPPRESS, help="Weights file to save. (default: a new file in outputs/)"
+    )
     add("--adversarial", action="store_true", help="Train on digits with adversarial noise.")
     add("--epsilon", type=float, default=0.2, help="Largest change of a pixel by the adversarial noise, from 0 to 1.")
     add("--epochs", type=int, default=40, help="Number of passes through the training set.")
@@ -171,7 +179,7 @@ def _run(given: argparse.Namespace) -> None:
     """Train and save the network that the arguments specify.
 
     Raises:
-        ValueError: an option is out of its range, or the output exists.
+        ValueError: an option is out of its range, or the output file already exists.
         OSError: MNIST is missing and cannot be downloaded, or the weights cannot be written.
     """
     name = "digits" + "-mlp" * (given.model == "mlp") + "-robust" * given.adversarial
@@ -204,7 +212,11 @@ def _run(given: argparse.Namespace) -> None:
 
 
 def main() -> None:
-    """Train a network as the command line specifies. Invalid input ends with an error message and exit code 2."""
+    """Train the network that the command line specifies, and save its weights.
+
+    If an option is invalid, or a file cannot be downloaded or written, the program prints an error message and exits
+    with code 2.
+    """
     parser = _parser()
     try:
         _run(parser.parse_args())

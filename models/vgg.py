@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from dreamgram.models.registry import network, read_weights
 
 CONFIGURATIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-"""Number of convolutions in each of the five blocks: configurations D and E of Simonyan and Zisserman,
+"""Number of convolutions in each of the five blocks of a network: configurations D and E of Simonyan and Zisserman,
 arXiv:1409.1556."""
 
 MEAN = (103.939, 116.779, 123.68)
@@ -19,16 +19,16 @@ MEAN = (103.939, 116.779, 123.68)
 
 
 class VGG(nn.Sequential):
-    """The convolutional part of VGG, from RGB images (N, 3, H, W) in [0, 1] to pool5 (N, 512, H // 32, W // 32).
+    """The convolutional part of VGG, from RGB images (N, 3, H, W) in [0, 1] to features (N, 512, H // 32, W // 32).
 
     The layers are called ``conv1_1``, ``relu1_1``, ... ``pool1``, ... ``pool5``. Images must be at least 32 pixels wide
-    and high, or 16 pixels for the layers before pool5. The original weights expect BGR images in [0, 255] minus the
-    mean; :meth:`forward` does this conversion.
+    and high, or at least 16 pixels if only layers before ``pool5`` are computed. The original weights expect BGR images
+    in [0, 255] from which :data:`MEAN` has been subtracted. :meth:`forward` converts its input to that form.
     """
 
     input_shape = (3, 128, 128)
-    """Default shape (C, H, W) of an image. The patterns that filters respond to are visible at 128 pixels, at a third
-    of the cost of 224 pixels, the size at which VGG was trained."""
+    """Default shape (C, H, W) of an image. At 128 pixels, the patterns that filters respond to are visible, and the
+    computation costs a third of that at 224 pixels, the size at which VGG was trained."""
 
     def __init__(self, convolutions: tuple[int, ...]) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()

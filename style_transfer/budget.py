@@ -16,48 +16,51 @@ from dreamgram.image_optimization.memory import release_kept_memory
 from dreamgram.style_transfer.tiling import Tile, smallest_side, split, whole
 
 SHARE = 0.9
-"""Share of the free memory that is used if no limit is given."""
+"""Fraction of the free memory that may be used if no limit is given."""
 
 VECTORS = 11
-"""Maximum memory of a step besides the curvature pairs, in images: the image, its gradient, the optimizer's temporary
-tensors, and the photo's activations."""
+"""Maximum memory of an optimization step, except for the curvature pairs and the pass through the network, as a
+multiple of the size of the image. It includes the image, its gradient, the optimizer's temporary tensors, and the
+photo's activations."""
 
 FOR_TILING = 250_000_000
-"""Bytes that PyTorch needs to compute receptive fields."""
+"""Bytes that PyTorch needs to compute the receptive fields of the layers, which only a tiled picture requires."""
 
 LOADED = 200_000_000
 """Bytes that a run needs for libraries that are loaded during the run and for memory fragmentation."""
 
 COPIES = 3
-"""Number of copies of a painting and of the photo that exist while the two are resized and captured."""
+"""Number of copies of a painting, and of the photo, that are in memory while the two are resized and passed through the
+network."""
 
 FEWEST_PAIRS = 3
-"""Minimum number of curvature pairs. With fewer pairs, L-BFGS is of little use."""
+"""Minimum number of curvature pairs that L-BFGS keeps. With fewer pairs, it is of little use."""
 
 TRANSIENT = 2.3
-"""Peak memory of a forward and backward pass, relative to what it saves for the backward pass. The rest is gradients,
-type conversions and matrix products."""
+"""Peak memory of a forward and backward pass, as a multiple of the memory of the tensors that the forward pass saves
+for the backward pass. The difference is the memory for gradients, type conversions and matrix products."""
 
 TILE_OVERHEAD = 1.3
-"""Peak memory per pixel of a pass over one tile, relative to an untiled pass. It is higher because cutting out the
-tile's own part makes a copy."""
+"""Peak memory per pixel of a pass over one tile, as a multiple of that of a pass over an untiled picture. It is above 1
+because the tile's activations are copied without those of the surrounding pixels."""
 
 REGION, MATRICES = 130, 12_000_000
-"""Bytes that each region after the first needs: ``REGION`` per pixel for gradients, and ``MATRICES`` for the statistics
-of the styles."""
+"""Additional memory, in bytes, for each region of the photo after the first. Each region can have a different style.
+``REGION`` is the memory per pixel, for gradients. ``MATRICES`` is the memory that does not depend on the number of
+pixels, for the statistics of the styles."""
 
 SAMPLES = 64, 128
-"""Sides, in pixels, of the two images with which the memory per pixel is measured. The memory of the network's weights
-cancels in the difference between them."""
+"""Sides, in pixels, of the two square images with which the memory per pixel of a pass through the network is measured.
+The memory of the network's weights cancels in the difference between the two measurements."""
 
 SMALLEST_TILE = 256
-"""Minimum side of a tile, in pixels. In a smaller tile, the tile's own part would be tiny compared with its
-surroundings."""
+"""Minimum side of a tile, in pixels. A tile includes the surrounding pixels on which its activations depend, and a
+smaller tile would consist almost entirely of such pixels."""
 
 
 @dataclass(frozen=True)
 class Budget:
-    """The memory budget of one scale, given as the number of curvature pairs and the size of a tile.
+    """The memory budget for optimizing an image of one size: the number of curvature pairs and the size of a tile.
 
     Raises (on construction):
         ValueError: ``pairs`` or ``side`` is less than 1.
@@ -66,14 +69,18 @@ class Budget:
     pairs: int
     """Number of curvature pairs that L-BFGS keeps."""
     side: int
-    """Side, in pixels, of the largest square that passes through the network at once."""
+    """Side, in pixels, of the largest square picture or tile that passes through the network at once."""
 
     def __post_init__(self) -> None:
         if min(self.pairs, self.side) < 1:
             raise ValueError(f"pairs and side must be at least 1, not {self.pairs} and {self.side}")
 
     def tiles(self, model: nn.Module, layers: Sequence[str], image: Tensor) -> list[Tile]:
-        """Return the tiles of ``image`` (1, C, H, W). If the image has at most ``side``^2 pixels, it is one tile."""
+        """Return the tiles in which ``image`` (1, C, H, W) passes through ``model``.
+
+        If the image has at most :attr:`side` squared pixels, it is one tile. ``layers`` are the names of the layers
+        whose activations are used.
+        """
         height, width = image.shape[2:]
         if height * width <= self.side**2:
             return [whole(layers)]
@@ -82,25 +89,28 @@ class Budget:
 
 
 WHOLE = Budget(HISTORY, 10**6)
-"""The budget of a picture that fits into memory untiled, with all curvature pairs."""
+"""The budget of a picture that fits into memory without tiles and with the default number of curvature pairs."""
 
 
 @dataclass
 class Planner:
-    """A planner of the memory for pictures that are painted one after another with one network.
+    """A planner of the memory budgets of pictures that are painted one after another with one network.
 
-    The memory is measured only once, before the first picture, because memory that one picture has allocated is
-    available to the next picture.
+    The available memory is measured only once, before the first picture, because memory that the process has allocated
+    for one picture can be used again for the next picture.
     """
 
     limit: int | None = None
-    """Bytes that the process may use. By default, most of the free memory is used."""
+    """Maximum number of bytes that the process may use. By default, it may use most of the free memory."""
     budgets: dict[tuple[object, ...], Budget] = field(default_factory=dict)
-    """Budgets planned so far, keyed by everything on which a budget depends."""
+    """Budgets planned so far. The key consists of everything on which a budget depends, such as the size of the
+    image."""
     per_pixel: dict[tuple[str, ...], float] = field(default_factory=dict)
-    """Bytes that a pass needs per pixel, by the layers that are captured."""
+    """Bytes per pixel that a forward and backward pass through the network needs, by the names of the layers whose
+    activations are used."""
     measured: tuple[int, int] | None = None
-    """The limit in bytes and the bytes in use at the start; None at first."""
+    """The number of bytes that the process may use, and the number in use before the first picture; None until both
+    are measured."""
 
     def plan(
         self,
@@ -116,12 +126,14 @@ class Planner:
 
         Args:
             model: the network that ``activations_of`` runs, up to the deepest of ``layers``.
-            activations_of: a :func:`capture` of ``layers``.
-            layers: the layers that the losses read.
+            activations_of: the function that :func:`capture` yields for ``layers``. It returns the activations of an
+                image, by layer name.
+            layers: the names of the layers whose activations the losses use.
             sizes: the sizes (H, W) of the image in pixels, from coarse to fine.
-            paintings: for each size, the number of pixels of the largest painting.
-            regions: the number of regions of the photo.
-            vectors_per_pair: the number of images that the optimizer holds for each curvature pair.
+            paintings: for each of ``sizes``, the number of pixels of the largest painting, after resizing.
+            regions: the number of regions of the photo, each of which can have a different style.
+            vectors_per_pair: the number of tensors of the image's size that the optimizer keeps for each curvature
+                pair; 0 if it keeps no pairs.
 
         Raises:
             ValueError: there is too little memory.
@@ -134,7 +146,8 @@ class Planner:
         captured = tuple(layers)
         if captured not in self.per_pixel:
             self.per_pixel[captured] = bytes_of_a_pixel(activations_of, device_of(model))
-        # The pass is measured before the memory in use, because the first pass loads libraries that stay.
+        # The memory per pixel is measured before the memory in use, because the first pass through the network loads
+        # libraries that stay in memory.
         if self.measured is None:
             self.measured = memory(device_of(model), self.limit)
         most, taken = self.measured
@@ -159,20 +172,21 @@ def plan(
     painting: int = 0,
     smallest: Callable[[], int] = lambda: SMALLEST_TILE,
 ) -> Budget:
-    """Plan the budget of one image.
+    """Plan the memory budget for optimizing one image.
 
-    If not everything fits, the image is tiled. The images that every step holds are subtracted from the available
-    memory. The curvature pairs get at most half of the remainder, or less if the smallest tile would otherwise not fit.
-    The tiles get the rest. Paintings are captured before the first curvature pair exists, so capturing can use the
-    memory of the pairs.
+    If the image does not fit into memory as a whole, it is tiled. The memory of the tensors that every step needs, such
+    as the image and its gradient, is subtracted from the available memory. The curvature pairs get at most half of the
+    remainder, or less if the smallest tile would otherwise not fit. The rest is used to process a tile. The paintings
+    pass through the network before the first curvature pair is stored, so that they can use the memory of the pairs.
 
     Args:
         limit: the number of bytes that may be used.
         taken: the number of bytes already in use.
         pixels: the number of pixels of the image.
-        per_pixel: the number of bytes per pixel that a pass through the network needs.
-        vectors_per_pair: the number of images that the optimizer holds for each curvature pair.
-        painting: the number of pixels of the largest painting.
+        per_pixel: the number of bytes per pixel that a forward and backward pass through the network needs.
+        vectors_per_pair: the number of tensors of the image's size that the optimizer keeps for each curvature pair; 0
+            if it keeps no pairs.
+        painting: the number of pixels of the largest painting, after resizing.
         smallest: a function that returns the side of the smallest tile, in pixels.
 
     Raises:
@@ -218,15 +232,18 @@ def memory(device: torch.device, limit: int | None) -> tuple[int, int]:
 
 
 def bytes_of_a_pixel(activations_of: Callable[[Tensor], dict[str, Tensor]], device: torch.device) -> float:
-    """Estimate the peak memory, in bytes per pixel, of a forward and backward pass from the tensors that it saves."""
+    """Estimate the peak memory of a forward and backward pass, in bytes per pixel.
+
+    The estimate is proportional to the size of the tensors that the forward pass saves for the backward pass.
+    """
     small, large = (_saved(activations_of, side, device) for side in SAMPLES)
     return TRANSIENT * (large - small) / (SAMPLES[1] ** 2 - SAMPLES[0] ** 2)
 
 
 def _saved(activations_of: Callable[[Tensor], dict[str, Tensor]], side: int, device: torch.device) -> int:
-    """Return the number of bytes that a forward pass on a square image keeps. ``side`` is the image's side in pixels.
+    """Return the number of bytes that a forward pass on a square image saves for the backward pass.
 
-    The bytes of the network's weights are included.
+    ``side`` is the image's side in pixels. The bytes of the network's weights are included.
     """
     kept: dict[int, int] = {}
 

@@ -1,4 +1,8 @@
-"""Checkpoints: safetensors files with the state and the recipe of a run, so that a killed run can be resumed."""
+"""Checkpoints: safetensors files from which a run that was stopped or killed can be resumed.
+
+A checkpoint holds the optimizer's state and the recipe of the run, which consists of its options and the checksums of
+its input files.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +22,25 @@ from dreamgram.workbench.job import Job
 from dreamgram.workbench.recipe import Recipe
 
 NOTE = "dreamgram"
-"""Key of the recipe in the metadata of a checkpoint file."""
+"""Key of the metadata entry in which a checkpoint file holds the recipe, the settings of the run."""
 
 
 class Checkpoint:
-    """A listener that saves the state of the run to a file at regular intervals and when the job is asked to stop.
+    """A listener, called by the optimization after every step, that saves the state of the run to a file.
 
-    The file is complete at any moment, even while a new state is being written.
+    The state is saved at regular intervals, and when the user asks the run to stop. The file always holds a complete
+    state, because a new state replaces the previous one only after it has been written.
     """
 
     def __init__(self, path: Path, recipe: Recipe, seconds: float, job: Job) -> None:
-        """Store the settings. ``recipe`` is saved with each state; ``seconds`` is the time between two saves."""
+        """Store the settings; nothing is written yet.
+
+        Args:
+            path: the checkpoint file to write.
+            recipe: the options and input files of the run, which are saved with each state.
+            seconds: the minimum time between two saves at regular intervals.
+            job: the job that performs the run. The state is also saved when this job is asked to stop.
+        """
         self.path = path
         self.note = {NOTE: recipe.note()}
         self.seconds = seconds
@@ -40,7 +52,7 @@ class Checkpoint:
             self.write(step)
 
     def write(self, step: Step) -> None:
-        """Write the state of ``step`` to the file. If writing fails, the job is told, and the run continues."""
+        """Write the state of ``step`` to the file. If writing fails, the user sees a message, and the run continues."""
         state = {name: tensor.contiguous().cpu() for name, tensor in step.state().items()}
         try:
             with replacing(self.path) as beside:
@@ -51,11 +63,13 @@ class Checkpoint:
 
 
 def prepare_checkpoint(path: Path, overwrite: bool) -> None:
-    """Check, before the work begins, that a checkpoint can be written to ``path``.
+    """Check that a checkpoint can be written to ``path``, and create its parent folder if that does not exist.
+
+    Call this function before the work begins.
 
     Raises:
         FileExistsError: ``path`` is a checkpoint, and ``overwrite`` is False.
-        ValueError: ``path`` is a file, but not a checkpoint.
+        ValueError: ``path`` is a file that is not a checkpoint. Such a file is never overwritten.
         OSError: ``path`` is a folder, or its parent folder cannot be created or written to.
     """
     if path.exists():
@@ -67,12 +81,12 @@ def prepare_checkpoint(path: Path, overwrite: bool) -> None:
 
 
 def read_checkpoint(path: Path) -> tuple[State, Recipe]:
-    """Read the state and the recipe from the checkpoint ``path``.
+    """Read the optimizer's state and the recipe, which holds the settings of the run, from the checkpoint ``path``.
 
     Raises:
         FileNotFoundError: ``path`` does not exist.
         IsADirectoryError: ``path`` is a folder.
-        ValueError: ``path`` is not a checkpoint.
+        ValueError: ``path`` is not a checkpoint, or the recipe in it is not valid.
     """
     with _open(path) as file:
         recipe = Recipe.parse(file.metadata()[NOTE], {"stylize": StylizeOptions}, path)
@@ -83,7 +97,7 @@ def read_checkpoint(path: Path) -> tuple[State, Recipe]:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """Open a checkpoint. It raises the same errors as :func:`read_checkpoint`."""
+    """Open a checkpoint file for reading. The errors raised are those of :func:`read_checkpoint`."""
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a checkpoint")
     if not path.exists():

@@ -11,7 +11,7 @@ from dreamgram.workbench.job import Done, Job
 def stylize(options: StylizeOptions, job: Job) -> Done:
     """Paint a photo in the style of a painting.
 
-    An image is optimized so that a network's activations match those of the photo, and the statistics of the
+    An image is optimized so that its activations in a network match those of the photo, and the statistics of its
     activations match those of the painting.
     """
     from dreamgram.style_transfer.paint import paint
@@ -20,21 +20,24 @@ def stylize(options: StylizeOptions, job: Job) -> Done:
 
 
 def replay(options: ReplayOptions, job: Job) -> Done:
-    """Make a picture again from the recipe that is stored in it. On the same machine, the copy is identical."""
+    """Make a picture again from the settings that stylize stored in it. On the same machine, the copy is identical."""
     from dreamgram.style_transfer.paint import replay
 
     return replay(options, job)
 
 
 def resume(options: ResumeOptions, job: Job) -> Done:
-    """Resume a run that was stopped. On the same machine, the picture is identical to that of an unbroken run."""
+    """Resume a run that was stopped, from the file that --checkpoint wrote.
+
+    On the same machine, the picture is identical to that of an uninterrupted run.
+    """
     from dreamgram.style_transfer.paint import resume
 
     return resume(options, job)
 
 
 def list_styles() -> str:
-    """Return the names and descriptions of the drawn styles, one per line."""
+    """Return the names and descriptions, one per line, of the paintings that the program can draw itself."""
     from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES
 
     return "\n".join(f"{name:15}{(draw.__doc__ or '').strip().splitlines()[0]}" for name, draw in DRAWN_STYLES.items())

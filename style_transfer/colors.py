@@ -1,4 +1,4 @@
-"""Colors of the result: the painting's or the photo's.
+"""Colors of the result, which are taken from the painting or from the photo.
 
 Gatys et al., "Preserving Color in Neural Artistic Style Transfer", arXiv:1606.05897.
 """
@@ -17,8 +17,8 @@ from dreamgram.style_transfer.options import Colors
 def match_colors(image: Tensor, target: Tensor) -> Tensor:
     """Recolor ``image`` so that its colors have the same mean and covariance as the colors of ``target``.
 
-    Both pictures are (1, 3, H, W) in [0, 1]. Of the linear maps of colors with this property, the symmetric map is
-    used, which changes the colors least. Results outside [0, 1] are clamped.
+    Both pictures are (1, 3, H, W) in [0, 1]; their sizes may differ. Many linear maps of the colors have this effect.
+    The symmetric map is used, because it changes the colors least. Results outside [0, 1] are clamped.
     """
 
     def distribution(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -43,9 +43,10 @@ def luminance(image: Tensor) -> Tensor:
 
 
 def with_colors_of(image: Tensor, photo: Tensor) -> Tensor:
-    """Combine the luminance of ``image`` with the colors of ``photo``, both (1, 3, H, W) in [0, 1], of the same size.
+    """Combine the luminance of ``image`` with the chrominance of ``photo``, two images (1, 3, H, W) of the same size.
 
-    A color that is impossible at the luminance of ``image`` is made paler until it is possible. The luminance is kept.
+    All values are in [0, 1]. If a combined color would lie outside this range, its chrominance is reduced until the
+    color fits, and its luminance is kept.
     """
     gray = luminance(image)
     color = photo - luminance(photo)
@@ -54,7 +55,11 @@ def with_colors_of(image: Tensor, photo: Tensor) -> Tensor:
 
 
 def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
-    """Return the photo and the paintings as the optimization uses them for the option ``colors``."""
+    """Return the photo and the paintings, recolored for the optimization as the option ``colors`` requires.
+
+    With ``match``, the paintings get the color statistics of the photo. With ``luminance``, all pictures become gray,
+    and the gray levels of the paintings get the mean and variance of the photo's. Otherwise, nothing is changed.
+    """
     if colors == "match":
         return photo, [match_colors(painting, photo) for painting in paintings]
     if colors == "luminance":
@@ -64,9 +69,10 @@ def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple
 
 
 def finish(colors: Colors, image: Tensor, photo: Tensor) -> Tensor:
-    """Return the result ``image`` with its final colors, which may be those of ``photo``.
+    """Return the optimized ``image`` with the final colors that the option ``colors`` requires.
 
-    ``photo`` may have any size; it is resized to the size of ``image``.
+    With ``content`` and ``luminance``, the luminance of ``image`` is combined with the chrominance of ``photo``, which
+    is resized to the size of ``image``. Otherwise, ``image`` is returned unchanged.
     """
     if colors not in ("content", "luminance"):
         return image

@@ -1,7 +1,7 @@
-"""Drawn styles: paintings that the program draws itself, so that a style transfer needs no file.
+"""Drawn styles: paintings that the program draws itself, so that a style transfer needs no file of a painting.
 
-To add a style, write a function that takes the side in pixels and a random generator and returns a square picture.
-Decorate it with :func:`drawn_style`.
+To add a style, write a function that takes the side length in pixels and a NumPy random generator and returns a square
+RGB picture of this size. Decorate the function with :func:`drawn_style`.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ def drawn_style(name: str) -> Callable[[Draw], Draw]:
 
 
 def draw_style(name: str, size: int = 512, seed: int = 0) -> Tensor:
-    """Draw the style ``name``, a key of :data:`DRAWN_STYLES`: (1, 3, size, size), RGB in [0, 1].
+    """Draw the style ``name``, a key of :data:`DRAWN_STYLES`, and return it as (1, 3, size, size), RGB in [0, 1].
 
     The same ``seed`` gives the same picture.
     """
@@ -138,7 +138,7 @@ def pointillism(size: int, rng: np.random.Generator) -> Image.Image:
 
 
 def _colors(codes: str) -> Array:
-    """Convert hexadecimal color codes to an array (n, 3) in [0, 1]."""
+    """Convert hexadecimal color codes, separated by spaces, to an array (n, 3) in [0, 1]."""
     return np.array([[int(code[i : i + 2], 16) / 255 for i in (1, 3, 5)] for code in codes.split()])
 
 
@@ -152,9 +152,10 @@ def _noise(size: int, grain: float, rng: np.random.Generator) -> Array:
 
 
 def _follow(x: float, y: float, whorls: list[Any], size: int, steps: int, step: float) -> list[tuple[float, float]]:
-    """Return the points of a stroke that begins at (x, y) and follows a flow around the whorls.
+    """Return the points of a brush stroke that begins at (x, y) and follows a flow around the whorls.
 
-    Each whorl is (x, y, direction of rotation, reach), with positions and reach in pixels and a direction of 1 or -1.
+    The stroke has ``steps`` segments with a length of ``step`` pixels. Each whorl is (x, y, direction of rotation,
+    reach), with positions and reach in pixels and a direction of 1 or -1.
     """
     path = [(x, y)]
     for _ in range(steps):

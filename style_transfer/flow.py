@@ -1,4 +1,4 @@
-"""Optical flow: a painted frame is warped so that it lines up with the next frame."""
+"""Optical flow, by which a painted frame of a video is warped so that it lines up with the next frame."""
 
 from __future__ import annotations
 
@@ -16,26 +16,30 @@ from dreamgram.image_optimization.images import to_pillow
 from dreamgram.style_transfer.losses import Previous
 
 UNLIKE = 0.1
-"""Difference between two colors in [0, 1], averaged over the channels, from which they count as different things."""
+"""Minimum difference between the colors, in [0, 1], of two pixels that are taken to show different objects. The
+difference is the mean absolute difference of the channels."""
 
 
 SMALLEST_FRAME = 16
-"""Minimum side length of a frame, in pixels, for the optical flow search."""
+"""Minimum height and width of a frame, in pixels, for the optical flow search."""
 
 
 def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
     """Warp ``result``, which was painted from frame ``before``, so that it lines up with frame ``now``.
 
     The flow is computed by the dense inverse search of Kroeger et al., arXiv:1603.03590. Its reliability is judged as
-    in Ruder et al., "Artistic Style Transfer for Videos", arXiv:1604.08610, equations 4 to 6. The flow at a pixel is
-    reliable if the flow back to frame ``before`` and then forth to frame ``now`` ends near the pixel, and if the pixel
-    is not at a motion boundary. Unlike in the paper, the flow must also lead to a pixel of similar color inside the
-    frame, so that two unrelated scenes are not matched.
+    in Ruder et al., "Artistic Style Transfer for Videos", arXiv:1604.08610, equations 4 to 6. The flow at a pixel of
+    ``now`` is reliable if following it back to ``before`` and then forth to ``now`` ends near the pixel, and if the
+    pixel is not at a motion boundary. In addition to the conditions of that paper, the flow must lead to a pixel of
+    similar color inside ``before``, so that two unrelated scenes are not matched.
 
     Args:
         result: the painted frame, (1, 3, H, W) in [0, 1].
         before: the frame from which ``result`` was painted, of the same shape and range.
         now: the next frame, of the same shape and range.
+
+    Returns:
+        The warped picture and a mask of the pixels where the flow is reliable.
 
     Raises:
         ValueError: a side of the frames is shorter than :data:`SMALLEST_FRAME` pixels.
@@ -60,9 +64,10 @@ def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
 
 
 def flicker(pictures: Sequence[Tensor], frames: Sequence[Tensor]) -> float:
-    """Measure the flicker of a video: the mean difference between each picture and the previous picture, warped.
+    """Measure the flicker of a painted video: how much each picture differs from the previous one, warped onto it.
 
-    Pixels with unreliable flow are ignored. 0 means no flicker; 1 means that every pixel flips between black and white.
+    The result is the mean absolute difference over the pixels where the flow is reliable (:func:`follow`). 0 means no
+    flicker; 1 means that every pixel flips between black and white.
 
     Args:
         pictures: at least two painted frames, (1, 3, H, W) in [0, 1].
@@ -82,7 +87,10 @@ def _pixels(image: Tensor) -> Array:
 
 
 def _flow(start: Tensor, end: Tensor) -> Array:
-    """Return the displacement (H, W, 2), across and down in pixels, from each pixel of ``start`` to ``end``."""
+    """Return, for each pixel of ``start``, the displacement to the matching point in ``end``.
+
+    The result is (H, W, 2), in pixels across and down.
+    """
     grays = [np.asarray(to_pillow(frame).convert("L")) for frame in (start, end)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)
     found: Array = search.calc(*grays, None)  # type: ignore[call-overload]
@@ -96,6 +104,6 @@ def _places(flow: Array) -> tuple[Array, Array]:
 
 
 def _moved(picture: Array, flow: Array) -> Array:
-    """Warp ``picture`` (H, W, C): each pixel takes the value at the place to which ``flow`` (H, W, 2) leads."""
+    """Warp ``picture`` (H, W, C): each pixel takes the value at the position to which ``flow`` (H, W, 2) leads it."""
     rows, columns = _places(flow)
     return cast("Array", cv2.remap(picture, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))

@@ -1,4 +1,4 @@
-"""Folders of photos. Each photo is painted into a separate file, and a bad file does not stop the others."""
+"""Painting of all photos in a folder, each into a separate file. A photo that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -13,25 +13,27 @@ from dreamgram.workbench.job import Done, Job
 
 _ENDINGS = ("png", "jpg", "jpeg", "jfif", "webp", "avif", "heic", "jp2", "tif", "tiff", "gif", "bmp", "ppm")
 READABLE = tuple(f".{ending}" for ending in _ENDINGS)
-"""File name endings of pictures. A file with such an ending that cannot be read is reported as failed."""
+"""File name extensions of pictures. A file with such an extension that cannot be read is reported as failed, and a file
+with any other extension is skipped."""
 
 SHOWN = 5
-"""Maximum number of skipped files whose names are listed."""
+"""Maximum number of skipped files whose names are listed in the message about them."""
 
 ONWARD = "interrupted: run the same command again to resume"
 
 
 def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | None], job: Job) -> Done:
-    """Call ``paint`` with each picture in the folder ``photos`` and the path of its PNG in the folder ``output``.
+    """Paint each picture in the folder ``photos`` as a PNG in the folder ``output``, by calling ``paint``.
 
     Args:
         photos: the folder of photos.
         output: the folder of results, which must be a different folder.
-        paint: a function that paints one picture. It returns None if the picture was painted before.
-        job: the job that is told about files that fail. A failure does not stop the remaining files.
+        paint: a function that paints one picture, given its path and the path of the PNG. It returns the outcome, or
+            None if the picture had already been painted in an earlier run.
+        job: the job, through which the user is told which files fail. A failure does not stop the remaining files.
 
     Returns:
-        The result of the job, with the numbers of pictures that were painted, that already existed and that failed.
+        The outcome. Its summary says how many pictures were painted, how many already existed, and how many failed.
 
     Raises:
         ValueError: ``photos`` contains no pictures, or both folders are the same.
@@ -58,9 +60,9 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
 
 
 def list_pictures(photos: Path, output: Path, job: Job) -> list[Path]:
-    """List the pictures in the folder ``photos``, sorted by name, and tell the job which files are skipped.
+    """List the pictures in the folder ``photos``, sorted by name, and tell the user which other files are skipped.
 
-    Hidden files, whose names begin with a dot, are skipped silently.
+    The message is shown through ``job``. It does not mention hidden files, whose names begin with a dot.
 
     Raises:
         ValueError: ``photos`` contains no pictures, or ``output`` is the same folder.
@@ -80,9 +82,10 @@ def list_pictures(photos: Path, output: Path, job: Job) -> list[Path]:
 def name_outputs(files: Sequence[Path], output: Path) -> list[Path]:
     """Return the path of a PNG in ``output`` for each of ``files``, which lie in one folder.
 
-    The PNG has the name of the file without its ending. If several files differ only in their endings, the ending is
-    kept, and a number is appended if that name is also taken. Names that differ only in case count as the same,
-    because some file systems do not distinguish them.
+    A PNG is named after its file, without the extension: ``a.png`` for ``a.jpg``. If several names differ only in their
+    extensions, the extension is kept: ``a.jpg.png``. If that name is also taken, a number is appended:
+    ``a.jpg-2.png``. Names that differ only in case count as the same, because some file systems do not distinguish
+    them.
     """
     stems = Counter(file.stem.casefold() for file in files)
     names: list[str] = []

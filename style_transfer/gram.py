@@ -1,4 +1,4 @@
-"""Gram matrices, moments and covariances of activations, and the square roots of covariances."""
+"""Gram matrices, moments and covariances of activations, and the square roots of covariance matrices."""
 
 from __future__ import annotations
 
@@ -9,29 +9,32 @@ import torch
 from torch import Tensor
 
 PARTS = 16
-"""Number of parts into which the positions of bfloat16 activations are divided on a CPU, where the product of two
-bfloat16 matrices is rounded to bfloat16. The products of the parts are added in float32. The relative error of the sum,
-2^-9 / sqrt(PARTS), is therefore below that of the activations themselves."""
+"""Number of parts into which the positions of bfloat16 activations are divided to compute moments on a CPU, where the
+product of two bfloat16 matrices is rounded to bfloat16. One product is computed for each part, and the products are
+added in float32. The relative error of the sum, 2^-9 / sqrt(PARTS), is therefore below that of the activations
+themselves."""
 
 FEW = 1024
-"""Number of positions below which one product in float32 is faster than adding the products of the parts."""
+"""Number of positions below which one matrix product in float32 is faster than :data:`PARTS` products in bfloat16."""
 
 
 def gram_matrix(activation: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the Gram matrix F F^T / (C H W) of activations (N, C, H, W): (N, C, C), at least in float32.
+    """Return the Gram matrices F F^T / (C H W) of activations (N, C, H, W): (N, C, C), in float32 or more precise.
 
-    Gatys et al., arXiv:1508.06576, equation 3. Unlike in the paper, the matrix is divided by C H W, so that pictures
-    of different sizes can be compared. ``weight``, () or (H, W), is the weight of each position; the default is
-    1 / (H W).
+    F is the activations of one image as a matrix (C, H W). The product F F^T is equation 3 of Gatys et al.,
+    arXiv:1508.06576. Unlike in the paper, it is divided by C H W, so that pictures of different sizes can be compared.
+    ``weight`` is the weight of each position in the product, (H, W), or () if all weights are equal. By default, every
+    weight is 1 / (H W).
     """
     return moments(activation, weight)[:, :-1] / activation.shape[1]
 
 
 def moments(activation: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return weighted sums over the positions of activations (N, C, H, W): (N, C + 1, C), at least in float32.
+    """Return the weighted moments of activations (N, C, H, W): (N, C + 1, C), in float32 or more precise.
 
-    With f the activation at a position, the first C rows are the sum of f f^T, and the last row is the sum of f.
-    ``weight``, () or (H, W), is the weight of each position; the default is 1 / (H W).
+    Let f be the vector (C,) of the activations at one position. The first C rows are the weighted sum of f f^T over all
+    positions, and the last row is the weighted sum of f. ``weight`` is the weight of each position, (H, W), or () if
+    all weights are equal. By default, every weight is 1 / (H W).
     """
     if weight is None:
         height, width = activation.shape[2:]
@@ -41,18 +44,21 @@ def moments(activation: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def distribution(moments: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean (C,) and covariance (C, C), of features, given their weighted moments (1, C + 1, C)."""
+    """Return the mean (C,) and the covariance (C, C) of features, given their ``moments`` (1, C + 1, C).
+
+    The first C rows of ``moments`` are the mean of f f^T over all features f, and the last row is the mean of f.
+    """
     mean = moments[0, -1]
     return mean, moments[0, :-1] - mean.outer(mean)
 
 
 def regularized_root(covariance: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Add the same variance in all directions to a ``covariance`` (C, C), and compute the square root of the sum.
+    """Add a multiple of the identity matrix to a ``covariance`` (C, C), and compute the square root of the sum.
 
-    The added variance is ``share`` times the largest eigenvalue.
+    The multiple is ``share`` times the largest eigenvalue of ``covariance``.
 
     Returns:
-        The identity matrix times the added variance, and the symmetric square root of the sum, (C, C) each.
+        The added multiple of the identity matrix, and the symmetric square root of the sum, (C, C) each.
     """
     values, vectors = torch.linalg.eigh(covariance.double())
     noise = share * values[-1].float() * torch.eye(len(covariance), device=covariance.device)
@@ -73,7 +79,11 @@ def trace_of_root(matrix: Tensor) -> Tensor:
 
 
 class _Moments(torch.autograd.Function):
-    """Autograd function of the moments. The backward pass stays channels-last and takes half the work of autograd's."""
+    """Autograd function that computes :func:`moments`.
+
+    Its backward pass keeps the channels-last memory format and takes half as much work as the one that autograd would
+    derive.
+    """
 
     @staticmethod
     def forward(ctx: Any, activation: Tensor, weight: Tensor) -> Tensor:
@@ -101,7 +111,7 @@ def _features(activation: Tensor) -> Tensor:
 
 
 def _sums(features: Tensor, weight: Tensor) -> Tensor:
-    """Return the moments (C + 1, C) of the features (P, C) of one image."""
+    """Return the weighted moments (C + 1, C) of the features (P, C) of one image; see :func:`moments`."""
     exact = features.dtype != torch.bfloat16 or len(features) < FEW or not features.is_cpu
     if exact:
         features = features.to(torch.promote_types(features.dtype, torch.float32))

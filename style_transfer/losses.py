@@ -1,8 +1,10 @@
-"""Losses of style transfer. Each loss computes its target once and is then a function to minimize.
+"""Losses of style transfer. A loss object stores its target when it is made, and returns its value when it is called.
 
 To add a style loss, write a class here that derives from :class:`StyleLoss`, and decorate it with
-:func:`style_loss`. The class defines up to three things: the statistic of a picture, the distance between a statistic
-and the target, and, if the default does not fit, the scale of that distance::
+:func:`style_loss`. The method ``statistic`` reduces the activations of a layer to a statistic, such as a Gram matrix.
+The method ``__call__`` returns the distance between a statistic of the image and the target. If the preset asks for
+relative losses, the distance is divided by the property ``scale``. Define ``scale`` if the default, the mean square of
+the target, does not fit::
 
     @style_loss("mean")
     class MeanLoss(StyleLoss):
@@ -15,9 +17,12 @@ and the target, and, if the default does not fit, the scale of that distance::
         def __call__(self, measured):
             return (measured - self.target).square().mean()
 
-A picture may be processed in tiles. A statistic is therefore a weighted sum over the positions in a ``window`` of the
-layer, so that the sums of all tiles can be added. The weights of all positions of the picture add up to 1. They are
-(H, W) for the weights of a region, or () for a weight that is the same at all positions.
+In the example, ``exact`` converts the activations to float32, and ``within`` selects the weights in the ``window``.
+
+A large picture is processed in tiles, one after another. ``statistic`` therefore returns a weighted sum over the
+positions in the ``window``, the rows and columns of the layer that one tile covers. The sums of all tiles are added by
+the method ``join``, which can be overridden. ``weight`` holds the weights of all positions of the layer, which add up
+to 1. Its shape is (H, W), or () if the weight is the same at all positions.
 """
 
 from __future__ import annotations
@@ -34,30 +39,31 @@ from dreamgram.style_transfer.gram import distribution, gram_matrix, moments, re
 from dreamgram.style_transfer.nearest import distance_of_nearest, lattice
 
 Window = tuple[slice, slice]
-"""A window of a layer's positions: a slice of rows and a slice of columns."""
+"""Rectangle of positions in a layer's activations: a slice of rows and a slice of columns."""
 
 EVERYWHERE: Window = (slice(None), slice(None))
 
 Shares = Sequence[tuple[float, Any]]
-"""The share and the statistic of each painting. The shares add up to 1."""
+"""Pairs of the share of a painting (its weight among all paintings) and its statistic. The shares add up to 1."""
 
 FIVE = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1.0)
-"""The style layers of Gatys et al. with equal weights."""
+"""The five style layers of Gatys et al., arXiv:1508.06576, with equal weights."""
 
 
 class Loss(Protocol):
-    """The interface of a loss of one layer.
+    """The interface of a loss that is computed from the activations of one layer.
 
-    ``measure`` computes sums over the positions of one tile, and ``__call__`` computes the loss from the sums of all
-    tiles.
+    ``measure`` returns sums over the positions of one tile, which is a part of the picture. The sums of all tiles are
+    added, and ``__call__`` computes the loss from the totals.
     """
 
     local: bool
-    """True if the loss is the measured sum itself, so that each tile can be processed independently."""
+    """True if the loss is a plain sum over positions. ``__call__`` then returns its argument, and the losses of the
+    tiles add up to the loss of the picture."""
 
     @property
     def scale(self) -> float:
-        """Divisor that makes the loss relative to its target."""
+        """Size of the target, in the units of the loss. The loss divided by this number is a relative error."""
 
     def measure(self, activation: Tensor, window: Window = ...) -> Tensor: ...
 
@@ -65,29 +71,31 @@ class Loss(Protocol):
 
 
 class StyleLoss:
-    """Base class of the losses that compare statistics of the image with statistics of paintings of any size.
+    """Base class of the style losses, which compare a statistic of the image's activations with a target.
 
-    The target is the mean of the paintings' statistics, weighted by their shares. For a squared distance of
-    statistics, this gives the same gradient as the weighted mean of the paintings' losses.
+    The paintings may have any size. By default, the target is the mean of their statistics, such as Gram matrices,
+    weighted by their shares. If the loss is a squared distance between statistics, its gradient is then the weighted
+    mean of the gradients of separate losses for the paintings.
     """
 
     local = False
     LAYERS: Mapping[str, float] = FIVE
-    """Default style layers, each with the factor that multiplies the style weight."""
+    """Names of the default style layers, each with the factor that multiplies the style weight in that layer."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
-        """Compute the target from ``targets``, the statistics of the paintings.
+        """Compute the target from ``targets``, the share and the statistic of each painting.
 
-        ``weight``, () or (H, W), is the weight of each position of the image.
+        ``weight`` is the weight of each position of the image's activations, (H, W), or () if all weights are equal.
         """
         self.weight = weight
         self.target = add([share * statistic for share, statistic in targets])
 
     @staticmethod
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> Any:
-        """Return the statistic of the activations (1, C, H, W), float32 or bfloat16, of a ``window`` of the layer.
+        """Return the statistic of the activations (1, C, H, W), float32 or bfloat16, in a ``window`` of the layer.
 
-        ``weight``, () or (H, W), is the weight of each position of the whole layer.
+        ``window`` is the part of the layer that ``activation`` covers, by default the whole layer. ``weight`` is the
+        weight of each position of the whole layer, (H, W), or () if all weights are equal.
         """
         raise NotImplementedError
 
@@ -98,7 +106,7 @@ class StyleLoss:
 
     @property
     def scale(self) -> float:
-        """Divisor that makes the loss relative to its target; by default the mean square of the target."""
+        """Size of the target, in the units of the loss; by default the mean of the target's squared elements."""
         mean: float = self.target.square().mean().item()
         return mean
 
@@ -108,18 +116,18 @@ class StyleLoss:
         return measured
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return the loss, (), given the statistic ``measured`` of the whole image."""
+        """Return the loss, (), given ``measured``, the statistic of the whole image."""
         raise NotImplementedError
 
 
 STYLE_LOSSES: dict[str, type[StyleLoss]] = {}
-"""The style losses by name."""
+"""The classes of the style losses, by name."""
 
 Kind = TypeVar("Kind", bound=type[StyleLoss])
 
 
 def style_loss(name: str) -> Callable[[Kind], Kind]:
-    """Register the decorated class as the style loss ``name``."""
+    """Return a decorator that registers a class as the style loss called ``name``."""
 
     def register(kind: Kind) -> Kind:
         STYLE_LOSSES[name] = kind
@@ -129,10 +137,10 @@ def style_loss(name: str) -> Callable[[Kind], Kind]:
 
 
 class ContentLoss:
-    """Mean squared error of the activations, Gatys et al., arXiv:1508.06576, equation 1.
+    """The content loss: the mean squared difference between the activations of the image and of the photo.
 
-    The paper uses half the sum of the squared errors. The mean is used here so that the weight has the same meaning at
-    every size.
+    Equation 1 of Gatys et al., arXiv:1508.06576, is half the sum of the squared differences. The mean is used here so
+    that a weight of the loss has the same meaning for pictures of every size.
     """
 
     local = True
@@ -143,47 +151,51 @@ class ContentLoss:
 
     @property
     def scale(self) -> float:
-        """Mean square of the target."""
+        """Mean of the photo's squared activations."""
         return self.target.float().square().mean().item()
 
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Return the part of the error, (), that the activations (1, C, H, W) in a ``window`` contribute."""
+        """Return what the activations (1, C, H, W) in a ``window`` of the layer contribute to the loss, ()."""
         rows, columns = window
         error = exact(activation) - self.target[:, :, rows, columns]
         return error.square().sum() / self.target.numel()
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return ``measured`` unchanged: the sum over all tiles is the error."""
+        """Return ``measured`` unchanged, because the sum of the contributions of all tiles is the loss."""
         return measured
 
 
 @style_loss("gram")
 class GramLoss(StyleLoss):
-    """Mean squared error of the Gram matrices, Gatys et al., arXiv:1508.06576, equations 3 to 5."""
+    """Mean squared difference between the Gram matrix of the image and that of the paintings.
+
+    This is the style loss of Gatys et al., arXiv:1508.06576, equations 3 to 5, except for constant factors.
+    """
 
     @staticmethod
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Return the Gram matrix of the activations: (1, C, H, W) -> (1, C, C)."""
+        """Return the weighted Gram matrix, (1, C, C), of the activations (1, C, H, W) in a ``window``."""
         return gram_matrix(activation, within(weight, window))
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return the mean squared error of the Gram matrix ``measured`` (1, C, C)."""
+        """Return the mean squared difference between the Gram matrix ``measured`` (1, C, C) and the target."""
         return (measured - self.target).square().mean()
 
 
 @style_loss("wasserstein")
 class WassersteinLoss(StyleLoss):
-    """Squared Wasserstein-2 distance between normal distributions with the activations' means and covariances.
+    """Squared Wasserstein-2 distance between normal distributions fitted to the activations of image and paintings.
 
-    Olkin and Pukelsheim, "The Distance between Two Random Vectors with Given Dispersion Matrices", 1982. Unlike the
-    Gram loss, this loss distinguishes the mean from deviations from the mean, and it grows with the square of the
-    activations, not with their fourth power.
+    Each distribution has the mean and covariance of the activations. The formula is that of Olkin and Pukelsheim, "The
+    Distance between Two Random Vectors with Given Dispersion Matrices", 1982. Unlike the Gram loss, this loss
+    distinguishes the mean of the activations from deviations from the mean. It grows with the square of the
+    activations, and the Gram loss with their fourth power.
     """
 
     NOISE = 0.003
-    """Variance added to both distributions in all directions, relative to the painting's largest variance. Without it,
-    the square root of the covariance would be infinitely steep in directions without variance, and rounding errors
-    would dominate the gradient."""
+    """Variance added to both distributions in all directions, as a fraction of the largest eigenvalue of the paintings'
+    covariance. Without the added variance, the derivative of the square root of the covariance would be infinite in
+    directions without variance, and rounding errors would dominate the gradient."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
 
@@ -194,16 +206,22 @@ class WassersteinLoss(StyleLoss):
 
     @property
     def scale(self) -> float:
-        """Mean squared norm of the painting's activations."""
+        """Mean squared norm of the paintings' activations, including the added variance."""
         return float(self.mean.square().sum() + self.covariance.trace())
 
     @staticmethod
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Return the second moments and, in the last row, the first: (1, C, H, W) -> (1, C + 1, C)."""
+        """Return the weighted moments, (1, C + 1, C), of the activations (1, C, H, W) in a ``window``.
+
+        The first C rows are the matrix of second moments. The last row is the first moments.
+        """
         return moments(activation, within(weight, window))
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return the squared distance between the target and the moments ``measured`` (1, C + 1, C)."""
+        """Return the squared distance between the target distribution and that with moments ``measured`` (1, C + 1, C).
+
+        The first C rows of ``measured`` are the second moments, and the last row is the mean.
+        """
         mean, covariance = distribution(measured)
         covariance = covariance + self.noise
         between = trace_of_root(self.root @ covariance @ self.root)
@@ -214,25 +232,26 @@ class WassersteinLoss(StyleLoss):
 
 @style_loss("nearest")
 class NearestLoss(StyleLoss):
-    """Cosine distance from each activation to the painting's nearest one, plus the Wasserstein distance of the moments.
+    """Cosine distance from each activation to the nearest activation of the painting, plus the Wasserstein loss.
 
-    As in Kolkin et al., "Neural Neighbor Style Transfer", arXiv:2203.13215, the painting's mean is subtracted from the
-    activations before they are compared. In the paper, neighbors are updated only rarely and are found in the features
-    of all layers together. Here each layer finds its own neighbors in every step, among about :data:`CANDIDATES` of the
-    painting's positions.
+    As in Kolkin et al., "Neural Neighbor Style Transfer", arXiv:2203.13215, the mean of the painting's activations is
+    subtracted from all activations before they are compared. In the paper, the nearest neighbors are updated only
+    rarely and are found in the features of all layers together. Here, they are updated in every step and are found in
+    each layer separately, among at most about :attr:`CANDIDATES` positions of the painting.
 
     The cosine distance alone can be small even if the image uses only a few of the painting's activations, or colors
-    that the painting does not have. The moments are therefore matched as well, as in Kolkin et al., "Style Transfer by
-    Relaxed Optimal Transport and Self-Similarity", arXiv:1904.12785.
+    that the painting does not have. The moments (mean and covariance) are therefore matched as well, as in Kolkin et
+    al., "Style Transfer by Relaxed Optimal Transport and Self-Similarity", arXiv:1904.12785.
     """
 
     LAYERS: Mapping[str, float] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 1.0)
 
     CANDIDATES = 1024
-    """Approximate maximum number of positions of a painting, or of its region, among which neighbors are searched."""
+    """Approximate maximum number of activations of a painting that are candidates for the nearest one. If only a part
+    of the painting is used, the candidates are taken from this part."""
 
     SHARE = 0.7
-    """Weight of the cosine distance. The distance of the moments, relative to its target, has weight 1."""
+    """Weight of the cosine distance. The Wasserstein loss, divided by its scale, has weight 1."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
 
@@ -245,14 +264,16 @@ class NearestLoss(StyleLoss):
 
     @property
     def scale(self) -> float:
-        """1, because the loss is already relative."""
+        """The number 1, because both parts of the loss are relative already and need no divisor."""
         return 1.0
 
     @staticmethod
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> tuple[Tensor, Tensor]:
-        """Return the moments and a sample of the activations: (1, C, H, W) -> (1, C + 1, C), (P, C).
+        """Return the weighted moments, (1, C + 1, C), and a sample, (P, C), of the activations (1, C, H, W).
 
-        The sample is evenly spread over the positions with more than half of the largest weight.
+        ``activation`` covers a ``window`` of the layer. The moments are those of :class:`WassersteinLoss`. The sample
+        consists of the activations at P positions, spread evenly over the positions whose weight is more than half of
+        the largest weight.
         """
         inside = (weight > weight.max() / 2) if weight.ndim else weight > 0
         total = int(inside.sum()) if weight.ndim else round(1 / weight.item())
@@ -262,12 +283,16 @@ class NearestLoss(StyleLoss):
 
     @staticmethod
     def join(statistics: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-        """Add the moments of the tiles and concatenate their samples."""
+        """Add the moments of all tiles, and concatenate the samples of all tiles."""
         sums, features = zip(*statistics, strict=True)
         return WassersteinLoss.join(sums), torch.cat(features)
 
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Return a vector of the flattened moments followed by the cosine distance: ((C + 1) C + 1,)."""
+        """Return a vector ((C + 1) C + 1,): the flattened moments, followed by the cosine distance.
+
+        Both are weighted sums over the activations (1, C, H, W) in a ``window`` of the layer. The cosine distance is
+        the mean over the paintings, weighted by their shares.
+        """
         weight = within(self.weight, window)
         distances = [
             share * distance_of_nearest(activation, weight, mean, candidates)
@@ -276,17 +301,20 @@ class NearestLoss(StyleLoss):
         return torch.cat([self.moments.measure(activation, window).flatten(), torch.stack(distances).sum()[None]])
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return the weighted sum of both distances, (), given the vector ``measured``."""
+        """Return the loss, (): the relative Wasserstein loss plus :attr:`SHARE` times the cosine distance.
+
+        ``measured`` is the sum of the vectors that :meth:`measure` returns for all tiles.
+        """
         channels = len(self.moments.mean)
         judged = self.moments(measured[:-1].view(1, channels + 1, channels)) / self.moments.scale
         return judged + self.SHARE * measured[-1]
 
 
 def total_variation(image: Tensor, rows: slice = slice(None)) -> Tensor:
-    """Return the sum of the absolute differences between neighboring pixels of ``image`` (N, C, H, W), down and across.
+    """Return the sum of the absolute differences between adjacent pixels of ``image`` (N, C, H, W), in both directions.
 
     ``image`` may be a strip of a larger image. In this case, ``rows`` is the range of the strip's rows in the larger
-    image, and ``image`` also includes the row below the strip, if any.
+    image, and ``image`` also includes the row below the strip, if any, with which the last row is compared.
     """
     count = None if rows.stop is None else rows.stop - rows.start
     down, across = image[:, :, 1:] - image[:, :, :-1], image[:, :, :count, 1:] - image[:, :, :count, :-1]
@@ -295,26 +323,31 @@ def total_variation(image: Tensor, rows: slice = slice(None)) -> Tensor:
 
 @dataclass(frozen=True)
 class Previous:
-    """The previous painted frame, warped so that it lines up with the current frame."""
+    """The previous painted frame of a video, warped so that it lines up with the current frame."""
 
     image: Tensor
     """The warped frame, (1, 3, H, W) in [0, 1]."""
     reliable: Tensor
-    """Mask of the pixels where the flow is reliable, (1, 1, H, W): 1 if reliable, else 0. The flow is not reliable, for
-    example, where something has come into view."""
+    """Mask of the pixels where the optical flow is reliable, (1, 1, H, W): 1 if reliable, else 0. The flow is not
+    reliable, for example, where something has come into view."""
 
 
 class TemporalLoss:
-    """The sum of the squared differences from the warped previous frame, over the pixels where the flow is reliable.
+    """The sum of the squared differences between the image and the warped previous frame.
 
-    Ruder et al., "Artistic Style Transfer for Videos", arXiv:1604.08610, equation 7, as a sum instead of a mean.
+    Only pixels where the optical flow is reliable are included. This is equation 7 of Ruder et al., "Artistic Style
+    Transfer for Videos", arXiv:1604.08610, with a sum instead of a mean.
     """
 
     def __init__(self, previous: Previous) -> None:
         self.previous = previous
 
     def __call__(self, image: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Return the loss of a strip as a scalar; ``image`` and ``rows`` are as in :func:`total_variation`."""
+        """Return the loss, (), of an image (1, 3, H, W) or of a strip of it.
+
+        For a strip, ``rows`` is the range of the strip's rows in the whole image. Any further rows of ``image`` are
+        ignored.
+        """
         before = self.previous.image[:, :, rows]
         error: Tensor = (image[:, :, : before.shape[2]] - before).square() * self.previous.reliable[:, :, rows]
         return error.sum()
@@ -331,5 +364,8 @@ def exact(tensor: Tensor) -> Tensor:
 
 
 def within(weight: Tensor, window: Window) -> Tensor:
-    """Return the weights of the positions in a ``window``, given those of all positions, () or (H, W)."""
+    """Return the weights of the positions in a ``window``, given the weights (H, W) of all positions of the layer.
+
+    A scalar ``weight``, (), which is the same at all positions, is returned unchanged.
+    """
     return weight[window[0], window[1]] if weight.ndim else weight

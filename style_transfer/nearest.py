@@ -8,33 +8,34 @@ import torch
 from torch import Tensor
 
 CHUNK = 4096
-"""Number of positions whose nearest neighbors are computed at once, which limits the memory."""
+"""Maximum number of positions whose nearest neighbors are found at once, to limit the memory."""
 
 SHORTEST = 1e-12
-"""Minimum norm by which an activation is divided, which avoids division by zero."""
+"""Minimum norm by which an activation is divided, to avoid division by zero. A smaller norm is replaced by it."""
 
 
 def distance_of_nearest(activation: Tensor, weight: Tensor, mean: Tensor, candidates: Tensor) -> Tensor:
-    """Return the weighted sum, (), of the cosine distances (1 - cosine) of each activation to the nearest candidate.
+    """Return the weighted sum, (), of the cosine distances (1 - cosine) from the activations to the nearest candidates.
 
     Args:
         activation: the image's activations (1, C, H, W).
         weight: the weight of each position, () or (H, W).
-        mean: the vector (C,) that is subtracted from each activation first.
-        candidates: the painting's activations (Q, C), after subtracting ``mean`` and dividing by the norm.
+        mean: the mean (C,) of the painting's activations, which is subtracted from each activation of the image first.
+        candidates: the painting's activations (Q, C), from which ``mean`` has been subtracted, each divided by its
+            norm.
     """
     distance: Tensor = _Nearest.apply(activation, weight, mean, candidates)
     return distance
 
 
 def lattice(activation: Tensor, window: tuple[slice, slice], every: int) -> Tensor:
-    """Select one in ``every`` positions on a grid that is evenly spread over the whole picture.
+    """Select one out of ``every`` positions of an activation, evenly spread over its rows and columns.
 
-    The grid is fixed to the whole picture, so that the choice does not depend on which ``window`` of the picture the
-    activation covers.
+    ``window`` is the rows and columns of the whole layer that ``activation`` covers. Whether a position is selected
+    depends only on its row and column in the whole layer, so that the choice is the same with and without tiles.
 
     Returns:
-        A boolean (H, W), True for the selected positions of ``activation`` (1, C, H, W).
+        A boolean mask (H, W) that is True at the selected positions of ``activation`` (1, C, H, W).
     """
     rows, columns = (
         torch.arange(length, device=activation.device) + (part.start or 0)
@@ -46,7 +47,8 @@ def lattice(activation: Tensor, window: tuple[slice, slice], every: int) -> Tens
 class _Nearest(torch.autograd.Function):
     """Autograd function of :func:`distance_of_nearest`.
 
-    The gradient is computed in the forward pass, so that nothing else of a chunk has to be kept in memory.
+    The gradient is computed in the forward pass, one chunk of positions at a time, so that the distances of a chunk do
+    not have to be kept for the backward pass.
     """
 
     @staticmethod

@@ -45,12 +45,12 @@ def _optimizers() -> list[str]:
 
 @dataclass(frozen=True, kw_only=True)
 class StyleOptions(RunOptions):
-    """The options of :func:`stylize`, except for the pictures and the network, which are its other arguments."""
+    """The options of :func:`stylize`, except for the pictures and the network, which are separate arguments."""
 
     size: int = option(
         512,
-        "Longer side of the result in pixels. Brush strokes are enlarged with the picture. A size of 256 gives a quick "
-        "draft; twice the size takes about four times as long.",
+        "Longer side of the result in pixels. Brush strokes grow in proportion to the picture. A size of 256 gives a "
+        "quick draft; doubling the size takes about four times as long.",
         group="Picture",
         least=1,
         values=(256, 512, 1024),
@@ -67,8 +67,8 @@ class StyleOptions(RunOptions):
     )
     style_scale: float = option(
         1.0,
-        "Size of the brush strokes. At 1, the painting has the size of the result; at 2, the painting and its strokes "
-        "are twice as large.",
+        "Size of the brush strokes. At 1, the painting is resized to the size of the result before its style is "
+        "measured; at 2, it is resized to twice that size, so that its strokes are twice as large.",
         group="Picture",
         above=0,
         values=(0.5, 1.0, 2.0),
@@ -83,7 +83,8 @@ class StyleOptions(RunOptions):
     )
     preset: str = option(
         "default",
-        "Set of losses and weights. default looks best; gatys is the objective of neural-style, for comparison.",
+        "Set of losses and weights. default looks best; gatys, for comparison, has the losses and weights of the "
+        "program neural-style, which follows Gatys et al.",
         group=LOSSES,
         choices=lambda: list(PRESETS),
         metavar="|".join(PRESETS),
@@ -91,9 +92,9 @@ class StyleOptions(RunOptions):
     )
     style_loss: str | None = option(
         None,
-        "Style loss; overrides the preset. wasserstein: mean and covariance of activations. gram: Gram matrices. "
-        "nearest: nearest neighbors, which give cleaner strokes but take twice as long. [default: wasserstein; gatys: "
-        "gram]",
+        "Style loss; overrides the preset. wasserstein compares means and covariances of activations. gram compares "
+        "Gram matrices. nearest is wasserstein plus the distance from each activation to the most similar one of the "
+        "painting; it gives cleaner strokes but takes twice as long. [default: wasserstein; gatys: gram]",
         group=LOSSES,
         choices=_style_losses,
         metavar="NAME",
@@ -101,31 +102,32 @@ class StyleOptions(RunOptions):
     )
     content_weight: float | None = option(
         None,
-        "Content weight; overrides the preset. Larger values keep more of the photo. [default: 1; gatys: 5]",
+        "Weight of the content loss; overrides the preset. Larger values keep more of the photo. [default: 1; gatys: "
+        "5]",
         group=LOSSES,
         least=0,
         values=(0.3, 1.0, 3.0),
     )
     style_weight: float | None = option(
         None,
-        "Style weight; overrides the preset. Larger values give more of the painting's style and less of the photo; "
-        "try 3. [default: 1; gatys: 100]",
+        "Weight of the style loss; overrides the preset. Larger values give more of the painting's style and less of "
+        "the photo; try 3. [default: 1; gatys: 100]",
         group=LOSSES,
         least=0,
         values=(0.3, 1.0, 3.0),
     )
     tv_weight: float | None = option(
         None,
-        "Total variation weight; overrides the preset. Larger values smooth out grain; very large values also smooth "
-        "out brush strokes. [default: 0.5; gatys: 0.001]",
+        "Weight of the total variation; overrides the preset. Larger values smooth out grain; very large values also "
+        "smooth out brush strokes. [default: 0.5; gatys: 0.001]",
         group=LOSSES,
         least=0,
         values=(0.0, 0.5, 5.0),
     )
     temporal_weight: float | None = option(
         None,
-        "For videos, weight of staying close to the previous frame; overrides the preset. Larger values reduce "
-        "flicker. [default: 200; gatys: 0.001]",
+        "Weight of the loss that keeps each frame of a video close to the previous frame; overrides the preset. Larger "
+        "values reduce flicker. [default: 200; gatys: 0.001]",
         group=LOSSES,
         least=0,
         values=(0.0, 200.0, 1000.0),
@@ -142,8 +144,9 @@ class StyleOptions(RunOptions):
     )
     style_layers: LayerWeights | None = option(
         None,
-        "Layers whose statistics should match the paintings', with their weights, such as relu1_1=1,relu3_1=0.5; "
-        "overrides the preset. Early layers capture color and texture; late layers capture larger forms.",
+        "Layers in which statistics of the activations should match those of the paintings, with their weights, such "
+        "as relu1_1=1,relu3_1=0.5; overrides the preset. Early layers capture color and texture; late layers capture "
+        "larger forms.",
         group=LOSSES,
         parse=parse_layer_weights,
         least=0,
@@ -160,7 +163,8 @@ class StyleOptions(RunOptions):
     )
     steps: int = option(
         100,
-        "Optimization steps at each scale. Fewer steps give a quick draft; there is little improvement beyond 300.",
+        "Number of steps at each of the sizes, from coarse to fine, at which the image is optimized. Fewer steps give "
+        "a quick draft; there is little improvement beyond 300.",
         group=SCALES,
         least=1,
         values=(20, 100, 300),
@@ -183,7 +187,10 @@ class StyleOptions(RunOptions):
         return choose_preset(self.preset, self)
 
     def resolved(self) -> Self:
-        """Return these options with each None replaced by the loss, layers or weight of the preset."""
+        """Return a copy in which the style loss, the layers and all weights of losses are set.
+
+        Those of them that are None get the preset's values.
+        """
         return self.change(**self.losses.as_options())
 
 
@@ -198,7 +205,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
         positional=True,
     )
     style: list[str] = option(
-        help="Painting whose style to use: a file or a drawn style (see --list-styles). May be given several times.",
+        help="Painting whose style to use: a file, or the name of a style that the program draws (see --list-styles). "
+        "This option may be given several times.",
         group="Input",
         metavar="FILE|NAME",
         values=(["brushwork"], ["painting.jpg", "marbling"]),
@@ -206,15 +214,15 @@ class StylizeOptions(StyleOptions, PictureOptions):
     content_mask: Path | None = option(
         None,
         "Picture with a few plain colors, each of which marks a region of the photo. Unless --style-mask is given, the "
-        "first style is used for the darkest color, and so on to the lightest.",
+        "first style is used for the region with the darkest color, and so on to the lightest.",
         group="Input",
         applies=("photo",),
         metavar="FILE",
     )
     style_mask: list[Path] | None = option(
         None,
-        "Mask of a style. Its colors mark which part of the painting to use for the region with the same color in the "
-        "content mask. Give one mask for each style, in the same order.",
+        "Mask of a painting: a picture whose colors mark which part of the painting to use for the region with the "
+        "same color in the content mask. Give one mask for each --style, in the same order.",
         group="Input",
         applies=("photo",),
         metavar="FILE",
@@ -266,8 +274,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     checkpoint: Path | None = option(
         None,
-        "Save the state of the run to this file at regular intervals. If the run is stopped, stylize resume FILE "
-        "resumes it. The file is deleted when the picture is finished.",
+        "Save the state of the run to this file at regular intervals. If the run is stopped, the command 'stylize "
+        "resume FILE' resumes it. The file is deleted when the picture is finished.",
         group="Output",
         compare=False,
         recorded=False,
@@ -287,13 +295,13 @@ class StylizeOptions(StyleOptions, PictureOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions(OutputOptions):
-    """The options of ``stylize replay``."""
+    """The options of the command ``stylize replay``, which makes a picture again."""
 
-    picture: Path = option(help="Picture that stylize made.", group="Input", positional=True)
+    picture: Path = option(help="Picture to make again, which stylize made.", group="Input", positional=True)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeOptions(OutputOptions):
-    """The options of ``stylize resume``."""
+    """The options of the command ``stylize resume``, which continues a run that was stopped."""
 
-    checkpoint: Path = option(help="File that stylize --checkpoint wrote.", group="Input", positional=True)
+    checkpoint: Path = option(help="File that stylize --checkpoint wrote for the run.", group="Input", positional=True)

@@ -1,4 +1,7 @@
-"""Implementation of the command ``stylize``, which paints photos, folders and videos from files into files."""
+"""Implementation of the command ``stylize``, which reads photos or a video from files and writes the painted results.
+
+The commands ``stylize replay`` and ``stylize resume`` are implemented here, too.
+"""
 
 from __future__ import annotations
 
@@ -23,13 +26,14 @@ def paint(options: StylizeOptions, job: Job, again: Recipe | None = None, state:
 
     Args:
         options: the input, the paintings and all settings.
-        job: the job that is told what happens.
-        again: the recipe of the photo that is made again or resumed.
-        state: the state from which to resume a photo.
+        job: the job, which shows progress and messages to the user.
+        again: the recipe, the record of settings, of a photo's picture that is to be made again or resumed; None if the
+            picture is new.
+        state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo.
 
     Raises:
-        ValueError: an input is missing or wrong, or the network's weights are not those of ``again``.
-        OSError: a file cannot be read or written.
+        ValueError: an option or an input is not valid, or the network's weights are not those recorded in ``again``.
+        OSError: a file is missing, or it cannot be read or written.
     """
     photo = options.photo
     if photo.is_dir():
@@ -50,7 +54,10 @@ def paint(options: StylizeOptions, job: Job, again: Recipe | None = None, state:
 
 
 def replay(options: ReplayOptions, job: Job) -> Done:
-    """Make a picture again from the recipe that is stored in it. On the same machine, the copy is identical."""
+    """Make a picture again from its recipe, the settings stored in its file.
+
+    On the same machine, the copy is identical.
+    """
     recipe = Recipe.read(options.picture, {"stylize": StylizeOptions})
     for line in recipe.check(options.picture):
         job.tell(line)
@@ -60,7 +67,10 @@ def replay(options: ReplayOptions, job: Job) -> Done:
 
 
 def resume(options: ResumeOptions, job: Job) -> Done:
-    """Resume a run that was stopped. On the same machine, the picture is identical to that of an unbroken run."""
+    """Resume a run that was stopped, from its checkpoint file.
+
+    On the same machine, the picture is identical to that of an uninterrupted run.
+    """
     state, recipe = read_checkpoint(options.checkpoint)
     for line in recipe.check(options.checkpoint):
         job.tell(line)
@@ -73,10 +83,11 @@ def resume(options: ResumeOptions, job: Job) -> Done:
 
 
 def plan_of(recipe: Recipe) -> list[Budget] | None:
-    """Return the memory budgets stored in a recipe, or None if there are none.
+    """Return the memory budgets of all scales that are stored in a recipe, or None if the recipe has no budgets.
 
-    A recipe contains budgets if the picture did not fit into memory. They are reused because different tiles would be
-    rounded differently.
+    A recipe, which holds the settings of a picture, contains budgets if the picture did not fit into memory. The
+    budgets determine the tiles in which the picture was processed. They are reused, because other tiles would give
+    other rounding errors.
 
     Raises:
         ValueError: the budgets in the recipe are damaged.
@@ -92,10 +103,12 @@ def plan_of(recipe: Recipe) -> list[Budget] | None:
 
 
 def check_applies_to(options: StylizeOptions, kind: str) -> None:
-    """Check that each given option applies to the ``kind`` of input: ``folder`` or ``video``.
+    """Check that every option that differs from its default can be used with the ``kind`` of input.
+
+    ``kind`` is ``folder`` or ``video``.
 
     Raises:
-        OptionError: an option does not apply.
+        OptionError: an option cannot be used with this kind of input.
     """
     try:
         check_applies(options, kind)

@@ -1,4 +1,4 @@
-"""Painting from files into files, with the steps common to single photos, photos in a folder and frames of a video."""
+"""Painting from files to files: the code that single photos, photos in a folder and frames of a video share."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from dreamgram.workbench.job import Done, Job, beside
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 LARGEST_DRAWN = 1536
-"""Maximum side in pixels at which a drawn style is drawn. For a larger result, the drawing is enlarged like a painting
-from a file."""
+"""Maximum side, in pixels, of a drawn style, which is a painting that the program draws itself. For a larger result,
+the drawing is enlarged like a painting from a file."""
 
 
 class Painter:
@@ -39,9 +39,11 @@ class Painter:
 
         Args:
             options: the paintings and all settings.
-            job: the job that is told what happens.
-            several: True for several pictures; errors that would occur for each of them are raised here, once.
-            again: the recipe of the picture that is made again; the network must have the same weights.
+            job: the job, which shows progress and messages to the user.
+            several: True if several pictures will be painted. An error that would recur for every picture is then
+                raised here.
+            again: the recipe, the record of settings, of a picture that is to be made again or resumed. The network
+                must have the weights recorded in it.
         """
         self.job = job
         self.inputs = Inputs()
@@ -65,7 +67,12 @@ class Painter:
             blend_shares(options.blend, len(self.paintings))
 
     def prepare(self, photo: Tensor, plan: Sequence[Budget] | None = None) -> Stylizer:
-        """Return a stylizer for a photo (1, 3, H, W). It reuses the activations that the previous stylizer captured."""
+        """Return a :class:`Stylizer`, which performs the style transfer, for a photo (1, 3, H, W) in [0, 1].
+
+        The stylizer reuses the activations of the paintings that were captured for the previous photo. ``plan`` is the
+        memory budget of each scale. The first call sets it for all photos; by default, it is computed from the free
+        memory.
+        """
         if self.stylizer is None:
             how = {**self.pictures, "model": self.model, "plan": plan}
             self.stylizer = Stylizer(photo, self.paintings, self.options, **how)
@@ -74,7 +81,11 @@ class Painter:
         return self.stylizer
 
     def recipe(self, file: Path, inputs: Inputs, result: Stylized | None = None) -> Recipe:
-        """Return the recipe of the picture that is painted from ``file``."""
+        """Return the recipe, the settings to be stored in the picture, for the picture that is painted from ``file``.
+
+        ``inputs`` holds the checksums of the input files. If ``result`` is given and the picture did not fit into
+        memory, the recipe also holds the memory budgets.
+        """
         made: dict[str, Any] = {}
         if result is not None and any(budget != WHOLE for budget in result.plan):
             made = {"plan": [list(astuple(budget)) for budget in result.plan]}
@@ -83,7 +94,7 @@ class Painter:
     def paint_of_folder(self, file: Path, path: Path) -> Done | None:
         """Paint one photo from a folder and save it as ``path``. If painting is interrupted, nothing is saved.
 
-        If ``path`` was already painted with the same recipe, return None.
+        Return how painting ended. If ``path`` already holds the finished picture with the same settings, return None.
         """
         inputs = self.inputs.copy()
         inputs.add(file)
@@ -99,10 +110,17 @@ class Painter:
         state: State | None = None,
         in_folder: bool = False,
     ) -> Done:
-        """Paint the photo in a ``file`` and save it as ``path``. Save the animation and the plot if the options say so.
+        """Paint the photo in ``file`` and save the result as ``path``, with an animation and a loss plot if requested.
 
-        If painting is interrupted, the picture so far is saved. A photo ``in_folder`` is saved only when it is
-        finished; it replaces the file at ``path``, which :func:`is_made` has checked.
+        If painting is interrupted, the picture so far is saved, unless ``in_folder`` is True.
+
+        Args:
+            file: the file of the photo.
+            path: the file to write.
+            plan: the memory budget of each scale. By default, the budgets are planned from the free memory.
+            state: the optimizer's state, read from a checkpoint, from which to resume.
+            in_folder: True if the photo is one of a folder. The result is then saved only if it is finished, and it
+                replaces any file at ``path``. The caller must have checked with :func:`is_made` that this is allowed.
         """
         options, inputs = self.options, self.inputs.copy()
         given = inputs.read(file)
@@ -145,9 +163,10 @@ class Painter:
         return Checkpoint(path, recipe, self.options.checkpoint_every, self.job)
 
     def _done(self, stopped: str) -> Done:
-        """Return how painting a photo ended.
+        """Return the outcome of painting a photo, which ended for the reason ``stopped``.
 
-        After an interruption, the result tells how to resume from the checkpoint. Otherwise the checkpoint is deleted.
+        If there is a checkpoint file and painting was interrupted, the outcome includes a message that tells how to
+        resume from this file. If painting was not interrupted, the file is deleted.
         """
         path = self.options.checkpoint
         if path is None or not path.exists():
@@ -180,7 +199,11 @@ class Painter:
         self.job.wrote(path)
 
     def _read_style(self, name: str) -> Tensor:
-        """Return the picture in the file ``name``, or the drawn style ``name`` if there is no such file."""
+        """Return the painting in the file ``name`` or, if there is no such file, the drawn style with this name.
+
+        Raises:
+            FileNotFoundError: there is no file ``name``, and no drawn style has this name.
+        """
         if Path(name).exists():
             painting = self.inputs.read(Path(name))
             if painting.frames > 1:
@@ -197,7 +220,7 @@ class Painter:
         return None if path is None else self.inputs.read(path).image
 
     def _read_init(self, what: str) -> str | Tensor:
-        """Return ``what`` unchanged if it is ``content`` or ``noise``, or else the picture in the file ``what``."""
+        """Return ``what`` unchanged if it is ``content`` or ``noise``; otherwise, return the picture in this file."""
         words = ("content", "noise")
         if what in words:
             return what

@@ -1,4 +1,4 @@
-"""Plots of the loss over the steps."""
+"""Plots of the loss against the number of the optimization step."""
 
 from __future__ import annotations
 
@@ -13,12 +13,13 @@ from dreamgram.image_optimization.images import replacing
 
 
 def save_plot(history: Sequence[Tensor], sizes: Sequence[int], path: Path) -> None:
-    """Plot the loss over the steps and save the plot as PNG, SVG or PDF.
+    """Plot the loss against the number of the step and save the plot as PNG, SVG or PDF.
 
     Args:
-        history: the losses (steps,) of each scale. ``history`` is shorter than ``sizes`` if the run was interrupted.
-        sizes: the longer side of each scale, in pixels.
-        path: the file to write.
+        history: for each scale that was reached, the loss before each step, (steps,). If the run was interrupted,
+            ``history`` may be shorter than ``sizes``.
+        sizes: the longer side of the image at each scale, in pixels.
+        path: the file to write; its extension determines the format.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
     FigureCanvasAgg(figure)

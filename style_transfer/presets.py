@@ -13,9 +13,10 @@ CONTENT_LAYERS = {"relu4_2": 1.0}
 
 @dataclass(frozen=True)
 class Preset:
-    """Losses, layers and weights of one style transfer. To add a preset, name it in :data:`PRESETS`.
+    """The losses of a style transfer, with their layers and weights.
 
-    An option with the same name as a field overrides the field.
+    To add a preset, add an entry to :data:`PRESETS`. If an option with the name of a field is given, such as
+    ``style_weight``, its value replaces that of the field.
     """
 
     content_weight: float
@@ -25,40 +26,42 @@ class Preset:
     style_loss: str
     """Name of the style loss, a key of :data:`STYLE_LOSSES`."""
     relative: bool = True
-    """True if content and style errors are relative to their targets and pixel losses are means. A weight then has the
-    same meaning for every layer, network and size. If False, errors are in the network's own units, for pixels from 0
-    to 255, and pixel losses are sums."""
+    """True if content and style losses are divided by the size of their targets, and losses of the pixels (total
+    variation and temporal loss) by the number of values of the image. A weight then has the same meaning for every
+    layer, network and image size. If False, content and style losses are in the units of the network's activations, and
+    losses of the pixels are sums over pixels from 0 to 255."""
     content_layers: Mapping[str, float] | None = None
-    """For each content layer, the factor that multiplies the content weight. The default is :data:`CONTENT_LAYERS`."""
+    """Factor that multiplies the content weight, for each content layer. The default is :data:`CONTENT_LAYERS`."""
     style_layers: Mapping[str, float] | None = None
-    """For each style layer, the factor that multiplies the style weight. The default is the style loss's factors."""
+    """Factor that multiplies the style weight, for each style layer. The default is the attribute ``LAYERS`` of the
+    style loss."""
 
     @property
     def content(self) -> dict[str, float]:
-        """The weight of each layer's content loss."""
+        """The weight of the content loss in each content layer, by layer name."""
         layers = self.content_layers or CONTENT_LAYERS
         return {name: self.content_weight * weight for name, weight in layers.items()}
 
     @property
     def style(self) -> dict[str, float]:
-        """The weight of each layer's style loss."""
+        """The weight of the style loss in each style layer, by layer name."""
         return {name: self.style_weight * weight for name, weight in self._style_layers().items()}
 
     def pixel_weights(self, numbers: int) -> tuple[float, float]:
         """Return the weights by which the total variation and the temporal loss, both sums over pixels, are multiplied.
 
-        ``numbers`` is the number of values of the image, 3 H W. The values are in [0, 1].
+        The pixels of the image are in [0, 1]. ``numbers`` is the number of values in the image, 3 H W.
         """
         units = (1 / numbers, 1 / numbers) if self.relative else (255, 255**2)
         return self.tv_weight * units[0], self.temporal_weight * units[1]
 
     @property
     def layers(self) -> list[str]:
-        """All layers that the losses read, without duplicates."""
+        """The names of all layers whose activations the losses use, without duplicates."""
         return [*dict.fromkeys([*self.content, *self.style])]
 
     def as_options(self) -> dict[str, Any]:
-        """Return, by name, the options that give this preset's losses, layers and weights."""
+        """Return, by name, the options that set all fields of this preset except ``relative``."""
         chosen = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "relative"}
         return {**chosen, "content_layers": self.content_layers or CONTENT_LAYERS, "style_layers": self._style_layers()}
 
@@ -76,6 +79,9 @@ PRESETS = {
 
 
 def choose_preset(name: str, overrides: object) -> Preset:
-    """Return the preset ``name``. Attributes of ``overrides`` that are not None replace the preset's fields."""
+    """Return the preset called ``name``, with some fields replaced.
+
+    If ``overrides`` has an attribute with the name of a field, and the attribute is not None, it replaces the field.
+    """
     given = {each.name: getattr(overrides, each.name, None) for each in fields(Preset)}
     return replace(PRESETS[name], **{field: value for field, value in given.items() if value is not None})

@@ -1,4 +1,4 @@
-"""Regions of the photo, each of which can take a different style."""
+"""Regions of the photo, each of which can take a different style. The colors of a mask mark the regions."""
 
 from __future__ import annotations
 
@@ -12,50 +12,58 @@ from torch.nn.functional import pad
 from dreamgram.image_optimization.images import LUMA, fit
 
 SMALLEST_SHARE = 0.005
-"""Minimum share of a mask's pixels for a color to be a region. A rarer color is an edge between two regions."""
+"""Minimum fraction of a mask's pixels that a color must cover to mark a region. A rarer color is treated as part of an
+edge between two regions."""
 
 MOST_REGIONS = 16
-"""Maximum number of regions in a mask that is not a map of labels (:data:`LABELS`), such as a JPEG."""
+"""Maximum number of regions in a mask whose colors are not exact, such as a JPEG. For a mask with exact colors, the
+limit is :data:`LABELS`."""
 
 LABELS = 64
-"""Maximum number of labels. A gray mask whose levels, from 0 to 255, are all below this number is a map of labels. A
-mask with at most this number of colors is a map of labels if every color is common (:data:`RARE`) and forms areas
-(:data:`INSIDE`)."""
+"""Maximum number of colors in a map of labels, a mask in which each color is the exact label of one region. A gray mask
+is a map of labels if its levels, from 0 to 255, are all below this number. Any other mask with at most this number of
+colors is a map of labels if every color is common (:data:`RARE`) and forms solid areas (:data:`INSIDE`)."""
 
 INSIDE = 0.25
-"""A color counts as a label only if at least this share of its pixels is surrounded by pixels of the same color."""
+"""Minimum fraction of a color's pixels that must be surrounded by pixels of the same color. If a color in a mask has a
+smaller fraction, the mask is not a map of labels (:data:`LABELS`)."""
 
 RARE = 0.001
-"""Minimum share of a mask's pixels for each label."""
+"""Minimum fraction of a mask's pixels that each color must cover. If a color in a mask covers less, the mask is not a
+map of labels (:data:`LABELS`)."""
 
 WIDEST = 2048
-"""Maximum longer side, in pixels, of a mask that is searched for labels. A larger mask is subsampled first."""
+"""Maximum longer side, in pixels, of a mask that is tested for being a map of labels (:data:`LABELS`). A larger mask is
+subsampled first."""
 
 STEEP = 0.008
-"""Minimum difference, in [0, 1], between two pixels on a soft edge that are four pixels apart: two of 255 levels."""
+"""Minimum difference, in [0, 1], between two pixels that are four pixels apart, for the pixel midway between them to be
+on a soft edge. It corresponds to two of 255 levels."""
 
 FINEST = 1024
-"""Maximum longer side, in pixels, of the masks of the regions. A larger mask is reduced."""
+"""Maximum longer side, in pixels, of the masks that are computed for the regions. If the given mask is larger, they are
+reduced to this size."""
 
 APART = 0.1
-"""Euclidean distance of two RGB colors in [0, 1] below which they count as the same color. JPEG compression changes
-colors by about this distance."""
+"""Maximum Euclidean distance between two RGB colors in [0, 1] that count as the same color. JPEG compression changes
+colors by up to about this distance."""
 
 
 def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
-    """Find the regions of a mask (1, 3, H, W) in [0, 1].
+    """Find the regions that the colors of a mask (1, 3, H, W) in [0, 1] mark.
 
-    If the mask is a map of labels (:data:`LABELS`), such as 0, 1 and 2, each color is a region. Otherwise, the regions
-    are the colors that cover at least :data:`SMALLEST_SHARE` of the mask, and each pixel belongs to the region with the
-    nearest color. A pixel whose color lies between the colors of two regions belongs to both in part, so that soft
-    edges stay soft. If the longer side exceeds :data:`FINEST`, the result is reduced to that size.
+    If the mask is a map of labels (:data:`LABELS`), such as a gray picture with the levels 0, 1 and 2, each color marks
+    one region. Otherwise, each color that covers at least the fraction :data:`SMALLEST_SHARE` of the mask marks a
+    region, and each pixel belongs to the region with the nearest color. A pixel whose color lies between the colors of
+    two regions belongs to both in part, so that soft edges stay soft. If the longer side of the mask exceeds
+    :data:`FINEST`, the returned masks are reduced to that size.
 
     Returns:
-        The colors of the regions from dark to light, (R, 3), and the mask of each region, (R, 1, H, W) in [0, 1].
+        The colors of the R regions from dark to light, (R, 3), and the mask of each region, (R, 1, H, W) in [0, 1].
 
     Raises:
-        ValueError: the mask is not a map of labels, and it has no region or more than :data:`MOST_REGIONS`. Such a mask
-            is probably an ordinary picture.
+        ValueError: the mask is not a map of labels, and it has no regions or more than :data:`MOST_REGIONS`. Such a
+            mask is probably an ordinary picture.
     """
     size = min(FINEST, max(mask.shape[2:]))
     every = -(-max(mask.shape[2:]) // WIDEST)
@@ -79,7 +87,7 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _labels(mask: Tensor) -> list[Tensor] | None:
-    """Return the colors, (3,) each, of a mask (1, 3, H, W) that consists of a few flat colors; None for other masks."""
+    """Return the colors, (3,) each, of a mask (1, 3, H, W) if it is a map of labels (:data:`LABELS`), or else None."""
     levels = (mask[0] * 255).round()
     if (levels - mask[0] * 255).abs().max() > 0.01:
         return None
@@ -96,9 +104,10 @@ def _labels(mask: Tensor) -> list[Tensor] | None:
 
 
 def _amid_its_like(codes: Tensor) -> Tensor:
-    """Return a boolean (P,): True for each of ``codes`` (H, W) that is equal to the codes two pixels away on all sides.
+    """Return a boolean tensor (H W,) that is True for each pixel which is surrounded by pixels of the same color.
 
-    The sides are left, right, above and below.
+    ``codes`` (H, W) holds a number for the color of each pixel. The number of a surrounded pixel equals those of the
+    four pixels that are two pixels to the left, to the right, above and below.
     """
     wide = pad(codes[None, None], (2, 2, 2, 2), mode="replicate")[0, 0]
     around = wide[2:-2, 4:], wide[2:-2, :-4], wide[4:, 2:-2], wide[:-4, 2:-2]
@@ -106,14 +115,15 @@ def _amid_its_like(codes: Tensor) -> Tensor:
 
 
 def _sorted(colors: Sequence[Tensor]) -> Tensor:
-    """Sort the colors from dark to light and stack them to (R, 3)."""
+    """Sort the colors, (3,) each, from dark to light and stack them to a tensor (R, 3)."""
     return torch.stack(sorted(colors, key=lambda color: ((color * LUMA[:, 0, 0]).sum().item(), color.tolist())))
 
 
 def _plain(mask: Tensor) -> Tensor:
-    """Return a boolean (P,): True for each pixel of a mask (1, 3, H, W) that is not on a soft edge.
+    """Return a boolean tensor (H W,) that is True for each pixel of a mask (1, 3, H, W) that is not on a soft edge.
 
-    For such a pixel, the pixels two places to the left and right are almost the same, and so are those above and below.
+    A pixel is not on a soft edge if the pixels two places to its left and to its right have almost the same color, and
+    if the pixels two places above and below it do, too.
     """
     wide = pad(mask, (2, 2, 2, 2), mode="replicate")
     across = (wide[:, :, 2:-2, 4:] - wide[:, :, 2:-2, :-4]).abs()
@@ -122,9 +132,11 @@ def _plain(mask: Tensor) -> Tensor:
 
 
 def _shares(pixels: Tensor, colors: Tensor) -> Tensor:
-    """Return the share of each color (R, 3) in each pixel (P, 3): (P, R).
+    """Return the fraction of each of P pixels that belongs to each of R regions, (P, R).
 
-    A pixel is divided between the two nearest colors. Its shares add up to 1.
+    ``pixels`` (P, 3) are the colors of the pixels, and ``colors`` (R, 3) those of the regions. A pixel whose color lies
+    between the two nearest colors is divided between their regions. Any other pixel belongs to the region with the
+    nearest color. The fractions of a pixel add up to 1.
     """
     if len(colors) == 1:
         return torch.ones(len(pixels), 1)
@@ -140,12 +152,14 @@ def _shares(pixels: Tensor, colors: Tensor) -> Tensor:
 def divide(
     content_mask: Tensor | None, style_masks: Sequence[Tensor], shares: Sequence[float]
 ) -> tuple[list[Tensor | None], list[list[Tensor | None]], list[list[float]]]:
-    """Divide the photo among the styles.
+    """Divide the photo among the styles, each of which is given by one painting.
 
     Args:
-        content_mask: (1, 3, H, W), see :func:`find_regions`, or None if the whole photo is one region.
-        style_masks: one mask for each style, or an empty sequence.
-        shares: the share of each style in a region that several styles paint.
+        content_mask: a mask (1, 3, H, W) in [0, 1] whose colors mark the regions of the photo; see
+            :func:`find_regions`. If it is None, the whole photo is one region.
+        style_masks: one mask for each style. The part of the painting to use for a region has the region's color. If
+            there are no style masks, each region takes one style, in order from the darkest region to the lightest.
+        shares: the weights by which several styles are blended in the same region, one for each style.
 
     Returns:
         Three lists: the regions of the photo; for each style, the part of its painting to use in each region; and for
@@ -153,7 +167,7 @@ def divide(
         picture. In each region, the weights of all styles add up to 1.
 
     Raises:
-        ValueError: the masks do not match the styles.
+        ValueError: the masks do not match the styles or each other, or a mask has no regions or too many.
     """
     styles = len(shares)
     if content_mask is None:
@@ -195,10 +209,12 @@ def divide(
 
 
 def check_proportions(name: str, mask: Tensor, picture: Tensor) -> None:
-    """Check that a mask has the proportions of its ``picture``, because the mask is stretched over the picture.
+    """Check that ``mask`` has approximately the aspect ratio of ``picture``, to whose size it will be resized.
+
+    ``mask`` may also be another image that belongs to the picture. ``name`` is its name in the error message.
 
     Raises:
-        ValueError: the proportions differ.
+        ValueError: the aspect ratios differ.
     """
     (height, width), (tall, wide) = mask.shape[2:], picture.shape[2:]
     if abs(height * wide - width * tall) > 0.02 * height * wide + max(tall, wide):

@@ -40,13 +40,15 @@ from dreamgram.style_transfer.total_loss import ActivationsOf, Style, TotalLoss,
 from dreamgram.workbench.names import unknown
 
 COARSEST = 96
-"""Minimum shorter side of the image, in pixels, at each scale but the last."""
+"""Minimum length of the image's shorter side, in pixels, at each scale except the last, which has the full size."""
 
 ADAM_RATE = 0.02
 """Adam's learning rate: in one step, a pixel changes by about 5 of 255 levels."""
 
 IMAGE_BEFORE, LOSSES_OF_SCALE, BUDGETS = "image of the scale before", "losses of scale ", "pairs and sides of tiles"
-"""Names of the tensors that a run adds to the optimizer's state. The index of the scale follows the second name."""
+"""Names of the tensors that are saved with the optimizer's state, so that a run can be resumed. They are the result of
+the previous scale, the losses of each finished scale, and the memory budgets of all scales. The index of the scale is
+appended to the second name."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +58,11 @@ class Stylized:
     image: Tensor
     """The picture, (1, 3, H, W) in [0, 1], on the CPU."""
     history: list[Tensor]
-    """For each scale, the loss before each step, (steps,)."""
+    """One tensor (steps,) for each scale (a size at which the image was optimized): the loss before each step."""
     stopped: str
-    """``finished``, or ``interrupted`` if the run was stopped by Ctrl-C."""
+    """Reason why the run ended: ``finished``, or ``interrupted`` if it was stopped early, for example by Ctrl-C."""
     plan: Sequence[Budget] = ()
-    """The memory budget of each scale."""
+    """The memory budget of each scale: the number of curvature pairs of L-BFGS and the size of a tile."""
 
     def __repr__(self) -> str:
         """Return a one-line summary."""
@@ -75,16 +77,16 @@ class Stylized:
 
 
 def stylize(photo: Tensor, paintings: Sequence[Tensor], options: StyleOptions | None = None, **given: Any) -> Stylized:
-    """Paint ``photo`` in the style of ``paintings``. Gatys et al., arXiv:1508.06576.
+    """Paint ``photo`` in the style of ``paintings``, with a method based on Gatys et al., arXiv:1508.06576.
 
-    ``stylize(photo, [painting], size=512, style_weight=3)`` makes a :class:`Stylizer` and runs it once.
+    For example, ``stylize(photo, [painting], size=512, style_weight=3)`` makes a :class:`Stylizer` and runs it once.
 
     Args:
         photo: the photo, (1, 3, H, W), RGB in [0, 1].
-        paintings: the paintings, of any size, in the same format.
+        paintings: the paintings, (1, 3, H, W) each, RGB in [0, 1], of any size.
         options: the settings; by default those of ``StyleOptions()``.
-        **given: arguments of :class:`Stylizer`, including all fields of :class:`StyleOptions`, and the arguments
-            ``state`` and ``listeners`` of :meth:`Stylizer.run`.
+        **given: further arguments of :class:`Stylizer`, including fields of :class:`StyleOptions`, which override those
+            of ``options``, and the arguments ``state`` and ``listeners`` of :meth:`Stylizer.run`.
 
     Raises:
         ValueError: an argument is unknown or out of range, a picture is too small for the network, or there is too
@@ -96,12 +98,13 @@ def stylize(photo: Tensor, paintings: Sequence[Tensor], options: StyleOptions | 
 
 
 class Stylizer:
-    """A style transfer job: a photo and the paintings whose style it takes. It can be run, resumed, changed and rerun.
+    """A style transfer: a photo, the paintings whose style it takes, and all settings. It can be run several times.
 
-    The image is optimized from coarse to fine. Each scale is twice as large as the previous scale, so that large forms
-    are found at coarse scales, where steps take little time. Each scale starts from the previous result, enlarged.
-    Detail that was too fine for the previous scale is added from the photo or from ``init``. What the losses need to
-    know about the pictures is computed only once.
+    The image is optimized at several sizes, called scales, from coarse to fine. By default, each scale is twice as
+    large as the previous scale, so that large forms are found at coarse scales, where steps take little time. Each
+    scale starts from the enlarged result of the previous scale. Detail that was too fine for the previous scale is
+    added from the photo, or from ``init`` if that is an image. The statistics of the paintings are computed in the
+    first run and reused in later runs.
 
     Example:
         >>> stylizer = Stylizer(photo, [painting], size=512)
@@ -125,27 +128,31 @@ class Stylizer:
         optimizer: str | OptimizerFactory | None = None,
         **fields: Any,
     ) -> None:
-        """Check the arguments and prepare the pictures. Activations are captured only in the first run.
+        """Check the arguments and prepare the pictures. The activations of the pictures are computed in the first run.
 
         Args:
             photo: the photo, (1, 3, H, W), RGB in [0, 1].
-            paintings: the paintings, in the same format. Each painting is resized so that its longer side is
-                ``style_scale`` times the image's, or larger if needed to keep its shorter side at the network's minimum
-                input size.
+            paintings: the paintings, (1, 3, H, W) each, RGB in [0, 1]. At each scale, a painting is resized so that its
+                longer side is ``style_scale`` times that of the image, or larger if its shorter side would otherwise be
+                below the network's minimum input size.
             options: the settings; by default those of ``StyleOptions()``.
-            model: a network with VGG's layer names, on the device to use; by default ``load("vgg16")``.
+            model: a network with VGG's layer names, on the device to compute on; by default ``load("vgg16")``.
             content_mask: a mask with the proportions of the photo, (1, 3, H, W) in [0, 1], in which each region has one
                 color; see :func:`find_regions`. Each region can take a different style.
-            style_masks: one mask for each painting. In a painting's mask, the part to use for a region has the color
-                that the region has in the content mask. Without style masks, the darkest region of the photo takes the
-                first painting, and the lightest region takes the last.
+            style_masks: one mask (1, 3, H, W) in [0, 1] for each painting, with the proportions of the painting. In the
+                mask, the part of the painting to use for a region has the color that the region has in the content
+                mask. Without style masks, the region with the darkest color takes the first painting, and so on to the
+                lightest.
             init: the image to start from: ``content`` (the photo), ``noise``, or an image (1, 3, H, W) in [0, 1].
-            previous: in a video, the previous painted frame, warped by :func:`follow`. It has the size of the result.
-                The image starts from this frame and stays close to it. If a previous frame is given, there is only one
-                scale by default.
-            scales: the longer sides, in pixels, at which to optimize, from coarse to fine; by default :func:`pyramid`.
-            plan: the memory budget of each scale. By default, the budgets are planned from the free memory.
-            optimizer: the name of an optimizer, or a function that makes one, given an image and its bounds.
+            previous: in a video, the previous painted frame, warped by :func:`follow`. It must have the size of the
+                result. The image starts from this frame and stays close to it. If a previous frame is given, there is
+                only one scale by default.
+            scales: the longer side of the image, in pixels, at each scale, from coarse to fine; by default the result
+                of :func:`pyramid`.
+            plan: the memory budget of each scale. By default, the budgets are planned from the option ``max_memory`` or
+                the free memory.
+            optimizer: the name of an optimizer, or a function that makes one, given the tensor to optimize and its
+                smallest and largest allowed values. By default, ``options`` determine the optimizer.
             **fields: fields of :class:`StyleOptions`, which override those of ``options``.
 
         Raises:
@@ -214,10 +221,10 @@ class Stylizer:
                 raise ValueError(f"the {name} has {width}x{height} pixels; {needed}")
 
     def change(self, **changes: Any) -> Stylizer:
-        """Return a copy with some arguments or options changed.
+        """Return a copy of this stylizer with some arguments of :class:`Stylizer` or some options changed.
 
         Unless the model changes, the copy reuses the activations and statistics of pictures that stay the same.
-        Activations are captured only for new pictures.
+        Activations and statistics are computed only for new pictures, sizes and layers.
 
         Raises:
             ValueError: an argument is unknown or out of range.
@@ -237,9 +244,10 @@ class Stylizer:
         """Paint the picture.
 
         Args:
-            state: the state (:attr:`Step.state`) of a step of a run that was stopped and is to be resumed. On the CPU,
-                the result is identical to that of an unbroken run.
-            listeners: functions that receive every step. The numbers of the steps continue from scale to scale.
+            state: the tensors that the function :attr:`Step.state` returned after a step of an earlier run, to resume
+                that run after that step. On the CPU, the result is identical to that of an unbroken run.
+            listeners: functions that are called with a :class:`Step` after every step of the optimization. The steps of
+                all scales are numbered consecutively.
 
         Raises:
             ValueError: there is too little memory, or the state belongs to a different run.
@@ -270,8 +278,12 @@ class Stylizer:
         state: State | None,
         listeners: Sequence[Listener],
     ) -> tuple[_Past, Run]:
-        """Optimize at one scale. Return the finished scales, including this scale, and the run."""
-        release_kept_memory()  # the blocks that the previous scale freed are too small for this scale
+        """Optimize the image at the scale with the index ``number``.
+
+        ``past`` holds the scales that are finished already. Return the finished scales, including this scale, and the
+        result of the optimization.
+        """
+        release_kept_memory()  # memory blocks that the previous scale freed are too small for this scale
         budget = past.budgets[number]
         image = self._begin(past.image, fitted_size(self._photo, self.scales[number]))
         loss = self._loss(self.scales[number], activations_of, budget, dtype)
@@ -304,16 +316,22 @@ class Stylizer:
         )
 
     def _style_sizes(self, scale: int) -> list[int]:
-        """Return the longer side, in pixels, of each painting at a scale."""
+        """Return the longer side, in pixels, to which to resize each painting at a scale.
+
+        ``scale`` is the longer side of the image, in pixels.
+        """
         size = self.options.style_scale * scale
         return [_style_size(painting, size, self._smallest) for painting in self._paintings]
 
     def _painting_sizes(self, scale: int) -> list[tuple[int, int]]:
-        """Return the size (H, W), in pixels, of each painting at a scale."""
+        """Return the size (H, W), in pixels, to which to resize each painting at a scale.
+
+        ``scale`` is the longer side of the image, in pixels.
+        """
         return [fitted_size(*each) for each in zip(self._paintings, self._style_sizes(scale), strict=True)]
 
     def _loss(self, scale: int, activations_of: ActivationsOf, budget: Budget, dtype: torch.dtype) -> TotalLoss:
-        """Return the total loss at a scale."""
+        """Return the total loss function for an image whose longer side has ``scale`` pixels."""
         given = zip(self._paintings, self._style_sizes(scale), self._shares, self._masks, self._keys, strict=True)
         return total_loss(
             activations_of,
@@ -336,10 +354,10 @@ class Stylizer:
         return self._photo.to(self.device) if init == "content" else None
 
     def _begin(self, image: Tensor | None, size: tuple[int, int]) -> PixelImage:
-        """Return the first image of a scale with ``size`` (H, W).
+        """Return the image from which the optimization at a scale starts. It has ``size`` (H, W), in pixels.
 
-        It is made from ``image``, the result of the previous scale. The first scale uses the image to start from, or
-        noise.
+        It is made from ``image``, the result of the previous scale. At the first scale, ``image`` is None, and the
+        optimization starts from the photo, another given image, or noise.
         """
         if image is not None:
             return PixelImage.from_image(refine(image.to(self.device), self._start, size))
@@ -350,14 +368,15 @@ class Stylizer:
 
 @dataclass(frozen=True)
 class _Past:
-    """The finished scales of a run, which are part of the state of every later step."""
+    """The results of the finished scales of a run. They are part of the state from which the run can be resumed."""
 
     budgets: list[Budget]
-    """Budgets of all scales. A resumed run uses the same tiles, because different tiles are rounded differently."""
+    """Memory budgets of all scales, including later ones. A resumed run uses the same budgets and so the same tiles,
+    because different tiles are rounded differently."""
     image: Tensor | None = None
     """The image of the last finished scale, (1, 3, H, W) in [0, 1]; None if no scale is finished."""
     history: list[Tensor] = field(default_factory=list)
-    """For each finished scale, the losses (steps,)."""
+    """One tensor (steps,) for each finished scale: the loss before each step."""
 
     @classmethod
     def of(cls, state: State) -> _Past:
@@ -376,11 +395,14 @@ class _Past:
         }
 
     def after(self, image: Tensor, losses: Tensor) -> _Past:
-        """Return the finished scales with one scale added."""
+        """Return a copy to which one more finished scale is added, with its final ``image`` and its ``losses``."""
         return replace(self, image=image, history=[*self.history, losses])
 
     def tell(self, listeners: Sequence[Listener], parts: Mapping[str, Tensor]) -> list[Listener]:
-        """Wrap ``listeners`` so that their steps include the ``parts`` of the loss and the state of this object."""
+        """Wrap ``listeners`` so that the steps they receive include more information.
+
+        A step then includes the ``parts`` of the loss, and its state includes the finished scales.
+        """
 
         def tell(listener: Listener, step: Step) -> None:
             listener(replace(step, parts=dict(parts), state=lambda: {**step.state(), **self.state()}))
@@ -389,7 +411,7 @@ class _Past:
 
 
 def _checked(previous: Previous, final: tuple[int, int], device: torch.device) -> Previous:
-    """Move ``previous`` to ``device``, after checking that it has the size ``final`` (H, W) of the result."""
+    """Check that ``previous`` has the size ``final`` (H, W) of the result, and return a copy of it on ``device``."""
     size = (previous.image.shape[2], previous.image.shape[3])
     if size != final:
         raise ValueError(
@@ -400,10 +422,10 @@ def _checked(previous: Previous, final: tuple[int, int], device: torch.device) -
 
 
 def pyramid(photo: Tensor, size: int) -> list[int]:
-    """Return the longer sides, in pixels, at which to optimize, from coarse to fine.
+    """Return the longer side of the image, in pixels, at each scale of the optimization, from coarse to fine.
 
     The last side is ``size``, and each earlier side is half of the next. Earlier sides at which the image's shorter
-    side would have fewer than :data:`COARSEST` pixels are omitted.
+    side would have fewer than :data:`COARSEST` pixels are omitted. The image has the proportions of ``photo``.
     """
     height, width = photo.shape[2:]
     sizes = [size]
@@ -413,7 +435,7 @@ def pyramid(photo: Tensor, size: int) -> list[int]:
 
 
 def _style_size(painting: Tensor, size: float, smallest: int) -> int:
-    """Return the longer side, in pixels, of ``painting``.
+    """Return the longer side, in pixels, to which to resize ``painting``.
 
     The longer side is ``size``, or larger if needed to keep the shorter side at ``smallest`` or above.
     """
@@ -424,7 +446,7 @@ def _style_size(painting: Tensor, size: float, smallest: int) -> int:
 def blend_shares(blend: Sequence[float] | None, styles: int) -> list[float]:
     """Return the share of each style. The shares are proportional to the weights ``blend`` and add up to 1.
 
-    ``styles`` is the number of styles. By default, all shares are the same.
+    ``styles`` is the number of styles. If ``blend`` is None, all shares are equal.
 
     Raises:
         ValueError: there are no styles, the number of weights is not ``styles``, a weight is negative, or all weights

@@ -11,14 +11,15 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 KEPT = 64_000_000
-"""Bytes of the statistics of paintings that are kept although the present run does not use them."""
+"""Maximum size, in bytes, of the cached statistics of paintings that the present run does not use."""
 
 
 class Targets:
-    """A cache of what the losses need to know about pictures. Its keys depend on the content of the pictures.
+    """A cache of the targets of the losses: the statistics of paintings and the activations of a photo.
 
-    Each cache belongs to one network. Photos that are painted one after another share a cache, so that the activations
-    of each painting are captured only once. The cache holds only one photo at a time.
+    The keys contain hashes of the pictures. A cache is valid for only one network. Photos that are painted one after
+    another share a cache, so that the statistics of each painting are computed only once. The cache holds the
+    activations of only one photo at a time.
     """
 
     def __init__(self) -> None:
@@ -27,10 +28,11 @@ class Targets:
         self._subject = ""
 
     def begin(self, photo: str, paintings: Collection[str]) -> None:
-        """Make room for a run with a photo and paintings that have these fingerprints.
+        """Delete values that the next run does not need, to make room for those that it needs.
 
-        Values of a different photo are deleted. Of the paintings that the run does not use, the oldest values are
-        deleted until at most :data:`KEPT` bytes remain.
+        ``photo`` and ``paintings`` are the fingerprints (hashes) of the run's pictures. Values of a different photo are
+        deleted. Values of paintings that the run does not use are deleted, oldest first, until at most :data:`KEPT`
+        bytes of them remain.
         """
         if photo != self._subject:
             self._subject, self._photo = photo, {}
@@ -41,11 +43,17 @@ class Targets:
                 excess -= _bytes_of(self._paintings.pop(key))
 
     def of_painting(self, key: tuple[Hashable, ...], compute: Callable[[], Value]) -> Value:
-        """Return a painting's value under ``key``, which begins with its fingerprint. It is computed if missing."""
+        """Return the value of a painting that is stored under ``key``. A missing value is computed and stored.
+
+        ``key`` begins with the painting's fingerprint (hash).
+        """
         return _remembered(self._paintings, key, compute)
 
     def of_photo(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """Return the value of the photo, at one scale, under ``key``. A missing value is computed and stored."""
+        """Return the value of the photo that is stored under ``key``. A missing value is computed and stored.
+
+        ``key`` distinguishes the sizes to which the photo is resized.
+        """
         return _remembered(self._photo, key, compute)
 
 

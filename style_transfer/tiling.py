@@ -1,4 +1,7 @@
-"""Tiling: a picture of any size is processed in bounded memory, with the same loss and gradient as without tiles."""
+"""Divide a picture into tiles that pass through the network one at a time, which limits the memory.
+
+The loss and its gradient are the same as without tiles, except for rounding.
+"""
 
 from __future__ import annotations
 
@@ -21,17 +24,17 @@ class Tile:
     pixels: Window
     """Rows and columns of the picture that the network sees, including the surrounding pixels."""
     inner: Mapping[str, Window]
-    """For each layer, the part of the tile's activations that belongs to this tile alone. Its values are those of the
-    untiled picture."""
+    """Rows and columns of the tile's activations that belong to this tile alone, by layer name. There, the activations
+    are the same as without tiles."""
     windows: Mapping[str, Window]
-    """For each layer, the place of the part ``inner`` in the activations of the whole picture."""
+    """Rows and columns that the part ``inner`` has in the activations of the whole picture, by layer name."""
 
     def show(self, image: Tensor) -> Tensor:
         """Return the pixels of ``image`` (N, C, H, W) that the network sees in this tile."""
         return image[:, :, self.pixels[0], self.pixels[1]]
 
     def own(self, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the part of the tile's ``activations`` that belongs to this tile alone."""
+        """Return, for each layer, the part of the tile's ``activations`` that belongs to this tile alone."""
         return {name: _part(activation, self.inner[name]) for name, activation in activations.items()}
 
 
@@ -61,21 +64,22 @@ class _Part(torch.autograd.Function):
 
 
 def whole(layers: Sequence[str]) -> Tile:
-    """Return the only tile of a picture that is not divided."""
+    """Return a tile that covers a whole picture, for the layers with the names ``layers``."""
     return Tile(EVERYWHERE, dict.fromkeys(layers, EVERYWHERE), dict.fromkeys(layers, EVERYWHERE))
 
 
 def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Tile]:
     """Divide a picture into tiles that are about ``side`` pixels square, including their surroundings.
 
-    A tile begins at a pixel where a position of every layer begins, so that its poolings are aligned with those of the
-    whole picture. A tile includes everything in the receptive fields of its own part, so that its borders have no
-    effect on that part.
+    The row and column at which a tile begins are multiples of the largest stride of ``layers``, so that the tile's
+    pooling windows are aligned with those of the whole picture. A tile consists of a part that belongs to it alone and
+    of the surrounding pixels in the receptive fields of this part, so that the tile's borders have no effect on the
+    activations of this part.
 
     Args:
-        layers: the layers that the losses read, as :func:`list_layers` finds them for the whole picture.
+        layers: the layers whose activations the losses use, as :func:`list_layers` returns them for the whole picture.
         size: the height and width of the picture, in pixels.
-        side: the side of a tile, in pixels.
+        side: the approximate side of a tile, including its surroundings, in pixels.
     """
     step, halo = _reach(layers, max(size))
     cores = [_cut(length, max(side - 2 * halo, halo, step), step) for length in size]
@@ -103,15 +107,19 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
 
 
 def smallest_side(layers: Sequence[Layer]) -> int:
-    """Return the side, in pixels, of the smallest tile. The side of its own part is a third of that."""
+    """Return the side, in pixels, of the smallest tile that :func:`split` makes, including its surroundings.
+
+    The side of the part that belongs to the tile alone is a third of that.
+    """
     return 3 * _reach(layers, 0)[1]
 
 
 def _reach(layers: Sequence[Layer], everything: int) -> tuple[int, int]:
-    """Return the step between positions common to all layers, and the width of a tile's surroundings, in pixels.
+    """Return the largest stride of ``layers``, and the width of a tile's surroundings, both in pixels.
 
-    The surroundings are the pixels around the tile's own part on which its activations depend. ``everything`` is used
-    as the receptive field of a layer that sees the whole picture.
+    The surroundings are the pixels around the part that belongs to the tile alone, on which the activations of this
+    part depend. Their width is a multiple of the stride. ``everything`` is used as the side of the receptive field of a
+    layer that sees the whole picture.
     """
     step = round(max(map(_stride, layers)))
     fields = [(layer.start or 0.0, layer.receptive_field or everything, _stride(layer)) for layer in layers]
@@ -132,8 +140,9 @@ def _cut(length: int, side: int, step: int) -> list[tuple[int, int]]:
 
 
 def _positions(layer: Layer, axis: int, core: tuple[int, int], length: int) -> slice:
-    """Return the layer's positions for the pixels of ``core``.
+    """Return the range of a layer's positions that corresponds to ``core``, a range of pixels (start, end).
 
+    Both ranges are along one ``axis`` of the layer's output (C, H, W), along which the picture has ``length`` pixels.
     If ``core`` ends where the picture ends, the result includes all remaining positions.
     """
     first, last = (round(bound / _stride(layer)) for bound in core)
@@ -141,7 +150,7 @@ def _positions(layer: Layer, axis: int, core: tuple[int, int], length: int) -> s
 
 
 def _stride(layer: Layer) -> float:
-    """Return the stride of a layer that was listed with its receptive field."""
+    """Return the stride, in pixels, of a layer from :func:`list_layers`, which sets the stride of every layer."""
     assert layer.stride is not None
     return layer.stride
 

@@ -1,4 +1,4 @@
-"""The total loss of an image: the weighted sum of the losses of its layers and of its pixels."""
+"""The total loss of an image: the weighted sum of the losses of the network's layers and of the image's pixels."""
 
 from __future__ import annotations
 
@@ -26,41 +26,45 @@ from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.tiling import Tile
 
 ActivationsOf = Callable[[Tensor], dict[str, Tensor]]
-"""A function from an image (1, C, H, W) to its activations by layer."""
+"""A function that returns the activations of an image (1, C, H, W), by layer name."""
 
 Statistics = dict[tuple[str, int], Any]
-"""Statistics of a painting, by layer and index of the region."""
+"""Statistics of a painting, such as Gram matrices, by layer name and zero-based index of the region of the photo."""
 
 STRIP = 256
-"""Number of rows in a strip of the image. If the picture is tiled, the pixel losses are computed strip by strip."""
+"""Number of pixel rows in a strip of the image. If the image is processed in tiles, the losses of its pixels, such as
+the total variation, are computed strip by strip."""
 
 
 class Style(NamedTuple):
-    """A painting, with its share of each region of the photo."""
+    """A painting, and the shares with which its style is used in the regions of the photo."""
 
     image: Tensor
     """The painting, (1, 3, H, W) in [0, 1], of any size and on any device."""
     size: int
-    """Longer side, in pixels, to which the painting is resized for the network."""
+    """Length, in pixels, of the painting's longer side after it is resized for the network."""
     shares: Sequence[float]
-    """Share of the painting in each region of the photo. In each region, the shares of all styles add up to 1."""
+    """Share of this painting in the style of each region of the photo. In each region, the shares of all paintings add
+    up to 1."""
     masks: Sequence[Tensor | None] = (None,)
-    """For each region of the photo, the part of the painting to use: a mask (1, 1, H, W) in [0, 1]. None means the
-    whole painting."""
+    """Part of the painting whose style is used in each region of the photo: a mask (1, 1, H, W) in [0, 1], or None for
+    the whole painting."""
     key: str = ""
-    """Fingerprint of the image and the masks. If empty, it is computed."""
+    """Fingerprint (hash) of the image and the masks, used as a key of the cache of targets. If it is empty, it is
+    computed."""
 
 
 PixelLoss = Callable[[Tensor, slice], Tensor]
-"""A loss of the pixels. It is called with a strip of the image plus the row below the strip, if any, and with the range
-of the strip's rows. The losses of all strips add up to the loss of the image."""
+"""A function that computes a loss of the pixels, such as the total variation, for a horizontal strip of the image. Its
+arguments are the strip together with the row below it, if any, and the range of the strip's rows in the image. The
+losses of all strips add up to the loss of the image."""
 
 
 class Term(NamedTuple):
-    """A loss of one layer with its weight."""
+    """A term of the total loss: the content or style loss of one layer, with its weight."""
 
     part: str
-    """Part of the total loss to which the term belongs: ``content`` or ``style``."""
+    """Name of the part of the total loss to which the term belongs: ``content`` or ``style``."""
     layer: str
     weight: float
     loss: Loss
@@ -70,21 +74,23 @@ class Term(NamedTuple):
 class TotalLoss:
     """The total loss of an image (1, 3, H, W) in [0, 1].
 
-    With several tiles, the loss and its gradient are the same as without tiles, except for rounding. A first pass over
-    the tiles, without gradients, adds up what the losses measure. A second pass propagates the gradient of the loss of
-    the whole picture through each tile.
+    A large image passes through the network in several tiles. The loss and its gradient are the same as without tiles,
+    except for rounding. A first pass over the tiles, without gradients, adds up the sums from which the losses of the
+    whole image are computed. A second pass backpropagates the gradients of the losses with respect to these sums
+    through each tile.
     """
 
     activations_of: ActivationsOf
     terms: Sequence[Term]
     tiles: Sequence[Tile]
     pixel_losses: Mapping[str, tuple[float, PixelLoss]]
-    """Losses of the pixels by name, each with its weight."""
+    """Weight and function of each loss of the pixels, by name."""
     latest: dict[str, Tensor] = field(default_factory=dict)
-    """Parts of the most recently computed loss, (), by name: ``content``, ``style`` and each pixel loss."""
+    """Weighted parts of the most recently computed total loss, each (), by name: ``content``, ``style``, and the names
+    of the losses of the pixels."""
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return the total loss, ()."""
+        """Return the total loss, (), of an image (1, 3, H, W) in [0, 1]."""
         if len(self.tiles) > 1:
             tiled: Tensor = _Tiled.apply(image, self)
             return tiled
@@ -94,9 +100,9 @@ class TotalLoss:
         return _sum(parts)
 
     def parts(self, terms: Sequence[Term], measured: Sequence[Tensor]) -> dict[str, Tensor]:
-        """Return, for each :attr:`Term.part`, the sum of the weighted losses of its ``terms``.
+        """Return the weighted losses of ``terms``, added up separately for each :attr:`Term.part`, such as ``style``.
 
-        ``measured`` is what each term has measured of the whole image.
+        ``measured`` holds, for each term, the sums over the whole image from which its loss is computed.
         """
         weighed: dict[str, list[Tensor]] = {}
         for term, sums in zip(terms, measured, strict=True):
@@ -104,19 +110,27 @@ class TotalLoss:
         return {name: torch.stack(values).sum() for name, values in weighed.items()}
 
     def pixels(self, image: Tensor, rows: slice) -> dict[str, Tensor]:
-        """Return the weighted pixel losses of a strip; ``image`` and ``rows`` are as in :data:`PixelLoss`."""
+        """Return the weighted losses of the pixels of a strip of the image, by name.
+
+        ``image`` is the strip together with the row below it, if any. ``rows`` is the range of the strip's rows in the
+        whole image.
+        """
         return {name: weight * loss(image, rows) for name, (weight, loss) in self.pixel_losses.items()}
 
     def measure(self, image: Tensor, tile: Tile, terms: Sequence[Term]) -> list[Tensor]:
-        """Return what each of ``terms`` measures of a tile. ``image`` is the part of the picture in the tile."""
+        """Return, for each of ``terms``, the sums over a ``tile`` from which its loss is computed.
+
+        ``image`` is the part of the picture in the tile, including the pixels around the tile's own part.
+        """
         activations = tile.own(self.activations_of(image))
         return [term.loss.measure(activations[term.layer], tile.windows[term.layer]) for term in terms]
 
 
 class _Tiled(torch.autograd.Function):
-    """Autograd function of a total loss with several tiles.
+    """Autograd function that computes a total loss for an image in several tiles.
 
-    The gradient is computed in the forward pass, tile by tile, because only the activations of one tile fit in memory.
+    The gradient is computed in the forward pass, tile by tile, because only the activations of one tile are kept in
+    memory at a time.
     """
 
     @staticmethod
@@ -151,7 +165,7 @@ class _Tiled(torch.autograd.Function):
             _add(parts, here)
             gradient[:, :, top : top + STRIP + 1] += of_part
         ctx.gradient = gradient
-        release_kept_memory()  # the blocks that tiles free do not fit whole pictures, and vice versa
+        release_kept_memory()  # memory blocks that tiles free do not fit whole pictures, and vice versa
         total.latest.update(parts)
         return _sum(parts)
 
@@ -182,18 +196,21 @@ def total_loss(
     targets: Targets | None = None,
     key: tuple[object, ...] = (),
 ) -> TotalLoss:
-    """Compute the targets and return the total loss of an image that has the size of ``photo``.
+    """Compute the targets of all losses, and return the total loss function of images of the size of ``photo``.
 
     Args:
-        activations_of: a :func:`capture` of the preset's layers.
+        activations_of: the function that :func:`capture` yields for the preset's layers. It returns the activations of
+            an image, by layer name.
         photo: the photo, (1, 3, H, W) in [0, 1].
-        styles: the paintings.
+        styles: the paintings, each with its size and its share in each region.
         preset: the losses and their weights.
         tiles_of: a function that divides a picture into tiles.
-        regions: the regions of the photo, masks (1, 1, H, W) in [0, 1]; None means the whole photo.
-        previous: in a video, the previous painted frame, warped.
-        targets: a cache of targets. Targets that are missing are computed and added.
-        key: everything, besides picture and layers, on which the activations depend, such as the precision.
+        regions: for each region of the photo, a mask (1, 1, H, W) in [0, 1], or None for the whole photo.
+        previous: in a video, the previous painted frame, warped to line up with ``photo``. If it is None, there is no
+            temporal loss.
+        targets: a cache of targets, to which missing targets are added. By default, a new cache is used.
+        key: all values, besides the picture and the layers, on which the activations depend, such as the precision.
+            They become part of the keys of the cache.
     """
     targets = Targets() if targets is None else targets
     tiles = tiles_of(photo)
@@ -229,7 +246,7 @@ def _of_painting(
 ) -> Statistics:
     """Return the statistics of a painting from the cache ``targets``. Missing statistics are computed and stored.
 
-    The key in the cache contains everything on which the statistics depend.
+    In the cache, the key of the statistics contains everything on which they depend, including ``key``.
     """
 
     def compute() -> Statistics:
@@ -245,7 +262,10 @@ def _of_painting(
 def _capture_photo(
     activations_of: ActivationsOf, photo: Tensor, preset: Preset, tiles: Sequence[Tile]
 ) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
-    """Return the photo's activations in the content layers, and the height and width (H, W) of each style layer."""
+    """Return the photo's activations in the content layers, and the size (H, W) of its activations in each style layer.
+
+    Both are dictionaries by layer name.
+    """
     parts: dict[str, list[Tensor]] = {layer: [] for layer in preset.content}
     sizes: dict[str, tuple[int, int]] = {}
     for _, activations in _passes(activations_of, photo, tiles):
@@ -263,7 +283,10 @@ def _style_terms(
     sizes: Mapping[str, tuple[int, int]],
     device: torch.device,
 ) -> list[Term]:
-    """Return the style terms of all regions and layers. Each region is weighted by its area."""
+    """Return the terms of the style loss, one for each region of the photo and each style layer.
+
+    The weight of a region is the fraction of the photo's area that it covers.
+    """
     terms = []
     for number, region in enumerate(regions):
         area = 1.0 if region is None else region.mean().item()
@@ -283,7 +306,10 @@ def _style_terms(
 def statistics(
     activations_of: ActivationsOf, painting: Tensor, style: Style, preset: Preset, tiles: Sequence[Tile]
 ) -> Statistics:
-    """Compute the statistics of a ``painting`` (1, 3, H, W) for each layer and each region in which it has a share."""
+    """Compute the statistics of a ``painting`` (1, 3, H, W) for each style layer and each region that uses its style.
+
+    ``style`` holds the painting's share in each region of the photo, and the part of the painting to use for it.
+    """
     kind = STYLE_LOSSES[preset.style_loss]
     found: Statistics = {}
     for tile, activations in _passes(activations_of, painting, tiles):
@@ -298,10 +324,10 @@ def statistics(
 
 
 def position_weights(mask: Tensor | None, size: tuple[int, int], device: torch.device) -> Tensor | None:
-    """Return the weights of a layer's positions, (H, W), which add up to 1.
+    """Return the weights of a layer's positions, (H, W), which are proportional to ``mask`` and add up to 1.
 
-    ``size`` is the height and width (H, W) of the layer's activations. Without a mask, the weight is the same at all
-    positions, and the result is (). If the mask selects nothing, the result is None.
+    ``mask`` (1, 1, H, W) is resized to ``size``, the height and width of the layer's activations. Without a mask, all
+    weights are equal, and the result is a scalar tensor, (). If the mask is 0 everywhere, the result is None.
     """
     if mask is None:
         return torch.tensor(1 / (size[0] * size[1]), device=device)
@@ -321,14 +347,14 @@ def _passes(
 def _size(tiles: Sequence[Tile], layer: str, activation: Tensor) -> tuple[int, int]:
     """Return the height and width (H, W) of a layer's activations for the whole picture.
 
-    ``activation`` is the layer's activation in one of the tiles. Its size matters only if there is only one tile.
+    ``activation`` is the layer's activation in one of the tiles. Its size is used only if there is just one tile.
     """
     rows, columns = tiles[-1].windows[layer]
     return rows.stop or activation.shape[2], columns.stop or activation.shape[3]
 
 
 def join(tiles: Sequence[Tile], layer: str, parts: Sequence[Tensor]) -> Tensor:
-    """Assemble ``parts``, a layer's activations in each tile, into its activations for the whole picture."""
+    """Assemble ``parts``, a layer's activations in each tile, into the layer's activations for the whole picture."""
     if len(tiles) == 1:
         return parts[0]
     whole = parts[0].new_empty(*parts[0].shape[:2], *_size(tiles, layer, parts[0]))

@@ -1,6 +1,7 @@
-"""Videos, painted frame by frame. Each frame starts from the previous painted frame, warped, and stays close to it.
+"""Painting of videos, frame by frame.
 
-The first frame of a scene is painted like a single photo.
+The optimization of a frame starts from the previous painted frame, warped so that it lines up, and stays close to it to
+avoid flicker. The first frame of a scene is painted like a single photo.
 """
 
 from __future__ import annotations
@@ -27,18 +28,18 @@ from dreamgram.workbench.job import Done, Job, free
 from dreamgram.workbench.recipe import is_made
 
 KNOWN = 0.25
-"""Minimum share of a frame's pixels for which the flow from the previous frame must be reliable. If the share is
-smaller, a new scene begins, and the frame is painted like a first frame."""
+"""Minimum fraction of a frame's pixels at which the optical flow from the previous frame must be reliable. If the
+fraction is smaller, the frame begins a new scene and is painted like a single photo."""
 
 LATER = 0.3
-"""Fraction of the steps that is used for a frame that starts from the previous frame."""
+"""Number of steps for a frame that starts from the previous painted frame, as a fraction of the option ``steps``."""
 
 Before = tuple[Tensor, Tensor]
-"""The previous painted frame, and the video frame from which it was painted, (1, 3, H, W) in [0, 1] each."""
+"""The previous painted frame and the video frame from which it was painted, each (1, 3, H, W) in [0, 1]."""
 
 
 class Stopped(Exception):
-    """Exception that ends the conversion of a video if the job is asked to stop."""
+    """Exception that ends the conversion of a video when the painting of a frame has been interrupted."""
 
 
 def paint_frame(
@@ -47,11 +48,12 @@ def paint_frame(
     """Paint a frame of a video.
 
     Args:
-        stylizer: a stylizer with the paintings and options for all frames; its photo is replaced by ``frame``.
+        stylizer: a stylizer with the paintings and options for all frames. A copy of it, with ``frame`` as its photo,
+            paints the frame.
         frame: the frame to paint, (1, 3, H, W) in [0, 1].
-        before: the previous frame. If ``frame`` continues its scene, ``frame`` is painted in fewer steps and stays
-            close to the previous painted frame.
-        listeners: functions that receive every step.
+        before: the previous painted frame and the video frame from which it was painted; None for the first frame. If
+            ``frame`` continues the scene, it is painted in fewer steps and stays close to the previous painted frame.
+        listeners: functions that are called after every step with the :class:`Step`, a record of that step.
     """
     if before is not None:
         previous = follow(*before, images.fit(frame, max(before[0].shape[2:])))
@@ -64,8 +66,8 @@ def paint_frame(
 def paint_video(options: StylizeOptions, job: Job) -> Done:
     """Paint a video and save the result as a video with the same timing and sound.
 
-    Each painted frame is kept as a PNG in the folder ``OUTPUT.frames`` until the video is complete. If the run is
-    stopped, running the same command again resumes it from these frames.
+    Each painted frame is kept as a PNG in a folder, named like the output with ``.frames`` appended, until the video is
+    complete. If the run is stopped, running the same command again resumes it from these frames.
     """
     count = count_frames(options.photo)
     output = options.output or free(Path("outputs", "stylized.mp4"))
@@ -106,18 +108,19 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
 
 
 def _stylizer(painter: Painter, first: Tensor) -> Stylizer:
-    """Return a stylizer for all frames, with paintings as the option ``colors`` makes them for the ``first`` frame.
+    """Return a stylizer for all frames of a video, of which ``first`` is the first frame.
 
-    A frame gets the colors of the video only when it is written. The next frame starts from the painted frame before
-    this change of colors.
+    If the option ``colors`` requires recolored paintings, they are recolored once, for the first frame. The stylizer
+    itself keeps the colors of the paintings. If the result is to have the colors of the video, a painted frame gets
+    them only when it is written to the output, and the next frame starts from the painted frame without them.
     """
     _, paintings = prepare(painter.options.colors, first, painter.paintings)
     return painter.prepare(first).change(paintings=paintings, colors="style")
 
 
 def _tell_share(listener: Listener, number: int, count: int, step: Step) -> None:
-    """Pass a step of frame ``number`` to ``listener``, with its progress as a share of the work for all frames.
+    """Pass ``step`` to ``listener``, with its progress converted to a fraction of the work for the whole video.
 
-    ``count`` is the number of frames.
+    ``number`` is the zero-based index of the frame to which the step belongs, and ``count`` is the number of frames.
     """
     listener(replace(step, done=min((number + step.done) / count, 1)))

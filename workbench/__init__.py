@@ -1,4 +1,5 @@
-"""The workbench: options, jobs, recipes and the console, which all front ends share.
+"""The code that the programs ``dream`` and ``stylize`` share: options, jobs, recipes and the command line.
 
-It does not depend on either of the two applications.
+A job is a piece of work in progress, and a recipe is the record of settings that is stored in a picture. This package
+depends neither on activation maximization nor on style transfer.
 """

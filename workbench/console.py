@@ -1,6 +1,7 @@
 """The command line that all programs share: it parses arguments, shows progress and messages, and sets the exit code.
 
-A program is a table of commands. The arguments and the help of a command come from the declarations of its options.
+A program such as ``stylize`` is defined by a mapping from the names of its commands to their properties
+(:class:`Command`). The arguments and the help of a command are derived from the declarations of its options.
 
 Exit codes: 0 done; 1 some files failed, memory ran out, or the loss diverged; 2 invalid input; 130 interrupted.
 """
@@ -42,18 +43,18 @@ if TYPE_CHECKING:
     from dreamgram.image_optimization.optimize import Step
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
-"""Exit codes other than 0."""
+"""Exit codes if some of the work failed, if the input was not valid, and if the user interrupted the program."""
 
 EVERY = 60
-"""Interval, in seconds, between two progress lines if there is no terminal. A run that will take longer is
-announced."""
+"""Interval, in seconds, between two progress lines if there is no terminal. If a run will take longer than this, its
+expected duration is printed soon after it begins."""
 
 WIDE = 110
-"""Smallest width of a terminal, in columns, at which the progress bar also shows the device and the parts of the
-loss."""
+"""Minimum width of a terminal, in columns, for the progress bar to also show the device and the terms of the loss."""
 
 _ALONE = "torch" not in sys.modules
-"""Whether this process exists only to run one command, rather than inside a notebook or a test."""
+"""True if PyTorch had not been imported before this module. The process then probably runs only one command, and is not
+a notebook or a test."""
 
 _GLOBAL = ("--debug", "--quiet")
 
@@ -70,10 +71,11 @@ class Command:
     options: type[Options]
     """Class of the command's options."""
     work: Callable[[Any, Job], Done]
-    """Function that does the work. Its docstring is the command's help; an overview of commands shows only the first
-    sentence."""
+    """Function that does the work, given the options and the job to which it reports. Its docstring is the command's
+    help, of which an overview of all commands shows only the first sentence."""
     listings: Mapping[str, tuple[str, Callable[[], str]]] = field(default_factory=dict)
-    """Flags that print a text and exit, each with its help and a function that returns the text."""
+    """Flags such as ``--list-styles``, with which the command only prints a text and exits. Each is mapped to its help
+    and a function that returns the text."""
 
     @property
     def help(self) -> str:
@@ -82,9 +84,9 @@ class Command:
 
 
 class Terminal(Watcher):
-    """A watcher that shows a job in a terminal or a notebook with a progress bar.
+    """An observer of a job that shows its progress and messages in a terminal or a notebook, with a progress bar.
 
-    Without a terminal, the watcher prints one line per minute.
+    Outside a terminal and a notebook, it prints one line of progress per minute instead.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -128,7 +130,7 @@ class Terminal(Watcher):
             self.bar.set_postfix_str(parts.removeprefix(", "), refresh=step.number == 1)
 
     def _announce(self, step: Step, elapsed: float, left: float) -> None:
-        """Print once how long the run will take, if that is more than a minute."""
+        """Print once how long the whole run will take, if it will take more than a minute."""
         # The first steps at a small scale take longer than their share of the work.
         begun = step.done - (self.first or 0)
         if not self.announced and (begun > 0.1 or elapsed > EVERY / 2):
@@ -169,7 +171,11 @@ def _minutes(seconds: float) -> str:
 
 @contextmanager
 def progress(title: str, setting: str = "") -> Iterator[Job]:
-    """Yield a progress bar for a terminal or a notebook: a listener for :func:`maximize` and :func:`stylize`.
+    """Show a progress bar in a terminal or a notebook while the body of the ``with`` statement runs.
+
+    Pass the yielded object to :func:`maximize` or :func:`stylize` as one of the ``listeners``, the functions that are
+    called after every step. ``title`` is shown before the bar. ``setting``, such as the name of the device, is shown
+    after it if the terminal is wide.
 
     Example:
         >>> with progress("filters") as bar:
@@ -186,7 +192,7 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
         name: the program's name in the help.
         commands: the program's commands by name.
         default: name of the command to run if the first argument is not the name of a command.
-        about: sentences for the help of a program with several commands.
+        about: description of the program, for the help of a program with several commands.
     """
     # Importing PyTorch creates many objects and no garbage. Garbage collection would take a third of a second.
     gc.set_threshold(100_000, 50, 50)
@@ -231,7 +237,10 @@ def _dispatch(
     arguments: list[str],
     terminal: Terminal,
 ) -> int:
-    """Find the command that the arguments name, run it, and return the exit code."""
+    """Run the command that ``arguments`` begin with, or the ``default`` command, and return the exit code.
+
+    With a flag such as ``--help``, only print the text for this flag.
+    """
     if "--version" in arguments:
         print(f"{name} {__version__}")
         return 0
@@ -271,8 +280,8 @@ def _dispatch(
 def _is_photo(arguments: Sequence[str], default: str) -> bool:
     """Return whether the first argument is a file for the default command, although a command has the same name.
 
-    An example is a photo called ``replay``. The option ``--style`` decides, because painting needs it and the other
-    commands do not have it.
+    An example is a photo called ``replay``. The result is True if ``--style`` is among the arguments, because the
+    command that paints a photo requires this option, and the other commands do not have it.
     """
     return bool(default) and any(argument.split("=")[0] == "--style" for argument in arguments)
 
@@ -301,7 +310,7 @@ class _Parser(argparse.ArgumentParser):
 def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser of a command's arguments, derived from the declarations of its options.
 
-    ``others`` are the other commands, which the help mentions.
+    ``program`` is the name that the help shows, and ``others`` are the names of commands that it also mentions.
     """
     see = f"See also: {', '.join(others)}. " if others else ""
     needed = [
@@ -332,7 +341,10 @@ def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> a
 
 
 def flags_of(each: Field[Any]) -> Sequence[str]:
-    """Return the names of an option on the command line: ``--style-weight``, or ``PHOTO`` if it has no flag."""
+    """Return the names of an option on the command line, such as ``--output`` and ``-o``.
+
+    An option that is given without a flag has a single name in capitals, such as ``PHOTO``.
+    """
     known = declaration(each)
     if known.positional:
         return [each.name.upper()]
@@ -382,10 +394,11 @@ def _shown(value: Any) -> str:
 
 
 def parse(parser: argparse.ArgumentParser, options: type[Options], arguments: Sequence[str]) -> Options:
-    """Return the options that the ``arguments`` give.
+    """Parse command-line ``arguments`` and return them as an instance of the class ``options``.
 
     Raises:
-        ValueError: an argument is unknown, missing or out of range; the message suggests the nearest name.
+        ValueError: an argument is unknown, missing or out of range. For an unknown name, the message suggests a similar
+            name.
     """
     found, strange = parser.parse_known_args(list(arguments))
     if strange:
@@ -402,7 +415,7 @@ def parse(parser: argparse.ArgumentParser, options: type[Options], arguments: Se
 
 
 def table(options: type[Options]) -> str:
-    """Return the options as a Markdown table, for the documentation."""
+    """Return the options of a command as Markdown for the documentation, with one table for each group of options."""
     lines = []
     group = ""
     for each in sorted(fields(options), key=lambda each: GROUPS.index(declaration(each).group)):

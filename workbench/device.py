@@ -1,4 +1,4 @@
-"""Find the device to compute on by its name on the command line."""
+"""Choice of the device and the number format of a computation by their names on the command line."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dreamgram.image_optimization.precision import Precision, choose_dtype
 def find_device(name: str) -> torch.device:
     """Return the device called ``name``, such as ``cpu``, ``cuda``, ``cuda:1`` or ``mps``.
 
-    ``auto`` is an accelerator if there is one, else the CPU.
+    ``auto`` stands for the accelerator of this machine, such as ``cuda`` or ``mps``, or for the CPU if there is none.
 
     Raises:
         ValueError: this machine has no such device; the message lists the devices that it has.
@@ -30,7 +30,7 @@ def find_device(name: str) -> torch.device:
 
 
 def find_precision(name: Precision, device: torch.device) -> Precision:
-    """Return the precision that ``auto`` stands for on ``device``; return any other name unchanged."""
+    """Return ``name`` or, if it is ``auto``, the name of the number format that it stands for on ``device``."""
     return cast("Precision", str(choose_dtype(name, device)).removeprefix("torch."))
 
 

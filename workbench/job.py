@@ -1,7 +1,8 @@
-"""A job: one piece of work, which runs in the same way in a terminal, a thread or a worker process.
+"""Jobs: pieces of work that run in the same way in a terminal, a thread or a worker process.
 
-A function that does work takes a :class:`Job`, reports to the job, returns values and raises errors. The code that
-started the job follows it through a :class:`Watcher`, such as the progress bar of a terminal or a web page.
+A function that does the work takes a :class:`Job` as an argument and reports progress and messages to it. It returns
+its result and raises its errors as any function does. The code that starts the job gives it a :class:`Watcher`, which
+shows the reports to the user, for example with a progress bar in a terminal or on a web page.
 """
 
 from __future__ import annotations
@@ -26,29 +27,34 @@ if TYPE_CHECKING:
 
 
 class Watcher:
-    """An observer of a job. This base class shows nothing; a front end overrides the methods that it needs."""
+    """An observer of a job, which shows the progress and the messages of the job to the user.
+
+    This base class shows nothing. A subclass, for example for a terminal or a web page, overrides the methods that it
+    needs.
+    """
 
     def begin(self, title: str, setting: str) -> None:
-        """Show that a part of the job begins.
+        """Show that a part of the job, such as one of several photos, begins.
 
-        ``title`` is for example a file name, and ``setting`` describes for example the device.
+        ``title`` identifies the part, for example by a file name. ``setting`` describes how it is computed, for example
+        on which device.
         """
 
     def progress(self, step: Step) -> None:
-        """Show that a step of the optimization is done."""
+        """Show that a step of the optimization is done; ``step`` is the record of this step."""
 
     def end(self) -> None:
-        """Show that the part has ended, successfully or not."""
+        """Show that the current part of the job has ended, successfully or not."""
 
     def tell(self, line: str) -> None:
-        """Show a line that the user should know."""
+        """Show a message of one line to the user."""
 
     def fail(self, line: str) -> None:
-        """Show that a file could not be processed. By default, ``line`` is shown as by :meth:`tell`."""
+        """Show the message ``line``, which says that a file could not be processed; by default, with :meth:`tell`."""
         self.tell(line)
 
     def wrote(self, path: Path, seconds: float) -> None:
-        """Show that the file ``path`` was complete ``seconds`` seconds after the job began."""
+        """Show that the file ``path`` has been written, ``seconds`` seconds after the job began."""
 
 
 @dataclass(frozen=True)
@@ -60,29 +66,31 @@ class Done:
     failed: int = 0
     """Number of files that could not be processed."""
     summary: str = ""
-    """One-line summary of the whole job, such as how many files were painted."""
+    """One-line summary of the whole job, such as how many files were painted; "" for no summary."""
     interrupted: str = "interrupted: saved the picture so far"
-    """Line to print if the job was interrupted. It says what was saved and how to resume."""
+    """Message for the user if the job was interrupted. It says what was saved or how to resume."""
 
 
 @dataclass
 class Job:
-    """A piece of work in progress."""
+    """A piece of work in progress. It passes the reports of the code that does the work to a watcher."""
 
     watcher: Watcher = field(default_factory=Watcher)
     """Watcher that shows the job to the user."""
     began: float = field(default_factory=time.perf_counter)
     """Time at which the job began, in seconds on the clock of :func:`time.perf_counter`."""
     stopping: bool = False
-    """Whether the job was asked to stop. The optimization then ends after its current step."""
+    """True if the job has been asked to stop. The optimization then ends after its current step."""
     stepped: bool = False
-    """Whether at least one step is done, so that there is a picture to save."""
+    """True if at least one step of the optimization is done, so that there is a picture to save."""
 
     @contextmanager
     def part(self, title: str, setting: str = "") -> Iterator[Job]:
-        """Run the body of the ``with`` statement as a part of the job that has its own steps.
+        """Run the body of the ``with`` statement as one part of the job, whose beginning and end the watcher shows.
 
-        Pass the job to the optimization as its last listener.
+        The arguments are those of :meth:`Watcher.begin`. The body typically runs one optimization. To report its
+        progress, pass the job to it as the last of its ``listeners``, the functions that it calls after every step. The
+        job must be the last, because it ends the run if the job was asked to stop, and no later function is called.
         """
         self.watcher.begin(title, setting)
         try:
@@ -91,7 +99,7 @@ class Job:
             self.watcher.end()
 
     def __call__(self, step: Step) -> None:
-        """Report ``step`` to the watcher, as a listener of the optimization.
+        """Report ``step`` to the watcher. The optimization calls this method after every step.
 
         Raises:
             StopRun: the job was asked to stop.
@@ -109,25 +117,26 @@ class Job:
         self.stopping = True
 
     def tell(self, line: str) -> None:
-        """Tell the watcher something that the user should know."""
+        """Show a message of one line to the user, through the watcher."""
         self.watcher.tell(line)
 
     def fail(self, line: str) -> None:
-        """Tell the watcher that a file could not be processed."""
+        """Show the message ``line``, which says that a file could not be processed, through the watcher."""
         self.watcher.fail(line)
 
     def wrote(self, path: Path) -> None:
-        """Tell the watcher that a file is complete."""
+        """Tell the watcher that the file ``path`` has been written."""
         self.watcher.wrote(path, time.perf_counter() - self.began)
 
     def save(
         self, picture: Tensor | Image.Image, path: Path, recipe: Recipe, overwrite: bool = False, **how: Any
     ) -> Path:
-        """Save a picture with its recipe, tell the watcher, and return the path.
+        """Save a picture with its recipe, which records how it was made, and return the path of the file.
 
-        If another file has been saved as ``path`` during the work, the picture is saved under a free name beside it, so
-        that finished work is never lost. With ``overwrite``, the file is replaced. ``how`` is passed to
-        :func:`dreamgram.image_optimization.images.save`.
+        If ``path`` already exists and ``overwrite`` is False, for example because another program wrote it during the
+        work, the picture is saved under an unused name in the same folder, so that finished work is never lost. With
+        ``overwrite``, the existing file is replaced. The watcher is told which file was written. The arguments ``how``
+        are passed to :func:`dreamgram.image_optimization.images.save`.
         """
         from dreamgram.image_optimization import images
 
@@ -138,10 +147,10 @@ class Job:
 
     @contextmanager
     def taking_interrupts(self) -> Iterator[Job]:
-        """Let Ctrl-C stop this job gently: after the current step, the picture so far is saved.
+        """Let Ctrl-C, pressed during the ``with`` statement, stop this job gently, as :meth:`stop` does.
 
-        Before the first step, and at the second Ctrl-C, the job stops at once. This context does nothing outside the
-        main thread, or if Ctrl-C is already handled or ignored.
+        If Ctrl-C is pressed before the first step is done, or a second time, KeyboardInterrupt is raised at once. The
+        context has no effect outside the main thread, or if the program already handles or ignores Ctrl-C.
         """
         main = threading.current_thread() is threading.main_thread()
         if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -164,7 +173,7 @@ class Job:
 def free(path: Path, overwrite: bool = False) -> Path:
     """Return ``path`` if it does not exist or may be overwritten.
 
-    Otherwise, append -2, -3, ... to the name and return the first path that does not exist.
+    Otherwise, append -2, -3, ... to the name, before the extension, and return the first path that does not exist.
     """
     if overwrite:
         return path
@@ -173,10 +182,11 @@ def free(path: Path, overwrite: bool = False) -> Path:
 
 
 def beside(path: Path, ending: str, overwrite: bool, inputs: Collection[str] = ()) -> Path:
-    """Return the path of a file beside the picture ``path``: the picture's name with an ``ending`` like "-loss.png".
+    """Return the path of an additional file in the folder of the picture ``path``, such as a plot of the loss.
 
-    If this path exists and may not be overwritten, a number is added. The files that the picture is made from,
-    ``inputs``, are never overwritten.
+    Its name is the picture's name, in which an ``ending`` such as "-loss.png" replaces the extension. If such a file
+    exists and ``overwrite`` is False, or if it is one of ``inputs``, the files that the picture is made from, a number
+    is added to the name.
     """
     place = path.with_name(path.stem + ending)
     if place == path:
@@ -188,8 +198,12 @@ def beside(path: Path, ending: str, overwrite: bool, inputs: Collection[str] = (
 def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
     """Return the path of the file that a command will write: ``output``, or a new file in ``outputs/`` called ``name``.
 
+    The path is checked, and its folder is created if it does not exist. Call this function before the work begins.
+
     Raises:
-        As :func:`dreamgram.image_optimization.images.check_output`, before the work begins.
+        ValueError: the file extension is not that of a picture.
+        FileExistsError: ``output`` exists, and ``overwrite`` is False.
+        OSError: ``output`` is a folder, or its folder cannot be created or written to.
     """
     from dreamgram.image_optimization.images import check_output
 

@@ -1,4 +1,4 @@
-"""Messages for names that were not found."""
+"""Error messages for names that do not exist."""
 
 from __future__ import annotations
 
@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from dreamgram.image_optimization.names import did_you_mean
 
 LISTED = 20
-"""Largest number of names that a message lists."""
+"""Maximum number of existing names that a message lists."""
 
 
 def unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    """Return the message which says that there is no ``kind`` called ``name``.
+    """Return the error message that says that there is no ``kind`` called ``name``.
 
-    For example: "no preset 'gatis'; did you mean 'gatys'? there are ...". ``known`` holds the names that exist.
+    ``kind`` is a noun such as "preset", and ``known`` holds the names that exist. An example of a message is "no preset
+    'gatis'; did you mean 'gatys'? there are ...".
     """
     known = list(known)
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""

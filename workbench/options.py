@@ -1,4 +1,4 @@
-"""Options: each is declared once, as a field of a dataclass; everything else is derived from the declaration.
+"""Options of commands. Each is declared once, as a field of a dataclass; all else is derived from the declaration.
 
 An application declares its options in its own ``options.py``::
 
@@ -7,8 +7,9 @@ An application declares its options in its own ``options.py``::
         size: int = option(512, "Longer side of the result in pixels.", group="Picture", least=1, values=(256, 512))
 
 The declaration determines the command line and its help (:mod:`dreamgram.workbench.console`), the checks of values
-given in Python or read from a file, the recipe of a picture (:mod:`dreamgram.workbench.recipe`) and the tables of
-``docs/options.md``. A new option therefore takes changes in two places: its declaration and its use.
+given in Python or read from a file, the recipe, which is the record of settings that is stored in a picture
+(:mod:`dreamgram.workbench.recipe`), and the tables of ``docs/options.md``. To add an option, it is therefore enough to
+declare it and to write the code that uses its value.
 """
 
 from __future__ import annotations
@@ -38,9 +39,9 @@ GROUPS = ("Input", "Objective", "Picture", "Losses", "Optimization", "Network", 
 
 
 class OptionError(ValueError):
-    """The error for a value that an option cannot have.
+    """The error raised if the value of an option is not valid, or if the option cannot be used with the kind of input.
 
-    The message names the option as Python does: ``style_weight``.
+    The message begins with the option's name in Python, such as ``style_weight``.
     """
 
     def __init__(self, name: str, problem: str) -> None:
@@ -58,10 +59,11 @@ class Declaration:
     group: str
     """Heading of the help under which the option is listed, one of :data:`GROUPS`."""
     values: Sequence[Any] = ()
-    """Representative values, usually three, for documentation, for tests and for the marks of a slider. They may be in
-    the form that is typed on the command line."""
+    """Representative values, usually three, for the documentation, for tests and for the marks of a slider in a
+    graphical interface. They may be in the form that is typed on the command line."""
     flags: Sequence[str] = ()
-    """Names of the option on the command line. The default is the name of the field: ``--style-weight``."""
+    """Names of the option on the command line. By default, there is one, derived from the name of the field:
+    ``--style-weight`` for ``style_weight``."""
     metavar: str = ""
     """Placeholder for the value in the help, such as ``FILE``. The default depends on the type."""
     least: float = -math.inf
@@ -75,24 +77,25 @@ class Declaration:
     parse: Callable[[str], Any] | None = None
     """Function that converts command-line text to the value. By default, the type determines the conversion."""
     positional: bool = False
-    """Whether the command line takes the value without a flag. Such a value names the input file."""
+    """True if the value is given on the command line without a flag. Such a value names the input file."""
     applies: Sequence[str] = KINDS
     """Kinds of input that the option can be used with."""
     recorded: bool = True
-    """Whether the recipe of a picture records the option. Names of output files are not recorded."""
+    """True if the recipe, the record of settings that is stored in a picture, includes the option. Names of output
+    files, for example, are not included."""
 
 
 def option(default: Any = MISSING, help: str = "", *, group: str, compare: bool = True, **declared: Any) -> Any:
     """Declare a dataclass field as an option.
 
     Args:
-        default: value to use if none is given. An option without a default is required. A list is copied for each
-            instance.
+        default: value to use if none is given. An option without a default is required. A default that is a list is
+            copied for each instance of the dataclass.
         help: help text in whole sentences for artists. It says what a larger value does and which values are usual.
         group: heading under which the help shows the option, one of :data:`GROUPS`.
-        compare: whether the picture depends on the option. If an option is not compared, two pictures that differ only
-            in its value count as the same.
-        **declared: see :class:`Declaration`.
+        compare: True if the picture depends on the option. If it is False, two pictures that were made with different
+            values of the option, but with the same values of all others, count as the same picture.
+        **declared: other fields of :class:`Declaration`.
     """
     metadata = {"declaration": Declaration(help=help, group=group, **declared)}
     if isinstance(default, list):
@@ -105,7 +108,7 @@ class Options:
     """Base class of a command's options: a frozen dataclass whose fields are declared with :func:`option`.
 
     Raises (on construction):
-        OptionError: a value has the wrong type or is out of range.
+        OptionError: a value has the wrong type, is out of range or is not one of the allowed names.
     """
 
     def __post_init__(self) -> None:
@@ -117,7 +120,8 @@ class Options:
         """Return a copy of these options with some values changed.
 
         Raises:
-            ValueError: there is no such option, and the message suggests the nearest name; or a value is not allowed.
+            ValueError: an option does not exist, or a value is not allowed. If an option does not exist, the message
+                suggests a similar name.
         """
         known = [each.name for each in fields(self)]
         for name in changes:
@@ -126,21 +130,27 @@ class Options:
         return replace(self, **changes)
 
     def resolved(self) -> Self:
-        """Return these options with each default replaced by the value it stands for, such as the weights of a preset.
+        """Return these options with each placeholder, such as None, replaced by the value that it stands for.
 
-        A recipe holds resolved options, so that a picture can be reproduced after a default has changed.
+        For example, None can stand for a weight that depends on another option. A subclass with such options overrides
+        this method. The settings that are stored in a picture have no placeholders, so that the picture can be made
+        again even if a later version has other defaults.
         """
         return self
 
     def record(self) -> dict[str, Any]:
-        """Return the values of the recorded options, by name, as values that JSON can hold."""
+        """Return the values of the options that are stored in a picture, by name, in a form that JSON can hold.
+
+        Options that are declared with ``recorded=False``, such as the names of output files, are omitted.
+        """
         return {each.name: _plain(getattr(self, each.name)) for each in fields(self) if declaration(each).recorded}
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> tuple[Self, list[str]]:
-        """Return the options of a :meth:`record`, and the names in it that this version does not know.
+        """Return the options that a dictionary made by :meth:`record` holds, and the names in it that are not options.
 
-        Options that are newer than the record get their defaults.
+        Such names may come from a different version of Dreamgram. Options that are missing in ``record``, because it
+        was made by an older version, get their defaults.
 
         Raises:
             OptionError: a value has the wrong type or is out of range.
@@ -155,7 +165,10 @@ class Options:
         return cls(**values), [name for name in record if name not in known]
 
     def difference(self, other: Options) -> str:
-        """Describe the first compared option whose value in ``other`` is different; return "" if there is none."""
+        """Describe the first option whose value in ``other`` is different; return "" if there is none.
+
+        Options that the picture does not depend on, which are declared with ``compare=False``, are ignored.
+        """
         for each in fields(self):
             theirs, ours = getattr(other, each.name), getattr(self, each.name)
             if each.compare and _plain(theirs) != _plain(ours):
@@ -186,7 +199,7 @@ class RunOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(Options):
-    """The options that choose the network of a command."""
+    """The options that choose the network that a command uses."""
 
     model: str = option(
         "digits",
@@ -240,7 +253,8 @@ class PictureOptions(OutputOptions, NetworkOptions, RunOptions):
     )
     timelapse: Literal["webp", "gif", "mp4"] | None = option(
         None,
-        "Also save an animation of the optimization beside the picture. mp4 needs the extra 'video'.",
+        "Also save an animation of the optimization beside the picture. mp4 needs PyAV (pip install "
+        "'dreamgram[video]').",
         group="Output",
         compare=False,
         applies=("photo", "folder"),
@@ -249,10 +263,10 @@ class PictureOptions(OutputOptions, NetworkOptions, RunOptions):
 
 
 def check_applies(options: Options, kind: str) -> None:
-    """Check that every option that differs from its default applies to the ``kind`` of input: photo, folder or video.
+    """Check that every option that differs from its default can be used with a ``kind`` of input, one of :data:`KINDS`.
 
     Raises:
-        OptionError: an option does not apply.
+        OptionError: an option cannot be used with this kind of input.
     """
     for each in fields(options):
         applies = declaration(each).applies
@@ -273,14 +287,17 @@ def _hints(options: Any) -> dict[str, Any]:
 
 
 def type_of(options: type[Options], name: str) -> Any:
-    """Return the type of the option called ``name``."""
+    """Return the type hint of the option called ``name`` in the class ``options``."""
     known: Any = options  # mypy considers a dataclass unhashable
     hints: dict[str, Any] = _hints(known)
     return hints[name]
 
 
 def choices_of(declared: Field[Any], hint: Any) -> Sequence[str]:
-    """Return the names that the option's value must be one of, or an empty sequence if any name is allowed."""
+    """Return the allowed values of an option if it takes one of several names, or else an empty sequence.
+
+    ``declared`` is the dataclass field of the option, and ``hint`` is its type.
+    """
     found = declaration(declared).choices
     if found is not None:
         return found()
@@ -296,12 +313,12 @@ def is_list(hint: Any) -> bool:
 
 
 def is_flag(hint: Any) -> bool:
-    """Return whether an option of the type ``hint`` is on or off."""
+    """Return whether an option of the type ``hint`` is a Boolean flag, which takes no value on the command line."""
     return hint is bool
 
 
 def is_required(declared: Field[Any]) -> bool:
-    """Return whether an option has no default and so must be given."""
+    """Return whether an option has no default and must therefore be given."""
     return declared.default is MISSING and declared.default_factory is MISSING
 
 

@@ -1,8 +1,9 @@
-"""The recipe of a picture records everything that the picture was made with.
+"""The recipe of a picture is a record of everything that the picture was made with.
 
-A recipe is stored in the picture file and in the checkpoint of a run. It is read from a PNG, JPEG, WebP or TIFF or from
-a checkpoint, or made from the options of a command. It can be compared with another recipe, and a command can make the
-picture again from its recipe (``stylize replay``, ``dream replay``).
+A recipe holds the command with its options and the checksums of the input files. It is stored in the picture file (a
+PNG, JPEG, WebP or TIFF) and in the checkpoint of a run, a file from which the run can be resumed. Recipes can be read
+from these files and compared. The commands ``stylize replay`` and ``dream replay`` make a picture again from its
+recipe.
 """
 
 from __future__ import annotations
@@ -23,19 +24,20 @@ from dreamgram.workbench.options import Options, declaration
 from dreamgram.workbench.version import __version__
 
 DIGITS = 16
-"""Number of hexadecimal digits of a SHA-256 that are stored."""
+"""Number of hexadecimal digits of a SHA-256 hash that are stored as the checksum of a file."""
 
 BLOCK = 2**20
-"""Number of bytes of a file that are hashed at a time. A video may be larger than the memory."""
+"""Number of bytes of a file that are read and hashed at a time, because a video may not fit into memory."""
 
 Commands = Mapping[str, type[Options]]
-"""Options class of each command, by the command's full name such as ``dream units``."""
+"""A mapping from the full names of commands, such as ``dream units``, to the classes of their options."""
 
 _OLD = {"command", "version", "files", "stopped", "overwrite", "checkpoint", "resume_from", "list_styles"}
-"""Entries in the flat settings of version 0.1.0 that are not options."""
+"""Entries that are not options in the settings stored by version 0.1.0, which keeps options and other values in one
+dictionary."""
 
 _OLD_MADE = ("output", "tiled", "found")
-"""Entries in the settings of version 0.1.0 with values that were determined during the run."""
+"""Entries in the settings stored by version 0.1.0 whose values were determined during the run."""
 
 
 class Inputs:
@@ -43,12 +45,12 @@ class Inputs:
 
     def __init__(self) -> None:
         self.checksums: dict[str, str] = {}
-        """First hexadecimal digits of each file's SHA-256, by the file name as given."""
+        """Checksum of each file, the first digits of its SHA-256 hash in hexadecimal, by the file's path as given."""
         self.network = ""
         """Hash of the network's weights; "" for networks that come with the package."""
 
     def copy(self) -> Inputs:
-        """Return a copy, to which the inputs of one picture can be added."""
+        """Return a copy, to which the inputs of one picture can be added without changing the original."""
         copied = Inputs()
         copied.checksums, copied.network = dict(self.checksums), self.network
         return copied
@@ -60,14 +62,15 @@ class Inputs:
         return picture
 
     def add(self, path: Path) -> None:
-        """Hash a file that other code reads, such as a video, weights or the source of a model."""
+        """Record the checksum of a file that other code reads, such as a video, weights or the source of a model."""
         self.checksums[str(path)] = checksum(path)
 
     def load_model(self, name: str, weights: Path | None) -> nn.Module:
         """Load the network called ``name`` and hash its files and weights; see :func:`dreamgram.models.load`.
 
         Raises:
-            ValueError: a file changed while the network was loaded, so that its hash is not that of what was read.
+            ValueError: a file changed while the network was loaded, so that its hash may not be that of the contents
+                that were loaded.
         """
         before = {path: checksum(path) for path in sources(name, weights) if path.is_file()}
         model = load(name, weights)
@@ -82,10 +85,10 @@ class Inputs:
 
 
 def checksum(path: Path) -> str:
-    """Return the first :data:`DIGITS` hexadecimal digits of the SHA-256 of a file, or of all files in a folder.
+    """Return the first :data:`DIGITS` hexadecimal digits of the SHA-256 hash of a file, or of all files in a folder.
 
     Raises:
-        FileNotFoundError: there is no such file.
+        FileNotFoundError: there is no such file or folder.
     """
     if not path.exists():
         raise FileNotFoundError(f"no file {path}")
@@ -102,29 +105,32 @@ def checksum(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """Everything that a picture was made with."""
+    """A record of everything that a picture was made with, to be stored in the file of the picture."""
 
     command: str
     """The command's full name, such as ``stylize`` or ``dream units``."""
     options: Options
-    """Options of the command, with all defaults resolved."""
+    """Options of the command, with all placeholders for values replaced (:meth:`Options.resolved`)."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Checksum of each input file at the time it was read, by file name."""
+    """Checksum of each input file at the time it was read, by the file's path."""
     network: str = ""
     """Hash of the network's weights; "" for networks that come with the package."""
     made: Mapping[str, Any] = field(default_factory=dict)
-    """Values determined during the run that are needed to make the picture again: tiles, batches, a checkpoint's
-    output."""
+    """Values determined during the run that are needed to make the picture again, such as the sizes of tiles or the
+    pictures of a batch. In a checkpoint, also the path of the picture to write."""
     stopped: str = "finished"
     """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``."""
     version: str = __version__
     """Version of Dreamgram that made the picture."""
     unknown: tuple[str, ...] = ()
-    """Names of recorded options that this version does not know."""
+    """Names of options that were read from a file and that this version of Dreamgram does not know."""
 
     @classmethod
     def of(cls, command: str, options: Options, inputs: Inputs, made: Mapping[str, Any] | None = None) -> Recipe:
-        """Return the recipe of a picture that ``command`` makes now from ``options`` and ``inputs``."""
+        """Return the recipe of a picture that this version of ``command`` makes from ``options`` and ``inputs``.
+
+        ``made`` holds values that are determined during the run and are needed to make the picture again.
+        """
         return cls(command, options.resolved(), dict(inputs.checksums), inputs.network, made or {})
 
     @classmethod
@@ -132,12 +138,12 @@ class Recipe:
         """Return the recipe in ``text``, written by :meth:`note` or by version 0.1.0.
 
         Args:
-            text: JSON.
-            commands: commands whose recipes are accepted.
-            source: origin of the text, for error messages.
+            text: the recipe as JSON.
+            commands: the commands whose recipes are accepted, with the classes of their options.
+            source: the origin of the text, such as the path of a file, for error messages.
 
         Raises:
-            ValueError: ``text`` is not a recipe, is the recipe of a different command, or has options that are not
+            ValueError: ``text`` is not a recipe, belongs to a command that is not accepted, or has options that are not
                 valid.
         """
         try:
@@ -174,11 +180,11 @@ class Recipe:
 
     @classmethod
     def read(cls, path: Path, commands: Commands) -> Recipe:
-        """Read the recipe in a picture file.
+        """Read the recipe in a picture file; see :meth:`parse` for ``commands``.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is not a picture, or it holds no recipe of these commands.
+            ValueError: the file is not a picture, or it holds no valid recipe of one of ``commands``.
         """
         note = images.read_note(path)
         if note is None:
@@ -192,15 +198,15 @@ class Recipe:
         return json.dumps(kept)
 
     def stop(self, stopped: str) -> Recipe:
-        """Return a copy for a picture whose run ended as ``stopped``: finished, converged or interrupted."""
+        """Return a copy that records why the run ended: ``finished``, ``converged`` or ``interrupted``."""
         return replace(self, stopped=stopped)
 
     def difference(self, other: Recipe) -> str:
-        """Describe how a picture with the ``other`` recipe differs from one with this recipe; return "" if it does not.
+        """Describe the first way in which the ``other`` recipe differs from this recipe, or return "" if there is none.
 
-        The comparison covers the command, the options that a picture depends on, the contents of the files that both
-        recipes name, and the weights of the network. It also covers the contents of the input file, even if the input
-        file has a different name.
+        An example is "with size 256, not 512", where 256 is the value in ``other``. The comparison covers the command,
+        the options that a picture depends on, the contents of the files that both recipes name, and the weights of the
+        network. It also covers the contents of the main input file, such as the photo, even if its name differs.
         """
         if other.command != self.command:
             return f"by {other.command}, not {self.command}"
@@ -216,11 +222,15 @@ class Recipe:
         return ""
 
     def same_as(self, other: Recipe) -> bool:
-        """Return whether both recipes make the same picture."""
+        """Return whether this recipe and ``other`` make the same picture."""
         return not self.difference(other)
 
     def _shared_files(self, other: Recipe) -> dict[str, str]:
-        """Map each file name in ``other`` to the name of the same file in this recipe."""
+        """Map names of files in ``other`` to the names of the corresponding files in this recipe.
+
+        Two files correspond if they have the same name, or if they are the main input files, such as the photos, of the
+        two recipes. Other files are omitted.
+        """
         pairs = {name: name for name in other.files if name in self.files}
         for each in fields(self.options):
             if declaration(each).positional:
@@ -230,10 +240,12 @@ class Recipe:
         return pairs
 
     def check(self, source: object) -> list[str]:
-        """Check that the picture can be made again, and return messages that the user should read first.
+        """Check that the picture can be made again, and return messages to show to the user before it is made.
+
+        ``source`` is the file that holds the recipe; the messages name it.
 
         Raises:
-            ValueError: the picture was interrupted, or an input is missing or has changed.
+            ValueError: the run that made the picture was interrupted, or an input file is missing or has changed.
         """
         if self.stopped == "interrupted":
             raise ValueError(f"{source} was interrupted, so it cannot be made again")
@@ -271,7 +283,7 @@ def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
     If the result is False, the file may be overwritten.
 
     Raises:
-        ValueError: ``path`` is a different picture, and ``overwrite`` is False.
+        ValueError: ``path`` was not made with ``recipe``, and ``overwrite`` is False.
     """
     if not path.exists():
         return False
