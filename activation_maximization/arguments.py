@@ -95,8 +95,8 @@ def as_batch(images: Any, name: str) -> Tensor:
 
     Raises:
         TypeError: ``images`` is not a tensor of floating-point numbers.
-        ValueError: ``images`` has a different number of axes, is empty, or has values that are more than
-            :data:`OVERSHOOT` outside [0, 1].
+        ValueError: ``images`` has neither 3 nor 4 axes, is empty, or has values that are more than :data:`OVERSHOOT`
+            outside [0, 1].
     """
     if not isinstance(images, Tensor) or not images.is_floating_point():
         kind = images.dtype if isinstance(images, Tensor) else _described(images)

@@ -88,8 +88,8 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
     """Make a contact sheet with one image for each of the chosen units of a layer.
 
     If the options name a folder, the image of each unit is also saved to its own file. ``again`` is the recipe (the
-    stored settings) of a picture that is to be made again. If that picture was made with a folder, each unit is
-    optimized in the same batch as before.
+    stored settings) of a picture that is to be made again. If a folder was named when that picture was first made,
+    each unit is optimized in the same batch as it was then.
     """
     if options.timelapse and options.folder:
         raise OptionError("timelapse", "cannot be used with --folder: finished units have no intermediate frames")
@@ -162,7 +162,7 @@ def examples(options: ExamplesOptions, job: Job, again: Recipe | None = None) ->
 
 
 def _find_pictures(session: Session, folder: Path | None, size: int | None) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the image (1, C, H, W) of each picture to search for examples.
+    """Yield the name and the image (1, C, H, W) of each picture that can be chosen as an example for a unit.
 
     Pictures from a folder are resized and cropped to the size that the network takes. A file that cannot be read is
     reported and skipped. If no folder is given, the pictures are the handwritten digits that come with the package.
@@ -196,7 +196,7 @@ def _find_pictures(session: Session, folder: Path | None, size: int | None) -> I
 def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Done:
     """Make a contact sheet of digit classes in two or three rows.
 
-    The images in the first row maximize the activation of the class alone. The images in the second row are also
+    In the first row, each image only maximizes the activation of its class. The images in the second row are also
     regularized. With ``options.compare``, the third row is made like the second, but with the network
     ``digits-robust``.
     """
@@ -231,7 +231,7 @@ def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Don
 
 
 def maximize(options: MaximizeOptions, job: Job, again: Recipe | None = None) -> Done:
-    """Make a picture that maximizes the objective in an expression.
+    """Make a picture that maximizes an objective, which ``options.objective`` gives as an expression.
 
     If the objective is for several pictures, make a contact sheet of them.
     """

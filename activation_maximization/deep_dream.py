@@ -37,8 +37,9 @@ def amplify(
 
     The photo is processed at several sizes, called octaves, from the smallest to the largest. At each octave, the
     objective is maximized by gradient ascent. The first octave starts from the reduced photo. Each later octave starts
-    from the enlarged result of the previous octave, to which the photo's detail that was too fine for the previous
-    octave is added back. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into Neural Networks", 2015.
+    from the enlarged result of the previous octave. Photo detail that was too fine for the previous octave is first
+    added back to this enlarged result. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into Neural Networks",
+    2015.
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1], as for :func:`maximize`.

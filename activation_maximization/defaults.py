@@ -1,4 +1,4 @@
-"""Default values that the functions and the options of the commands share."""
+"""Default values that are shared by the Python functions and the command-line options."""
 
 from __future__ import annotations
 

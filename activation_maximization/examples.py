@@ -56,8 +56,8 @@ def top_examples(
         pictures: a data set, a data loader or any other iterable. Its items are images (C, H, W) or (N, C, H, W) in
             [0, 1], pairs (image, label) or pairs (name, image). An image without a name is named after its label,
             if it has one, and its index in ``pictures``. If ``pictures.classes`` exists, an integer label is
-            replaced by the class name at this index. Consecutive pictures of the same size go through the network as a
-            batch.
+            replaced by the class name ``pictures.classes[label]``. Consecutive pictures of the same size go through the
+            network as a batch.
         count: largest number of examples for each unit. A picture yields at most one example for each unit.
 
     Raises:

@@ -51,7 +51,8 @@ DEEPEST = 50
 MOST_CALLS = 100
 """Largest number of function calls in one expression.
 
-An objective calls the objectives that it combines. The limit keeps these nested calls from exhausting Python's stack.
+An objective that combines other objectives calls them to compute its value. The limit keeps these nested calls from
+exhausting Python's stack.
 """
 
 MOST_UNITS = 100_000
@@ -86,7 +87,10 @@ def parse_objective(
 
 
 def vector_files(text: str) -> list[Path]:
-    """List the existing vector files (.npy or .safetensors) that ``text``, an expression for an objective, names."""
+    """List the existing vector files (.npy or .safetensors) that are named in ``text``.
+
+    ``text`` is an expression for an objective.
+    """
     words = [Path(_name(word)) for word in re.findall(NAME, text)]
     return [path for path in dict.fromkeys(words) if path.suffix in VECTOR_FILES and path.is_file()]
 
@@ -241,7 +245,7 @@ ARGUMENT_KINDS: Mapping[str, _Kind] = {
     ),
     "Tensor | NDArray[Any]": _Kind("a .npy or .safetensors file", NAME, _vector),
 }
-"""Kind of argument, by the type that a function in an expression declares for the parameter."""
+"""Map from the declared type of a function's parameter to the kind of argument that the parameter takes."""
 
 
 class _Parser:
@@ -295,7 +299,7 @@ class _Parser:
         return value
 
     def sum(self) -> float | Objective:
-        """Parse a sum, one or more products that are added or subtracted, and return its value."""
+        """Parse a sum, which is one or more products that are added or subtracted, and return its value."""
         value = self.product()
         while sign := self.take(r"[+-]"):
             other = self.product()
@@ -303,7 +307,7 @@ class _Parser:
         return value
 
     def product(self) -> float | Objective:
-        """Parse a product, one or more factors that are multiplied or divided, and return its value.
+        """Parse a product, which is one or more factors that are multiplied or divided, and return its value.
 
         Only numbers can be divisors.
         """

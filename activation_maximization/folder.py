@@ -22,7 +22,7 @@ from dreamgram.workbench.job import Done
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 FOUND = "found"
-"""Key of the units' description in :attr:`Recipe.made`; see :func:`describe_unit`.
+"""Key of the entry in the mapping :attr:`Recipe.made` that describes the picture's units; see :func:`describe_unit`.
 
 The recipe holds the settings of a picture and is stored in the picture file.
 """
@@ -35,9 +35,9 @@ class Each(NamedTuple):
     """The images of some units, and the batches in which the images were made."""
 
     units: list[int]
-    """Indices of the units that are finished."""
+    """Indices of the units whose images are finished."""
     dreams: Dreams
-    """Images and activations of these units, in the same order. The history of the objective is not kept."""
+    """Images and activations of the units, in the order of :attr:`units`. The history of the objective is not kept."""
     batches: dict[int, list[int]]
     """Map from each unit to all units whose images were made in the same batch, including the unit itself."""
 
@@ -127,8 +127,8 @@ def describe_unit(dreams: Dreams, number: int, batch: Sequence[int]) -> dict[str
 def batches_of(found: Mapping[str, Any]) -> dict[int, list[int]]:
     """Return, for each unit in a picture, the list of the units that were made in the same batch.
 
-    ``found`` is the description of the units in the recipe of the picture, under the key :data:`FOUND`. The picture is
-    either one of the pictures in a folder or a contact sheet of many units.
+    ``found`` is the description of the units that is stored under the key :data:`FOUND` in the picture's recipe. The
+    picture is either one of the pictures in a folder or a contact sheet of many units.
 
     Raises:
         ValueError: ``found`` does not have a batch for each unit, because the recipe is damaged.

@@ -55,7 +55,10 @@ class Dreams:
     After Ctrl-C (``interrupted``), the result contains only the images that had been started.
     """
     silent: tuple[int, ...] = ()
-    """Indices of the images that are meaningless, because no gradient reached them through a layer of the objective."""
+    """Indices of the images that received no gradient through at least one of the objective's layers.
+
+    These images are meaningless.
+    """
 
     def __repr__(self) -> str:
         """Return a one-line summary."""
@@ -200,9 +203,9 @@ def accentuate(
 ) -> Objective:
     """Return an objective that emphasizes what a unit looks for in ``photo`` and preserves the rest of the photo.
 
-    Maximize the objective starting from the photo (``init=photo``). The unit's activation is divided by the root mean
-    square of the layer's activations for the photo, so that the same ``nearness`` suits every layer and network. See
-    Hamblin et al., "Feature Accentuation", arXiv:2402.10039.
+    To use the objective, maximize it starting from the photo (``init=photo``). The unit's activation is divided by the
+    root mean square of the layer's activations for the photo, so that the same ``nearness`` suits every layer and
+    network. See Hamblin et al., "Feature Accentuation", arXiv:2402.10039.
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1].
@@ -252,7 +255,7 @@ def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], sto
 
 
 def _check_count(objective: Objective, given: int, count: int) -> None:
-    """Raise a ValueError unless ``given`` and ``objective.images``, two numbers of images, are each 1 or ``count``."""
+    """Raise a ValueError unless the numbers of images ``given`` and ``objective.images`` are each 1 or ``count``."""
     if given not in (1, count) or objective.images not in (1, count):
         raise ValueError(f"{objective} is for {objective.images} images, not {given}")
 
@@ -361,7 +364,9 @@ class _Part:
         self.silent = [number for number in self.silent if not answers[number]]
 
     def vary_noise(self, image: Parameterization) -> None:
-        """Restart images that receive no gradient from other noise, until they receive one or all strengths are tried.
+        """Replace each image that receives no gradient with new noise.
+
+        New noise is tried until every image receives a gradient or all strengths in :data:`STARTS` have been tried.
 
         If the objective is joint (the value of an image depends on the other images), each image starts from different
         noise. For any other objective, each attempt uses the same noise for all images, so that an image does not
@@ -391,7 +396,7 @@ class _Part:
         optimizer: str | OptimizerFactory,
         listeners: Sequence[Listener],
     ) -> Dreams:
-        """Optimize ``image`` and return the result, in which ``activations`` is empty; the caller computes it."""
+        """Optimize ``image`` and return the result. Its ``activations`` are empty, because the caller computes them."""
         made = 0
 
         def loss(rendered: Tensor) -> Tensor:

@@ -25,28 +25,29 @@ Values = TypeVar("Values", list[int], Tensor)
 Maker = TypeVar("Maker", bound="Callable[..., Objective]")
 
 IMAGE = "<image>"
-"""Key of the images themselves, (N, C, H, W) in [0, 1], in the activations that an objective receives.
+"""Key of the images themselves, (N, C, H, W) in [0, 1], in the mapping of activations that an objective receives.
 
 No layer can have this name.
 """
 
 PROGRESS = "<progress>"
-"""Key of the fraction of the steps that are done, in the activations that an objective receives.
+"""Key of the progress, in the mapping of activations that an objective receives.
 
-The fraction is a tensor () from 0 to 1.
+The progress is the fraction of the steps that are done. It is a scalar tensor from 0 to 1.
 """
 
 PHOTO = "<photo>"
-"""Prefix of the keys of a photo's activations, in the activations that an objective receives.
+"""Prefix of the keys that belong to the objective's photo, in the mapping of activations that an objective receives.
 
 ``PHOTO + layer`` is the key of the layer's activations for the objective's photo. The photo has been transformed in the
 same way as the images.
 """
 
 NUMBER = "<number>"
-"""Key of the images' indices, (N,), in the activations that an objective receives.
+"""Key of the images' indices, (N,), in the mapping of activations that an objective receives.
 
-The indices count all images of the objective from 0. They are needed if these images are made in several batches.
+The indices number all images of the objective, starting from 0. They are needed if these images are made in several
+batches.
 """
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {}
@@ -88,7 +89,7 @@ class Objective:
     units: tuple[int, ...] = ()
     """Index of the unit that each image is made for, used in captions.
 
-    This is empty if an image is made for several units or for no unit.
+    The tuple is empty if an image is made for several units or for no unit.
     """
 
     __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
@@ -305,12 +306,12 @@ def match(layer: str, photo: Tensor) -> Objective:
 def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
     """Return an objective that exaggerates what a layer sees in ``photo``.
 
-    The value is the dot product of the layer's activations for the image with its activations for the photo, times a
-    power of their cosine similarity, which is clamped to at least 0.1. The dot product is divided by the squared norm
-    of the activations for the photo, so that the photo itself has the value 1. The dot product grows with the magnitude
-    of the activations, while the cosine similarity keeps their direction close to that for the photo. See Olah,
-    "Caricatures", in the library Lucid, which is based on Olah et al., "The Building Blocks of Interpretability",
-    Distill 2018.
+    The value is a dot product times a power of a cosine similarity. The dot product and the cosine similarity are those
+    of two vectors: the layer's activations for the image and the layer's activations for the photo. The cosine
+    similarity is clamped to at least 0.1. The dot product is divided by the squared norm of the activations for the
+    photo, so that the photo itself has the value 1. The dot product grows with the magnitude of the activations, while
+    the cosine similarity keeps their direction close to that for the photo. See "Caricatures" by Olah, a part
+    of the library Lucid that is based on Olah et al., "The Building Blocks of Interpretability", Distill 2018.
 
     Args:
         layer: name of the layer.
@@ -346,7 +347,8 @@ def _units(unit: int | Iterable[int]) -> tuple[list[int], str]:
 def _own(values: Values, activations: Mapping[str, Tensor]) -> Values:
     """Select the values that belong to the images of this batch.
 
-    ``values`` has one value for each image of the objective; ``activations`` holds the indices of the batch's images.
+    ``values`` has one value for each image of the objective. The indices of the batch's images are in ``activations``
+    under the key :data:`NUMBER`.
     """
     if len(values) == 1 or NUMBER not in activations:
         return values

@@ -77,7 +77,7 @@ class AscentOptions(PictureOptions):
     )
     parameterization: str | None = option(
         None,
-        "Representation of the image in which it is optimized. pixels: the values of the pixels, for the sharpest "
+        "Representation of the image during optimization. pixels: the values of the pixels, for the sharpest "
         "picture. fourier: Fourier coefficients in decorrelated colors, for a smoother and more natural picture. "
         "phases: only the phases of the Fourier coefficients, with the magnitudes of natural photos. The default is "
         "fourier for color images and pixels for gray images.",
@@ -109,7 +109,8 @@ class LayerOptions(AscentOptions):
     layer: str = option("pool2", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_DIGITS)
     html: bool = option(
         False,
-        "Also save a web page that shows the same units. It is a single file beside the picture and has a search box.",
+        "Also save a web page that shows the same units as the picture. It is a single file beside the picture and "
+        "has a search box.",
         group=OUTPUT,
         compare=False,
     )
@@ -181,24 +182,24 @@ class DigitsOptions(AscentOptions):
     )
     ink: float = option(
         INK,
-        "Weight of the sum of all pixels, which is kept small in all rows but the first. A larger weight leaves less "
-        "ink. Too large a weight leaves no ink.",
+        "Weight of the penalty on the sum of all pixels. The penalty is used in all rows of the contact sheet but the "
+        "first. A larger weight leaves less ink. Too large a weight leaves no ink.",
         group=OBJECTIVE,
         flags=("--pixel-sum",),
         values=(0.0, 0.09, 0.2),
     )
     smoothness: float = option(
         SMOOTHNESS,
-        "Weight of the difference between the picture and its blurred copy, which is kept small in all rows but the "
-        "first. A larger weight gives softer edges.",
+        "Weight of the penalty on the difference between a picture and its blurred copy. The penalty is used in all "
+        "rows of the contact sheet but the first. A larger weight gives softer edges.",
         group=OBJECTIVE,
         flags=("--blur",),
         values=(0.0, 1300.0, 5000.0),
     )
     compare: bool = option(
         False,
-        "Add a third row, made like the second row but with the network digits-robust. This network was trained to "
-        "resist noise that misleads other networks.",
+        "Add a third row to the contact sheet, made like the second row but with the network digits-robust. This "
+        "network was trained to resist noise that misleads other networks.",
         group=OBJECTIVE,
     )
 
@@ -281,8 +282,8 @@ class InvertOptions(PhotoOptions, AscentOptions):
 
     smoothness: float = option(
         0.5,
-        "Weight of the total variation, which is kept small. A larger weight removes grain, and a very large weight "
-        "also removes detail.",
+        "Weight of the penalty on the total variation. A larger weight removes grain, and a very large weight also "
+        "removes detail.",
         group=OBJECTIVE,
         values=(0.0, 0.5, 5.0),
     )
@@ -317,8 +318,8 @@ class AccentuateOptions(PhotoOptions, AscentOptions):
     )
     nearness: float = option(
         NEARNESS,
-        "Weight of keeping the activations of the --near layer the same. A larger weight changes the photo less. Try "
-        "values such as 3 and 300.",
+        "Weight of the objective that keeps the activations of the --near layer close to those for the photo. A larger "
+        "weight changes the photo less. Try values such as 3 and 300.",
         group=OBJECTIVE,
         values=(3.0, 30.0, 300.0),
     )
@@ -333,7 +334,7 @@ class ReplayOptions(OutputOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class EachOptions(Options):
-    """Options that are stored in the pictures of :func:`dreamgram.activation_maximization.folder.make_each`."""
+    """Options that :func:`dreamgram.activation_maximization.folder.make_each` stores in the pictures that it saves."""
 
     about: str = option("", "Description of how the pictures are made.", group="Input")
 

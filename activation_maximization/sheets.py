@@ -82,5 +82,8 @@ def contact_sheet(
 
 
 def short(value: float) -> str:
-    """Format ``value`` for a caption: with three significant digits, or as a whole number from 1000."""
+    """Format ``value`` for a caption.
+
+    The result has three significant digits, or is a whole number if the absolute value is at least 1000.
+    """
     return f"{value:.0f}" if abs(value) >= 1000 else f"{value:.3g}"

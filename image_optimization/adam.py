@@ -14,9 +14,10 @@ DECAY = 0.9, 0.99
 instead of the usual 0.999."""
 
 EPSILON = 1e-8
-"""Factor that replaces the constant epsilon of Adam. The factor times the largest root mean square gradient among the
-elements of an image is added to the root mean square gradients of all its elements, by which steps are divided. With
-this product instead of a constant, the result does not depend on the scale of the loss."""
+"""Factor from which the epsilon of Adam is computed. Adam divides the step of each element by the sum of epsilon and
+the root mean square of the element's gradient. Here, epsilon is the product of the factor and the largest of these root
+mean squares in an image. With this product instead of a constant, the result does not depend on the scale of the
+loss."""
 
 SETTLING = 0.5
 """Fraction of the steps, at the end of a run, in which the learning rate falls linearly to zero. The small last
@@ -31,7 +32,7 @@ class Adam:
     """
 
     VECTORS_PER_PAIR: ClassVar[int] = 0
-    """Number of tensors per curvature pair of a quasi-Newton method: 0, because Adam stores no curvature pairs."""
+    """Number of tensors in one curvature pair, as stored by quasi-Newton methods: 0, because Adam stores none."""
 
     def __init__(
         self,
@@ -79,7 +80,7 @@ class Adam:
     def finish(self) -> None:
         """Leave the optimized tensor as the last step set it.
 
-        If the loss is random, its lowest value need not belong to the best image.
+        The image with the lowest loss is not restored, because it need not be the best image if the loss is random.
         """
 
     def state(self) -> dict[str, Tensor]:

@@ -27,20 +27,20 @@ def capture(
     """Yield a differentiable function from images (N, C, H, W) in [0, 1] to the activations of ``layers`` by name.
 
     The forward pass ends as soon as all of ``layers`` have run. If an in-place operation would overwrite a captured
-    output, the operation gets a copy of the output instead. The network computes in ``dtype``, by autocast if that is
-    not float32. If ``dtype`` is float16, the returned activations are converted to float32, because their gradients
-    could be too small for float16. The parameters are read when the yielded function is first called, and later changes
-    to them may have no effect. Inside the context, the network is in evaluation mode and its weights get no gradients.
-    On leaving the context, the ``training`` and ``requires_grad`` flags of the network are restored, and the hooks that
-    this function added are removed. Hooks that you added yourself stay.
+    output, the operation gets a copy of the output instead. The network computes in ``dtype``, by autocast if
+    ``dtype`` is not float32. If ``dtype`` is float16, the returned activations are converted to float32, because their
+    gradients could be too small for float16. The parameters are read when the yielded function is first called, and
+    later changes to them may have no effect. Inside the context, the network is in evaluation mode and its weights get
+    no gradients. On leaving the context, the ``training`` and ``requires_grad`` flags of the network are restored, and
+    the hooks that this function added are removed. Hooks that you added yourself stay.
 
     Example:
         >>> with capture(vgg, ["relu1_1", "relu4_1"]) as activations_of:
         ...     features = activations_of(image)["relu4_1"]
 
     Raises (when the yielded function is first called):
-        ValueError: a layer is unknown, cannot be reached with images of that shape, or is called several times by one
-            forward pass. In the last case, use ``name:0``, ``name:1``, ... to choose one of its calls.
+        ValueError: a layer is unknown, is not reached by a forward pass of the given images, or is called several times
+            by one forward pass. In the last case, use ``name:0``, ``name:1``, ... to choose one of its calls.
     """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]

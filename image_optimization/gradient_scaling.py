@@ -31,7 +31,8 @@ class Range:
     def leave(self, activations: list[Tensor]) -> list[Tensor]:
         """Return the network's ``activations``, converted to float32, as input for the losses.
 
-        The backward pass computes the scale from the gradients of the activations and multiplies them by it.
+        The backward pass computes the scale from the gradients of the activations and multiplies these
+        gradients by the scale.
         """
         return list(_Scale.apply(self, *activations))
 

@@ -1,4 +1,4 @@
-"""Encode and read notes. A note is a text that is stored in the metadata of a picture file."""
+"""Encode and read notes. A note is text that is stored in the metadata of a picture file."""
 
 from __future__ import annotations
 

@@ -104,7 +104,8 @@ def check_file(path: Path) -> None:
 def open_image(file: IO[bytes], path: Path) -> Iterator[Image.Image]:
     """Open the image in ``file`` with Pillow for the duration of a ``with`` block.
 
-    Errors of opening it, and errors of reading it within the block, become a ValueError with ``path`` in its message.
+    If Pillow cannot open the image, or cannot read it within the block, the error becomes a ValueError with ``path`` in
+    its message.
 
     Raises:
         ValueError: the file is not an image, is damaged, or has more than twice Pillow's ``MAX_IMAGE_PIXELS``.

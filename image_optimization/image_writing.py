@@ -83,8 +83,9 @@ def check_folder(folder: Path) -> None:
 def choose_bits(path: Path, wanted: int | None, given: int) -> int:
     """Return the number of bits per value, 8 or 16, with which to save a picture at ``path``.
 
-    If ``wanted`` is None, the result is ``given``, the number of bits of the original picture, or 8 if the format of
-    ``path`` cannot hold ``given`` bits. Otherwise the result is ``wanted``.
+    ``given`` is the number of bits per value of the original picture. If ``wanted`` is None, the result is ``given`` if
+    the format of ``path`` can hold that many bits, and 8 if it cannot. If ``wanted`` is a number, the result is
+    ``wanted``.
 
     Raises:
         ValueError: the format of ``path`` cannot hold ``wanted`` bits per value.
@@ -130,11 +131,11 @@ def save(
             64 kB is omitted.
         overwrite: whether to replace an existing file.
         alpha: opacity (1, 1, H, W) in [0, 1] of ``image``. The image must be composited over white, as :func:`read`
-            returns it. Before the colors of a tensor are stored, the white is removed from them. A JPEG cannot hold the
-            opacity and keeps the white.
+            returns it. If ``image`` is a tensor, the white is removed from its colors before they are stored. A JPEG
+            cannot hold the opacity and keeps the white.
         exif: encoded EXIF data to store, such as :attr:`Picture.exif`. In a JPEG, EXIF data of more than 64 kB is
             omitted.
-        bits: bits per value: 8, or 16 for a tensor that is saved as PNG or TIFF.
+        bits: bits per value: 8 or 16. Only a tensor that is saved as PNG or TIFF can have 16.
         quality: quality of the compression of JPEG and WebP, up to 100. A higher quality gives a larger file.
 
     Returns:
@@ -143,8 +144,8 @@ def save(
     Raises:
         FileExistsError: the file exists, and ``overwrite`` is False.
         OSError: the file cannot be written.
-        ValueError: the file extension is not in :data:`FORMATS`, the format or a Pillow image cannot be saved with
-            ``bits`` bits per value, or the note has characters that XML cannot hold.
+        ValueError: the file extension is not in :data:`FORMATS`, the format cannot hold ``bits`` bits per value,
+            ``bits`` is 16 but ``image`` is a Pillow image, or the note has characters that XML cannot hold.
     """
     path = check_output(path, overwrite)
     kind = FORMATS[path.suffix.lower()]
@@ -229,8 +230,8 @@ def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, note: str | Non
 def _encode_deep_tiff(levels: Array, options: dict[str, Any]) -> bytes:
     """Return the bytes of a TIFF with 16-bit channels.
 
-    Pillow writes the same bytes as an 8-bit picture of twice the width. Afterwards, the TIFF tags for the width and for
-    the bits per channel are corrected.
+    Pillow writes the bytes of the pixels as if they were an 8-bit picture of twice the width. Afterwards, the TIFF tags
+    for the width and for the bits per channel are corrected.
     """
     if levels.shape[2] == 2:  # few programs can read gray with alpha
         levels = levels[:, :, [0, 0, 0, 1]]

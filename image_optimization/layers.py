@@ -27,9 +27,9 @@ PADDING = (aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d)
 
 SMALL_IMAGE = 3 * 256 * 256
 """Largest number of elements (C x H x W) in an image that counts as small. For a small image, the dry run, a trial
-forward pass, computes actual values, because this takes less time with any network than loading the modules that
-PyTorch's meta device needs for a convolution (0.4 s and 160 MB). For a larger image, it computes only shapes, on the
-meta device, if the network supports that."""
+forward pass, computes actual values. With any network, the dry run then takes less time than loading the modules
+that PyTorch's meta device needs for a convolution (0.4 s and 160 MB). For a larger image, the dry run computes only
+shapes, on the meta device, if the network supports the meta device."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Layer:
     """Side, in pixels, of the square receptive field of one output position; None if it is the whole image.
 
     If receptive fields were not computed, ``receptive_field``, ``stride`` and ``start`` are None. Only
-    :func:`list_layers` and :func:`dry_run` with ``receptive_fields=True`` compute them."""
+    two functions compute receptive fields: :func:`list_layers`, and :func:`dry_run` if ``receptive_fields`` is True."""
     stride: float | None
     """Distance, in pixels, between the receptive fields of neighboring output positions; None if not computed."""
     start: float | None
@@ -136,11 +136,12 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
 
     For a large image, the run computes only shapes, on PyTorch's meta device. It computes actual values if the image is
     small or the network does not support the meta device. The run also calls any hooks that you added to the network.
-    If ``receptive_fields`` is true, it also computes the receptive field of every layer.
+    If ``receptive_fields`` is true, the run also computes the receptive field of every layer.
 
     Returns:
         The layers in the order in which they ran, and the error that stopped the run, or None. The layers that ran
-        before the error can still be used, because the forward pass for their activations ends before the error.
+        before the error can still be used: a forward pass that computes their activations stops before it reaches the
+        error.
     """
     image = image[:1].detach()
     state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
@@ -224,7 +225,7 @@ def _observe(
 def _channels_last(shape: Sequence[int], image: Sequence[int]) -> bool:
     """Return whether an output ``shape`` of three axes seems to be (H, W, C) rather than (C, H, W).
 
-    That is so if the first two axes have the aspect ratio of ``image`` (H, W), and the last two do not.
+    The result is true if the first two axes have the aspect ratio of ``image`` (H, W), and the last two do not.
     """
     wanted = math.log(image[0] / image[1])
     off_first, off_last = (abs(math.log(h / w) - wanted) for h, w in (shape[1:], shape[:2]))
@@ -232,7 +233,7 @@ def _channels_last(shape: Sequence[int], image: Sequence[int]) -> bool:
 
 
 class Field(NamedTuple):
-    """The receptive fields of all positions in a layer's output, which lie on a regular grid in the image."""
+    """The receptive fields of all positions in a layer's output. The fields lie on a regular grid in the image."""
 
     side: float
     """Side of each receptive field, in pixels of the image; infinite if it is the whole image."""

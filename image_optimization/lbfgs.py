@@ -32,10 +32,10 @@ class LBFGS:
 
     The first change replaces the line search by a limit on the loss. Implementations of style transfer usually omit the
     line search, because an evaluation is expensive and the full quasi-Newton step is nearly always good. However, after
-    a bad full step the loss can rise by orders of magnitude and never recover. Therefore, the loss may rise, but not
-    above the largest of the last few accepted losses (Grippo, Lampariello, Lucidi, "A Nonmonotone Line Search Technique
-    for Newton's Method", 1986). A step after which the loss exceeds this limit is undone, and a shorter step in the
-    same direction is tried.
+    a bad full step the loss can rise by orders of magnitude and never recover. Therefore, this optimizer lets the
+    loss rise only up to the largest of the last few accepted losses (Grippo, Lampariello, Lucidi, "A Nonmonotone Line
+    Search Technique for Newton's Method", 1986). A step after which the loss exceeds this limit is undone, and a
+    shorter step in the same direction is tried.
 
     The second change adds bounds. If an element is at a bound and descent would push it beyond the bound, the step does
     not change this element. The curvature is computed from the actual step, after clamping to the bounds, not from the
@@ -147,8 +147,8 @@ class LBFGS:
     def _learn(self, point: Tensor, gradient: Tensor, accepted: Tensor) -> None:
         """Store the move from the last accepted point to ``point`` and the change of the gradient as a curvature pair.
 
-        The pair is marked as invalid if ``accepted`` is false, that is, if the step to ``point`` is undone, or if the
-        curvature is not positive.
+        The pair is marked as invalid in two cases: ``accepted`` is false, which means that the step to ``point`` is
+        undone, or the curvature is not positive.
         """
         slot = (self.steps - 1) % len(self.valid)
         moved, change = self.pairs[:, slot]

@@ -1,4 +1,4 @@
-"""Functions that keep freed memory for the next step, release it, and recognize that memory ran out."""
+"""Functions that keep freed memory for the next optimization step, release it, and recognize out-of-memory errors."""
 
 from __future__ import annotations
 

@@ -112,7 +112,7 @@ class StopRun(KeyboardInterrupt):
 
 
 def counted(listeners: Sequence[Listener], part: int, costs: Sequence[float]) -> list[Listener]:
-    """Wrap ``listeners`` so that they receive the steps of one part of a run, numbered within the whole run.
+    """Wrap ``listeners`` for one part of a run, so that they receive step numbers counted over the whole run.
 
     Listeners are functions that are called after every step. A part of a run is, for example, the optimization at one
     image size. ``part`` is the zero-based index of the part. All parts must have the same number of steps. ``costs``
@@ -190,12 +190,14 @@ def optimize(
             image. ``"lbfgs"`` is faster for a loss that is not random, and its result is the image with the lowest
             loss.
         history: number of curvature pairs that L-BFGS stores. Each pair takes twice the memory of ``image.leaf``.
-        tolerance: relative decrease of the loss at or below which the run stops. If the mean loss of the last
-            ``patience`` steps is lower than that of the previous ``patience`` steps by no more than this fraction, the
-            run has converged. With 0, the run never converges and does all steps.
+        tolerance: relative decrease of the loss at or below which the run stops. The mean loss of the last
+            ``patience`` steps is compared with the mean loss of the ``patience`` steps before them. If the mean has
+            fallen by at most this fraction, or has risen, the run has converged. A tolerance of 0 turns this test off,
+            so that the run does all steps.
         patience: number of steps in each of the two means that ``tolerance`` compares.
         state: the result of calling :attr:`Step.state` in a previous run, to resume that run after that step as if it
-            had not stopped. ``steps`` then includes the steps that are already done. The tensors may be overwritten.
+            had not stopped. ``steps`` then includes the steps that are already done. The run may overwrite the tensors
+            in ``state``.
         listeners: functions to call with a :class:`Step` after every step.
 
     If Ctrl-C is pressed after the first step, the run ends early, and ``image`` holds the result so far.
@@ -315,8 +317,9 @@ def _check_finite(losses: list[Tensor], start: int) -> None:
 def _converged(losses: list[Tensor], tolerance: float, patience: int) -> bool:
     """Return whether the mean loss has stopped falling.
 
-    The loss has stopped falling if its mean over the last ``patience`` steps is lower than its mean over the previous
-    ``patience`` steps by no more than the fraction ``tolerance``.
+    The mean over the last ``patience`` steps is compared with the mean over the ``patience`` steps before them. The
+    loss has stopped falling if the mean has fallen by at most ``tolerance`` times the absolute value of the earlier
+    mean, or has risen.
     """
     if len(losses) < 2 * patience:
         return False

@@ -86,12 +86,13 @@ https://distill.pub/2017/feature-visualization"""
 class FourierImage:
     """Images whose leaf, the optimized tensor, holds Fourier coefficients, multiplied by their frequencies.
 
-    They are the coefficients of decorrelated colors. The image is the sigmoid of the inverse Fourier transform of the
-    coefficients, converted back to channels. In a natural image, the amplitudes of the coefficients fall as
-    1 / frequency, and the colors are correlated. Multiplication by the frequency and decorrelation of the colors
-    compensate for this: the leaf of a natural image resembles white noise, so that one step changes all spatial scales
-    and colors of the image by similar amounts. See Olah et al., "Feature Visualization", Distill 2017. Only the colors
-    of images with 3 channels are decorrelated.
+    Each coefficient belongs to one decorrelated color, not to one channel of the image. To render the image, the
+    inverse Fourier transform of the coefficients is converted from decorrelated colors to channels; the sigmoid of the
+    result gives the pixel values. In a natural image, the amplitudes of the coefficients fall as 1 / frequency, and the
+    colors are correlated. Multiplication by the frequency and decorrelation of the colors compensate for these two
+    properties, so that the leaf of a natural image resembles white noise. As a result, one step changes all spatial
+    scales and colors of the image by similar amounts. See Olah et al., "Feature Visualization", Distill 2017. Only the
+    colors of images with 3 channels are decorrelated.
     """
 
     bounds = (-math.inf, math.inf)
@@ -107,11 +108,11 @@ class FourierImage:
     so that these filters have no gradient."""
 
     DARKEST = 1 / 512
-    """Smallest distance of a pixel value from 0 and from 1. Values are clamped to it before the inverse sigmoid, which
-    is infinite at 0 and 1. The distance is half the step between two 8-bit levels."""
+    """Smallest distance of a pixel value from 0 and from 1. Values closer to 0 or 1 are moved to this distance before
+    the inverse sigmoid, which is infinite at 0 and 1. The distance is half the step between two 8-bit levels."""
 
     def __init__(self, leaf: Tensor, size: tuple[int, int]) -> None:
-        """Start from a copy of ``leaf`` (N, C, H, W // 2 + 1, 2), which holds scaled Fourier coefficients.
+        """Start from a copy of ``leaf`` (N, C, H, W // 2 + 1, 2): Fourier coefficients times frequency / ``GAIN``.
 
         The last axis of ``leaf`` holds their real and imaginary parts. ``size`` is the size (H, W) of the images.
         """
@@ -145,13 +146,13 @@ class FourierImage:
 class PhaseImage:
     """Images whose leaf, the optimized tensor, holds phases of Fourier coefficients. The magnitudes are fixed.
 
-    They are the coefficients of decorrelated colors. Their magnitudes are those of natural photos. No frequency can be
-    stronger than in photos, which prevents noise at any image size. See Fel et al., "Unlocking Feature Visualization
-    for Deeper Networks with MAgnitude Constrained Optimization" (MaCo), arXiv:2306.06805. The paper uses the magnitudes
-    of ImageNet. This class uses the mean magnitudes of crops of six photos; these means are smooth enough to be
-    interpolated to any image size. The magnitudes belong to the logits of the pixel values, because a sigmoid follows
-    the inverse Fourier transform. If an image does not have 3 channels, each channel gets the magnitudes of the
-    lightness of photos.
+    Each coefficient belongs to one decorrelated color, not to one channel of the image. The magnitudes are those of
+    natural photos. No frequency can be stronger than in photos, which prevents noise at any image size. See Fel et al.,
+    "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization" (MaCo),
+    arXiv:2306.06805. The paper uses the magnitudes of ImageNet. This class uses the mean magnitudes of crops of six
+    photos; these means are smooth enough to be interpolated to any image size. The magnitudes are computed from the
+    logits of the pixel values, because a sigmoid follows the inverse Fourier transform. If an image does not have 3
+    channels, each channel gets the magnitudes of the lightness of photos.
     """
 
     bounds = (-math.inf, math.inf)
@@ -246,8 +247,9 @@ Stefan van der Walt and Rachel Michetti (CC0), and danielbuechele and vultilion 
 def _natural_magnitude(channels: int, size: tuple[int, int]) -> Tensor:
     """Return the Fourier magnitudes (C, H, W // 2 + 1) of an average natural photo of ``size`` (H, W).
 
-    Photos look alike at every scale, so the magnitude at a given number of cycles per side does not depend on the
-    length of the side. Above the highest stored frequency, the magnitudes continue to fall as 1 / frequency.
+    The statistics of photos are the same at every scale. Therefore, the amplitude of a wave with a given number of
+    cycles per side does not depend on the length of the side. Above the highest frequency in the file :data:`NATURAL`,
+    the magnitudes continue to fall as 1 / frequency.
     """
     with np.load(NATURAL) as stored:
         whitened = torch.from_numpy(stored["magnitude"]).float()

@@ -35,14 +35,17 @@ class Timelapse:
     """
 
     def __init__(self, steps: int) -> None:
-        """Choose which steps to keep from an optimization of ``steps`` steps, or from each batch of ``steps`` steps."""
+        """Choose which of the ``steps`` steps of an optimization to keep.
+
+        If the images are optimized in several batches, ``steps`` is the number of steps for each batch.
+        """
         self.steps = steps
         count = min(FRAMES, steps)
         self.wanted = {round(number * (steps - 1) / max(count - 1, 1)) for number in range(count)}
         self.kept: dict[int, list[Tensor]] = {}
 
     def __call__(self, step: Step) -> None:
-        """Keep a copy of the image of ``step`` if ``step`` is one of the evenly spaced steps."""
+        """Keep a copy of the image of ``step`` if the constructor chose this step."""
         at = (step.number - 1) % self.steps
         if at in self.wanted:
             image = fit(step.image, min(FRAME_SIDE, max(step.image.shape[2:])))

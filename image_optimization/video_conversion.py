@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 HIGH_DEFINITION = 720
 """Smallest height, in pixels, at which a video that does not state its color matrix is decoded as BT.709.
 
-A video of a smaller height is decoded as BT.601. Video players do the same.
+A video of a smaller height is decoded as BT.601. Video players choose between BT.601 and BT.709 at
+the same height.
 """
 
 Tell = Callable[[str], None]
@@ -51,7 +52,9 @@ def count_frames(video: Path) -> int:
 
 
 def read_frames(video: Path) -> Iterator[Frame]:
-    """Yield the frames of a video in order, upright and all in the size of the first frame. Damaged frames are skipped.
+    """Yield the frames of a video in order, upright and resized to the size of the first frame.
+
+    Damaged frames are skipped.
 
     Raises:
         ValueError: ``video`` cannot be opened as a video, or it has no pictures.
@@ -155,7 +158,7 @@ def _read(container: Any, sounds: list[Any], tell: Tell) -> Iterator[Frame | av.
 
 
 def _to_image(frame: av.VideoFrame, size: tuple[int, int]) -> Tensor:
-    """Return the upright image (1, 3, H, W) in [0, 1] of a frame, resized to ``size`` (W, H) before the rotation."""
+    """Return a frame as an image (1, 3, H, W) in [0, 1], resized to ``size`` (W, H) and then rotated upright."""
     unnamed = frame.colorspace in (0, 2)
     standard = "ITU709" if frame.height >= HIGH_DEFINITION else "ITU601"
     levels = frame.reformat(*size, "rgb24", **({"src_colorspace": standard} if unnamed else {})).to_ndarray()  # type: ignore[arg-type]

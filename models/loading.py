@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 _projects: dict[Path, Project] = {}
-"""The :class:`Project` made by the latest load of each of the user's Python files, by the absolute path of the file."""
+"""Dictionary from the absolute path of each Python file to the :class:`Project` made when the file was last loaded."""
 
 
 def networks() -> dict[str, Network]:
-    """Return the networks in this package by name, in alphabetical order."""
+    """Return a dictionary from the name of each network in this package to its :class:`Network`, sorted by name."""
     for module in pkgutil.iter_modules([str(Path(__file__).parent)]):
         importlib.import_module(f"{__package__}.{module.name}")
     return dict(sorted(registered.items()))
@@ -72,9 +72,9 @@ def load(name: str, weights: Path | None = None) -> nn.Module:
 def loaded_files(path: Path) -> list[Path]:
     """List the user's Python file ``path`` and the user's modules that it has imported so far.
 
-    The first item is ``path``, unchanged. If :func:`load` has loaded ``path``, the files of the modules that it has
-    imported from its folder, its package or the current folder follow in alphabetical order. Their paths are relative
-    to the current folder if they are below it, and absolute otherwise.
+    The first item is ``path``, unchanged. If :func:`load` has loaded ``path``, the other items are the files of
+    the modules that ``path`` has imported from its folder, its package or the current folder, in alphabetical order.
+    The path of a module inside the current folder is relative to that folder. The path of any other module is absolute.
     """
     project = _projects.get(path.resolve())
     here = Path.cwd()
@@ -98,9 +98,9 @@ def _fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) ->
 
 
 def _take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Make ``model`` take images in [0, 1] and normalize them itself, set its default input shape, and return it.
+    """Make ``model`` take images in [0, 1] and normalize them itself, and set its default input shape.
 
-    A hook normalizes the images, so that the layers of ``model`` keep their names.
+    The result is ``model``. A hook normalizes the images, so that the layers of ``model`` keep their names.
     """
     import torch
 

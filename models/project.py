@@ -39,8 +39,8 @@ class Project(MetaPathFinder):
        outermost package is searched instead.
     3. The current folder, unless Python has already imported a different module of the same name.
     4. All other modules that Python finds, such as installed packages.
-    5. The folder of the file if it is a package, and then packages without an ``__init__.py`` in the folders of
-       items 2, 3 and 5.
+    5. The folder of the file, if this folder is a package.
+    6. Packages without an ``__init__.py`` in the folders of items 2, 3 and 5.
 
     Relative imports work, too. Only import statements search in this order. A call such as
     ``importlib.import_module("blocks")``, or loading a network that was pickled as a whole, searches Python's usual
@@ -103,7 +103,7 @@ class Project(MetaPathFinder):
         fromlist: Sequence[str] | None = (),
         level: int = 0,
     ) -> Any:
-        """Import a module from the user's folders, or any other module as Python does.
+        """Import a module from the user's folders if :meth:`_owns` finds it there, and otherwise as Python does.
 
         In the user's files, this method replaces the built-in function ``__import__``, which Python calls for every
         import statement.
@@ -150,6 +150,6 @@ def _packages(folder: Path) -> list[str]:
 
 
 def _is_regular(top: str, folders: list[str]) -> bool:
-    """Return whether ``folders`` contain a module called ``top``, or a package ``top`` that has an ``__init__.py``."""
+    """Return whether one of ``folders`` contains a module ``top``, or a package ``top`` that has an ``__init__.py``."""
     spec = PathFinder.find_spec(top, folders)
     return spec is not None and spec.origin is not None

@@ -16,10 +16,10 @@ def sources(name: str, weights: Path | None) -> list[Path]:
     """List the user's files that ``load(name, weights)`` reads.
 
     If ``name`` is ``path/to/file.py:function``, the list begins with this file. If ``load`` has loaded the file, the
-    files of the modules that it has imported so far from its folder, its package or the current folder follow in
-    alphabetical order. Their paths are relative to the current folder if they are below it, and absolute otherwise. The
-    last item is ``weights``, if given. For networks of this package, torchvision and timm, the list has no files except
-    ``weights``.
+    next items are the files of the modules that the user's file has imported so far from its folder, its package or the
+    current folder, in alphabetical order. The path of a module inside the current folder is relative to that folder.
+    The path of any other module is absolute. The last item is ``weights``, if given. For networks of this package,
+    torchvision and timm, the list has no files except ``weights``.
     """
     source, _, _ = name.rpartition(":")
     files = loaded_files(Path(source)) if source.endswith(".py") else []

@@ -33,7 +33,7 @@ Digits = tuple[Tensor, Tensor]
 def mnist(folder: Path, train: bool) -> Digits:
     """Load the images (N, 1, 28, 28) in [0, 1] and the labels (N,) of MNIST.
 
-    The digits are the training set if ``train`` is True, and otherwise the test set. If the files are missing in
+    The digits are the training set if ``train`` is True, and otherwise the test set. If the files are missing from
     ``folder``, they are downloaded into it.
 
     Raises:

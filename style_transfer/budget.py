@@ -24,7 +24,8 @@ multiple of the size of the image. It includes the image, its gradient, the opti
 photo's activations."""
 
 FOR_TILING = 250_000_000
-"""Bytes that PyTorch needs to compute the receptive fields of the layers, which only a tiled picture requires."""
+"""Bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only if a
+picture is tiled."""
 
 LOADED = 200_000_000
 """Bytes that a run needs for libraries that are loaded during the run and for memory fragmentation."""
@@ -38,11 +39,12 @@ FEWEST_PAIRS = 3
 
 TRANSIENT = 2.3
 """Peak memory of a forward and backward pass, as a multiple of the memory of the tensors that the forward pass saves
-for the backward pass. The difference is the memory for gradients, type conversions and matrix products."""
+for the backward pass. The memory beyond these tensors is used for gradients, type conversions and matrix products."""
 
 TILE_OVERHEAD = 1.3
-"""Peak memory per pixel of a pass over one tile, as a multiple of that of a pass over an untiled picture. It is above 1
-because the tile's activations are copied without those of the surrounding pixels."""
+"""Peak memory per pixel of a pass over one tile, divided by the peak memory per pixel of a pass over an untiled
+picture. The ratio is above 1 because a pass over a tile also makes a copy of the tile's activations, cropped to exclude
+those of the surrounding pixels."""
 
 REGION, MATRICES = 130, 12_000_000
 """Additional memory, in bytes, for each region of the photo after the first. Each region can have a different style.
@@ -78,8 +80,8 @@ class Budget:
     def tiles(self, model: nn.Module, layers: Sequence[str], image: Tensor) -> list[Tile]:
         """Return the tiles in which ``image`` (1, C, H, W) passes through ``model``.
 
-        If the image has at most :attr:`side` squared pixels, it is one tile. ``layers`` are the names of the layers
-        whose activations are used.
+        If the number of pixels is at most the square of :attr:`side`, the image is one tile. ``layers`` are the names
+        of the layers whose activations are used.
         """
         height, width = image.shape[2:]
         if height * width <= self.side**2:
@@ -106,8 +108,8 @@ class Planner:
     """Budgets planned so far. The key consists of everything on which a budget depends, such as the size of the
     image."""
     per_pixel: dict[tuple[str, ...], float] = field(default_factory=dict)
-    """Bytes per pixel that a forward and backward pass through the network needs, by the names of the layers whose
-    activations are used."""
+    """Bytes per pixel that a forward and backward pass through the network needs. The key is the tuple of the names of
+    all layers whose activations are used."""
     measured: tuple[int, int] | None = None
     """The number of bytes that the process may use, and the number in use before the first picture; None until both
     are measured."""
@@ -125,7 +127,7 @@ class Planner:
         """Return a budget for each of ``sizes``, the sizes of an image that is painted from coarse to fine.
 
         Args:
-            model: the network that ``activations_of`` runs, up to the deepest of ``layers``.
+            model: the network that ``activations_of`` runs. Each forward pass ends after the deepest of ``layers``.
             activations_of: the function that :func:`capture` yields for ``layers``. It returns the activations of an
                 image, by layer name.
             layers: the names of the layers whose activations the losses use.

@@ -38,7 +38,7 @@ class Checkpoint:
         Args:
             path: the checkpoint file to write.
             recipe: the options and input files of the run, which are saved with each state.
-            seconds: the minimum time between two saves at regular intervals.
+            seconds: the interval between saves. When an interval is over, the state is saved after the current step.
             job: the job that performs the run. The state is also saved when this job is asked to stop.
         """
         self.path = path

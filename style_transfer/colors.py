@@ -58,7 +58,8 @@ def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple
     """Return the photo and the paintings, recolored for the optimization as the option ``colors`` requires.
 
     With ``match``, the paintings get the color statistics of the photo. With ``luminance``, all pictures become gray,
-    and the gray levels of the paintings get the mean and variance of the photo's. Otherwise, nothing is changed.
+    and the gray levels of the paintings get the mean and variance of the gray levels of the photo. Otherwise, nothing
+    is changed.
     """
     if colors == "match":
         return photo, [match_colors(painting, photo) for painting in paintings]
@@ -71,8 +72,8 @@ def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple
 def finish(colors: Colors, image: Tensor, photo: Tensor) -> Tensor:
     """Return the optimized ``image`` with the final colors that the option ``colors`` requires.
 
-    With ``content`` and ``luminance``, the luminance of ``image`` is combined with the chrominance of ``photo``, which
-    is resized to the size of ``image``. Otherwise, ``image`` is returned unchanged.
+    If ``colors`` is ``content`` or ``luminance``, the luminance of ``image`` is combined with the chrominance of
+    ``photo``, which is resized to the size of ``image``. Otherwise, ``image`` is returned unchanged.
     """
     if colors not in ("content", "luminance"):
         return image

@@ -16,8 +16,8 @@ from dreamgram.image_optimization.images import to_pillow
 from dreamgram.style_transfer.losses import Previous
 
 UNLIKE = 0.1
-"""Minimum difference between the colors, in [0, 1], of two pixels that are taken to show different objects. The
-difference is the mean absolute difference of the channels."""
+"""Minimum color difference, in [0, 1], at which two pixels count as showing different objects. The difference is the
+mean absolute difference of the channels."""
 
 
 SMALLEST_FRAME = 16
@@ -64,10 +64,11 @@ def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
 
 
 def flicker(pictures: Sequence[Tensor], frames: Sequence[Tensor]) -> float:
-    """Measure the flicker of a painted video: how much each picture differs from the previous one, warped onto it.
+    """Measure the flicker of a painted video.
 
-    The result is the mean absolute difference over the pixels where the flow is reliable (:func:`follow`). 0 means no
-    flicker; 1 means that every pixel flips between black and white.
+    Each picture is compared with the previous picture, which is first warped so that the two line up. The result is the
+    mean absolute difference over the pixels where the flow is reliable (:func:`follow`). 0 means no flicker; 1 means
+    that every pixel flips between black and white.
 
     Args:
         pictures: at least two painted frames, (1, 3, H, W) in [0, 1].
@@ -104,6 +105,9 @@ def _places(flow: Array) -> tuple[Array, Array]:
 
 
 def _moved(picture: Array, flow: Array) -> Array:
-    """Warp ``picture`` (H, W, C): each pixel takes the value at the position to which ``flow`` (H, W, 2) leads it."""
+    """Warp ``picture`` (H, W, C) by ``flow`` (H, W, 2).
+
+    Each pixel of the result gets the value of ``picture`` at the position to which the flow vector of the pixel points.
+    """
     rows, columns = _places(flow)
     return cast("Array", cv2.remap(picture, columns, rows, cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT))

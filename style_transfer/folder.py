@@ -28,8 +28,8 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
     Args:
         photos: the folder of photos.
         output: the folder of results, which must be a different folder.
-        paint: a function that paints one picture, given its path and the path of the PNG. It returns the outcome, or
-            None if the picture had already been painted in an earlier run.
+        paint: a function that paints one picture, given its path and the path of the PNG. It returns the outcome as a
+            :class:`Done`, or None if the picture had already been painted in an earlier run.
         job: the job, through which the user is told which files fail. A failure does not stop the remaining files.
 
     Returns:

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 PARTS = 16
-"""Number of parts into which the positions of bfloat16 activations are divided to compute moments on a CPU, where the
-product of two bfloat16 matrices is rounded to bfloat16. One product is computed for each part, and the products are
+"""Number of parts into which the positions of bfloat16 activations are divided to compute moments on a CPU. A CPU
+rounds the product of two bfloat16 matrices to bfloat16. One product is computed for each part, and the products are
 added in float32. The relative error of the sum, 2^-9 / sqrt(PARTS), is therefore below that of the activations
 themselves."""
 
@@ -19,7 +19,7 @@ FEW = 1024
 
 
 def gram_matrix(activation: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the Gram matrices F F^T / (C H W) of activations (N, C, H, W): (N, C, C), in float32 or more precise.
+    """Return the Gram matrices F F^T / (C H W) of activations (N, C, H, W): (N, C, C), in float32 or float64.
 
     F is the activations of one image as a matrix (C, H W). The product F F^T is equation 3 of Gatys et al.,
     arXiv:1508.06576. Unlike in the paper, it is divided by C H W, so that pictures of different sizes can be compared.
@@ -30,7 +30,7 @@ def gram_matrix(activation: Tensor, weight: Tensor | None = None) -> Tensor:
 
 
 def moments(activation: Tensor, weight: Tensor | None = None) -> Tensor:
-    """Return the weighted moments of activations (N, C, H, W): (N, C + 1, C), in float32 or more precise.
+    """Return the weighted moments of activations (N, C, H, W): (N, C + 1, C), in float32 or float64.
 
     Let f be the vector (C,) of the activations at one position. The first C rows are the weighted sum of f f^T over all
     positions, and the last row is the weighted sum of f. ``weight`` is the weight of each position, (H, W), or () if
@@ -66,7 +66,7 @@ def regularized_root(covariance: Tensor, share: float) -> tuple[Tensor, Tensor]:
 
 
 def trace_of_root(matrix: Tensor) -> Tensor:
-    """Return the trace, (), of the square root of a symmetric ``matrix`` without negative eigenvalues.
+    """Return, as a scalar tensor, the trace of the square root of a symmetric ``matrix`` without negative eigenvalues.
 
     The result is differentiable with respect to ``matrix``.
     """

@@ -2,9 +2,9 @@
 
 To add a style loss, write a class here that derives from :class:`StyleLoss`, and decorate it with
 :func:`style_loss`. The method ``statistic`` reduces the activations of a layer to a statistic, such as a Gram matrix.
-The method ``__call__`` returns the distance between a statistic of the image and the target. If the preset asks for
-relative losses, the distance is divided by the property ``scale``. Define ``scale`` if the default, the mean square of
-the target, does not fit::
+The method ``__call__`` returns the distance between a statistic of the image and the target. If the run uses a
+:class:`dreamgram.style_transfer.presets.Preset` whose ``relative`` is True, the distance is divided by the property
+``scale``. Define ``scale`` if the default, the mean square of the target, does not fit::
 
     @style_loss("mean")
     class MeanLoss(StyleLoss):
@@ -44,7 +44,8 @@ Window = tuple[slice, slice]
 EVERYWHERE: Window = (slice(None), slice(None))
 
 Shares = Sequence[tuple[float, Any]]
-"""Pairs of the share of a painting (its weight among all paintings) and its statistic. The shares add up to 1."""
+"""Share and statistic of each painting, as pairs. A painting's share is its weight among all paintings. The shares add
+up to 1."""
 
 FIVE = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1.0)
 """The five style layers of Gatys et al., arXiv:1508.06576, with equal weights."""
@@ -63,7 +64,7 @@ class Loss(Protocol):
 
     @property
     def scale(self) -> float:
-        """Size of the target, in the units of the loss. The loss divided by this number is a relative error."""
+        """Magnitude of the target, in the units of the loss. The loss divided by this number is a relative error."""
 
     def measure(self, activation: Tensor, window: Window = ...) -> Tensor: ...
 
@@ -73,9 +74,9 @@ class Loss(Protocol):
 class StyleLoss:
     """Base class of the style losses, which compare a statistic of the image's activations with a target.
 
-    The paintings may have any size. By default, the target is the mean of their statistics, such as Gram matrices,
-    weighted by their shares. If the loss is a squared distance between statistics, its gradient is then the weighted
-    mean of the gradients of separate losses for the paintings.
+    The paintings may have any size. By default, the target is the mean of the paintings' statistics, such as Gram
+    matrices, weighted by the paintings' shares (see :data:`Shares`). If the loss is a squared distance between
+    statistics, its gradient is then the weighted mean of the gradients of separate losses for the paintings.
     """
 
     local = False
@@ -83,7 +84,7 @@ class StyleLoss:
     """Names of the default style layers, each with the factor that multiplies the style weight in that layer."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
-        """Compute the target from ``targets``, the share and the statistic of each painting.
+        """Compute the target from ``targets``, which holds one pair (share, statistic) for each painting.
 
         ``weight`` is the weight of each position of the image's activations, (H, W), or () if all weights are equal.
         """
@@ -206,21 +207,22 @@ class WassersteinLoss(StyleLoss):
 
     @property
     def scale(self) -> float:
-        """Mean squared norm of the paintings' activations, including the added variance."""
+        """Mean squared norm of the paintings' activations, including the variance that :attr:`NOISE` adds."""
         return float(self.mean.square().sum() + self.covariance.trace())
 
     @staticmethod
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> Tensor:
         """Return the weighted moments, (1, C + 1, C), of the activations (1, C, H, W) in a ``window``.
 
-        The first C rows are the matrix of second moments. The last row is the first moments.
+        The first C rows are the matrix of second moments. The last row is the vector of first moments.
         """
         return moments(activation, within(weight, window))
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return the squared distance between the target distribution and that with moments ``measured`` (1, C + 1, C).
+        """Return the squared distance between the target distribution and the image's distribution.
 
-        The first C rows of ``measured`` are the second moments, and the last row is the mean.
+        The image's distribution has the moments ``measured`` (1, C + 1, C). The first C rows of ``measured`` are the
+        second moments, and the last row is the mean.
         """
         mean, covariance = distribution(measured)
         covariance = covariance + self.noise
@@ -251,7 +253,7 @@ class NearestLoss(StyleLoss):
     of the painting is used, the candidates are taken from this part."""
 
     SHARE = 0.7
-    """Weight of the cosine distance. The Wasserstein loss, divided by its scale, has weight 1."""
+    """Weight of the cosine distance. The Wasserstein loss, divided by :attr:`WassersteinLoss.scale`, has weight 1."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
 
@@ -264,16 +266,17 @@ class NearestLoss(StyleLoss):
 
     @property
     def scale(self) -> float:
-        """The number 1, because both parts of the loss are relative already and need no divisor."""
+        """The number 1, because the loss needs no divisor: its Wasserstein part is already divided by the Wasserstein
+        loss's own scale, and a cosine distance does not depend on the magnitude of the activations."""
         return 1.0
 
     @staticmethod
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> tuple[Tensor, Tensor]:
         """Return the weighted moments, (1, C + 1, C), and a sample, (P, C), of the activations (1, C, H, W).
 
-        ``activation`` covers a ``window`` of the layer. The moments are those of :class:`WassersteinLoss`. The sample
-        consists of the activations at P positions, spread evenly over the positions whose weight is more than half of
-        the largest weight.
+        ``activation`` covers a ``window`` of the layer. The moments are computed by :meth:`WassersteinLoss.statistic`.
+        The sample consists of the activations at P positions, spread evenly over the positions whose weight is more
+        than half of the largest weight.
         """
         inside = (weight > weight.max() / 2) if weight.ndim else weight > 0
         total = int(inside.sum()) if weight.ndim else round(1 / weight.item())
@@ -301,8 +304,9 @@ class NearestLoss(StyleLoss):
         return torch.cat([self.moments.measure(activation, window).flatten(), torch.stack(distances).sum()[None]])
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return the loss, (): the relative Wasserstein loss plus :attr:`SHARE` times the cosine distance.
+        """Return the loss, (): the Wasserstein loss divided by its scale, plus the cosine distance times :attr:`SHARE`.
 
+        The scale is :attr:`WassersteinLoss.scale`.
         ``measured`` is the sum of the vectors that :meth:`measure` returns for all tiles.
         """
         channels = len(self.moments.mean)

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor
 
 CHUNK = 4096
-"""Maximum number of positions whose nearest neighbors are found at once, to limit the memory."""
+"""Maximum number of positions whose nearest neighbors are found at once, to limit memory use."""
 
 SHORTEST = 1e-12
-"""Minimum norm by which an activation is divided, to avoid division by zero. A smaller norm is replaced by it."""
+"""Minimum norm by which an activation is divided, to avoid division by zero. A smaller norm is clamped to this
+minimum."""
 
 
 def distance_of_nearest(activation: Tensor, weight: Tensor, mean: Tensor, candidates: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""The options of style transfer. Each option is declared in this module and used in one other place."""
+"""The options of style transfer. Each option is declared in this module; the code that uses it is elsewhere."""
 
 from __future__ import annotations
 
@@ -163,8 +163,8 @@ class StyleOptions(RunOptions):
     )
     steps: int = option(
         100,
-        "Number of steps at each of the sizes, from coarse to fine, at which the image is optimized. Fewer steps give "
-        "a quick draft; there is little improvement beyond 300.",
+        "Number of optimization steps at each image size. The image is usually optimized at several sizes, from "
+        "small to large. Fewer steps give a quick draft; there is little improvement beyond 300.",
         group=SCALES,
         least=1,
         values=(20, 100, 300),
@@ -189,7 +189,7 @@ class StyleOptions(RunOptions):
     def resolved(self) -> Self:
         """Return a copy in which the style loss, the layers and all weights of losses are set.
 
-        Those of them that are None get the preset's values.
+        Each of these options that is None gets the preset's value.
         """
         return self.change(**self.losses.as_options())
 

@@ -27,8 +27,8 @@ def paint(options: StylizeOptions, job: Job, again: Recipe | None = None, state:
     Args:
         options: the input, the paintings and all settings.
         job: the job, which shows progress and messages to the user.
-        again: the recipe, the record of settings, of a photo's picture that is to be made again or resumed; None if the
-            picture is new.
+        again: the recipe (the record of settings) of an earlier picture of the photo, which is to be made again or
+            resumed; None if the picture is new.
         state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo.
 
     Raises:
@@ -83,7 +83,7 @@ def resume(options: ResumeOptions, job: Job) -> Done:
 
 
 def plan_of(recipe: Recipe) -> list[Budget] | None:
-    """Return the memory budgets of all scales that are stored in a recipe, or None if the recipe has no budgets.
+    """Return the memory budgets that are stored in a recipe, one for each scale, or None if there are no budgets.
 
     A recipe, which holds the settings of a picture, contains budgets if the picture did not fit into memory. The
     budgets determine the tiles in which the picture was processed. They are reused, because other tiles would give

@@ -1,4 +1,4 @@
-"""Painting from files to files: the code that single photos, photos in a folder and frames of a video share."""
+"""Common code for painting a single photo, a folder of photos or a video: reads files and saves the results."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ from dreamgram.workbench.job import Done, Job, beside
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 LARGEST_DRAWN = 1536
-"""Maximum side, in pixels, of a drawn style, which is a painting that the program draws itself. For a larger result,
-the drawing is enlarged like a painting from a file."""
+"""Maximum width and height, in pixels, of a drawn style, which is a square painting that the program draws itself. For
+a larger result, the drawing is enlarged like a painting from a file."""
 
 
 class Painter:
@@ -42,8 +42,8 @@ class Painter:
             job: the job, which shows progress and messages to the user.
             several: True if several pictures will be painted. An error that would recur for every picture is then
                 raised here.
-            again: the recipe, the record of settings, of a picture that is to be made again or resumed. The network
-                must have the weights recorded in it.
+            again: the recipe (the record of settings) of a picture that is to be made again or resumed. The network
+                must have the weights recorded in the recipe.
         """
         self.job = job
         self.inputs = Inputs()
@@ -69,9 +69,9 @@ class Painter:
     def prepare(self, photo: Tensor, plan: Sequence[Budget] | None = None) -> Stylizer:
         """Return a :class:`Stylizer`, which performs the style transfer, for a photo (1, 3, H, W) in [0, 1].
 
-        The stylizer reuses the activations of the paintings that were captured for the previous photo. ``plan`` is the
-        memory budget of each scale. The first call sets it for all photos; by default, it is computed from the free
-        memory.
+        The stylizer reuses what was computed from the paintings for the previous photo. ``plan`` is the memory budget
+        of each scale, by default computed from the free memory. The plan of the first call is used for all photos;
+        later plans are ignored.
         """
         if self.stylizer is None:
             how = {**self.pictures, "model": self.model, "plan": plan}
@@ -120,7 +120,8 @@ class Painter:
             plan: the memory budget of each scale. By default, the budgets are planned from the free memory.
             state: the optimizer's state, read from a checkpoint, from which to resume.
             in_folder: True if the photo is one of a folder. The result is then saved only if it is finished, and it
-                replaces any file at ``path``. The caller must have checked with :func:`is_made` that this is allowed.
+                replaces any file at ``path``. The caller must have checked with :func:`is_made` that the file may be
+                replaced.
         """
         options, inputs = self.options, self.inputs.copy()
         given = inputs.read(file)
@@ -220,7 +221,7 @@ class Painter:
         return None if path is None else self.inputs.read(path).image
 
     def _read_init(self, what: str) -> str | Tensor:
-        """Return ``what`` unchanged if it is ``content`` or ``noise``; otherwise, return the picture in this file."""
+        """Return ``what`` if it is ``content`` or ``noise``; otherwise, return the picture in the file ``what``."""
         words = ("content", "noise")
         if what in words:
             return what

@@ -1,4 +1,4 @@
-"""Plots of the loss against the number of the optimization step."""
+"""Plots of the loss against the optimization step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dreamgram.image_optimization.images import replacing
 
 
 def save_plot(history: Sequence[Tensor], sizes: Sequence[int], path: Path) -> None:
-    """Plot the loss against the number of the step and save the plot as PNG, SVG or PDF.
+    """Plot the loss against the optimization step and save the plot as PNG, SVG or PDF.
 
     Args:
         history: for each scale that was reached, the loss before each step, (steps,). If the run was interrupted,

@@ -26,10 +26,10 @@ class Preset:
     style_loss: str
     """Name of the style loss, a key of :data:`STYLE_LOSSES`."""
     relative: bool = True
-    """True if content and style losses are divided by the size of their targets, and losses of the pixels (total
+    """True if content and style losses are divided by the magnitude of their targets, and losses of the pixels (total
     variation and temporal loss) by the number of values of the image. A weight then has the same meaning for every
-    layer, network and image size. If False, content and style losses are in the units of the network's activations, and
-    losses of the pixels are sums over pixels from 0 to 255."""
+    layer, network and image size. If False, these divisions are omitted, and losses of the pixels are sums over all
+    pixels, with pixel values in [0, 255]."""
     content_layers: Mapping[str, float] | None = None
     """Factor that multiplies the content weight, for each content layer. The default is :data:`CONTENT_LAYERS`."""
     style_layers: Mapping[str, float] | None = None

@@ -106,8 +106,8 @@ def _labels(mask: Tensor) -> list[Tensor] | None:
 def _amid_its_like(codes: Tensor) -> Tensor:
     """Return a boolean tensor (H W,) that is True for each pixel which is surrounded by pixels of the same color.
 
-    ``codes`` (H, W) holds a number for the color of each pixel. The number of a surrounded pixel equals those of the
-    four pixels that are two pixels to the left, to the right, above and below.
+    ``codes`` (H, W) holds a number for the color of each pixel. A pixel is surrounded if the four pixels that are two
+    places to its left, to its right, above and below have the same number as the pixel.
     """
     wide = pad(codes[None, None], (2, 2, 2, 2), mode="replicate")[0, 0]
     around = wide[2:-2, 4:], wide[2:-2, :-4], wide[4:, 2:-2], wide[:-4, 2:-2]
@@ -115,15 +115,15 @@ def _amid_its_like(codes: Tensor) -> Tensor:
 
 
 def _sorted(colors: Sequence[Tensor]) -> Tensor:
-    """Sort the colors, (3,) each, from dark to light and stack them to a tensor (R, 3)."""
+    """Sort the colors, (3,) each, from dark to light and stack them into a tensor (R, 3)."""
     return torch.stack(sorted(colors, key=lambda color: ((color * LUMA[:, 0, 0]).sum().item(), color.tolist())))
 
 
 def _plain(mask: Tensor) -> Tensor:
     """Return a boolean tensor (H W,) that is True for each pixel of a mask (1, 3, H, W) that is not on a soft edge.
 
-    A pixel is not on a soft edge if the pixels two places to its left and to its right have almost the same color, and
-    if the pixels two places above and below it do, too.
+    A pixel is not on a soft edge if the pixel two places to its left has almost the same color as the pixel two places
+    to its right, and the pixel two places above it has almost the same color as the pixel two places below it.
     """
     wide = pad(mask, (2, 2, 2, 2), mode="replicate")
     across = (wide[:, :, 2:-2, 4:] - wide[:, :, 2:-2, :-4]).abs()
@@ -157,8 +157,9 @@ def divide(
     Args:
         content_mask: a mask (1, 3, H, W) in [0, 1] whose colors mark the regions of the photo; see
             :func:`find_regions`. If it is None, the whole photo is one region.
-        style_masks: one mask for each style. The part of the painting to use for a region has the region's color. If
-            there are no style masks, each region takes one style, in order from the darkest region to the lightest.
+        style_masks: one mask for each style. In the mask, the part of the painting to use for a region has the color
+            that the region has in ``content_mask``. If there are no style masks, each region takes one style, in order
+            from the darkest region to the lightest.
         shares: the weights by which several styles are blended in the same region, one for each style.
 
     Returns:
@@ -211,7 +212,7 @@ def divide(
 def check_proportions(name: str, mask: Tensor, picture: Tensor) -> None:
     """Check that ``mask`` has approximately the aspect ratio of ``picture``, to whose size it will be resized.
 
-    ``mask`` may also be another image that belongs to the picture. ``name`` is its name in the error message.
+    ``mask`` may also be the image from which the optimization starts. ``name`` is its name in the error message.
 
     Raises:
         ValueError: the aspect ratios differ.

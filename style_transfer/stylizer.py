@@ -372,7 +372,7 @@ class _Past:
 
     budgets: list[Budget]
     """Memory budgets of all scales, including later ones. A resumed run uses the same budgets and so the same tiles,
-    because different tiles are rounded differently."""
+    because other tiles would give other rounding errors."""
     image: Tensor | None = None
     """The image of the last finished scale, (1, 3, H, W) in [0, 1]; None if no scale is finished."""
     history: list[Tensor] = field(default_factory=list)

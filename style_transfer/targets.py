@@ -43,14 +43,14 @@ class Targets:
                 excess -= _bytes_of(self._paintings.pop(key))
 
     def of_painting(self, key: tuple[Hashable, ...], compute: Callable[[], Value]) -> Value:
-        """Return the value of a painting that is stored under ``key``. A missing value is computed and stored.
+        """Return the value that is stored under ``key`` for a painting. A missing value is computed and stored.
 
         ``key`` begins with the painting's fingerprint (hash).
         """
         return _remembered(self._paintings, key, compute)
 
     def of_photo(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """Return the value of the photo that is stored under ``key``. A missing value is computed and stored.
+        """Return the value that is stored under ``key`` for the photo. A missing value is computed and stored.
 
         ``key`` distinguishes the sizes to which the photo is resized.
         """

@@ -1,4 +1,4 @@
-"""Divide a picture into tiles that pass through the network one at a time, which limits the memory.
+"""Divide a picture into tiles that pass through the network one at a time, which limits memory use.
 
 The loss and its gradient are the same as without tiles, except for rounding.
 """
@@ -27,7 +27,7 @@ class Tile:
     """Rows and columns of the tile's activations that belong to this tile alone, by layer name. There, the activations
     are the same as without tiles."""
     windows: Mapping[str, Window]
-    """Rows and columns that the part ``inner`` has in the activations of the whole picture, by layer name."""
+    """Rows and columns of the part ``inner`` in the activations of the whole picture, by layer name."""
 
     def show(self, image: Tensor) -> Tensor:
         """Return the pixels of ``image`` (N, C, H, W) that the network sees in this tile."""
@@ -117,9 +117,9 @@ def smallest_side(layers: Sequence[Layer]) -> int:
 def _reach(layers: Sequence[Layer], everything: int) -> tuple[int, int]:
     """Return the largest stride of ``layers``, and the width of a tile's surroundings, both in pixels.
 
-    The surroundings are the pixels around the part that belongs to the tile alone, on which the activations of this
-    part depend. Their width is a multiple of the stride. ``everything`` is used as the side of the receptive field of a
-    layer that sees the whole picture.
+    A tile consists of a part that belongs to it alone and of its surroundings. The surroundings include all other
+    pixels that influence the activations of this part. Their width is a multiple of the stride. ``everything`` is the
+    side of the receptive field, in pixels, to assume for any layer that sees the whole picture.
     """
     step = round(max(map(_stride, layers)))
     fields = [(layer.start or 0.0, layer.receptive_field or everything, _stride(layer)) for layer in layers]
@@ -142,15 +142,19 @@ def _cut(length: int, side: int, step: int) -> list[tuple[int, int]]:
 def _positions(layer: Layer, axis: int, core: tuple[int, int], length: int) -> slice:
     """Return the range of a layer's positions that corresponds to ``core``, a range of pixels (start, end).
 
-    Both ranges are along one ``axis`` of the layer's output (C, H, W), along which the picture has ``length`` pixels.
-    If ``core`` ends where the picture ends, the result includes all remaining positions.
+    ``axis`` is 1 for ranges of rows and 2 for ranges of columns, as in the layer's output (C, H, W). ``length`` is the
+    number of the picture's pixels along this axis. If ``core`` ends where the picture ends, the result includes all
+    remaining positions.
     """
     first, last = (round(bound / _stride(layer)) for bound in core)
     return slice(first, layer.shape[axis] if core[1] == length else last)
 
 
 def _stride(layer: Layer) -> float:
-    """Return the stride, in pixels, of a layer from :func:`list_layers`, which sets the stride of every layer."""
+    """Return the stride, in pixels, of a ``layer`` that :func:`list_layers` returned.
+
+    The stride of such a layer is never None.
+    """
     assert layer.stride is not None
     return layer.stride
 

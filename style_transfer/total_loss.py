@@ -37,7 +37,7 @@ the total variation, are computed strip by strip."""
 
 
 class Style(NamedTuple):
-    """A painting, and the shares with which its style is used in the regions of the photo."""
+    """A painting, and its share in the style of each region of the photo."""
 
     image: Tensor
     """The painting, (1, 3, H, W) in [0, 1], of any size and on any device."""
@@ -75,9 +75,9 @@ class TotalLoss:
     """The total loss of an image (1, 3, H, W) in [0, 1].
 
     A large image passes through the network in several tiles. The loss and its gradient are the same as without tiles,
-    except for rounding. A first pass over the tiles, without gradients, adds up the sums from which the losses of the
-    whole image are computed. A second pass backpropagates the gradients of the losses with respect to these sums
-    through each tile.
+    except for rounding. A first pass over the tiles, without gradients, computes the sums over the whole image on which
+    the losses depend. A second pass backpropagates the gradients of the losses with respect to these sums through each
+    tile.
     """
 
     activations_of: ActivationsOf
@@ -86,8 +86,8 @@ class TotalLoss:
     pixel_losses: Mapping[str, tuple[float, PixelLoss]]
     """Weight and function of each loss of the pixels, by name."""
     latest: dict[str, Tensor] = field(default_factory=dict)
-    """Weighted parts of the most recently computed total loss, each (), by name: ``content``, ``style``, and the names
-    of the losses of the pixels."""
+    """Weighted parts of the most recently computed total loss, as scalar tensors, by name: ``content``, ``style``, and
+    the names of the losses of the pixels."""
 
     def __call__(self, image: Tensor) -> Tensor:
         """Return the total loss, (), of an image (1, 3, H, W) in [0, 1]."""
@@ -196,7 +196,9 @@ def total_loss(
     targets: Targets | None = None,
     key: tuple[object, ...] = (),
 ) -> TotalLoss:
-    """Compute the targets of all losses, and return the total loss function of images of the size of ``photo``.
+    """Compute the targets of all losses, and return a function that computes the total loss of an image.
+
+    The image must have the same size as ``photo``.
 
     Args:
         activations_of: the function that :func:`capture` yields for the preset's layers. It returns the activations of

@@ -1,7 +1,7 @@
 """Painting of videos, frame by frame.
 
-The optimization of a frame starts from the previous painted frame, warped so that it lines up, and stays close to it to
-avoid flicker. The first frame of a scene is painted like a single photo.
+The optimization of a frame starts from the previous painted frame, warped to line up with the new frame. A loss keeps
+the result close to this warped frame, to avoid flicker. The first frame of a scene is painted like a single photo.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from dreamgram.workbench.job import Done, Job, free
 from dreamgram.workbench.recipe import is_made
 
 KNOWN = 0.25
-"""Minimum fraction of a frame's pixels at which the optical flow from the previous frame must be reliable. If the
+"""Threshold for the fraction of a frame's pixels at which the optical flow from the previous frame is reliable. If the
 fraction is smaller, the frame begins a new scene and is painted like a single photo."""
 
 LATER = 0.3
@@ -111,8 +111,9 @@ def _stylizer(painter: Painter, first: Tensor) -> Stylizer:
     """Return a stylizer for all frames of a video, of which ``first`` is the first frame.
 
     If the option ``colors`` requires recolored paintings, they are recolored once, for the first frame. The stylizer
-    itself keeps the colors of the paintings. If the result is to have the colors of the video, a painted frame gets
-    them only when it is written to the output, and the next frame starts from the painted frame without them.
+    paints all frames in the colors of these paintings. If the output is to have the colors of the video, they are
+    applied to a painted frame only when it is written to the output. The next frame starts from the painted frame
+    without the colors of the video.
     """
     _, paintings = prepare(painter.options.colors, first, painter.paintings)
     return painter.prepare(first).change(paintings=paintings, colors="style")

@@ -46,8 +46,8 @@ FAILED, WRONG, INTERRUPTED = 1, 2, 130
 """Exit codes if some of the work failed, if the input was not valid, and if the user interrupted the program."""
 
 EVERY = 60
-"""Interval, in seconds, between two progress lines if there is no terminal. If a run will take longer than this, its
-expected duration is printed soon after it begins."""
+"""Interval, in seconds, between two progress lines if there is no terminal. If the expected duration of a run is longer
+than this interval, the duration is printed soon after the run begins."""
 
 WIDE = 110
 """Minimum width of a terminal, in columns, for the progress bar to also show the device and the terms of the loss."""
@@ -72,7 +72,7 @@ class Command:
     """Class of the command's options."""
     work: Callable[[Any, Job], Done]
     """Function that does the work, given the options and the job to which it reports. Its docstring is the command's
-    help, of which an overview of all commands shows only the first sentence."""
+    help. An overview of all commands shows only the first sentence of this help."""
     listings: Mapping[str, tuple[str, Callable[[], str]]] = field(default_factory=dict)
     """Flags such as ``--list-styles``, with which the command only prints a text and exits. Each is mapped to its help
     and a function that returns the text."""
@@ -239,7 +239,7 @@ def _dispatch(
 ) -> int:
     """Run the command that ``arguments`` begin with, or the ``default`` command, and return the exit code.
 
-    With a flag such as ``--help``, only print the text for this flag.
+    If a flag such as ``--help`` or ``--version`` asks for information, only print this information.
     """
     if "--version" in arguments:
         print(f"{name} {__version__}")
@@ -278,7 +278,7 @@ def _dispatch(
 
 
 def _is_photo(arguments: Sequence[str], default: str) -> bool:
-    """Return whether the first argument is a file for the default command, although a command has the same name.
+    """Return whether the first argument is a file for the default command, not the command of the same name.
 
     An example is a photo called ``replay``. The result is True if ``--style`` is among the arguments, because the
     command that paints a photo requires this option, and the other commands do not have it.
@@ -310,7 +310,7 @@ class _Parser(argparse.ArgumentParser):
 def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> argparse.ArgumentParser:
     """Return the parser of a command's arguments, derived from the declarations of its options.
 
-    ``program`` is the name that the help shows, and ``others`` are the names of commands that it also mentions.
+    ``program`` is the name that the help shows. The help also mentions the commands whose names are in ``others``.
     """
     see = f"See also: {', '.join(others)}. " if others else ""
     needed = [

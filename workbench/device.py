@@ -1,4 +1,4 @@
-"""Choice of the device and the number format of a computation by their names on the command line."""
+"""Choice of the device and the precision (number format) of a computation, given their names on the command line."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def find_device(name: str) -> torch.device:
 
 
 def find_precision(name: Precision, device: torch.device) -> Precision:
-    """Return ``name`` or, if it is ``auto``, the name of the number format that it stands for on ``device``."""
+    """Return ``name`` or, if ``name`` is ``auto``, the name of the number format that is chosen for ``device``."""
     return cast("Precision", str(choose_dtype(name, device)).removeprefix("torch."))
 
 

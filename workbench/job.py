@@ -50,7 +50,10 @@ class Watcher:
         """Show a message of one line to the user."""
 
     def fail(self, line: str) -> None:
-        """Show the message ``line``, which says that a file could not be processed; by default, with :meth:`tell`."""
+        """Show the message ``line``, which says that a file could not be processed.
+
+        By default, this method calls :meth:`tell`.
+        """
         self.tell(line)
 
     def wrote(self, path: Path, seconds: float) -> None:
@@ -73,7 +76,10 @@ class Done:
 
 @dataclass
 class Job:
-    """A piece of work in progress. It passes the reports of the code that does the work to a watcher."""
+    """A piece of work in progress.
+
+    The code that does the work reports progress and messages to the job, and the job passes them on to its watcher.
+    """
 
     watcher: Watcher = field(default_factory=Watcher)
     """Watcher that shows the job to the user."""
@@ -88,9 +94,10 @@ class Job:
     def part(self, title: str, setting: str = "") -> Iterator[Job]:
         """Run the body of the ``with`` statement as one part of the job, whose beginning and end the watcher shows.
 
-        The arguments are those of :meth:`Watcher.begin`. The body typically runs one optimization. To report its
-        progress, pass the job to it as the last of its ``listeners``, the functions that it calls after every step. The
-        job must be the last, because it ends the run if the job was asked to stop, and no later function is called.
+        The arguments are those of :meth:`Watcher.begin`. The body typically runs one optimization. To report the
+        optimization's progress, pass the job as the last of the ``listeners``, which are the functions that the
+        optimization calls after every step. A job that was asked to stop ends the optimization, and any listeners
+        after the job are not called. The job must therefore be the last.
         """
         self.watcher.begin(title, setting)
         try:
@@ -133,8 +140,8 @@ class Job:
     ) -> Path:
         """Save a picture with its recipe, which records how it was made, and return the path of the file.
 
-        If ``path`` already exists and ``overwrite`` is False, for example because another program wrote it during the
-        work, the picture is saved under an unused name in the same folder, so that finished work is never lost. With
+        If ``path`` already exists and ``overwrite`` is False, the picture is saved under an unused name in the same
+        folder. Finished work is therefore never lost, even if another program wrote ``path`` during the work. With
         ``overwrite``, the existing file is replaced. The watcher is told which file was written. The arguments ``how``
         are passed to :func:`dreamgram.image_optimization.images.save`.
         """
@@ -149,8 +156,8 @@ class Job:
     def taking_interrupts(self) -> Iterator[Job]:
         """Let Ctrl-C, pressed during the ``with`` statement, stop this job gently, as :meth:`stop` does.
 
-        If Ctrl-C is pressed before the first step is done, or a second time, KeyboardInterrupt is raised at once. The
-        context has no effect outside the main thread, or if the program already handles or ignores Ctrl-C.
+        If Ctrl-C is pressed before the first step is done, or a second time, KeyboardInterrupt is raised at once. This
+        context manager has no effect outside the main thread, or if the program already handles or ignores Ctrl-C.
         """
         main = threading.current_thread() is threading.main_thread()
         if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
@@ -184,9 +191,9 @@ def free(path: Path, overwrite: bool = False) -> Path:
 def beside(path: Path, ending: str, overwrite: bool, inputs: Collection[str] = ()) -> Path:
     """Return the path of an additional file in the folder of the picture ``path``, such as a plot of the loss.
 
-    Its name is the picture's name, in which an ``ending`` such as "-loss.png" replaces the extension. If such a file
-    exists and ``overwrite`` is False, or if it is one of ``inputs``, the files that the picture is made from, a number
-    is added to the name.
+    Its name is the picture's name, in which an ``ending`` such as "-loss.png" replaces the extension. If a file of
+    this name exists and ``overwrite`` is False, a number is added to the name. A number is also added if the file is
+    one of ``inputs``, the files that the picture is made from.
     """
     place = path.with_name(path.stem + ending)
     if place == path:
@@ -196,9 +203,10 @@ def beside(path: Path, ending: str, overwrite: bool, inputs: Collection[str] = (
 
 
 def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
-    """Return the path of the file that a command will write: ``output``, or a new file in ``outputs/`` called ``name``.
+    """Return the path of the file that a command will write.
 
-    The path is checked, and its folder is created if it does not exist. Call this function before the work begins.
+    The path is ``output`` or, if ``output`` is None, that of a new file in ``outputs/`` called ``name``. The path is
+    checked, and its folder is created if it does not exist. Call this function before the work begins.
 
     Raises:
         ValueError: the file extension is not that of a picture.

@@ -6,10 +6,10 @@ An application declares its options in its own ``options.py``::
     class StyleOptions(Options):
         size: int = option(512, "Longer side of the result in pixels.", group="Picture", least=1, values=(256, 512))
 
-The declaration determines the command line and its help (:mod:`dreamgram.workbench.console`), the checks of values
-given in Python or read from a file, the recipe, which is the record of settings that is stored in a picture
-(:mod:`dreamgram.workbench.recipe`), and the tables of ``docs/options.md``. To add an option, it is therefore enough to
-declare it and to write the code that uses its value.
+The declaration determines the command line and its help (:mod:`dreamgram.workbench.console`), and the checks of values
+given in Python or read from a file. The declaration also determines the tables of ``docs/options.md``, and how the
+option is stored in a recipe, the record of settings in a picture (:mod:`dreamgram.workbench.recipe`). To add an option,
+it is therefore enough to declare it and to write the code that uses its value.
 """
 
 from __future__ import annotations
@@ -426,7 +426,9 @@ def parse_numbers(text: str) -> list[float]:
 
 
 def parse_layer_weights(text: str) -> dict[str, float]:
-    """Convert text such as ``relu1_1=1,relu3_1=0.5`` to weights by layer name. A layer without a weight gets 1.
+    """Convert text such as ``relu1_1=1,relu3_1=0.5`` to weights by layer name.
+
+    A layer that is named without a weight, as in ``relu1_1,relu3_1``, gets the weight 1.
 
     Raises:
         ValueError: a weight is not a number, or a layer is given twice.

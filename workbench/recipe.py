@@ -33,8 +33,8 @@ Commands = Mapping[str, type[Options]]
 """A mapping from the full names of commands, such as ``dream units``, to the classes of their options."""
 
 _OLD = {"command", "version", "files", "stopped", "overwrite", "checkpoint", "resume_from", "list_styles"}
-"""Entries that are not options in the settings stored by version 0.1.0, which keeps options and other values in one
-dictionary."""
+"""Names of the entries that are not options, in the dictionary of settings that version 0.1.0 stores. This
+dictionary holds options and other values together."""
 
 _OLD_MADE = ("output", "tiled", "found")
 """Entries in the settings stored by version 0.1.0 whose values were determined during the run."""
@@ -69,8 +69,8 @@ class Inputs:
         """Load the network called ``name`` and hash its files and weights; see :func:`dreamgram.models.load`.
 
         Raises:
-            ValueError: a file changed while the network was loaded, so that its hash may not be that of the contents
-                that were loaded.
+            ValueError: a file changed while the network was loaded. The hash of the file may then describe other
+                contents than those that were loaded.
         """
         before = {path: checksum(path) for path in sources(name, weights) if path.is_file()}
         model = load(name, weights)
@@ -117,7 +117,7 @@ class Recipe:
     """Hash of the network's weights; "" for networks that come with the package."""
     made: Mapping[str, Any] = field(default_factory=dict)
     """Values determined during the run that are needed to make the picture again, such as the sizes of tiles or the
-    pictures of a batch. In a checkpoint, also the path of the picture to write."""
+    units of each batch. In a checkpoint, the values also include the path of the picture to write."""
     stopped: str = "finished"
     """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``."""
     version: str = __version__
@@ -280,7 +280,7 @@ class Recipe:
 def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
     """Return whether the picture file ``path`` exists, was made with ``recipe`` and is finished.
 
-    If the result is False, the file may be overwritten.
+    If the result is False, the caller is allowed to create or overwrite the file.
 
     Raises:
         ValueError: ``path`` was not made with ``recipe``, and ``overwrite`` is False.
