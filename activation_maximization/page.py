@@ -33,9 +33,9 @@ class _Picture:
     source: str
     """The picture's file as a data URL."""
     name: str
-    """Text below the picture on the left: the index of the unit, or the name of the example."""
+    """Text at the left end of the line below the picture: the index of the unit, or the name of the example."""
     value: str
-    """Text below the picture on the right: the activation as a formatted number."""
+    """Text at the right end of the line below the picture: the activation as a formatted number."""
     small: bool
     """True if the picture is enlarged with nearest-neighbor interpolation."""
 

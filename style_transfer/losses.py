@@ -107,7 +107,7 @@ class StyleLoss:
 
     @property
     def scale(self) -> float:
-        """Size of the target, in the units of the loss; by default the mean of the target's squared elements."""
+        """Divisor that makes the loss relative: by default the mean of the target's squared elements."""
         mean: float = self.target.square().mean().item()
         return mean
 

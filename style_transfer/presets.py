@@ -61,7 +61,7 @@ class Preset:
         return [*dict.fromkeys([*self.content, *self.style])]
 
     def as_options(self) -> dict[str, Any]:
-        """Return, by name, the options that set all fields of this preset except ``relative``."""
+        """Return the values of this preset's fields, except ``relative``, as a dictionary of :class:`StyleOptions` fields."""
         chosen = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "relative"}
         return {**chosen, "content_layers": self.content_layers or CONTENT_LAYERS, "style_layers": self._style_layers()}
 
