@@ -35,7 +35,7 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
     ``size`` is the size of the images, in any form that :func:`image_shape` accepts.
 
     Raises:
-        TypeError: ``model`` is not a network, or ``objective`` is neither an objective nor a text.
+        TypeError: ``model`` is not a network, or ``objective`` is neither an objective nor a string.
         ValueError: the text is not a valid expression for this network.
     """
     if isinstance(objective, nn.Module):
@@ -127,7 +127,7 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
     """Return ``given`` as one transform, a function that changes the images before the network sees them.
 
     Args:
-        given: a transform, a text such as ``jitter(0.1)``, a list of transforms to apply in order, or None for the
+        given: a transform, a string such as ``jitter(0.1)``, a list of transforms to apply in order, or None for the
             default, ``robust()``.
     """
     if given is None:

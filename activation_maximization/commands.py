@@ -196,8 +196,8 @@ def _find_pictures(session: Session, folder: Path | None, size: int | None) -> I
 def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Done:
     """Make a contact sheet of digit classes in two or three rows.
 
-    In the first row, each image only maximizes the activation of its class. The images in the second row are also
-    regularized. With ``options.compare``, the third row is made like the second, but with the network
+    In the first row, each image is optimized only for the activation of its class. The images in the second row are
+    also regularized. With ``options.compare``, the third row is made like the second, but with the network
     ``digits-robust``.
     """
     session = Session("digits", "digits.png", options, job, again)

@@ -136,8 +136,9 @@ def _items(pictures: Any) -> Iterable[Any]:
 
 
 def _labels(rest: Sequence[Any], count: int) -> list[int | str]:
-    """Return the labels of ``count`` images. ``rest`` is the part of an item after the images.
+    """Return the labels of ``count`` images.
 
+    ``rest`` holds what a data set or data loader yields together with the images, usually their labels.
     If ``rest`` does not hold one integer or text for each image, every label is "".
     """
     label = rest[0] if rest else ""

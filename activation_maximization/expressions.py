@@ -43,10 +43,10 @@ PARAMETERIZATIONS: Mapping[str, type[Parameterization]] = {
 """Parameterization classes by name."""
 
 VECTOR_FILES = (".npy", ".safetensors")
-"""Endings of the files that :func:`load_vector` can read."""
+"""Extensions of the files that :func:`load_vector` can read."""
 
 DEEPEST = 50
-"""Maximum nesting depth of parentheses. The limit keeps a malformed text from exhausting Python's stack."""
+"""Maximum nesting depth of parentheses. The limit keeps malformed text from exhausting Python's stack."""
 
 MOST_CALLS = 100
 """Largest number of function calls in one expression.
@@ -137,7 +137,7 @@ def load_vector(path: Path) -> Tensor:
     """Read a vector (C,), or several vectors (N, C), from a .npy file or from a .safetensors file with one tensor.
 
     Raises:
-        ValueError: the file's ending is not .npy or .safetensors, or the file does not contain one tensor of
+        ValueError: the file's extension is not .npy or .safetensors, or the file does not contain one tensor of
             finite numbers, (C,) or (N, C).
         OSError: the file cannot be read.
     """
@@ -177,17 +177,17 @@ def _number(text: str) -> float:
 
 
 def _pair(text: str) -> tuple[float, ...]:
-    """Convert a text such as ``(0.9, 1.1)`` to a tuple of numbers."""
+    """Convert text such as ``(0.9, 1.1)`` to a tuple of numbers."""
     return tuple(map(_number, text.strip("()").split(",")))
 
 
 def _position(text: str) -> tuple[int, ...]:
-    """Convert a text such as ``(4, 5)`` to a tuple of integers."""
+    """Convert text such as ``(4, 5)`` to a tuple of integers."""
     return tuple(map(int, re.findall(INTEGER, text)))
 
 
 def _units(text: str) -> list[int] | Literal["all"]:
-    """Convert a text such as ``0-2,7`` to a list of units, here 0, 1, 2 and 7. Return the text ``all`` unchanged."""
+    """Convert text such as ``0-2,7`` to a list of units, here 0, 1, 2 and 7. Return the text ``all`` unchanged."""
     if text == "all":
         return "all"
     units: list[int] = []

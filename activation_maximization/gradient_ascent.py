@@ -45,7 +45,7 @@ class Dreams:
     activations: Tensor
     """Value of the objective for each finished image, (N,). It is computed without the random transform."""
     history: Tensor
-    """Value of the objective before each step, (steps, N), for the image as transformed in that step.
+    """Value of the objective before each step, (steps, N). It is computed with the random transform of the step.
 
     If an image's batch ended early, the values for its remaining steps are NaN.
     """
@@ -55,7 +55,7 @@ class Dreams:
     After Ctrl-C (``interrupted``), the result contains only the images that had been started.
     """
     silent: tuple[int, ...] = ()
-    """Indices of the images that received no gradient through at least one of the objective's layers.
+    """Indices of the images for which at least one of the objective's layers passed back no gradient.
 
     These images are meaningless.
     """
@@ -232,7 +232,7 @@ def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor
     network.
 
     Raises:
-        ValueError: the objective's photo has a different shape.
+        ValueError: the objective's photo does not have the shape that ``init`` or ``size`` determines.
     """
     photo = None if objective.photo is None else arguments.as_batch(objective.photo, f"the photo of {objective}")
     given = photo if init is None and size is None else init
@@ -255,7 +255,7 @@ def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], sto
 
 
 def _check_count(objective: Objective, given: int, count: int) -> None:
-    """Raise a ValueError unless the numbers of images ``given`` and ``objective.images`` are each 1 or ``count``."""
+    """Raise a ValueError unless ``given`` and ``objective.images``, both numbers of images, are each 1 or ``count``."""
     if given not in (1, count) or objective.images not in (1, count):
         raise ValueError(f"{objective} is for {objective.images} images, not {given}")
 
@@ -364,7 +364,7 @@ class _Part:
         self.silent = [number for number in self.silent if not answers[number]]
 
     def vary_noise(self, image: Parameterization) -> None:
-        """Replace each image that receives no gradient with new noise.
+        """Put new noise in place of each image that receives no gradient.
 
         New noise is tried until every image receives a gradient or all strengths in :data:`STARTS` have been tried.
 
@@ -396,7 +396,10 @@ class _Part:
         optimizer: str | OptimizerFactory,
         listeners: Sequence[Listener],
     ) -> Dreams:
-        """Optimize ``image`` and return the result. Its ``activations`` are empty, because the caller computes them."""
+        """Optimize ``image`` and return the result.
+
+        The result's ``activations`` are empty, because the caller computes them.
+        """
         made = 0
 
         def loss(rendered: Tensor) -> Tensor:

@@ -89,7 +89,7 @@ class Objective:
     units: tuple[int, ...] = ()
     """Index of the unit that each image is made for, used in captions.
 
-    The tuple is empty if an image is made for several units or for no unit.
+    ``units`` is empty if an image is made for several units or for no unit.
     """
 
     __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
@@ -255,7 +255,7 @@ def deepdream(layer: str) -> Objective:
 
 @objective
 def diversity(layer: str, images: int) -> Objective:
-    """Return an objective that measures how much ``images`` images differ from each other.
+    """Return an objective that measures how much each of several images differs from the others.
 
     The value for an image is minus the mean cosine similarity between its Gram matrix and the Gram matrices of the
     other images. The Gram matrices are those of the layer's activations. Add ``diversity`` to an objective that is the

@@ -44,8 +44,8 @@ class SizeOptions(Options):
 
     size: int | None = option(
         None,
-        "Side of each picture in pixels. The default is the network's input size. A larger picture has room for more "
-        "motifs.",
+        "Side in pixels of each image that the network is given. The default is the network's input size. A larger "
+        "optimized picture has room for more motifs.",
         group=PICTURE,
         least=1,
         values=(64, 128, 224),
@@ -165,7 +165,8 @@ class ExamplesOptions(SizeOptions, LayerOptions):
     )
     count: int = option(
         EXAMPLES,
-        "Largest number of examples beside each unit. More examples show better what they have in common.",
+        "Maximum number of examples in the row of each unit. With more examples, it is easier to see what they have in "
+        "common.",
         group=PICTURE,
         flags=("--top",),
         least=1,
@@ -183,7 +184,7 @@ class DigitsOptions(AscentOptions):
     ink: float = option(
         INK,
         "Weight of the penalty on the sum of all pixels. The penalty is used in all rows of the contact sheet but the "
-        "first. A larger weight leaves less ink. Too large a weight leaves no ink.",
+        "first. A larger weight leaves fewer bright pixels. Too large a weight leaves an empty picture.",
         group=OBJECTIVE,
         flags=("--pixel-sum",),
         values=(0.0, 0.09, 0.2),
@@ -210,7 +211,8 @@ class MaximizeOptions(SizeOptions, SheetOptions):
 
     objective: str = option(
         help="Expression to maximize, in quotes, such as 'channel(conv2, 3) - 0.5 * channel(conv2, 7)' or "
-        "'logit(0-9) - sparing()'. With several units, one picture is made for each.",
+        "'logit(0-9) - sparing()'. If a term names several units, as logit(0-9) does, one picture is made for each "
+        "unit.",
         group="Input",
         positional=True,
         values=("logit(0-9) - sparing()", "channel(conv2, 3) - 0.5 * channel(conv2, 7)", "deepdream(pool2)"),
@@ -310,8 +312,8 @@ class AccentuateOptions(PhotoOptions, AscentOptions):
     )
     near: str = option(
         "relu2_1",
-        "Layer whose activations should stay the same as for the photo. It should come before --layer. The earlier it "
-        "is, the finer the detail that it preserves.",
+        "Layer whose activations should stay the same as for the photo. It should come earlier in the network than the "
+        "layer given by --layer. An earlier layer preserves finer detail.",
         group=OBJECTIVE,
         metavar="NAME",
         values=("relu1_2", "relu2_1", "relu3_1"),

@@ -1,4 +1,7 @@
-"""Web pages that show the optimized image, the activation and the examples of each unit, in one self-contained file."""
+"""Web pages that show the optimized image, the activation and the examples of each unit.
+
+Each page is one self-contained file.
+"""
 
 from __future__ import annotations
 

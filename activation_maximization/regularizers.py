@@ -41,8 +41,8 @@ def pixel_sum(weight: float = 0.08) -> Objective:
 def sparing(ink: float = INK, smoothness: float = SMOOTHNESS) -> Objective:
     """Return a regularizer that favors little ink and soft edges, so that optimized images of digits are readable.
 
-    With the default weights, networks that were not used for the optimization recognize the digits, too. The script
-    ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
+    With the default ``ink`` and ``smoothness``, the digits are also recognized by networks that were not used for the
+    optimization. The script ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
 
     Args:
         ink: weight of the sum of the pixels at the last step. The weight rises linearly from 0.4 times this value at

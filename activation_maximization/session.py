@@ -143,7 +143,7 @@ class Session:
     def recipe(self, made: Mapping[str, Any] | None = None) -> Recipe:
         """Return the recipe of the picture: the command, its options, the input files and ``made``.
 
-        ``made`` holds the same values as the argument ``made`` of :meth:`save`.
+        ``made`` holds values that were determined during the run and are needed to make the picture again.
         """
         return Recipe.of(f"dream {self.command}", self.options, self.inputs, made)
 

@@ -29,10 +29,10 @@ def capture(
     The forward pass ends as soon as all of ``layers`` have run. If an in-place operation would overwrite a captured
     output, the operation gets a copy of the output instead. The network computes in ``dtype``, by autocast if
     ``dtype`` is not float32. If ``dtype`` is float16, the returned activations are converted to float32, because their
-    gradients could be too small for float16. The parameters are read when the yielded function is first called, and
-    later changes to them may have no effect. Inside the context, the network is in evaluation mode and its weights get
-    no gradients. On leaving the context, the ``training`` and ``requires_grad`` flags of the network are restored, and
-    the hooks that this function added are removed. Hooks that you added yourself stay.
+    gradients could be too small for float16. The network's parameters are read when the yielded function is first
+    called, and later changes to these parameters may have no effect. Inside the context, the network is in evaluation
+    mode and its weights get no gradients. On leaving the context, the ``training`` and ``requires_grad`` flags of the
+    network are restored, and the hooks that :func:`capture` added are removed. Hooks that you added yourself stay.
 
     Example:
         >>> with capture(vgg, ["relu1_1", "relu4_1"]) as activations_of:
@@ -107,7 +107,7 @@ class _Reader:
             functional_call(self.model, self.weights, (image,), tie_weights=False)  # ``weights`` is complete
 
     def _add_hooks(self, image: Tensor) -> None:
-        """Add a hook to each module that a requested layer belongs to.
+        """Add a forward hook to each module whose activations are requested.
 
         Raises:
             ValueError: a layer is unknown, or a forward pass of an image of the shape of ``image`` does not reach it.
@@ -148,8 +148,8 @@ def _fast_weights(model: nn.Module, dtype: torch.dtype, order: torch.memory_form
     """Return the parameters of ``model`` by name, stored for a fast forward pass in ``dtype``.
 
     The float32 parameters of convolutions and fully connected layers are converted to ``dtype`` once instead of in
-    every step. If ``dtype`` is not float32, the network must run under autocast, which then does not have to convert
-    these parameters. 4-dimensional parameters are stored in the memory format ``order``.
+    every forward pass. If ``dtype`` is not float32, the network must run under autocast, which then does not have to
+    convert these parameters. 4-dimensional parameters are stored in the memory format ``order``.
     """
     weights = {}
     for path, module in model.named_modules():

@@ -23,7 +23,8 @@ class Range:
     def enter(self, image: Tensor) -> Tensor:
         """Return ``image`` (N, C, H, W) as input for the network.
 
-        The backward pass divides the gradient of ``image`` by the scale.
+        In the backward pass, the gradient of ``image`` is divided by the scale that :meth:`leave` applies to the
+        gradients of the activations.
         """
         same: Tensor = _Unscale.apply(image, self)
         return same

@@ -41,7 +41,10 @@ def encode_xmp(note: str) -> bytes:
 
 
 def decode_xmp(packet: bytes) -> str | None:
-    """Return the note that :func:`encode_xmp` put into ``packet``, or None if it has no note or is not valid XML."""
+    """Return the note that :func:`encode_xmp` put into ``packet``.
+
+    The result is None if ``packet`` has no note or is not valid XML.
+    """
     try:  # expat itself rejects entities that expand without limit
         found = ElementTree.fromstring(packet.rstrip(b"\0")).find(f".//{{{NAMESPACE}}}note")
     except ElementTree.ParseError:

@@ -19,7 +19,7 @@ from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-"""Weights of red, green and blue in the conversion to gray of ITU-R BT.601, as a tensor (3, 1, 1)."""
+"""Weights of red, green and blue in the ITU-R BT.601 conversion to gray, as a tensor (3, 1, 1)."""
 
 PROFILE_TOLERANCE = 4
 """Tolerance, in 8-bit levels, for treating an ICC color profile as sRGB.

@@ -83,8 +83,8 @@ def check_folder(folder: Path) -> None:
 def choose_bits(path: Path, wanted: int | None, given: int) -> int:
     """Return the number of bits per value, 8 or 16, with which to save a picture at ``path``.
 
-    ``given`` is the number of bits per value of the original picture. If ``wanted`` is None, the result is ``given`` if
-    the format of ``path`` can hold that many bits, and 8 if it cannot. If ``wanted`` is a number, the result is
+    ``given`` is the number of bits per value of the original picture. If ``wanted`` is None, the result is ``given``,
+    or 8 if the format of ``path`` cannot hold ``given`` bits per value. If ``wanted`` is a number, the result is
     ``wanted``.
 
     Raises:

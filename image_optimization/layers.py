@@ -1,6 +1,6 @@
 """Find the layers of a network by name, with one dry run: a forward pass that records the layers.
 
-For large images, the dry run computes only shapes, if the network allows that.
+For large images, the dry run computes only shapes, if the network supports PyTorch's meta device.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ PADDING = (aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d)
 
 SMALL_IMAGE = 3 * 256 * 256
 """Largest number of elements (C x H x W) in an image that counts as small. For a small image, the dry run, a trial
-forward pass, computes actual values. With any network, the dry run then takes less time than loading the modules
-that PyTorch's meta device needs for a convolution (0.4 s and 160 MB). For a larger image, the dry run computes only
-shapes, on the meta device, if the network supports the meta device."""
+forward pass, computes actual values. With any network, such a dry run takes less time than PyTorch needs to load its
+Python code for convolutions on the meta device (0.4 s). This code also takes 160 MB of memory. For a larger image, the
+dry run computes only shapes, on the meta device, if the network supports the meta device."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,11 @@ class Layer:
 
     @property
     def channels(self) -> int:
-        """Return the number of units in the output: C for (C, H, W) or (H, W, C), F for (F,) or for T tokens (T, F)."""
+        """Return the number of units in the output.
+
+        The number is C if the shape of the output is (C, H, W) or (H, W, C). It is F if the shape is (F,), or if the
+        shape is (T, F) for T tokens.
+        """
         return self.shape[-1] if len(self.shape) == 2 or self.channels_last else self.shape[0]
 
 
@@ -134,9 +138,10 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
 def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
     """Run ``model`` once on the first image of ``image`` (N, C, H, W) and record every layer whose output is a tensor.
 
-    For a large image, the run computes only shapes, on PyTorch's meta device. It computes actual values if the image is
-    small or the network does not support the meta device. The run also calls any hooks that you added to the network.
-    If ``receptive_fields`` is true, the run also computes the receptive field of every layer.
+    If the first image has more than :data:`SMALL_IMAGE` elements, the run computes only shapes, on PyTorch's meta
+    device. It computes actual values if the image is small or the network does not support the meta device. The run
+    also calls any hooks that you added to the network. If ``receptive_fields`` is true, the run also computes the
+    receptive field of every layer.
 
     Returns:
         The layers in the order in which they ran, and the error that stopped the run, or None. The layers that ran
@@ -251,7 +256,8 @@ class _ReceptiveFields(TorchDispatchMode):
     """A PyTorch dispatch mode that tracks the receptive field through every operation of a forward pass.
 
     A convolution or pooling with kernel size k enlarges the receptive field by (k - 1) times the product of the strides
-    of the earlier layers. A matrix product or a mean over positions has the whole image as its receptive field. An
+    of the earlier layers. If an operation mixes all positions, the receptive field of its output is the whole image.
+    Examples are attention, a mean over all positions, and a fully connected layer on flattened activations. An
     operation that does not mix positions keeps the largest receptive field of its arguments. See Araujo et al.,
     "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
     """

@@ -147,8 +147,8 @@ class LBFGS:
     def _learn(self, point: Tensor, gradient: Tensor, accepted: Tensor) -> None:
         """Store the move from the last accepted point to ``point`` and the change of the gradient as a curvature pair.
 
-        The pair is marked as invalid in two cases: ``accepted`` is false, which means that the step to ``point`` is
-        undone, or the curvature is not positive.
+        The pair is marked as invalid if its curvature is not positive, or if ``accepted`` is false, which means that
+        the step to ``point`` is undone.
         """
         slot = (self.steps - 1) % len(self.valid)
         moved, change = self.pairs[:, slot]

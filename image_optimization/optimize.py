@@ -28,7 +28,8 @@ State = dict[str, Tensor]
 class Optimizer(Protocol):
     """Interface of an optimizer, which updates the tensor from which an image is rendered (the leaf).
 
-    To add an optimizer, write a class with these members and add it to :data:`OPTIMIZERS`.
+    To add an optimizer, write a class that has all members of this interface, and add the class to
+    :data:`OPTIMIZERS`.
     """
 
     VECTORS_PER_PAIR: ClassVar[int]
@@ -192,12 +193,12 @@ def optimize(
         history: number of curvature pairs that L-BFGS stores. Each pair takes twice the memory of ``image.leaf``.
         tolerance: relative decrease of the loss at or below which the run stops. The mean loss of the last
             ``patience`` steps is compared with the mean loss of the ``patience`` steps before them. If the mean has
-            fallen by at most this fraction, or has risen, the run has converged. A tolerance of 0 turns this test off,
-            so that the run does all steps.
+            fallen by at most the fraction ``tolerance``, or has risen, the run has converged. A tolerance of 0 turns
+            this test off, so that the run does all steps.
         patience: number of steps in each of the two means that ``tolerance`` compares.
-        state: the result of calling :attr:`Step.state` in a previous run, to resume that run after that step as if it
-            had not stopped. ``steps`` then includes the steps that are already done. The run may overwrite the tensors
-            in ``state``.
+        state: the result of calling :attr:`Step.state` after a step of a previous run. If ``state`` is given, the
+            previous run is resumed after that step, as if it had not been interrupted. ``steps`` then includes the
+            steps that are already done. The run may overwrite the tensors in ``state``.
         listeners: functions to call with a :class:`Step` after every step.
 
     If Ctrl-C is pressed after the first step, the run ends early, and ``image`` holds the result so far.
@@ -253,8 +254,8 @@ def optimize(
 def choose_optimizer(optimizer: str | OptimizerFactory, learning_rate: float, history: int) -> OptimizerFactory:
     """Return the function that creates the optimizer called ``optimizer``.
 
-    The function passes ``learning_rate`` and ``history`` to the optimizer. If ``optimizer`` is a function instead of a
-    name, it is returned unchanged.
+    The returned function passes ``learning_rate`` and ``history`` to the optimizer. If ``optimizer`` is a function
+    instead of a name, it is returned unchanged.
 
     Raises:
         ValueError: there is no optimizer of that name; the message lists the names and suggests a similar one, if any.
@@ -307,7 +308,10 @@ def in_turn(parts: Iterable[P], run: Callable[[P], R]) -> tuple[list[R], str]:
 
 
 def _check_finite(losses: list[Tensor], start: int) -> None:
-    """Raise NonFiniteLoss if any loss is infinite or NaN. The first ``start`` losses are not checked again."""
+    """Raise NonFiniteLoss if any loss in ``losses[start:]`` is infinite or NaN.
+
+    The losses before index ``start`` have already been checked.
+    """
     totals = torch.stack(losses[start:]).reshape(len(losses) - start, -1)
     for number, total in enumerate(totals.sum(1).tolist(), start + 1):
         if not math.isfinite(total):

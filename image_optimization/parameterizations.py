@@ -38,7 +38,7 @@ class Parameterization(Protocol):
     def from_noise(cls, shape: Shape, strength: float = ..., device: Device = ...) -> Self:
         """Return images of ``shape`` (N, C, H, W) that start from noise.
 
-        ``strength`` multiplies the default standard deviation of the noise. A parameterization may ignore it.
+        ``strength`` multiplies the default standard deviation of the noise. A parameterization may ignore ``strength``.
         """
 
     @classmethod
@@ -208,9 +208,10 @@ def spectrum_of(image: Tensor) -> Tensor:
 
 
 def _picture(spectrum: Tensor, size: tuple[int, int], colors: Tensor) -> Tensor:
-    """Return the image (N, C, H, W) in [0, 1] from its Fourier coefficients ``spectrum``: invert :func:`spectrum_of`.
+    """Return the image (N, C, H, W) in [0, 1] from its Fourier coefficients ``spectrum``.
 
-    ``size`` is (H, W). ``colors`` is the matrix (C, C) that converts decorrelated colors to channels.
+    This function is the inverse of :func:`spectrum_of`. ``size`` is (H, W). ``colors`` is the matrix (C, C) that
+    converts decorrelated colors to channels.
     """
     logits = torch.fft.irfft2(spectrum, s=size, norm="ortho")
     return torch.sigmoid(torch.einsum("cd,ndhw->nchw", colors, logits))

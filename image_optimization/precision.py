@@ -22,7 +22,7 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     other hardware emulates bfloat16, which is slower than float32.
 
     Raises:
-        ValueError: there is no precision of that name; the message lists the names.
+        ValueError: ``precision`` is not one of the allowed names; the message lists them.
     """
     import torch
 

@@ -78,7 +78,7 @@ def save_animation(timelapse: Timelapse, draw: Callable[[Tensor], Image.Image], 
 
 
 def _save_video(drawn: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
-    """Write the pictures ``drawn`` to an MP4.
+    """Write the pictures in the sequence ``drawn`` to the MP4 file ``path``.
 
     Each picture is repeated to fill its duration. ``durations`` are in milliseconds, multiples of :data:`FRAME_TIME`.
     """

@@ -22,8 +22,8 @@ VIDEO_ENDINGS = (*VIDEO_FORMATS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv",
 
 CODECS = {"webm": ("libvpx-vp9", {"crf": "24", "b": "0"})}
 X264 = ("libx264", {"crf": "17"})
-"""Names and options of the video codecs: ``CODECS`` by container format, and ``X264`` for the formats that are not in
-``CODECS``."""
+"""Names and options of the video codecs. ``CODECS`` maps a container format to the name and the options of its codec.
+``X264`` holds the name and the options of the codec for all other formats."""
 
 
 def load_av() -> Any:

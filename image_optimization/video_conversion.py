@@ -64,7 +64,7 @@ def read_frames(video: Path) -> Iterator[Frame]:
 
 
 def first_frame(video: Path) -> Tensor:
-    """Return the first frame of a video that can be read, as an upright image (1, 3, H, W) in [0, 1].
+    """Return the first readable frame of a video, as an upright image (1, 3, H, W) in [0, 1].
 
     Raises:
         ValueError: ``video`` cannot be opened as a video, or none of its frames can be read.

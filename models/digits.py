@@ -72,7 +72,10 @@ class DigitMLP(nn.Module):
 
 @network("digits", weights="digits.safetensors")
 def digits(weights: Path) -> DigitCNN:
-    """Build the CNN for digits: 25 and 50 filters of 3x3, each layer followed by pooling, and then 100 hidden units."""
+    """Build the CNN for digits: two convolutions with 25 and 50 filters of 3x3, and a hidden layer of 100 units.
+
+    Each convolution is followed by pooling.
+    """
     model = DigitCNN()
     model.load_state_dict(read_weights(weights))
     return model

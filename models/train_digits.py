@@ -64,7 +64,8 @@ def attack(model: nn.Module, images: Tensor, labels: Tensor, epsilon: float, ste
 
     The noise changes each pixel by at most ``epsilon``. It is found by projected gradient ascent on the cross-entropy
     from a random start, the method of Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks",
-    arXiv:1706.06083. The step size is 2.5 ``epsilon`` / ``steps``, which is large enough to reach any allowed noise.
+    arXiv:1706.06083. The step size is 2.5 ``epsilon`` / ``steps``, so that all steps together can reach any allowed
+    noise from any start.
     """
     seen = (images + torch.empty_like(images).uniform_(-epsilon, epsilon)).clamp(0, 1)
     for _ in range(steps):
@@ -98,8 +99,8 @@ def train(
         epochs: number of passes through the training set.
         batch: number of digits per step. If the last batch of an epoch is smaller, it is skipped.
         learning_rate: largest learning rate of the schedule.
-        epsilon: largest change of a pixel, from 0 to 1, by the adversarial noise of :func:`attack`, or None to train
-            without this noise.
+        epsilon: largest change, in [0, 1], that the adversarial noise of :func:`attack` makes to a pixel; None to
+            train without this noise.
 
     Returns:
         The accuracy on the test set after the last epoch, in [0, 1].

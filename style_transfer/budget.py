@@ -31,11 +31,11 @@ LOADED = 200_000_000
 """Bytes that a run needs for libraries that are loaded during the run and for memory fragmentation."""
 
 COPIES = 3
-"""Number of copies of a painting, and of the photo, that are in memory while the two are resized and passed through the
-network."""
+"""Number of copies of each of two images, the photo and a painting, that are in memory while these images are resized
+and passed through the network."""
 
 FEWEST_PAIRS = 3
-"""Minimum number of curvature pairs that L-BFGS keeps. With fewer pairs, it is of little use."""
+"""Minimum number of curvature pairs that L-BFGS keeps. With fewer pairs, L-BFGS is of little use."""
 
 TRANSIENT = 2.3
 """Peak memory of a forward and backward pass, as a multiple of the memory of the tensors that the forward pass saves
@@ -43,8 +43,8 @@ for the backward pass. The memory beyond these tensors is used for gradients, ty
 
 TILE_OVERHEAD = 1.3
 """Peak memory per pixel of a pass over one tile, divided by the peak memory per pixel of a pass over an untiled
-picture. The ratio is above 1 because a pass over a tile also makes a copy of the tile's activations, cropped to exclude
-those of the surrounding pixels."""
+picture. A tile is a part of the picture together with the surrounding pixels on which the part's activations depend.
+The ratio is above 1 because a pass over a tile also makes a copy of the part's activations alone."""
 
 REGION, MATRICES = 130, 12_000_000
 """Additional memory, in bytes, for each region of the photo after the first. Each region can have a different style.
@@ -56,8 +56,8 @@ SAMPLES = 64, 128
 The memory of the network's weights cancels in the difference between the two measurements."""
 
 SMALLEST_TILE = 256
-"""Minimum side of a tile, in pixels. A tile includes the surrounding pixels on which its activations depend, and a
-smaller tile would consist almost entirely of such pixels."""
+"""Minimum side of a tile, in pixels. A tile is a part of a picture together with the surrounding pixels on which the
+part's activations depend. A smaller tile would consist almost entirely of surrounding pixels."""
 
 
 @dataclass(frozen=True)
@@ -124,7 +124,7 @@ class Planner:
         regions: int,
         vectors_per_pair: int,
     ) -> list[Budget]:
-        """Return a budget for each of ``sizes``, the sizes of an image that is painted from coarse to fine.
+        """Return a memory budget for each of ``sizes``, the sizes of an image that is painted from coarse to fine.
 
         Args:
             model: the network that ``activations_of`` runs. Each forward pass ends after the deepest of ``layers``.
@@ -178,8 +178,9 @@ def plan(
 
     If the image does not fit into memory as a whole, it is tiled. The memory of the tensors that every step needs, such
     as the image and its gradient, is subtracted from the available memory. The curvature pairs get at most half of the
-    remainder, or less if the smallest tile would otherwise not fit. The rest is used to process a tile. The paintings
-    pass through the network before the first curvature pair is stored, so that they can use the memory of the pairs.
+    remainder, and they always leave enough memory for the smallest tile. The rest is used to process a tile. The
+    paintings pass through the network before the first curvature pair is stored, so that they can use the memory of the
+    pairs.
 
     Args:
         limit: the number of bytes that may be used.

@@ -52,7 +52,10 @@ class Checkpoint:
             self.write(step)
 
     def write(self, step: Step) -> None:
-        """Write the state of ``step`` to the file. If writing fails, the user sees a message, and the run continues."""
+        """Write the optimizer's state after ``step`` to the file.
+
+        If writing fails, the user sees a message, and the run continues.
+        """
         state = {name: tensor.contiguous().cpu() for name, tensor in step.state().items()}
         try:
             with replacing(self.path) as beside:
@@ -65,7 +68,7 @@ class Checkpoint:
 def prepare_checkpoint(path: Path, overwrite: bool) -> None:
     """Check that a checkpoint can be written to ``path``, and create its parent folder if that does not exist.
 
-    Call this function before the work begins.
+    Call this function before the optimization begins.
 
     Raises:
         FileExistsError: ``path`` is a checkpoint, and ``overwrite`` is False.

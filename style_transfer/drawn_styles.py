@@ -154,8 +154,9 @@ def _noise(size: int, grain: float, rng: np.random.Generator) -> Array:
 def _follow(x: float, y: float, whorls: list[Any], size: int, steps: int, step: float) -> list[tuple[float, float]]:
     """Return the points of a brush stroke that begins at (x, y) and follows a flow around the whorls.
 
-    The stroke has ``steps`` segments with a length of ``step`` pixels. Each whorl is (x, y, direction of rotation,
-    reach), with positions and reach in pixels and a direction of 1 or -1.
+    The stroke has ``steps`` segments with a length of ``step`` pixels. Each whorl is a tuple (x, y, direction, reach).
+    The center (x, y) is in pixels. The direction of rotation is 1 for clockwise and -1 for counterclockwise. The effect
+    of a whorl decreases with the distance like a Gaussian whose standard deviation is the reach, in pixels.
     """
     path = [(x, y)]
     for _ in range(steps):

@@ -107,7 +107,7 @@ class StyleLoss:
 
     @property
     def scale(self) -> float:
-        """Divisor that makes the loss relative: by default the mean of the target's squared elements."""
+        """Divisor that turns the loss into a relative error: by default the mean of the target's squared elements."""
         mean: float = self.target.square().mean().item()
         return mean
 
@@ -156,7 +156,7 @@ class ContentLoss:
         return self.target.float().square().mean().item()
 
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Return what the activations (1, C, H, W) in a ``window`` of the layer contribute to the loss, ()."""
+        """Return the part of the loss, (), that results from the activations (1, C, H, W) in a ``window``."""
         rows, columns = window
         error = exact(activation) - self.target[:, :, rows, columns]
         return error.square().sum() / self.target.numel()
@@ -187,16 +187,16 @@ class GramLoss(StyleLoss):
 class WassersteinLoss(StyleLoss):
     """Squared Wasserstein-2 distance between normal distributions fitted to the activations of image and paintings.
 
-    Each distribution has the mean and covariance of the activations. The formula is that of Olkin and Pukelsheim, "The
-    Distance between Two Random Vectors with Given Dispersion Matrices", 1982. Unlike the Gram loss, this loss
-    distinguishes the mean of the activations from deviations from the mean. It grows with the square of the
-    activations, and the Gram loss with their fourth power.
+    Each distribution has the mean and covariance of the activations to which it is fitted. The formula is that of Olkin
+    and Pukelsheim, "The Distance between Two Random Vectors with Given Dispersion Matrices", 1982. Unlike the Gram
+    loss, this loss distinguishes the mean of the activations from deviations from the mean. It grows with the square of
+    the activations, and the Gram loss with their fourth power.
     """
 
     NOISE = 0.003
-    """Variance added to both distributions in all directions, as a fraction of the largest eigenvalue of the paintings'
-    covariance. Without the added variance, the derivative of the square root of the covariance would be infinite in
-    directions without variance, and rounding errors would dominate the gradient."""
+    """Variance added in all directions to the distributions of the image and of the paintings, as a fraction of the
+    largest eigenvalue of the paintings' covariance. Without the added variance, the derivative of the square root of
+    the covariance would be infinite in directions without variance, and rounding errors would dominate the gradient."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
 
@@ -249,8 +249,8 @@ class NearestLoss(StyleLoss):
     LAYERS: Mapping[str, float] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 1.0)
 
     CANDIDATES = 1024
-    """Approximate maximum number of activations of a painting that are candidates for the nearest one. If only a part
-    of the painting is used, the candidates are taken from this part."""
+    """Approximate maximum number of activations of a painting that are candidates for the nearest activation. If only a
+    part of the painting is used, the candidates are taken from this part."""
 
     SHARE = 0.7
     """Weight of the cosine distance. The Wasserstein loss, divided by :attr:`WassersteinLoss.scale`, has weight 1."""
@@ -293,8 +293,9 @@ class NearestLoss(StyleLoss):
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
         """Return a vector ((C + 1) C + 1,): the flattened moments, followed by the cosine distance.
 
-        Both are weighted sums over the activations (1, C, H, W) in a ``window`` of the layer. The cosine distance is
-        the mean over the paintings, weighted by their shares.
+        The moments and the cosine distance are weighted sums over the activations (1, C, H, W) in a ``window`` of the
+        layer. If there are several paintings, the cosine distance is the mean of the distances to the individual
+        paintings, weighted by the paintings' shares.
         """
         weight = within(self.weight, window)
         distances = [
@@ -318,7 +319,8 @@ def total_variation(image: Tensor, rows: slice = slice(None)) -> Tensor:
     """Return the sum of the absolute differences between adjacent pixels of ``image`` (N, C, H, W), in both directions.
 
     ``image`` may be a strip of a larger image. In this case, ``rows`` is the range of the strip's rows in the larger
-    image, and ``image`` also includes the row below the strip, if any, with which the last row is compared.
+    image. Unless the strip is at the bottom, ``image`` also includes the row below the strip, because the last row of
+    the strip is compared with that row.
     """
     count = None if rows.stop is None else rows.stop - rows.start
     down, across = image[:, :, 1:] - image[:, :, :-1], image[:, :, :count, 1:] - image[:, :, :count, :-1]
@@ -349,7 +351,7 @@ class TemporalLoss:
     def __call__(self, image: Tensor, rows: slice = slice(None)) -> Tensor:
         """Return the loss, (), of an image (1, 3, H, W) or of a strip of it.
 
-        For a strip, ``rows`` is the range of the strip's rows in the whole image. Any further rows of ``image`` are
+        For a strip, ``rows`` is the range of the strip's rows in the whole image. Rows of ``image`` below the strip are
         ignored.
         """
         before = self.previous.image[:, :, rows]
@@ -370,6 +372,6 @@ def exact(tensor: Tensor) -> Tensor:
 def within(weight: Tensor, window: Window) -> Tensor:
     """Return the weights of the positions in a ``window``, given the weights (H, W) of all positions of the layer.
 
-    A scalar ``weight``, (), which is the same at all positions, is returned unchanged.
+    A scalar ``weight``, (), applies to all positions and is returned unchanged.
     """
     return weight[window[0], window[1]] if weight.ndim else weight

@@ -33,7 +33,8 @@ def lattice(activation: Tensor, window: tuple[slice, slice], every: int) -> Tens
     """Select one out of ``every`` positions of an activation, evenly spread over its rows and columns.
 
     ``window`` is the rows and columns of the whole layer that ``activation`` covers. Whether a position is selected
-    depends only on its row and column in the whole layer, so that the choice is the same with and without tiles.
+    depends only on its row and column in the whole layer, so that dividing the layer into windows does not change the
+    selection.
 
     Returns:
         A boolean mask (H, W) that is True at the selected positions of ``activation`` (1, C, H, W).

@@ -93,8 +93,8 @@ class StyleOptions(RunOptions):
     style_loss: str | None = option(
         None,
         "Style loss; overrides the preset. wasserstein compares means and covariances of activations. gram compares "
-        "Gram matrices. nearest is wasserstein plus the distance from each activation to the most similar one of the "
-        "painting; it gives cleaner strokes but takes twice as long. [default: wasserstein; gatys: gram]",
+        "Gram matrices. nearest is wasserstein plus the distance from each activation to the most similar activation "
+        "of the painting; it gives cleaner strokes but takes twice as long. [default: wasserstein; gatys: gram]",
         group=LOSSES,
         choices=_style_losses,
         metavar="NAME",

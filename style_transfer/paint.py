@@ -27,8 +27,8 @@ def paint(options: StylizeOptions, job: Job, again: Recipe | None = None, state:
     Args:
         options: the input, the paintings and all settings.
         job: the job, which shows progress and messages to the user.
-        again: the recipe (the record of settings) of an earlier picture of the photo, which is to be made again or
-            resumed; None if the picture is new.
+        again: the recipe (the record of settings) of an earlier run that is to be repeated or resumed; None for a new
+            run.
         state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo.
 
     Raises:

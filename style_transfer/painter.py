@@ -1,4 +1,4 @@
-"""Common code for painting a single photo, a folder of photos or a video: reads files and saves the results."""
+"""Common code for painting a single photo, a folder of photos or a video. It reads files and saves the results."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ class Painter:
         Args:
             options: the paintings and all settings.
             job: the job, which shows progress and messages to the user.
-            several: True if several pictures will be painted. An error that would recur for every picture is then
-                raised here.
+            several: True if several pictures will be painted. In this case, the constructor raises any error that would
+                recur for every picture.
             again: the recipe (the record of settings) of a picture that is to be made again or resumed. The network
                 must have the weights recorded in the recipe.
         """
@@ -81,10 +81,11 @@ class Painter:
         return self.stylizer
 
     def recipe(self, file: Path, inputs: Inputs, result: Stylized | None = None) -> Recipe:
-        """Return the recipe, the settings to be stored in the picture, for the picture that is painted from ``file``.
+        """Return the recipe of the picture that is painted from ``file``: the settings to be stored in the picture.
 
-        ``inputs`` holds the checksums of the input files. If ``result`` is given and the picture did not fit into
-        memory, the recipe also holds the memory budgets.
+        ``inputs`` holds the checksums of the input files. ``result`` is the result of the style transfer, or None if
+        there is no result yet. If ``result`` shows that the picture did not fit into memory, the recipe also holds the
+        memory budgets.
         """
         made: dict[str, Any] = {}
         if result is not None and any(budget != WHOLE for budget in result.plan):
@@ -164,7 +165,7 @@ class Painter:
         return Checkpoint(path, recipe, self.options.checkpoint_every, self.job)
 
     def _done(self, stopped: str) -> Done:
-        """Return the outcome of painting a photo, which ended for the reason ``stopped``.
+        """Return the outcome of painting a photo, given ``stopped``, the reason why painting ended.
 
         If there is a checkpoint file and painting was interrupted, the outcome includes a message that tells how to
         resume from this file. If painting was not interrupted, the file is deleted.

@@ -26,10 +26,10 @@ class Preset:
     style_loss: str
     """Name of the style loss, a key of :data:`STYLE_LOSSES`."""
     relative: bool = True
-    """True if content and style losses are divided by the magnitude of their targets, and losses of the pixels (total
-    variation and temporal loss) by the number of values of the image. A weight then has the same meaning for every
-    layer, network and image size. If False, these divisions are omitted, and losses of the pixels are sums over all
-    pixels, with pixel values in [0, 255]."""
+    """True if the content and style losses are divided by the magnitude of their targets, and the pixel losses (total
+    variation and temporal loss) are divided by the number of values in the image. A weight then has the same meaning
+    for every layer, network and image size. If False, these two divisions are omitted, and the pixel losses are sums
+    over all pixels, with pixel values in [0, 255]."""
     content_layers: Mapping[str, float] | None = None
     """Factor that multiplies the content weight, for each content layer. The default is :data:`CONTENT_LAYERS`."""
     style_layers: Mapping[str, float] | None = None
@@ -61,7 +61,7 @@ class Preset:
         return [*dict.fromkeys([*self.content, *self.style])]
 
     def as_options(self) -> dict[str, Any]:
-        """Return the values of this preset's fields, except ``relative``, as a dictionary of :class:`StyleOptions` fields."""
+        """Return this preset's fields, except ``relative``, as a dictionary of :class:`StyleOptions` fields."""
         chosen = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "relative"}
         return {**chosen, "content_layers": self.content_layers or CONTENT_LAYERS, "style_layers": self._style_layers()}
 

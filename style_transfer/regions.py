@@ -37,12 +37,13 @@ WIDEST = 2048
 subsampled first."""
 
 STEEP = 0.008
-"""Minimum difference, in [0, 1], between two pixels that are four pixels apart, for the pixel midway between them to be
-on a soft edge. It corresponds to two of 255 levels."""
+"""Threshold, in [0, 1], for the detection of soft edges. A pixel is on a soft edge if the pixels two places to its left
+and right differ by at least this value in a color channel, or if the pixels two places above and below it differ that
+much. The threshold corresponds to two of 255 levels."""
 
 FINEST = 1024
-"""Maximum longer side, in pixels, of the masks that are computed for the regions. If the given mask is larger, they are
-reduced to this size."""
+"""Maximum longer side, in pixels, of the masks that are computed for the regions. If the given mask is larger, the
+computed masks are reduced to this size."""
 
 APART = 0.1
 """Maximum Euclidean distance between two RGB colors in [0, 1] that count as the same color. JPEG compression changes
@@ -106,8 +107,9 @@ def _labels(mask: Tensor) -> list[Tensor] | None:
 def _amid_its_like(codes: Tensor) -> Tensor:
     """Return a boolean tensor (H W,) that is True for each pixel which is surrounded by pixels of the same color.
 
-    ``codes`` (H, W) holds a number for the color of each pixel. A pixel is surrounded if the four pixels that are two
-    places to its left, to its right, above and below have the same number as the pixel.
+    ``codes`` (H, W) holds a number for the color of each pixel. A pixel is surrounded if four other pixels have
+    the same number as it: the pixels two places to its left, two places to its right, two places above it and two
+    places below it.
     """
     wide = pad(codes[None, None], (2, 2, 2, 2), mode="replicate")[0, 0]
     around = wide[2:-2, 4:], wide[2:-2, :-4], wide[4:, 2:-2], wide[:-4, 2:-2]
@@ -168,7 +170,9 @@ def divide(
         picture. In each region, the weights of all styles add up to 1.
 
     Raises:
-        ValueError: the masks do not match the styles or each other, or a mask has no regions or too many.
+        ValueError: there are style masks but no content mask; the number of style masks differs from the number of
+            styles; there are no style masks, and the number of regions in the content mask differs from the number of
+            styles; the color of a region is missing from all style masks; or a mask has no regions or too many.
     """
     styles = len(shares)
     if content_mask is None:
@@ -210,9 +214,10 @@ def divide(
 
 
 def check_proportions(name: str, mask: Tensor, picture: Tensor) -> None:
-    """Check that ``mask`` has approximately the aspect ratio of ``picture``, to whose size it will be resized.
+    """Check that ``mask`` has approximately the same aspect ratio as ``picture``.
 
-    ``mask`` may also be the image from which the optimization starts. ``name`` is its name in the error message.
+    The mask will be resized to the size of ``picture``. ``mask`` may also be the image from which the optimization
+    starts. ``name`` is its name in the error message.
 
     Raises:
         ValueError: the aspect ratios differ.

@@ -46,9 +46,9 @@ ADAM_RATE = 0.02
 """Adam's learning rate: in one step, a pixel changes by about 5 of 255 levels."""
 
 IMAGE_BEFORE, LOSSES_OF_SCALE, BUDGETS = "image of the scale before", "losses of scale ", "pairs and sides of tiles"
-"""Names of the tensors that are saved with the optimizer's state, so that a run can be resumed. They are the result of
-the previous scale, the losses of each finished scale, and the memory budgets of all scales. The index of the scale is
-appended to the second name."""
+"""Names of the tensors that are saved with the optimizer's state, so that a run can be resumed. The tensors hold
+the result of the last finished scale, the losses of each finished scale, and the memory budgets of all scales. The
+index of a finished scale is appended to ``LOSSES_OF_SCALE``."""
 
 
 @dataclass(frozen=True)
@@ -411,7 +411,10 @@ class _Past:
 
 
 def _checked(previous: Previous, final: tuple[int, int], device: torch.device) -> Previous:
-    """Check that ``previous`` has the size ``final`` (H, W) of the result, and return a copy of it on ``device``."""
+    """Check that ``previous`` has the size of the result, and return a copy of ``previous`` on ``device``.
+
+    ``final`` is the size of the result, (H, W), in pixels.
+    """
     size = (previous.image.shape[2], previous.image.shape[3])
     if size != final:
         raise ValueError(

@@ -24,10 +24,10 @@ class Tile:
     pixels: Window
     """Rows and columns of the picture that the network sees, including the surrounding pixels."""
     inner: Mapping[str, Window]
-    """Rows and columns of the tile's activations that belong to this tile alone, by layer name. There, the activations
-    are the same as without tiles."""
+    """Rows and columns of the tile's activations that belong to this tile alone, by layer name. In these rows and
+    columns, the activations are the same as without tiles."""
     windows: Mapping[str, Window]
-    """Rows and columns of the part ``inner`` in the activations of the whole picture, by layer name."""
+    """Rows and columns that the part ``inner`` occupies in the activations of the whole picture, by layer name."""
 
     def show(self, image: Tensor) -> Tensor:
         """Return the pixels of ``image`` (N, C, H, W) that the network sees in this tile."""
@@ -109,7 +109,7 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
 def smallest_side(layers: Sequence[Layer]) -> int:
     """Return the side, in pixels, of the smallest tile that :func:`split` makes, including its surroundings.
 
-    The side of the part that belongs to the tile alone is a third of that.
+    The side of the part that belongs to the tile alone is a third of the returned side.
     """
     return 3 * _reach(layers, 0)[1]
 

@@ -118,7 +118,7 @@ class TotalLoss:
         return {name: weight * loss(image, rows) for name, (weight, loss) in self.pixel_losses.items()}
 
     def measure(self, image: Tensor, tile: Tile, terms: Sequence[Term]) -> list[Tensor]:
-        """Return, for each of ``terms``, the sums over a ``tile`` from which its loss is computed.
+        """Return, for each of ``terms``, the sums over a ``tile`` from which the loss of the term is computed.
 
         ``image`` is the part of the picture in the tile, including the pixels around the tile's own part.
         """
@@ -248,7 +248,8 @@ def _of_painting(
 ) -> Statistics:
     """Return the statistics of a painting from the cache ``targets``. Missing statistics are computed and stored.
 
-    In the cache, the key of the statistics contains everything on which they depend, including ``key``.
+    In the cache, the key of the statistics contains everything on which the statistics depend, including the
+    values in ``key``, such as the precision of the network.
     """
 
     def compute() -> Statistics:

@@ -28,8 +28,8 @@ from dreamgram.workbench.job import Done, Job, free
 from dreamgram.workbench.recipe import is_made
 
 KNOWN = 0.25
-"""Threshold for the fraction of a frame's pixels at which the optical flow from the previous frame is reliable. If the
-fraction is smaller, the frame begins a new scene and is painted like a single photo."""
+"""Minimum fraction of a frame's pixels that must have reliable optical flow from the previous frame. If the fraction
+is smaller, the frame begins a new scene and is painted like a single photo."""
 
 LATER = 0.3
 """Number of steps for a frame that starts from the previous painted frame, as a fraction of the option ``steps``."""

@@ -278,7 +278,7 @@ def _dispatch(
 
 
 def _is_photo(arguments: Sequence[str], default: str) -> bool:
-    """Return whether the first argument is a file for the default command, not the command of the same name.
+    """Return whether the first argument, which is the name of a command, is instead a file for the default command.
 
     An example is a photo called ``replay``. The result is True if ``--style`` is among the arguments, because the
     command that paints a photo requires this option, and the other commands do not have it.

@@ -120,7 +120,7 @@ class Job:
             raise StopRun
 
     def stop(self) -> None:
-        """Ask the job to end after its current step and save the picture so far. Any thread may call this method."""
+        """Ask the job to end after its current step and save the current picture. Any thread may call this method."""
         self.stopping = True
 
     def tell(self, line: str) -> None:

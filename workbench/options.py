@@ -39,7 +39,7 @@ GROUPS = ("Input", "Objective", "Picture", "Losses", "Optimization", "Network", 
 
 
 class OptionError(ValueError):
-    """The error raised if the value of an option is not valid, or if the option cannot be used with the kind of input.
+    """The error raised if an option has an invalid value, or cannot be used with the given input, such as a video.
 
     The message begins with the option's name in Python, such as ``style_weight``.
     """
@@ -147,7 +147,7 @@ class Options:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> tuple[Self, list[str]]:
-        """Return the options that a dictionary made by :meth:`record` holds, and the names in it that are not options.
+        """Return the options in ``record`` (made by :meth:`record`), and the names in ``record`` that are not options.
 
         Such names may come from a different version of Dreamgram. Options that are missing in ``record``, because it
         was made by an older version, get their defaults.
@@ -183,7 +183,7 @@ class RunOptions(Options):
     precision: Precision = option(
         "auto",
         "Number format the network computes in. auto uses bfloat16 where the hardware supports it, else float32. "
-        "Use float32 to compare numerical results.",
+        "Use float32 if you compare numerical results, such as losses, between machines.",
         group="Network",
         values=("auto", "float32", "bfloat16"),
     )
@@ -263,7 +263,9 @@ class PictureOptions(OutputOptions, NetworkOptions, RunOptions):
 
 
 def check_applies(options: Options, kind: str) -> None:
-    """Check that every option that differs from its default can be used with a ``kind`` of input, one of :data:`KINDS`.
+    """Check that all options whose values differ from the defaults can be used with input of the given ``kind``.
+
+    ``kind`` is one of :data:`KINDS`.
 
     Raises:
         OptionError: an option cannot be used with this kind of input.
@@ -294,7 +296,7 @@ def type_of(options: type[Options], name: str) -> Any:
 
 
 def choices_of(declared: Field[Any], hint: Any) -> Sequence[str]:
-    """Return the allowed values of an option if it takes one of several names, or else an empty sequence.
+    """Return the allowed values of an option if its value must be one of several names, or else an empty sequence.
 
     ``declared`` is the dataclass field of the option, and ``hint`` is its type.
     """

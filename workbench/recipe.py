@@ -37,7 +37,7 @@ _OLD = {"command", "version", "files", "stopped", "overwrite", "checkpoint", "re
 dictionary holds options and other values together."""
 
 _OLD_MADE = ("output", "tiled", "found")
-"""Entries in the settings stored by version 0.1.0 whose values were determined during the run."""
+"""Names of the entries, in the settings stored by version 0.1.0, that hold values determined during the run."""
 
 
 class Inputs:
@@ -127,8 +127,9 @@ class Recipe:
 
     @classmethod
     def of(cls, command: str, options: Options, inputs: Inputs, made: Mapping[str, Any] | None = None) -> Recipe:
-        """Return the recipe of a picture that this version of ``command`` makes from ``options`` and ``inputs``.
+        """Return the recipe of a picture that ``command`` makes from ``options`` and ``inputs``.
 
+        The recipe names the installed version of Dreamgram as the version that made the picture.
         ``made`` holds values that are determined during the run and are needed to make the picture again.
         """
         return cls(command, options.resolved(), dict(inputs.checksums), inputs.network, made or {})
@@ -240,7 +241,7 @@ class Recipe:
         return pairs
 
     def check(self, source: object) -> list[str]:
-        """Check that the picture can be made again, and return messages to show to the user before it is made.
+        """Check that the picture can be made again, and return warning messages to show to the user beforehand.
 
         ``source`` is the file that holds the recipe; the messages name it.
 
@@ -283,7 +284,7 @@ def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
     If the result is False, the caller is allowed to create or overwrite the file.
 
     Raises:
-        ValueError: ``path`` was not made with ``recipe``, and ``overwrite`` is False.
+        ValueError: ``path`` exists but was not made with ``recipe``, and ``overwrite`` is False.
     """
     if not path.exists():
         return False
