@@ -87,7 +87,7 @@ class Objective:
     The images must be the same size as the photo.
     """
     units: tuple[int, ...] = ()
-    """Index of the unit that each image is made for, used in captions.
+    """For each image, the index of the unit that it is made for. These indices are used in captions.
 
     ``units`` is empty if an image is made for several units or for no unit.
     """

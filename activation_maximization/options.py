@@ -44,8 +44,8 @@ class SizeOptions(Options):
 
     size: int | None = option(
         None,
-        "Side in pixels of each image that the network is given. The default is the network's input size. A larger "
-        "optimized picture has room for more motifs.",
+        "Side of the picture in pixels. The default is the network's input size. A larger picture has room for more "
+        "motifs.",
         group=PICTURE,
         least=1,
         values=(64, 128, 224),

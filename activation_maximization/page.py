@@ -31,7 +31,7 @@ SIDE = 96
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture on the page, with the two texts below it."""
+    """A picture on the page, with the line of text below it, which has a left and a right part."""
 
     source: str
     """The picture's file as a data URL."""

@@ -6,6 +6,8 @@ Images, losses, the optimizer, and statistics of activations such as Gram matric
 # The function imports PyTorch, so that the command line can read the names of the formats without PyTorch.
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
 if TYPE_CHECKING:
@@ -39,3 +41,25 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     else:
         native = device.type == "cuda" and torch.cuda.get_device_capability(device) >= (8, 0)
     return torch.bfloat16 if native else torch.float32
+
+
+@contextmanager
+def products_in_full_precision(device: torch.device) -> Iterator[None]:
+    """Within the context, multiply float32 matrices on ``device`` without rounding their elements first.
+
+    PyTorch can be told to round them to the format TF32, which has 10 bits, on NVIDIA GPUs. The products are then
+    faster, but too inexact for some iterations.
+    """
+    import torch
+
+    if device.type != "cuda":
+        yield
+        return
+    setting: Any = torch.backends.cuda.matmul
+    name, full = ("fp32_precision", "ieee") if hasattr(setting, "fp32_precision") else ("allow_tf32", False)
+    before = getattr(setting, name)
+    setattr(setting, name, full)
+    try:
+        yield
+    finally:
+        setattr(setting, name, before)

@@ -62,7 +62,7 @@ part's activations depend. A smaller tile would consist almost entirely of surro
 
 @dataclass(frozen=True)
 class Budget:
-    """The memory budget for optimizing an image of one size: the number of curvature pairs and the size of a tile.
+    """The memory budget of an optimization: the number of curvature pairs to keep and the size of a tile of the image.
 
     Raises (on construction):
         ValueError: ``pairs`` or ``side`` is less than 1.

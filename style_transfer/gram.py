@@ -1,4 +1,4 @@
-"""Gram matrices, moments and covariances of activations, and the square roots of covariance matrices."""
+"""Gram matrices, moments and covariances of activations."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def gram_matrix(activation: Tensor, weight: Tensor | None = None) -> Tensor:
 
     F is the activations of one image as a matrix (C, H W). The product F F^T is equation 3 of Gatys et al.,
     arXiv:1508.06576. Unlike in the paper, it is divided by C H W, so that pictures of different sizes can be compared.
-    ``weight`` is the weight of each position in the product, (H, W), or () if all weights are equal. By default, every
-    weight is 1 / (H W).
+    ``weight`` is the weight of each position in the product, (H, W), or () if all weights are equal. The
+    default weight, 1 / (H W), makes the product a mean over all positions.
     """
     return moments(activation, weight)[:, :-1] / activation.shape[1]
 
@@ -50,32 +50,6 @@ def distribution(moments: Tensor) -> tuple[Tensor, Tensor]:
     """
     mean = moments[0, -1]
     return mean, moments[0, :-1] - mean.outer(mean)
-
-
-def regularized_root(covariance: Tensor, share: float) -> tuple[Tensor, Tensor]:
-    """Add a multiple of the identity matrix to a ``covariance`` (C, C), and compute the square root of the sum.
-
-    The multiple is ``share`` times the largest eigenvalue of ``covariance``.
-
-    Returns:
-        The added multiple of the identity matrix, and the symmetric square root of the sum, (C, C) each.
-    """
-    values, vectors = torch.linalg.eigh(covariance.double())
-    noise = share * values[-1].float() * torch.eye(len(covariance), device=covariance.device)
-    return noise, (vectors * (values.clamp(min=0) + share * values[-1]).sqrt() @ vectors.T).to(covariance)
-
-
-def trace_of_root(matrix: Tensor) -> Tensor:
-    """Return, as a scalar tensor, the trace of the square root of a symmetric ``matrix`` without negative eigenvalues.
-
-    The result is differentiable with respect to ``matrix``.
-    """
-    fixed = (matrix + matrix.T).detach() / 2
-    values, vectors = torch.linalg.eigh(fixed)
-    roots = values.clamp(min=1e-30).sqrt()
-    slope = vectors / (2 * roots) @ vectors.T
-    trace: Tensor = roots.sum() + (slope * (matrix - matrix.detach())).sum()
-    return trace
 
 
 class _Moments(torch.autograd.Function):

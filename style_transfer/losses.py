@@ -35,7 +35,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
-from dreamgram.style_transfer.gram import distribution, gram_matrix, moments, regularized_root, trace_of_root
+from dreamgram.style_transfer.gram import distribution, gram_matrix, moments
+from dreamgram.style_transfer.matrix_roots import regularized_root, trace_of_root
 from dreamgram.style_transfer.nearest import distance_of_nearest, lattice
 
 Window = tuple[slice, slice]
@@ -258,6 +259,7 @@ class NearestLoss(StyleLoss):
     def __init__(self, targets: Shares, weight: Tensor) -> None:
 
         self.moments = WassersteinLoss([(share, sums) for share, (sums, _) in targets], weight)
+        self.divisor = self.moments.scale  # reading it waits for the device
         self.weight = weight
         self.paintings = []
         for share, (_, features) in targets:
@@ -311,7 +313,7 @@ class NearestLoss(StyleLoss):
         ``measured`` is the sum of the vectors that :meth:`measure` returns for all tiles.
         """
         channels = len(self.moments.mean)
-        judged = self.moments(measured[:-1].view(1, channels + 1, channels)) / self.moments.scale
+        judged = self.moments(measured[:-1].view(1, channels + 1, channels)) / self.divisor
         return judged + self.SHARE * measured[-1]
 
 

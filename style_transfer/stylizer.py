@@ -28,7 +28,7 @@ from dreamgram.image_optimization.optimize import (
     seeded,
 )
 from dreamgram.image_optimization.parameterizations import PixelImage
-from dreamgram.image_optimization.precision import choose_dtype
+from dreamgram.image_optimization.precision import choose_dtype, products_in_full_precision
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner
 from dreamgram.style_transfer.colors import finish, prepare
@@ -255,7 +255,11 @@ class Stylizer:
         """
         dtype = choose_dtype(self.options.precision, self.device)
         self._targets.begin(self._subject, self._keys)
-        with seeded(self.options.seed), capture(self.model, self.losses.layers, dtype) as activations_of:
+        with (
+            seeded(self.options.seed),
+            products_in_full_precision(self.device),
+            capture(self.model, self.losses.layers, dtype) as activations_of,
+        ):
             past = _Past(self._budgets(activations_of)) if state is None else _Past.of(state)
 
             def paint(number: int) -> Run:

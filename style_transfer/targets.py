@@ -28,11 +28,11 @@ class Targets:
         self._subject = ""
 
     def begin(self, photo: str, paintings: Collection[str]) -> None:
-        """Delete values that the next run does not need, to make room for those that it needs.
+        """Make room in the cache for the next run, by deleting targets that this run does not need.
 
-        ``photo`` and ``paintings`` are the fingerprints (hashes) of the run's pictures. Values of a different photo are
-        deleted. Values of paintings that the run does not use are deleted, oldest first, until at most :data:`KEPT`
-        bytes of them remain.
+        ``photo`` and ``paintings`` are the fingerprints (hashes) of the run's pictures. Targets of a different photo
+        are deleted. Targets of paintings that the run does not use are deleted, oldest first, until at most
+        :data:`KEPT` bytes of them remain.
         """
         if photo != self._subject:
             self._subject, self._photo = photo, {}

@@ -311,7 +311,8 @@ def statistics(
 ) -> Statistics:
     """Compute the statistics of a ``painting`` (1, 3, H, W) for each style layer and each region that uses its style.
 
-    ``style`` holds the painting's share in each region of the photo, and the part of the painting to use for it.
+    For each region of the photo, ``style`` holds the weight of this painting among all paintings, and the part of the
+    painting that gives the region its style.
     """
     kind = STYLE_LOSSES[preset.style_loss]
     found: Statistics = {}
@@ -330,7 +331,7 @@ def position_weights(mask: Tensor | None, size: tuple[int, int], device: torch.d
     """Return the weights of a layer's positions, (H, W), which are proportional to ``mask`` and add up to 1.
 
     ``mask`` (1, 1, H, W) is resized to ``size``, the height and width of the layer's activations. Without a mask, all
-    weights are equal, and the result is a scalar tensor, (). If the mask is 0 everywhere, the result is None.
+    weights are 1 / (H W), and the result is a scalar tensor, (). If the mask is 0 everywhere, the result is None.
     """
     if mask is None:
         return torch.tensor(1 / (size[0] * size[1]), device=device)

@@ -74,8 +74,8 @@ class Command:
     """Function that does the work, given the options and the job to which it reports. Its docstring is the command's
     help. An overview of all commands shows only the first sentence of this help."""
     listings: Mapping[str, tuple[str, Callable[[], str]]] = field(default_factory=dict)
-    """Flags such as ``--list-styles``, with which the command only prints a text and exits. Each is mapped to its help
-    and a function that returns the text."""
+    """Flags, such as ``--list-styles``, that make the command print a text and exit without doing anything else.
+    Each is mapped to its help and a function that returns the text."""
 
     @property
     def help(self) -> str:
