@@ -89,7 +89,7 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
 
     If the options name a folder, the image of each unit is also saved to its own file. ``again`` is the recipe (the
     stored settings) of a picture that is to be made again. If a folder was named when that picture was first made,
-    each unit is optimized in the same batch as it was then.
+    the recipe records which units were optimized in the same batch, and these batches are used again.
     """
     if options.timelapse and options.folder:
         raise OptionError("timelapse", "cannot be used with --folder: finished units have no intermediate frames")
@@ -233,7 +233,7 @@ def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Don
 def maximize(options: MaximizeOptions, job: Job, again: Recipe | None = None) -> Done:
     """Make a picture that maximizes an objective, which ``options.objective`` gives as an expression.
 
-    If the objective is for several pictures, make a contact sheet of them.
+    If the objective is for several pictures, such as one for each class in ``logit(0-9)``, make a contact sheet.
     """
     session = Session("maximize", "maximized.png", options, job, again)
     shape = default_shape(session.model, options.size)

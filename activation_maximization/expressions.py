@@ -1,10 +1,10 @@
 """Expressions: objectives, transforms and parameterizations written as text, for the command line.
 
 ``logit(0-9) - sparing()`` and ``channel(layer3.1.conv2, 3) - 0.5 * channel(layer3.1.conv2, 7)`` are two expressions.
-They mean the same as in Python, with three differences: names need no quotes, the indices of units can be ranges or
-``all``, and a ``photo`` argument is always the photo that was given to the command. An expression can call every
-function that is registered with :func:`objective` or :func:`regularizer`. The text is parsed and never evaluated as
-Python. The grammar is:
+An expression means what it would mean as Python code, with three differences: names need no quotes, the indices of
+units can be ranges or ``all``, and a ``photo`` argument is always the photo that was given to the command. An
+expression can call every function that is registered with :func:`objective` or :func:`regularizer`. The text is parsed
+and never evaluated as Python. The grammar is:
 
     sum       = product {("+" | "-") product}
     product   = factor {("*" | "/") factor}
@@ -220,11 +220,11 @@ class _Kind(NamedTuple):
     """A kind of argument in an expression, and how to parse it."""
 
     words: str
-    """Description of the kind for error messages."""
+    """Description of this kind of argument for error messages."""
     pattern: str
     """Regular expression that the argument's text must match."""
     read: Callable[[str], Any]
-    """Function that converts the text to the value."""
+    """Function that converts the argument's text to the argument's value."""
 
 
 UNIT_LIST = "int | Iterable[int]"
@@ -245,7 +245,8 @@ ARGUMENT_KINDS: Mapping[str, _Kind] = {
     ),
     "Tensor | NDArray[Any]": _Kind("a .npy or .safetensors file", NAME, _vector),
 }
-"""Map from the declared type of a function's parameter to the kind of argument that the parameter takes."""
+"""Map from the type annotation of a function's parameter, as text, to the :class:`_Kind` that says how to parse an
+argument for that parameter."""
 
 
 class _Parser:

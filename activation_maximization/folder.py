@@ -22,7 +22,7 @@ from dreamgram.workbench.job import Done
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 FOUND = "found"
-"""Key of the entry in the mapping :attr:`Recipe.made` that describes the picture's units; see :func:`describe_unit`.
+"""Key under which :attr:`Recipe.made` stores the description of the units in the picture; see :func:`describe_unit`.
 
 The recipe holds the settings of a picture and is stored in the picture file.
 """
@@ -51,7 +51,7 @@ def make_each(
     recipe: Recipe | str = "",
     overwrite: bool = False,
 ) -> Each:
-    """Make one picture of each unit, save each picture as a file, and return all of them.
+    """Make one picture of each unit, save each picture as a file, and return all pictures.
 
     The pictures of a batch are saved as soon as the batch is finished. Pictures that are already in the folder are read
     and not made again. A run that was stopped, even by a power cut, can therefore be resumed by calling the function
@@ -163,7 +163,7 @@ def make_again(batches: Mapping[int, list[int]], make: Make) -> Each:
 
 
 def _read_each(made: Mapping[int, Path], recipe: Recipe, stopped: str) -> Each:
-    """Read the finished pictures, and the descriptions of their units in the stored recipes.
+    """Read the finished pictures from their files, and the descriptions of their units from the recipes in the files.
 
     ``made`` maps each unit to its picture file.
     """

@@ -43,11 +43,11 @@ class Dreams:
     images: Tensor
     """Images (N, C, H, W) in [0, 1], on the CPU."""
     activations: Tensor
-    """Value of the objective for each finished image, (N,). It is computed without the random transform."""
+    """Value of the objective for each finished image, (N,). No random transform is applied to the images."""
     history: Tensor
-    """Value of the objective before each step, (steps, N). It is computed with the random transform of the step.
+    """Value of the objective before each step, (steps, N), for the images as randomly transformed in that step.
 
-    If an image's batch ended early, the values for its remaining steps are NaN.
+    If an image's batch ended early, the image's values for the remaining steps are NaN.
     """
     stopped: str
     """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``.
@@ -136,8 +136,8 @@ def maximize(
         precision: number format that the network computes in, see
             :func:`dreamgram.image_optimization.precision.choose_dtype`.
         batch: number of images made at a time. By default, it is as large as :data:`BATCH` and :data:`PIXELS` allow.
-            It has no effect if the value of an image depends on the other images, as with ``diversity``. All images
-            then form one batch.
+            It has no effect if the objective's value for an image depends on the other images, as with ``diversity``.
+            All images then form one batch.
         listeners: functions that are called with a :class:`Step` after every step. The steps of all batches are
             numbered consecutively.
 
@@ -185,8 +185,8 @@ def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict
 def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Tensor:
     """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without a random transform.
 
-    The values are (N,), on the CPU. If the objective changes over the steps, as with ``ramp``, its value at the last
-    step is returned.
+    The values have the shape (N,) and are on the CPU. If the objective changes over the steps, as with ``ramp``, its
+    value at the last step is returned.
 
     Raises:
         ValueError: the objective is for a different number of images, or the network cannot compute the objective's
@@ -255,7 +255,10 @@ def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], sto
 
 
 def _check_count(objective: Objective, given: int, count: int) -> None:
-    """Raise a ValueError unless ``given`` and ``objective.images``, both numbers of images, are each 1 or ``count``."""
+    """Raise a ValueError unless ``given`` and ``objective.images`` are each 1 or ``count``.
+
+    All three are numbers of images.
+    """
     if given not in (1, count) or objective.images not in (1, count):
         raise ValueError(f"{objective} is for {objective.images} images, not {given}")
 
@@ -368,7 +371,7 @@ class _Part:
 
         New noise is tried until every image receives a gradient or all strengths in :data:`STARTS` have been tried.
 
-        If the objective is joint (the value of an image depends on the other images), each image starts from different
+        If the objective is joint (its value for an image depends on the other images), each image starts from different
         noise. For any other objective, each attempt uses the same noise for all images, so that an image does not
         depend on the other images of its batch.
         """

@@ -5,8 +5,8 @@ and can be divided by numbers: ``channel("conv2", 3) - 0.5 * channel("conv2", 7)
 made for each unit: ``channel("conv2", range(12))`` is an objective for twelve images.
 
 To add an objective, write a function that returns an :class:`Objective` and decorate the function with
-:func:`objective`. Expressions on the command line can then call it. The function may be in this file or in a file of
-your own.
+:func:`objective`. Expressions on the command line can then call your function. The function may be in this file or in a
+file of your own.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class Objective:
     images: int = 1
     """Number of images that the objective is for. An objective for 1 image can be used with any number of images."""
     joint: bool = False
-    """True if the value of an image depends on the other images.
+    """True if the objective's value for an image depends on the other images.
 
     All images are then optimized in one batch, and each image starts from different noise.
     """
@@ -345,7 +345,7 @@ def _units(unit: int | Iterable[int]) -> tuple[list[int], str]:
 
 
 def _own(values: Values, activations: Mapping[str, Tensor]) -> Values:
-    """Select the values that belong to the images of this batch.
+    """Select from ``values`` those that belong to the images of the current batch.
 
     ``values`` has one value for each image of the objective. The indices of the batch's images are in ``activations``
     under the key :data:`NUMBER`.
@@ -395,7 +395,7 @@ def _and_photos(activations: Mapping[str, Tensor], layer: str) -> tuple[Tensor, 
 
 
 def _mean(responses: Tensor) -> Tensor:
-    """Return the mean over all axes except the first, (N,)."""
+    """Return the mean of ``responses`` over all axes except the first, (N,)."""
     return responses.reshape(len(responses), -1).mean(1)
 
 

@@ -44,8 +44,8 @@ class SizeOptions(Options):
 
     size: int | None = option(
         None,
-        "Side of the picture in pixels. The default is the network's input size. A larger picture has room for more "
-        "motifs.",
+        "Side, in pixels, of the picture that passes through the network. The default is the network's input size. A "
+        "larger picture has room for more motifs.",
         group=PICTURE,
         least=1,
         values=(64, 128, 224),
@@ -109,8 +109,8 @@ class LayerOptions(AscentOptions):
     layer: str = option("pool2", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_DIGITS)
     html: bool = option(
         False,
-        "Also save a web page that shows the same units as the picture. It is a single file beside the picture and "
-        "has a search box.",
+        "Also save a web page that shows the same units as the picture. The page is a single file in the "
+        "same folder as the picture, and has a search box.",
         group=OUTPUT,
         compare=False,
     )
@@ -254,7 +254,7 @@ class AmplifyOptions(PhotoOptions):
     layer: str = option("relu4_3", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_VGG)
     unit: int | None = option(
         None,
-        "Index of a single unit to amplify. By default, everything that the layer sees is amplified.",
+        "Index of a single unit to amplify. By default, all units of the layer are amplified.",
         group=OBJECTIVE,
         least=0,
         values=(0, 3, 100),

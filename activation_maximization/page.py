@@ -1,6 +1,6 @@
 """Web pages that show the optimized image, the activation and the examples of each unit.
 
-Each page is one self-contained file.
+The examples of a unit are the parts of real pictures that activate the unit most. Each page is one self-contained file.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ SIDE = 96
 
 @dataclass(frozen=True)
 class _Picture:
-    """A picture on the page, with the line of text below it, which has a left and a right part."""
+    """A picture on the page, with the left and right parts of the line of text below the picture."""
 
     source: str
     """The picture's file as a data URL."""
     name: str
-    """Text at the left end of the line below the picture: the index of the unit, or the name of the example."""
+    """Text at the left end of the line below the picture: the index of the unit, or the name of the example picture."""
     value: str
     """Text at the right end of the line below the picture: the activation as a formatted number."""
     small: bool
@@ -59,7 +59,8 @@ def page(
         dreams: optimized images (N, C, H, W) in [0, 1], one for each unit. After Ctrl-C there may be fewer images than
             units; the images then belong to the first units.
         activations: activation of the unit for each image.
-        examples: best examples of each unit; empty if the page shows no examples.
+        examples: for each unit, the patches of real pictures that activate the unit most; empty if the page
+            shows no examples.
         settings: settings to list on the page, by name.
     """
     cards = []
@@ -79,7 +80,7 @@ def page(
 
 
 def _picture(image: Tensor, name: str, activation: float) -> _Picture:
-    """Encode an image (C, H, W) in [0, 1], and return it with the texts to show below it."""
+    """Encode an image (C, H, W) in [0, 1], and return it with ``name`` and ``activation`` as the text below it."""
     small = max(image.shape[1:]) <= SMALL_PICTURE
     kind = "PNG" if small else "WEBP"
     written = io.BytesIO()

@@ -4,8 +4,8 @@ A regularizer is an :class:`Objective`, which is subtracted from another objecti
 For a weight that changes over the steps, multiply the regularizer by a :func:`ramp`.
 
 To add a regularizer, write a function that returns an :class:`Objective` and decorate the function with
-:func:`regularizer`. Expressions on the command line can then call it. The function may be in this file or in a file of
-your own.
+:func:`regularizer`. Expressions on the command line can then call your function. The function may be in this file or in
+a file of your own.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ def regularizer(make: Maker) -> Maker:
 def pixel_sum(weight: float = 0.08) -> Objective:
     """Return a regularizer: ``weight`` times the sum of all pixel values, in [0, 1], over all channels.
 
-    For the image of a digit in white on black, the sum measures the amount of ink.
+    For an image of a white digit on black, the sum measures the amount of ink.
     """
     return _of_image(f"{weight:g} pixel sum", lambda image: weight * image.flatten(1).sum(1))
 
@@ -40,6 +40,8 @@ def pixel_sum(weight: float = 0.08) -> Objective:
 @regularizer
 def sparing(ink: float = INK, smoothness: float = SMOOTHNESS) -> Objective:
     """Return a regularizer that favors little ink and soft edges, so that optimized images of digits are readable.
+
+    The amount of ink is the sum of the pixel values.
 
     With the default ``ink`` and ``smoothness``, the digits are also recognized by networks that were not used for the
     optimization. The script ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
@@ -54,13 +56,19 @@ def sparing(ink: float = INK, smoothness: float = SMOOTHNESS) -> Objective:
 
 @regularizer
 def l1(weight: float, center: float = 0.5) -> Objective:
-    """Return a regularizer: ``weight`` times the mean absolute difference between pixels and ``center`` (0.5: gray)."""
+    """Return a regularizer: ``weight`` times the mean absolute difference between pixels and ``center``.
+
+    The default ``center`` of 0.5 is gray.
+    """
     return _of_image(f"{weight:g} L1", lambda image: weight * (image - center).abs().flatten(1).mean(1))
 
 
 @regularizer
 def l2(weight: float, center: float = 0.5) -> Objective:
-    """Return a regularizer: ``weight`` times the mean squared difference between pixels and ``center`` (0.5: gray)."""
+    """Return a regularizer: ``weight`` times the mean squared difference between pixels and ``center``.
+
+    The default ``center`` of 0.5 is gray.
+    """
     return _of_image(f"{weight:g} L2", lambda image: weight * (image - center).square().flatten(1).mean(1))
 
 

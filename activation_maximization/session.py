@@ -44,7 +44,7 @@ class Session:
                 steps.
 
         Raises:
-            ValueError: the network's images are neither gray nor RGB, or its weights differ from those in ``again``.
+            ValueError: the network takes neither gray nor RGB images, or its weights differ from those in ``again``.
             OSError: the output cannot be written.
         """
         self.command = command

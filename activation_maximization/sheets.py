@@ -17,7 +17,7 @@ MARGIN, GAP, TEXT = 24, 12, 14
 """Margin of the sheet, gap between the pictures and height of the text, in pixels."""
 
 PAPER, TEXT_COLOR, VALUE_COLOR = "#ffffff", "#1a1a1a", "#6b6b6b"
-"""Colors of the background, of the text, and of the values to the right in the captions."""
+"""Colors of the background, of the text, and of the part of a caption that is aligned to the right."""
 
 
 def contact_sheet(

@@ -13,7 +13,7 @@ COMMANDS = {
     "stylize": ("style_transfer.cli", "Paint photos and videos in the style of a painting."),
 }
 """Commands by name, each with its module and a sentence for the help. The function ``main`` of the module runs the
-command; its argument is the name that the help shows for the program."""
+command; the argument of ``main`` is the name that the help shows for the program."""
 
 HELP = "\n".join(
     [

@@ -61,7 +61,7 @@ class _Complete(Exception):
 
 
 class _Reader:
-    """A callable that computes the activations of images, with the forward hooks that capture them."""
+    """A callable that runs a network on images and returns the activations captured by forward hooks."""
 
     def __init__(self, model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
         """Prepare to capture the layers ``names`` of ``model``; the hooks are added when the object is first called."""
@@ -110,7 +110,7 @@ class _Reader:
         """Add a forward hook to each module whose activations are requested.
 
         Raises:
-            ValueError: a layer is unknown, or a forward pass of an image of the shape of ``image`` does not reach it.
+            ValueError: a layer is unknown, or a forward pass of ``image`` does not reach the layer.
         """
         by_module: dict[str, dict[int, Layer]] = {}
         for layer in reach_layers(self.model, image, self.names):

@@ -24,7 +24,7 @@ LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 PROFILE_TOLERANCE = 4
 """Tolerance, in 8-bit levels, for treating an ICC color profile as sRGB.
 
-A profile is treated as sRGB if converting colors from it to sRGB changes no value by more than the tolerance.
+A profile is treated as sRGB if converting colors from it to sRGB changes no channel by more than the tolerance.
 """
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -43,7 +43,7 @@ class Picture:
     """Encoded EXIF data that describes the picture, such as camera, exposure, author and GPS position; empty if there
     is none. It contains no orientation, because ``image`` is already upright."""
     bits: int
-    """Number of bits per value in the file: 8 or 16."""
+    """Number of bits per channel in the file: 8 or 16."""
     frames: int
     """Number of frames or pages in the file. ``image`` is the first of them."""
     checksum: str
@@ -133,7 +133,7 @@ All other tags are dropped, because they describe the layout of the file that wa
 
 
 def _exif(picture: Image.Image) -> bytes:
-    """Return the encoded EXIF data of ``picture`` that should be kept; empty if there is none or it is broken."""
+    """Return the EXIF data to keep from ``picture``, encoded; empty if there is no such data or the data is broken."""
     kept = Image.Exif()
     try:
         given = picture.getexif()
@@ -183,8 +183,8 @@ def _pixels(picture: Image.Image) -> tuple[Array, Array | None]:
 def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     """Convert the colors of ``picture`` from ``profile`` to sRGB.
 
-    If the profile is broken, or made for a different number of channels, the picture is returned unchanged, because it
-    is still usable.
+    If the profile is broken, or made for a different number of channels, the picture is returned unchanged, because
+    its colors are still usable without the conversion.
     """
     try:
         converted = ImageCms.profileToProfile(
@@ -206,7 +206,7 @@ def _is_deep(picture: Image.Image) -> bool:
 def _is_srgb(picture: Image.Image) -> bool:
     """Return whether the picture has no color profile, or one whose conversion to sRGB hardly changes any color.
 
-    Some colors are converted to find out, because the name of a profile is not reliable.
+    The decision is based on the conversion of sample colors, because the name of a profile may be misleading.
     """
     profile = picture.info.get("icc_profile")
     steps = np.linspace(0, 255, 6, dtype=np.uint8)
@@ -240,4 +240,4 @@ TURNS: dict[int, Callable[[Array], Array]] = {
     7: lambda pixels: pixels[::-1, ::-1].swapaxes(0, 1),
     8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
-"""Functions that rotate or mirror pixels (H, W, C) so that the picture is upright, by value of the EXIF orientation."""
+"""Functions, by EXIF orientation (2 to 8), that rotate or mirror pixels (H, W, C) so that the picture is upright."""

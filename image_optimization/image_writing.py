@@ -25,7 +25,7 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".ti
 """Formats of pictures that can be written, by file extension."""
 
 DEEP_FORMATS = ("PNG", "TIFF")
-"""Formats in which pictures can be saved with 16 bits per value."""
+"""Formats in which pictures can be saved with 16 bits per channel."""
 
 SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_535}
 """Largest width and height of a picture, in pixels, in the formats that limit them."""
@@ -51,7 +51,8 @@ def check_output(
     Call this function before a long computation, so that the result can be saved at the end.
 
     Raises:
-        ValueError: the file extension is not one of ``formats``. By default, they are the keys of :data:`FORMATS`.
+        ValueError: the file extension is not one of ``formats``. If this argument is not given, the extensions in
+            :data:`FORMATS` are allowed.
         FileExistsError: the file exists, and ``overwrite`` is False.
         OSError: ``path`` is a folder, or the folder that contains it cannot be created or written to.
     """
@@ -81,14 +82,14 @@ def check_folder(folder: Path) -> None:
 
 
 def choose_bits(path: Path, wanted: int | None, given: int) -> int:
-    """Return the number of bits per value, 8 or 16, with which to save a picture at ``path``.
+    """Return the number of bits per channel, 8 or 16, with which to save a picture at ``path``.
 
-    ``given`` is the number of bits per value of the original picture. If ``wanted`` is None, the result is ``given``,
-    or 8 if the format of ``path`` cannot hold ``given`` bits per value. If ``wanted`` is a number, the result is
-    ``wanted``.
+    ``given`` is the number of bits per channel of the input picture, from which the picture to save is computed. If
+    ``wanted`` is None, the result is ``given``, or 8 if the format of ``path`` cannot hold ``given`` bits per channel.
+    If ``wanted`` is a number, the result is ``wanted``.
 
     Raises:
-        ValueError: the format of ``path`` cannot hold ``wanted`` bits per value.
+        ValueError: the format of ``path`` cannot hold ``wanted`` bits per channel.
     """
     able = (8, 16) if FORMATS.get(path.suffix.lower()) in DEEP_FORMATS else (8,)
     if wanted is None:
@@ -135,7 +136,7 @@ def save(
             cannot hold the opacity and keeps the white.
         exif: encoded EXIF data to store, such as :attr:`Picture.exif`. In a JPEG, EXIF data of more than 64 kB is
             omitted.
-        bits: bits per value: 8 or 16. Only a tensor that is saved as PNG or TIFF can have 16.
+        bits: bits per channel: 8 or 16. Only a tensor that is saved as PNG or TIFF can have 16.
         quality: quality of the compression of JPEG and WebP, up to 100. A higher quality gives a larger file.
 
     Returns:
@@ -144,7 +145,7 @@ def save(
     Raises:
         FileExistsError: the file exists, and ``overwrite`` is False.
         OSError: the file cannot be written.
-        ValueError: the file extension is not in :data:`FORMATS`, the format cannot hold ``bits`` bits per value,
+        ValueError: the file extension is not in :data:`FORMATS`, the format cannot hold ``bits`` bits per channel,
             ``bits`` is 16 but ``image`` is a Pillow image, or the note has characters that XML cannot hold.
     """
     path = check_output(path, overwrite)

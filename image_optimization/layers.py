@@ -47,7 +47,7 @@ class Layer:
     shape: tuple[int, ...]
     """Shape of the output for one image, without the batch axis."""
     receptive_field: int | None
-    """Side, in pixels, of the square receptive field of one output position; None if it is the whole image.
+    """Side, in pixels, of the square receptive field of one output position; None if this field is the whole image.
 
     If receptive fields were not computed, ``receptive_field``, ``stride`` and ``start`` are None. Only
     two functions compute receptive fields: :func:`list_layers`, and :func:`dry_run` if ``receptive_fields`` is True."""
@@ -241,7 +241,7 @@ class Field(NamedTuple):
     """The receptive fields of all positions in a layer's output. The fields lie on a regular grid in the image."""
 
     side: float
-    """Side of each receptive field, in pixels of the image; infinite if it is the whole image."""
+    """Side of each receptive field, in pixels of the image; infinite if the field is the whole image."""
     stride: float
     """Distance between the receptive fields of neighboring positions, in pixels of the image."""
     start: float

@@ -145,7 +145,7 @@ class LBFGS:
         self.steps = int(state["steps"])
 
     def _learn(self, point: Tensor, gradient: Tensor, accepted: Tensor) -> None:
-        """Store the move from the last accepted point to ``point`` and the change of the gradient as a curvature pair.
+        """Store a curvature pair: the move from the last accepted point to ``point``, and the change of the gradient.
 
         The pair is marked as invalid if its curvature is not positive, or if ``accepted`` is false, which means that
         the step to ``point`` is undone.

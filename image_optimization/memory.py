@@ -7,7 +7,7 @@ import sys
 
 _TRIM_THRESHOLD = -1
 _MMAP_MAX = -4
-"""Numbers of two parameters of glibc's function ``mallopt``, as defined in malloc.h."""
+"""Constants that select two of the parameters that glibc's function ``mallopt`` can set, as defined in malloc.h."""
 
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
@@ -18,8 +18,8 @@ _OUT_OF_MEMORY = (
     "CUBLAS_STATUS_ALLOC_FAILED",
     "CUDNN_STATUS_ALLOC_FAILED",
 )
-"""Texts by which the messages of failed allocations in PyTorch are recognized. The texts are specific, because messages
-of other errors also mention memory, such as CUDA's "an illegal memory access was encountered"."""
+"""Substrings by which PyTorch's messages about failed allocations are recognized. The substrings are specific,
+because messages of other errors also mention memory, such as CUDA's "an illegal memory access was encountered"."""
 
 
 def keep_freed_memory() -> bool:
@@ -27,11 +27,12 @@ def keep_freed_memory() -> bool:
 
     Every optimization step allocates the same large activations. By default, glibc returns freed memory to the
     operating system and requests memory again in the next step. The system then clears every page, which takes up to a
-    third of the time of a step. The setting lasts as long as the process, so only the command line programs call this
-    function. In your own script, call it yourself. If all work is done on an accelerator, the setting is not needed.
+    third of the time of a step. This function changes a setting of glibc for the rest of the process, so only the
+    command line programs call it. In your own script, call it yourself. If all work is done on an accelerator, the
+    change is not needed.
 
     Returns:
-        Whether the setting was made. It can be made only on Linux with glibc.
+        Whether the setting was changed. It can be changed only on Linux with glibc.
     """
     if not sys.platform.startswith("linux"):
         return False

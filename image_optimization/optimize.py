@@ -51,7 +51,7 @@ class Optimizer(Protocol):
         """
 
     def finish(self) -> None:
-        """Set the optimized tensor to the result of the run, such as its value with the lowest loss.
+        """Set the optimized tensor to its final value, such as the value that had the lowest loss.
 
         The optimization loop calls this method once, after the last step.
         """
@@ -79,7 +79,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "lbfgs": LBFGS}
 
 @dataclass(frozen=True)
 class Step:
-    """A record of one optimization step, which is passed to every listener, a function called after each step."""
+    """A record of one optimization step. After each step, the record is passed to all listener functions."""
 
     number: int
     """Number of this step, counted from 1."""
@@ -195,7 +195,7 @@ def optimize(
             ``patience`` steps is compared with the mean loss of the ``patience`` steps before them. If the mean has
             fallen by at most the fraction ``tolerance``, or has risen, the run has converged. A tolerance of 0 turns
             this test off, so that the run does all steps.
-        patience: number of steps in each of the two means that ``tolerance`` compares.
+        patience: number of steps in each of the two means described under ``tolerance``.
         state: the result of calling :attr:`Step.state` after a step of a previous run. If ``state`` is given, the
             previous run is resumed after that step, as if it had not been interrupted. ``steps`` then includes the
             steps that are already done. The run may overwrite the tensors in ``state``.
@@ -285,9 +285,9 @@ def in_turn(parts: Iterable[P], run: Callable[[P], R]) -> tuple[list[R], str]:
     """Call ``run`` with each of ``parts`` in turn, until Ctrl-C interrupts one of the calls.
 
     Returns:
-        The results of the calls, and the reason why the last call ended. If a call raises KeyboardInterrupt because
-        Ctrl-C was pressed before its first step, the results of the earlier calls are returned and the reason is
-        "interrupted".
+        The results of the calls, and the reason why the last call ended. If a call after the first one raises
+        KeyboardInterrupt, because Ctrl-C was pressed before that call had done a step, the results of the earlier calls
+        are returned and the reason is "interrupted".
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed before any call had returned a result.

@@ -52,7 +52,8 @@ class PixelImage:
     bounds = (0.0, 1.0)
 
     NOISE = 0.01
-    """Standard deviation of the initial noise if ``strength`` is 1, for pixel values from 0 to 1."""
+    """Standard deviation of the initial noise of the pixels, if :meth:`from_noise` gets a ``strength`` of 1. Pixel
+    values are from 0 to 1."""
 
     def __init__(self, leaf: Tensor) -> None:
         """Start from a copy of ``leaf`` (N, C, H, W), the pixels, with values in [0, 1]."""
@@ -103,9 +104,9 @@ class FourierImage:
     library Lucid."""
 
     NOISE = 0.08
-    """Standard deviation of the optimized tensor at the start if ``strength`` is 1. The resulting noise in the image is
-    ten times as strong as that of the library Lucid. With weaker noise, the ReLU after some filters outputs only zeros,
-    so that these filters have no gradient."""
+    """Standard deviation of the optimized tensor at the start, if :meth:`from_noise` gets a ``strength`` of 1. The
+    resulting noise in the image is ten times as strong as that of the library Lucid. With weaker noise, the ReLU after
+    some filters outputs only zeros, so that these filters have no gradient."""
 
     DARKEST = 1 / 512
     """Smallest distance of a pixel value from 0 and from 1. Values closer to 0 or 1 are moved to this distance before

@@ -45,10 +45,10 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
 
 @contextmanager
 def products_in_full_precision(device: torch.device) -> Iterator[None]:
-    """Within the context, multiply float32 matrices on ``device`` without rounding their elements first.
+    """Turn off TF32 for products of float32 matrices on ``device`` while the body of the ``with`` statement runs.
 
-    PyTorch can be told to round them to the format TF32, which has 10 bits, on NVIDIA GPUs. The products are then
-    faster, but too inexact for some iterations.
+    On NVIDIA GPUs, PyTorch can be told to round the elements of the matrices to the format TF32, which has a mantissa
+    of 10 bits. The products are then faster, but too inexact to compute the roots of matrices by iteration.
     """
     import torch
 

@@ -27,7 +27,7 @@ the same height.
 """
 
 Tell = Callable[[str], None]
-"""Type of a function that shows the user a message, which it receives as one line of text."""
+"""Type of a function that receives a message, one line of text, and shows the message to the user."""
 
 
 class Frame(NamedTuple):

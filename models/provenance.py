@@ -31,7 +31,7 @@ def state_hash(model: nn.Module) -> str:
 
     The hash covers their names, types, shapes and values. It is the first 16 hexadecimal digits of a SHA-256. It does
     not depend on the device or the memory format of the tensors. If several names share one parameter, its values are
-    hashed once. A network with a shared parameter has a different hash from a network with equal copies of it.
+    hashed once. If each of these names has its own copy of the parameter instead, the hash is different.
     """
     import torch
 

@@ -27,8 +27,8 @@ class VGG(nn.Sequential):
     """
 
     input_shape = (3, 128, 128)
-    """Default shape (C, H, W) of an image. At 128 pixels, the patterns that filters respond to are visible, and the
-    computation costs a third of that at 224 pixels, the size at which VGG was trained."""
+    """Default shape (C, H, W) of an input image. At 128 pixels, the patterns that filters respond to are visible, and
+    the computation costs a third of that at 224 pixels, the size at which VGG was trained."""
 
     def __init__(self, convolutions: tuple[int, ...]) -> None:
         layers: OrderedDict[str, nn.Module] = OrderedDict()

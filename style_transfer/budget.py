@@ -20,7 +20,7 @@ SHARE = 0.9
 
 VECTORS = 11
 """Maximum memory of an optimization step, except for the curvature pairs and the pass through the network, as a
-multiple of the size of the image. It includes the image, its gradient, the optimizer's temporary tensors, and the
+multiple of the memory of the image. It includes the image, its gradient, the optimizer's temporary tensors, and the
 photo's activations."""
 
 FOR_TILING = 250_000_000
@@ -44,7 +44,8 @@ for the backward pass. The memory beyond these tensors is used for gradients, ty
 TILE_OVERHEAD = 1.3
 """Peak memory per pixel of a pass over one tile, divided by the peak memory per pixel of a pass over an untiled
 picture. A tile is a part of the picture together with the surrounding pixels on which the part's activations depend.
-The ratio is above 1 because a pass over a tile also makes a copy of the part's activations alone."""
+The ratio is above 1 because a pass over a tile also copies the activations of the part, without those of the
+surrounding pixels."""
 
 REGION, MATRICES = 130, 12_000_000
 """Additional memory, in bytes, for each region of the photo after the first. Each region can have a different style.
@@ -78,7 +79,7 @@ class Budget:
             raise ValueError(f"pairs and side must be at least 1, not {self.pairs} and {self.side}")
 
     def tiles(self, model: nn.Module, layers: Sequence[str], image: Tensor) -> list[Tile]:
-        """Return the tiles in which ``image`` (1, C, H, W) passes through ``model``.
+        """Return the tiles of ``image`` (1, C, H, W), which pass through ``model`` one at a time.
 
         If the number of pixels is at most the square of :attr:`side`, the image is one tile. ``layers`` are the names
         of the layers whose activations are used.
@@ -179,8 +180,8 @@ def plan(
     If the image does not fit into memory as a whole, it is tiled. The memory of the tensors that every step needs, such
     as the image and its gradient, is subtracted from the available memory. The curvature pairs get at most half of the
     remainder, and they always leave enough memory for the smallest tile. The rest is used to process a tile. The
-    paintings pass through the network before the first curvature pair is stored, so that they can use the memory of the
-    pairs.
+    paintings pass through the network before the first curvature pair is stored, so their pass can use the memory that
+    is set aside for the pairs.
 
     Args:
         limit: the number of bytes that may be used.

@@ -1,4 +1,4 @@
-"""The command line ``stylize``, which parses the options and calls :mod:`dreamgram.style_transfer.paint`."""
+"""The command-line interface of ``stylize``: it parses the options and calls :mod:`dreamgram.style_transfer.paint`."""
 
 # PyTorch is imported only when there is work to do, so that the help appears at once.
 from __future__ import annotations
@@ -53,7 +53,7 @@ COMMANDS = {
 
 
 def main(program: str = "stylize") -> None:
-    """Run the command line ``stylize``; ``program`` is the name that the help shows."""
+    """Run ``stylize`` with the command-line arguments; ``program`` is the program name that the help shows."""
     run(program, COMMANDS, default="stylize")
 
 

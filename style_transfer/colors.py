@@ -45,8 +45,8 @@ def luminance(image: Tensor) -> Tensor:
 def with_colors_of(image: Tensor, photo: Tensor) -> Tensor:
     """Combine the luminance of ``image`` with the chrominance of ``photo``, two images (1, 3, H, W) of the same size.
 
-    All values are in [0, 1]. If a combined color would lie outside this range, its chrominance is reduced until the
-    color fits, and its luminance is kept.
+    The pixel values of the two images and of the result are in [0, 1]. If a combined color would lie outside this
+    range, its chrominance is reduced until the color fits, and its luminance is kept.
     """
     gray = luminance(image)
     color = photo - luminance(photo)

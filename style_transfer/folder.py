@@ -1,4 +1,4 @@
-"""Painting of all photos in a folder, each into a separate file. A photo that fails does not stop the others."""
+"""Functions that paint each photo in a folder into a separate file. A photo that fails does not stop the others."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
         The outcome. Its summary says how many pictures were painted, how many already existed, and how many failed.
 
     Raises:
-        ValueError: ``photos`` contains no pictures, or both folders are the same.
+        ValueError: ``photos`` contains no pictures, or ``output`` is the same folder.
     """
     pictures = list_pictures(photos, output, job)
     count: Counter[str] = Counter()

@@ -76,8 +76,8 @@ class StyleLoss:
     """Base class of the style losses, which compare a statistic of the image's activations with a target.
 
     The paintings may have any size. By default, the target is the mean of the paintings' statistics, such as Gram
-    matrices, weighted by the paintings' shares (see :data:`Shares`). If the loss is a squared distance between
-    statistics, its gradient is then the weighted mean of the gradients of separate losses for the paintings.
+    matrices, weighted by the paintings' shares (see :data:`Shares`). With this target, the gradient of a loss that
+    is a squared distance between statistics is the weighted mean of the gradients of separate losses for the paintings.
     """
 
     local = False
@@ -87,7 +87,8 @@ class StyleLoss:
     def __init__(self, targets: Shares, weight: Tensor) -> None:
         """Compute the target from ``targets``, which holds one pair (share, statistic) for each painting.
 
-        ``weight`` is the weight of each position of the image's activations, (H, W), or () if all weights are equal.
+        A painting's share is its weight among all paintings. ``weight`` is the weight of each position of the image's
+        activations, (H, W), or () if all weights are equal.
         """
         self.weight = weight
         self.target = add([share * statistic for share, statistic in targets])
@@ -186,12 +187,12 @@ class GramLoss(StyleLoss):
 
 @style_loss("wasserstein")
 class WassersteinLoss(StyleLoss):
-    """Squared Wasserstein-2 distance between normal distributions fitted to the activations of image and paintings.
+    """Squared Wasserstein-2 distance between normal distributions fitted to the image's and the paintings' activations.
 
     Each distribution has the mean and covariance of the activations to which it is fitted. The formula is that of Olkin
     and Pukelsheim, "The Distance between Two Random Vectors with Given Dispersion Matrices", 1982. Unlike the Gram
-    loss, this loss distinguishes the mean of the activations from deviations from the mean. It grows with the square of
-    the activations, and the Gram loss with their fourth power.
+    loss, this loss measures differences in the mean separately from differences in the covariance. It grows with the
+    square of the activations, and the Gram loss with their fourth power.
     """
 
     NOISE = 0.003
@@ -297,7 +298,7 @@ class NearestLoss(StyleLoss):
 
         The moments and the cosine distance are weighted sums over the activations (1, C, H, W) in a ``window`` of the
         layer. If there are several paintings, the cosine distance is the mean of the distances to the individual
-        paintings, weighted by the paintings' shares.
+        paintings, weighted by the paintings' shares (see :data:`Shares`).
         """
         weight = within(self.weight, window)
         distances = [
@@ -318,7 +319,9 @@ class NearestLoss(StyleLoss):
 
 
 def total_variation(image: Tensor, rows: slice = slice(None)) -> Tensor:
-    """Return the sum of the absolute differences between adjacent pixels of ``image`` (N, C, H, W), in both directions.
+    """Return the total variation of ``image`` (N, C, H, W).
+
+    The total variation is the sum of the absolute differences between horizontally and vertically adjacent pixels.
 
     ``image`` may be a strip of a larger image. In this case, ``rows`` is the range of the strip's rows in the larger
     image. Unless the strip is at the bottom, ``image`` also includes the row below the strip, because the last row of

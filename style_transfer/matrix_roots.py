@@ -1,4 +1,4 @@
-"""Square roots of symmetric positive definite matrices, without waiting for the device.
+"""Square roots of symmetric positive definite matrices, computed so that the program does not wait for the GPU.
 
 An eigendecomposition on a GPU takes milliseconds and makes the program wait. On a GPU, the roots are therefore computed
 with matrix products alone. On a CPU, an eigendecomposition takes a third of the time of these products. The products
@@ -91,7 +91,10 @@ def by_decomposition(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def by_products(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the same as :func:`by_decomposition`, without a decomposition."""
+    """Return the trace of the square root of a symmetric positive definite ``matrix``, and the inverse of the root.
+
+    The computation uses only matrix products.
+    """
     root, inverse = newton_schulz(matrix)
     # The trace of the root is the minimum of (tr(S M) + tr(S^-1)) / 2 over S, which is reached at the inverse root. The
     # error of the inverse root therefore changes the trace only to second order. The last term corrects S^-1.
@@ -101,7 +104,11 @@ def by_products(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _coefficients() -> list[tuple[float, float]]:
-    """Return, for each iteration, the factors of the identity matrix and of the product in the correction."""
+    """Return the coefficients (a, b) of each iteration of :func:`newton_schulz`.
+
+    An iteration multiplies X, its estimate of the root, and Y, its estimate of the inverse root, by a I + b Y X. I is
+    the identity matrix.
+    """
     coefficients, smallest = [], SMALLEST
     for _ in range(ITERATIONS):
         scale = (3 / (1 + smallest + smallest**2)) ** 0.5

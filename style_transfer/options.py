@@ -171,8 +171,8 @@ class StyleOptions(RunOptions):
     )
     max_memory: int | None = option(
         None,
-        "Memory limit, such as 4G. A picture that does not fit is processed in tiles; the result looks the same. By "
-        "default, most of the free memory is used.",
+        "Maximum memory to use on the device given by --device, such as 4G. A picture that needs more memory is "
+        "processed in tiles; tiling does not change how the result looks. By default, most of the free memory is used.",
         group=SCALES,
         compare=False,
         parse=parse_bytes,
@@ -267,7 +267,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     plot: bool = option(
         False,
-        "Also save a plot of the loss beside the picture.",
+        "Also save a plot of the loss, in the same folder as the picture.",
         group="Output",
         compare=False,
         applies=("photo", "folder"),
@@ -295,7 +295,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class ReplayOptions(OutputOptions):
-    """The options of the command ``stylize replay``, which makes a picture again."""
+    """The options of the command ``stylize replay``, which recreates a picture from the settings stored in its file."""
 
     picture: Path = option(help="Picture to make again, which stylize made.", group="Input", positional=True)
 

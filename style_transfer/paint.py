@@ -56,7 +56,7 @@ def paint(options: StylizeOptions, job: Job, again: Recipe | None = None, state:
 def replay(options: ReplayOptions, job: Job) -> Done:
     """Make a picture again from its recipe, the settings stored in its file.
 
-    On the same machine, the copy is identical.
+    On the same machine, the new picture is identical to the original.
     """
     recipe = Recipe.read(options.picture, {"stylize": StylizeOptions})
     for line in recipe.check(options.picture):
@@ -86,8 +86,8 @@ def plan_of(recipe: Recipe) -> list[Budget] | None:
     """Return the memory budgets that are stored in a recipe, one for each scale, or None if there are no budgets.
 
     A recipe, which holds the settings of a picture, contains budgets if the picture did not fit into memory. The
-    budgets determine the tiles in which the picture was processed. They are reused, because other tiles would give
-    other rounding errors.
+    budgets determine the tiles in which the picture was processed. If the picture is made again or its run is
+    resumed, the same budgets are used, because other tiles would give other rounding errors.
 
     Raises:
         ValueError: the budgets in the recipe are damaged.

@@ -37,9 +37,9 @@ WIDEST = 2048
 subsampled first."""
 
 STEEP = 0.008
-"""Threshold, in [0, 1], for the detection of soft edges. A pixel is on a soft edge if the pixels two places to its left
-and right differ by at least this value in a color channel, or if the pixels two places above and below it differ that
-much. The threshold corresponds to two of 255 levels."""
+"""Threshold, in [0, 1], for the detection of soft edges. A pixel is on a soft edge if the pixel two places to its left
+differs from the pixel two places to its right by at least this value in a color channel, or if the pixel two places
+above it differs that much from the pixel two places below it. The threshold corresponds to two of 255 levels."""
 
 FINEST = 1024
 """Maximum longer side, in pixels, of the masks that are computed for the regions. If the given mask is larger, the
@@ -217,7 +217,7 @@ def check_proportions(name: str, mask: Tensor, picture: Tensor) -> None:
     """Check that ``mask`` has approximately the same aspect ratio as ``picture``.
 
     The mask will be resized to the size of ``picture``. ``mask`` may also be the image from which the optimization
-    starts. ``name`` is its name in the error message.
+    starts. ``name`` is what the error message calls ``mask``.
 
     Raises:
         ValueError: the aspect ratios differ.

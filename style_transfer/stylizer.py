@@ -48,7 +48,7 @@ ADAM_RATE = 0.02
 IMAGE_BEFORE, LOSSES_OF_SCALE, BUDGETS = "image of the scale before", "losses of scale ", "pairs and sides of tiles"
 """Names of the tensors that are saved with the optimizer's state, so that a run can be resumed. The tensors hold
 the result of the last finished scale, the losses of each finished scale, and the memory budgets of all scales. The
-index of a finished scale is appended to ``LOSSES_OF_SCALE``."""
+name of the losses of a scale is the string ``LOSSES_OF_SCALE`` followed by the index of the scale."""
 
 
 @dataclass(frozen=True)
@@ -384,7 +384,7 @@ class _Past:
 
     @classmethod
     def of(cls, state: State) -> _Past:
-        """Return the finished scales that are stored in the state of a step."""
+        """Return the results of the finished scales that are stored in ``state``, the saved state of an earlier run."""
         history = [state[name] for name in sorted(state) if name.startswith(LOSSES_OF_SCALE)]
         return cls([Budget(*budget) for budget in state[BUDGETS].tolist()], state.get(IMAGE_BEFORE), history)
 
@@ -415,7 +415,7 @@ class _Past:
 
 
 def _checked(previous: Previous, final: tuple[int, int], device: torch.device) -> Previous:
-    """Check that ``previous`` has the size of the result, and return a copy of ``previous`` on ``device``.
+    """Return a copy of ``previous``, a video frame, on ``device``, after checking that the frame has the result's size.
 
     ``final`` is the size of the result, (H, W), in pixels.
     """
@@ -451,9 +451,10 @@ def _style_size(painting: Tensor, size: float, smallest: int) -> int:
 
 
 def blend_shares(blend: Sequence[float] | None, styles: int) -> list[float]:
-    """Return the share of each style. The shares are proportional to the weights ``blend`` and add up to 1.
+    """Return the share of each style in the blend of all styles.
 
-    ``styles`` is the number of styles. If ``blend`` is None, all shares are equal.
+    The shares are proportional to the weights ``blend`` and add up to 1. ``styles`` is the number of styles. If
+    ``blend`` is None, all shares are equal.
 
     Raises:
         ValueError: there are no styles, the number of weights is not ``styles``, a weight is negative, or all weights

@@ -43,16 +43,17 @@ class Targets:
                 excess -= _bytes_of(self._paintings.pop(key))
 
     def of_painting(self, key: tuple[Hashable, ...], compute: Callable[[], Value]) -> Value:
-        """Return the value that is stored under ``key`` for a painting. A missing value is computed and stored.
+        """Return the statistics of a painting that are cached under ``key``.
 
-        ``key`` begins with the painting's fingerprint (hash).
+        Missing statistics are computed and cached. ``key`` begins with the painting's fingerprint (hash).
         """
         return _remembered(self._paintings, key, compute)
 
     def of_photo(self, key: Hashable, compute: Callable[[], Value]) -> Value:
-        """Return the value that is stored under ``key`` for the photo. A missing value is computed and stored.
+        """Return the activations of the photo that are cached under ``key``.
 
-        ``key`` distinguishes the sizes to which the photo is resized.
+        Missing activations are computed and cached. ``key`` must be different for each size to which the photo is
+        resized.
         """
         return _remembered(self._photo, key, compute)
 

@@ -22,7 +22,7 @@ class Tile:
     """A part of a picture, with the surrounding pixels on which the part's activations depend."""
 
     pixels: Window
-    """Rows and columns of the picture that the network sees, including the surrounding pixels."""
+    """Rows and columns of the picture that the tile covers, including the pixels that surround the tile's own part."""
     inner: Mapping[str, Window]
     """Rows and columns of the tile's activations that belong to this tile alone, by layer name. In these rows and
     columns, the activations are the same as without tiles."""

@@ -118,9 +118,10 @@ class TotalLoss:
         return {name: weight * loss(image, rows) for name, (weight, loss) in self.pixel_losses.items()}
 
     def measure(self, image: Tensor, tile: Tile, terms: Sequence[Term]) -> list[Tensor]:
-        """Return, for each of ``terms``, the sums over a ``tile`` from which the loss of the term is computed.
+        """Return a tensor for each of ``terms``: the tile's part of the sums from which the term's loss is computed.
 
-        ``image`` is the part of the picture in the tile, including the pixels around the tile's own part.
+        A :class:`Term` is the loss of one layer, with its weight. ``image`` holds the pixels of the picture that the
+        network sees in the tile (see :meth:`Tile.show`).
         """
         activations = tile.own(self.activations_of(image))
         return [term.loss.measure(activations[term.layer], tile.windows[term.layer]) for term in terms]
@@ -211,8 +212,8 @@ def total_loss(
         previous: in a video, the previous painted frame, warped to line up with ``photo``. If it is None, there is no
             temporal loss.
         targets: a cache of targets, to which missing targets are added. By default, a new cache is used.
-        key: all values, besides the picture and the layers, on which the activations depend, such as the precision.
-            They become part of the keys of the cache.
+        key: all settings, besides the network, the pictures and the layers, on which the activations depend, such as
+            the precision of the network. These settings become part of the keys of the cache.
     """
     targets = Targets() if targets is None else targets
     tiles = tiles_of(photo)

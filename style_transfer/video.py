@@ -39,7 +39,7 @@ Before = tuple[Tensor, Tensor]
 
 
 class Stopped(Exception):
-    """Exception that ends the conversion of a video when the painting of a frame has been interrupted."""
+    """Exception that ends the painting of a video because the painting of one of its frames was interrupted."""
 
 
 def paint_frame(
@@ -48,8 +48,8 @@ def paint_frame(
     """Paint a frame of a video.
 
     Args:
-        stylizer: a stylizer with the paintings and options for all frames. A copy of it, with ``frame`` as its photo,
-            paints the frame.
+        stylizer: a stylizer with the options for all frames and the paintings whose style the frames take. A copy of
+            this stylizer, with ``frame`` as its photo, paints the frame.
         frame: the frame to paint, (1, 3, H, W) in [0, 1].
         before: the previous painted frame and the video frame from which it was painted; None for the first frame. If
             ``frame`` continues the scene, it is painted in fewer steps and stays close to the previous painted frame.
@@ -110,10 +110,10 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
 def _stylizer(painter: Painter, first: Tensor) -> Stylizer:
     """Return a stylizer for all frames of a video, of which ``first`` is the first frame.
 
-    If the option ``colors`` requires recolored paintings, they are recolored once, for the first frame. The stylizer
-    paints all frames in the colors of these paintings. If the output is to have the colors of the video, they are
-    applied to a painted frame only when it is written to the output. The next frame starts from the painted frame
-    without the colors of the video.
+    If the option ``colors`` is ``match`` or ``luminance``, the paintings whose style is used are recolored once, to
+    match the first frame. The stylizer paints all frames in the colors of these paintings. If the output is to have the
+    colors of the video, they are applied to a painted frame only when it is written to the output. The next frame
+    starts from the painted frame without the colors of the video.
     """
     _, paintings = prepare(painter.options.colors, first, painter.paintings)
     return painter.prepare(first).change(paintings=paintings, colors="style")

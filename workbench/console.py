@@ -74,8 +74,8 @@ class Command:
     """Function that does the work, given the options and the job to which it reports. Its docstring is the command's
     help. An overview of all commands shows only the first sentence of this help."""
     listings: Mapping[str, tuple[str, Callable[[], str]]] = field(default_factory=dict)
-    """Flags, such as ``--list-styles``, that make the command print a text and exit without doing anything else.
-    Each is mapped to its help and a function that returns the text."""
+    """Flags, such as ``--list-styles``, that make the command only print some information and exit. Each
+    is mapped to its help and a function that returns this information."""
 
     @property
     def help(self) -> str:
@@ -175,7 +175,7 @@ def progress(title: str, setting: str = "") -> Iterator[Job]:
 
     Pass the yielded object to :func:`maximize` or :func:`stylize` as one of the ``listeners``, the functions that are
     called after every step. ``title`` is shown before the bar. ``setting``, such as the name of the device, is shown
-    after it if the terminal is wide.
+    after the bar if the terminal is wide.
 
     Example:
         >>> with progress("filters") as bar:
@@ -278,7 +278,7 @@ def _dispatch(
 
 
 def _is_photo(arguments: Sequence[str], default: str) -> bool:
-    """Return whether the first argument, which is the name of a command, is instead a file for the default command.
+    """Return whether the first argument is meant as a photo for the default command, despite being a command's name.
 
     An example is a photo called ``replay``. The result is True if ``--style`` is among the arguments, because the
     command that paints a photo requires this option, and the other commands do not have it.

@@ -1,8 +1,8 @@
 """Jobs: pieces of work that run in the same way in a terminal, a thread or a worker process.
 
-A function that does the work takes a :class:`Job` as an argument and reports progress and messages to it. It returns
-its result and raises its errors as any function does. The code that starts the job gives it a :class:`Watcher`, which
-shows the reports to the user, for example with a progress bar in a terminal or on a web page.
+A function that does the work takes a :class:`Job` as an argument and reports progress and messages to it. The
+function returns its result and raises its errors as any function does. The code that starts the job gives it a
+:class:`Watcher`, which shows the reports to the user, for example with a progress bar in a terminal or on a web page.
 """
 
 from __future__ import annotations
@@ -34,10 +34,10 @@ class Watcher:
     """
 
     def begin(self, title: str, setting: str) -> None:
-        """Show that a part of the job, such as one of several photos, begins.
+        """Show that a part of the job, such as the processing of one of several photos, begins.
 
-        ``title`` identifies the part, for example by a file name. ``setting`` describes how it is computed, for example
-        on which device.
+        ``title`` identifies the part, for example by a file name. ``setting`` describes how the part is computed, for
+        example on which device.
         """
 
     def progress(self, step: Step) -> None:
@@ -192,8 +192,8 @@ def beside(path: Path, ending: str, overwrite: bool, inputs: Collection[str] = (
     """Return the path of an additional file in the folder of the picture ``path``, such as a plot of the loss.
 
     Its name is the picture's name, in which an ``ending`` such as "-loss.png" replaces the extension. If a file of
-    this name exists and ``overwrite`` is False, a number is added to the name. A number is also added if the file is
-    one of ``inputs``, the files that the picture is made from.
+    this name exists and ``overwrite`` is False, a number is added to the name. Even if ``overwrite`` is True, a number
+    is added if the existing file is one of ``inputs``, the files that the picture is made from.
     """
     place = path.with_name(path.stem + ending)
     if place == path:

@@ -1,4 +1,6 @@
-"""Options of commands. Each is declared once, as a field of a dataclass; all else is derived from the declaration.
+"""Options of commands.
+
+Each option is declared once, as a field of a dataclass; all else is derived from the declaration.
 
 An application declares its options in its own ``options.py``::
 
@@ -65,7 +67,8 @@ class Declaration:
     """Names of the option on the command line. By default, there is one, derived from the name of the field:
     ``--style-weight`` for ``style_weight``."""
     metavar: str = ""
-    """Placeholder for the value in the help, such as ``FILE``. The default depends on the type."""
+    """Placeholder for the value in the help, such as ``FILE``. By default, the option's type determines the
+    placeholder."""
     least: float = -math.inf
     """Smallest allowed value."""
     most: float = math.inf
@@ -132,9 +135,9 @@ class Options:
     def resolved(self) -> Self:
         """Return these options with each placeholder, such as None, replaced by the value that it stands for.
 
-        For example, None can stand for a weight that depends on another option. A subclass with such options overrides
-        this method. The settings that are stored in a picture have no placeholders, so that the picture can be made
-        again even if a later version has other defaults.
+        For example, None can stand for a weight that depends on another option. A subclass whose options can have
+        placeholders overrides this method. The settings that are stored in a picture have no placeholders, so that the
+        picture can be made again even if a later version has other defaults.
         """
         return self
 
@@ -253,7 +256,7 @@ class PictureOptions(OutputOptions, NetworkOptions, RunOptions):
     )
     timelapse: Literal["webp", "gif", "mp4"] | None = option(
         None,
-        "Also save an animation of the optimization beside the picture. mp4 needs PyAV (pip install "
+        "Also save an animation of the optimization, in the same folder as the picture. mp4 needs PyAV (pip install "
         "'dreamgram[video]').",
         group="Output",
         compare=False,

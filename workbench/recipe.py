@@ -62,7 +62,7 @@ class Inputs:
         return picture
 
     def add(self, path: Path) -> None:
-        """Record the checksum of a file that other code reads, such as a video, weights or the source of a model."""
+        """Record the checksum of a file that other code reads, such as a video, weights or a model's source code."""
         self.checksums[str(path)] = checksum(path)
 
     def load_model(self, name: str, weights: Path | None) -> nn.Module:
@@ -110,14 +110,16 @@ class Recipe:
     command: str
     """The command's full name, such as ``stylize`` or ``dream units``."""
     options: Options
-    """Options of the command, with all placeholders for values replaced (:meth:`Options.resolved`)."""
+    """Options of the command, with each placeholder, such as None, replaced by the value that it stands for (see
+    :meth:`Options.resolved`)."""
     files: Mapping[str, str] = field(default_factory=dict)
     """Checksum of each input file at the time it was read, by the file's path."""
     network: str = ""
     """Hash of the network's weights; "" for networks that come with the package."""
     made: Mapping[str, Any] = field(default_factory=dict)
     """Values determined during the run that are needed to make the picture again, such as the sizes of tiles or the
-    units of each batch. In a checkpoint, the values also include the path of the picture to write."""
+    lists of units that were optimized in the same batch. In a checkpoint, the values also include the path of the
+    picture to write."""
     stopped: str = "finished"
     """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``."""
     version: str = __version__
