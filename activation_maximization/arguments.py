@@ -135,6 +135,8 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
     if isinstance(given, str):
         return parse_transform(given)
     transforms: list[Transform] = _functions(given, "transform", "images")
+    if len(transforms) == 1:
+        return transforms[0]
 
     def apply_all(images: Tensor) -> Tensor:
         for transform in transforms:

@@ -20,7 +20,7 @@ from dreamgram.image_optimization.layers import describe, device_of
 from dreamgram.image_optimization.optimize import Listener, OptimizerFactory, counted, in_turn, optimize, seeded
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
-from dreamgram.image_optimization.transforms import Transform
+from dreamgram.image_optimization.transforms import Transform, drawn_ahead
 
 BATCH, PIXELS = 64, 64 * 128 * 128
 """Largest number of images in a batch, and largest number of pixels in all images of a batch together.
@@ -273,7 +273,9 @@ def _evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
     with torch.no_grad(), capture(model, objective.layers) as activations_of:
         for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None):
             some = images[numbers].to(device)
-            values.append(_Part(activations_of, objective, numbers, device).value(some, some, 1.0).cpu())
+            values.append(
+                _Part(activations_of, objective, numbers, device).value(some, some, torch.ones((), device=device)).cpu()
+            )
     return torch.cat(values)
 
 
@@ -294,6 +296,7 @@ class _Part:
         self.activations_of = activations_of
         self.objective = objective
         self.numbers = numbers
+        self.indices = numbers.to(device)
         self.device = device
         self.transform = transform
         photo = objective.photo
@@ -303,13 +306,13 @@ class _Part:
         self.silent = list(range(len(numbers)))
         """Positions in the batch of the images that have received no gradient so far through at least one layer."""
 
-    def value(self, rendered: Tensor, image: Tensor, progress: float, moving: str | None = None) -> Tensor:
+    def value(self, rendered: Tensor, image: Tensor, progress: Tensor, moving: str | None = None) -> Tensor:
         """Return the objective's value for each image.
 
         Args:
             rendered: images (N, C, H, W) to transform and show to the network.
             image: images (N, C, H, W) to show to the regularizers, without the transform.
-            progress: fraction of the steps that are done.
+            progress: fraction of the steps that are done, a scalar tensor on the device.
             moving: name of the only layer whose activations pass a gradient back to the images. By default, the
                 activations of all layers do.
 
@@ -325,7 +328,7 @@ class _Part:
             with torch.no_grad():
                 of_photo = self.activations_of(views[len(rendered) :])
             seen.update({PHOTO + name: answer.float() for name, answer in of_photo.items()})
-        values = self.objective({**seen, IMAGE: image, NUMBER: self.numbers, PROGRESS: torch.tensor(progress)})
+        values = self.objective({**seen, IMAGE: image, NUMBER: self.indices, PROGRESS: progress})
         if not isinstance(values, torch.Tensor) or values.shape != (len(image),):
             given = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
             raise ValueError(
@@ -359,7 +362,8 @@ class _Part:
             # All images get the same noise, so that the noise does not depend on their number. It is drawn on the CPU.
             noise = torch.randn(rendered.shape[1:]).to(rendered)
             # A progress of 0.5 is used, because a weight that rises from 0 or falls to 0 is not 0 there.
-            value = self.value(rendered + nudge * noise, rendered.detach(), 0.5, layer)
+            halfway = torch.tensor(0.5, device=self.device)
+            value = self.value(rendered + nudge * noise, rendered.detach(), halfway, layer)
             if not value.requires_grad:
                 raise ValueError(f"no gradient passes back from {layer}: an operation before it has no gradient")
             [gradient] = torch.autograd.grad(value.sum(), image.leaf)
@@ -403,15 +407,16 @@ class _Part:
 
         The result's ``activations`` are empty, because the caller computes them.
         """
-        made = 0
+        # Everything that depends on the step is copied to the device in advance, so that no step waits for a copy.
+        progress = iter((torch.arange(steps) / max(steps - 1, 1)).to(self.device))
+        transform, self.transform = self.transform, drawn_ahead(self.transform, steps)
 
         def loss(rendered: Tensor) -> Tensor:
             # An objective is maximized and a loss is minimized. This is the only place where the sign is flipped.
-            nonlocal made
-            made += 1
-            return -self.value(rendered, rendered, (made - 1) / max(steps - 1, 1))
+            return -self.value(rendered, rendered, next(progress))
 
         run = optimize(image, loss, steps=steps, learning_rate=learning_rate, optimizer=optimizer, listeners=listeners)
+        self.transform = transform
         if self.silent:
             self.find_silent(image, nudge=0.01)
         silent = tuple(self.numbers[self.silent].tolist())

@@ -21,7 +21,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-Values = TypeVar("Values", list[int], Tensor)
 Maker = TypeVar("Maker", bound="Callable[..., Objective]")
 
 IMAGE = "<image>"
@@ -33,7 +32,7 @@ No layer can have this name.
 PROGRESS = "<progress>"
 """Key of the progress, in the mapping of activations that an objective receives.
 
-The progress is the fraction of the steps that are done. It is a scalar tensor from 0 to 1.
+The progress is the fraction of the steps that are done. It is a scalar tensor from 0 to 1, on the images' device.
 """
 
 PHOTO = "<photo>"
@@ -46,8 +45,8 @@ same way as the images.
 NUMBER = "<number>"
 """Key of the images' indices, (N,), in the mapping of activations that an objective receives.
 
-The indices number all images of the objective, starting from 0. They are needed if these images are made in several
-batches.
+The tensor is on the images' device. The indices number all images of the objective, starting from 0. They are needed if
+these images are made in several batches.
 """
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {}
@@ -150,10 +149,11 @@ def channel(layer: str, unit: int | Iterable[int]) -> Objective:
         unit: index of the channel. With several indices, one image is made for each.
     """
     units, label = _units(unit)
+    indices = _OnDevices(torch.tensor(units))
     return Objective(
         f"{layer}:{label}",
         frozenset([layer]),
-        lambda a: _mean(_of_unit(a, layer, units)),
+        lambda a: _mean(_of_unit(a, layer, units, indices)),
         len(units),
         units=tuple(units),
     )
@@ -172,9 +172,10 @@ def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None
             default is the middle. Negative numbers count from the end.
     """
     units, label = _units(unit)
+    indices = _OnDevices(torch.tensor(units))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
-        responses = _of_unit(activations, layer, units)
+        responses = _of_unit(activations, layer, units, indices)
         sides = responses.shape[1:]
         place = tuple(side // 2 for side in sides) if position is None else tuple(position)
         if len(place) != len(sides) or not all(-side <= at < side for at, side in zip(place, sides, strict=True)):
@@ -202,13 +203,14 @@ def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
     The log-odds equal the logit of the class minus the log of the sum of the exponentials of the other logits.
     """
     units, label = _units(unit)
+    indices = _OnDevices(torch.tensor(units))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         logits = activations[layer]
         if logits.ndim != 2:
             raise ValueError(f"layer {layer!r} has positions: it does not have one logit for each class")
-        own = _of_unit(activations, layer, units)
-        classes = torch.tensor(_own(units, activations), device=logits.device).expand(len(logits))
+        own = _of_unit(activations, layer, units, indices)
+        classes = indices.of_batch(activations, logits).expand(len(logits))
         return own - logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
 
     return Objective(f"log-odds of {layer}:{label}", frozenset([layer]), value, len(units), units=tuple(units))
@@ -229,10 +231,11 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
     if isinstance(vector, str) or not 1 <= (given := torch.as_tensor(vector).detach()).ndim <= 2:
         raise ValueError(f"a direction in layer {layer!r} is a vector (C,), or (N, C) for one image each")
     vectors = given.reshape(-1, given.shape[-1])
+    kept = _OnDevices(vectors)
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         features = features_of(activations[layer])
-        along = _own(vectors, activations).to(features)[:, :, None]
+        along = kept.of_batch(activations, features).to(features.dtype)[:, :, None]
         if along.shape[1] != features.shape[1]:
             raise ValueError(
                 f"a direction of {along.shape[1]} numbers in layer {layer!r}, which has {features.shape[1]} units"
@@ -344,31 +347,39 @@ def _units(unit: int | Iterable[int]) -> tuple[list[int], str]:
     return units, ",".join(map(str, units))
 
 
-def _own(values: Values, activations: Mapping[str, Tensor]) -> Values:
-    """Select from ``values`` those that belong to the images of the current batch.
+class _OnDevices:
+    """Values that an objective needs in every step. They are copied to each device only once."""
 
-    ``values`` has one value for each image of the objective. The indices of the batch's images are in ``activations``
-    under the key :data:`NUMBER`.
-    """
-    if len(values) == 1 or NUMBER not in activations:
-        return values
-    number = activations[NUMBER]
-    return [values[i] for i in number.tolist()] if isinstance(values, list) else values[number]
+    def __init__(self, values: Tensor) -> None:
+        """Store ``values`` (N, ...), one for each image of the objective, or (1, ...) for all images."""
+        self.copies = {values.device: values}
+        self.values = values
+
+    def of_batch(self, activations: Mapping[str, Tensor], like: Tensor) -> Tensor:
+        """Return the values that belong to the images of the current batch, on the device of ``like``.
+
+        The indices of the batch's images are in ``activations`` under the key :data:`NUMBER`.
+        """
+        if like.device not in self.copies:
+            self.copies[like.device] = self.values.to(like.device)
+        values = self.copies[like.device]
+        return values if len(values) == 1 or NUMBER not in activations else values[activations[NUMBER]]
 
 
-def _of_unit(activations: Mapping[str, Tensor], layer: str, units: list[int]) -> Tensor:
+def _of_unit(activations: Mapping[str, Tensor], layer: str, units: list[int], indices: _OnDevices) -> Tensor:
     """Return, for each image, the activation of its unit at every position, (N, positions...).
 
     A unit is a channel of (N, C, H, W), a feature of (N, F), or an embedding dimension of tokens (N, T, F).
+    ``indices`` holds the ``units`` as a tensor.
     """
     activation = _units_first(activations[layer])
     check_units(layer, units, activation.shape[1])
-    own = _own(units, activations)
-    if len(own) == 1:
-        return activation[:, own[0]]
+    if len(units) == 1:
+        return activation[:, units[0]]
+    own = indices.of_batch(activations, activation)
     if len(own) != len(activation):
         raise ValueError(f"{len(own)} units of layer {layer!r} need as many images, not {len(activation)}")
-    return activation[range(len(own)), own]
+    return activation.take_along_dim(own.view(-1, *[1] * (activation.ndim - 1)), 1)[:, 0]
 
 
 def check_units(layer: str, units: Iterable[int], count: int) -> None:

@@ -69,8 +69,8 @@ class AscentOptions(PictureOptions):
         "Random transform of the image before the network sees it, different in each step. It keeps the picture from "
         "becoming noise. robust: slight rotations, shifts, zooms and shears, with limits that can be changed; "
         "robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most 0.1 of each side, for "
-        "pictures that must stay upright, such as spectrograms. none: no transform; this gives the strongest "
-        "activation, but the picture looks mostly like noise.",
+        "pictures that must stay upright, such as spectrograms. none: no transform; the objective then reaches "
+        "its highest value, but the picture looks mostly like noise.",
         group=OPTIMIZATION,
         metavar="EXPRESSION",
         values=("robust(degrees=5)", "jitter(0.1)", "none"),

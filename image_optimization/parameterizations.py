@@ -36,7 +36,7 @@ class Parameterization(Protocol):
 
     @classmethod
     def from_noise(cls, shape: Shape, strength: float = ..., device: Device = ...) -> Self:
-        """Return images of ``shape`` (N, C, H, W) that start from noise.
+        """Return a parameterization of images of ``shape`` (N, C, H, W), initialized with noise.
 
         ``strength`` multiplies the default standard deviation of the noise. A parameterization may ignore ``strength``.
         """

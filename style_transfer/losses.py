@@ -119,7 +119,7 @@ class StyleLoss:
         return measured
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return the loss, (), given ``measured``, the statistic of the whole image."""
+        """Return the loss as a scalar tensor, given the statistic of the whole image, ``measured``."""
         raise NotImplementedError
 
 
@@ -158,7 +158,7 @@ class ContentLoss:
         return self.target.float().square().mean().item()
 
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Return the part of the loss, (), that results from the activations (1, C, H, W) in a ``window``."""
+        """Return the part of the loss, a scalar, that results from the activations (1, C, H, W) in a ``window``."""
         rows, columns = window
         error = exact(activation) - self.target[:, :, rows, columns]
         return error.square().sum() / self.target.numel()
@@ -354,7 +354,7 @@ class TemporalLoss:
         self.previous = previous
 
     def __call__(self, image: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Return the loss, (), of an image (1, 3, H, W) or of a strip of it.
+        """Return the loss of an image (1, 3, H, W), or of a strip of it, as a scalar tensor.
 
         For a strip, ``rows`` is the range of the strip's rows in the whole image. Rows of ``image`` below the strip are
         ignored.
@@ -377,6 +377,6 @@ def exact(tensor: Tensor) -> Tensor:
 def within(weight: Tensor, window: Window) -> Tensor:
     """Return the weights of the positions in a ``window``, given the weights (H, W) of all positions of the layer.
 
-    A scalar ``weight``, (), applies to all positions and is returned unchanged.
+    A scalar tensor ``weight`` applies to all positions and is returned unchanged.
     """
     return weight[window[0], window[1]] if weight.ndim else weight

@@ -48,7 +48,7 @@ def regularized_root(covariance: Tensor, share: float) -> tuple[Tensor, Tensor]:
 
 
 def largest_eigenvalue(matrix: Tensor) -> Tensor:
-    """Return the largest eigenvalue, (), of a symmetric positive semidefinite ``matrix`` (C, C), to about 0.1 %.
+    """Return the largest eigenvalue of a symmetric positive semidefinite ``matrix`` (C, C), accurate to about 0.1 %.
 
     In a high power of the matrix, only the directions of the largest eigenvalues remain.
     """
@@ -68,8 +68,10 @@ def newton_schulz(matrix: Tensor) -> tuple[Tensor, Tensor]:
     Matrix", 2014, so that small eigenvalues need half as many iterations. It can only start from a matrix that commutes
     with ``matrix``, so the result of the previous optimization step is of no use.
     """
-    # The norm of the square is at least the square of the largest eigenvalue. The margin allows for rounding.
-    largest = 1.0001 * torch.linalg.matrix_norm(matrix @ matrix).sqrt().clamp(min=1e-30)
+    # The norm of the square is at least the square of the largest eigenvalue. The margin allows for rounding. Dividing
+    # by the trace first prevents an overflow.
+    trace = matrix.trace().clamp(min=1e-30)
+    largest = 1.0001 * trace * torch.linalg.matrix_norm((matrix / trace) @ (matrix / trace)).sqrt()
     identity = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
     root, inverse = matrix / largest, identity
     for of_identity, of_product in _COEFFICIENTS:

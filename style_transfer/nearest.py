@@ -16,7 +16,7 @@ minimum."""
 
 
 def distance_of_nearest(activation: Tensor, weight: Tensor, mean: Tensor, candidates: Tensor) -> Tensor:
-    """Return the weighted sum, (), of the cosine distances (1 - cosine) from the activations to the nearest candidates.
+    """Return the weighted sum of the cosine distances (1 - cosine) from the activations to the nearest candidates.
 
     Args:
         activation: the image's activations (1, C, H, W).

@@ -90,7 +90,7 @@ class TotalLoss:
     the names of the losses of the pixels."""
 
     def __call__(self, image: Tensor) -> Tensor:
-        """Return the total loss, (), of an image (1, 3, H, W) in [0, 1]."""
+        """Return the total loss of an image (1, 3, H, W) in [0, 1], as a scalar tensor."""
         if len(self.tiles) > 1:
             tiled: Tensor = _Tiled.apply(image, self)
             return tiled
@@ -332,7 +332,7 @@ def position_weights(mask: Tensor | None, size: tuple[int, int], device: torch.d
     """Return the weights of a layer's positions, (H, W), which are proportional to ``mask`` and add up to 1.
 
     ``mask`` (1, 1, H, W) is resized to ``size``, the height and width of the layer's activations. Without a mask, all
-    weights are 1 / (H W), and the result is a scalar tensor, (). If the mask is 0 everywhere, the result is None.
+    weights are 1 / (H W), and the result is a scalar tensor. If the mask is 0 everywhere, the result is None.
     """
     if mask is None:
         return torch.tensor(1 / (size[0] * size[1]), device=device)
