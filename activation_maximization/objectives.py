@@ -231,7 +231,7 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
     if isinstance(vector, str) or not 1 <= (given := torch.as_tensor(vector).detach()).ndim <= 2:
         raise ValueError(f"a direction in layer {layer!r} is a vector (C,), or (N, C) for one image each")
     vectors = given.reshape(-1, given.shape[-1])
-    kept = _OnDevices(vectors)
+    kept = _OnDevices(vectors.float() if vectors.is_floating_point() else vectors)  # Apple's GPUs have no float64.
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         features = features_of(activations[layer])
@@ -361,7 +361,8 @@ class _OnDevices:
         The indices of the batch's images are in ``activations`` under the key :data:`NUMBER`.
         """
         if like.device not in self.copies:
-            self.copies[like.device] = self.values.to(like.device)
+            with torch.inference_mode(False):
+                self.copies[like.device] = self.values.to(like.device)
         values = self.copies[like.device]
         return values if len(values) == 1 or NUMBER not in activations else values[activations[NUMBER]]
 

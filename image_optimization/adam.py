@@ -41,6 +41,7 @@ class Adam:
         *,
         learning_rate: float = 0.05,
         history: int = 0,
+        block: int | None = None,
         settling: float = SETTLING,
     ) -> None:
         """Prepare to optimize ``leaf`` in place.
@@ -50,6 +51,7 @@ class Adam:
             bounds: smallest and largest allowed value of its elements.
             learning_rate: step size, in the unit of the elements of ``leaf``, until it falls at the end of the run.
             history: not used, because Adam stores no curvature pairs.
+            block: not used, because Adam does not learn the curvature.
             settling: fraction of the steps, at the end of the run, in which the learning rate falls linearly to zero.
                 It must be above 0.
         """

@@ -12,7 +12,9 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-HISTORY = 20
+from dreamgram.image_optimization.coordinates import EXPONENT, Coordinates
+
+HISTORY = 16
 """Default number of curvature pairs to store. Each pair takes twice the memory of the optimized tensor."""
 
 FIRST_STEP = 0.01
@@ -26,9 +28,13 @@ LOOK_BACK = 5
 """Number of accepted steps that are remembered to judge the next step. A step is accepted if the loss after it is not
 above the highest loss of these steps."""
 
+LEAST_COSINE = 1e-10
+"""Smallest cosine of the angle between a move and the change of the gradient during the move. Pairs with a smaller
+cosine, which is hardly positive or negative, are not used."""
+
 
 class LBFGS:
-    """The L-BFGS optimizer of Nocedal, "Updating Quasi-Newton Matrices with Limited Storage", 1980, with two changes.
+    """The L-BFGS optimizer of Nocedal, "Updating Quasi-Newton Matrices with Limited Storage", 1980, with three changes.
 
     The first change replaces the line search by a limit on the loss. Implementations of style transfer usually omit the
     line search, because an evaluation is expensive and the full quasi-Newton step is nearly always good. However, after
@@ -41,13 +47,17 @@ class LBFGS:
     not change this element. The curvature is computed from the actual step, after clamping to the bounds, not from the
     intended step (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple Constraints", 1982).
 
+    The third change makes better use of the curvature pairs. The curvature is learned in :class:`Coordinates` that make
+    it more even, and in each block of the image separately. A large image has far more directions with different
+    curvatures than there are pairs. With blocks, the pairs describe the curvature of as many directions in each block.
+
     The direction of a step is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of
     Quasi-Newton Matrices and Their Use in Limited Memory Methods", 1994. The compact form reads the curvature pairs
     half as often as the two-loop recursion. Every decision, such as whether to accept a step, is computed on the
     device, so that the CPU never waits for an accelerator.
 
     In addition to the optimized tensor, its gradient and the curvature pairs, the optimizer stores three tensors of the
-    optimized tensor's size. During a step, it needs memory for three more such tensors.
+    optimized tensor's size. During a step, it needs memory for five more such tensors.
     """
 
     VECTORS_PER_PAIR: ClassVar[int] = 2
@@ -61,6 +71,8 @@ class LBFGS:
         *,
         learning_rate: float = 1.0,
         history: int = HISTORY,
+        block: int | None = None,
+        exponent: float = EXPONENT,
     ) -> None:
         """Prepare to optimize ``leaf`` in place.
 
@@ -69,21 +81,28 @@ class LBFGS:
             bounds: smallest and largest allowed value of its elements.
             learning_rate: not used, because the curvature determines the length of a step.
             history: number of curvature pairs to store.
+            block: side, in pixels, of the blocks of an image that each get a curvature of their own, if ``leaf`` holds
+                pixels (N, C, H, W). By default, ``leaf`` is not treated as an image; see :class:`Coordinates`.
+            exponent: exponent of the :class:`Coordinates`; 0 gives all frequencies the same weight.
         """
         self.leaf = leaf
         self.bounds = bounds
         self.steps = 0
-        self.point, self.gradient = leaf.new_zeros(2, leaf.numel())  # of the last accepted step
+        self.coordinates = Coordinates(leaf, block, exponent)
+        blocks, size = self.coordinates.blocks()
+        # Location and gradient of the last accepted step.
+        self.point, self.gradient = leaf.new_zeros(2, *leaf.shape)
         self.accepted = leaf.new_full((LOOK_BACK,), -math.inf)
-        self.best, self.best_point = leaf.new_tensor(math.inf), leaf.detach().flatten().clone()
-        # Curvature pairs: the moves of the leaf, and the changes of the gradient during these moves.
-        self.pairs = leaf.new_zeros(2, history, leaf.numel())
-        self.valid = torch.zeros(history, dtype=torch.bool, device=leaf.device)
-        # The products of pairs are in double precision, because small systems of equations are solved with them.
+        self.best, self.best_point = leaf.new_tensor(math.inf), leaf.detach().clone()
+        # Curvature pairs: the moves of the leaf, and the changes of the gradient during these moves, in coordinates.
+        self.pairs = leaf.new_zeros(2, blocks, history, size)
+        self.valid = torch.zeros(blocks, history, dtype=torch.bool, device=leaf.device)
+        # The products of pairs are stored in double precision, because systems of equations are solved with them.
         # Apple's GPUs have no double precision.
         precise = torch.float32 if leaf.device.type == "mps" else torch.float64
-        self.move_change, self.change_change = torch.zeros(2, history, history, dtype=precise, device=leaf.device)
-        self.scale = leaf.new_zeros((), dtype=precise)
+        shape = 2, blocks, history, history
+        self.move_change, self.change_change = torch.zeros(shape, dtype=precise, device=leaf.device)
+        self.scale = leaf.new_zeros(blocks, dtype=precise)
 
     @torch.no_grad()
     def step(self, loss: Tensor, gradient: Tensor, remaining: float = 1.0) -> None:
@@ -91,7 +110,7 @@ class LBFGS:
 
         ``remaining`` is not used; see :meth:`Optimizer.step`.
         """
-        point, gradient = self.leaf.detach().flatten(), gradient.flatten()
+        point = self.leaf.detach()
         better = loss < self.best
         self.best = torch.where(better, loss, self.best)
         _copy_where(better, point, self.best_point)
@@ -99,17 +118,17 @@ class LBFGS:
         if self.steps:
             self._learn(point, gradient, accepted)
         self.accepted = torch.where(accepted, torch.cat([self.accepted[1:], loss[None]]), self.accepted)
-        shortened = self.point.lerp(point, 0.25)
         _copy_where(accepted, point, self.point)
         _copy_where(accepted, gradient, self.gradient)
         onward = self._direction().add_(self.point).clamp_(*self.bounds)
-        self.leaf.copy_(_copy_where(accepted, onward, shortened).view_as(self.leaf))
+        shortened = self.point.lerp(point, 0.25)
+        self.leaf.copy_(_copy_where(accepted, onward, shortened))
         self.steps += 1
 
     @torch.no_grad()
     def finish(self) -> None:
         """Set the optimized tensor to the value that had the lowest loss of all steps."""
-        self.leaf.copy_(self.best_point.view_as(self.leaf))
+        self.leaf.copy_(self.best_point)
 
     def state(self) -> dict[str, Tensor]:
         """Return a dictionary of all tensors that are needed to resume the run. The next step may overwrite them."""
@@ -147,22 +166,21 @@ class LBFGS:
     def _learn(self, point: Tensor, gradient: Tensor, accepted: Tensor) -> None:
         """Store a curvature pair: the move from the last accepted point to ``point``, and the change of the gradient.
 
-        The pair is marked as invalid if its curvature is not positive, or if ``accepted`` is false, which means that
-        the step to ``point`` is undone.
+        In each block, the pair is marked as invalid if its curvature is not positive, or if ``accepted`` is false,
+        which means that the step to ``point`` is undone.
         """
-        slot = (self.steps - 1) % len(self.valid)
-        moved, change = self.pairs[:, slot]
-        torch.sub(point, self.point, out=moved)
-        torch.sub(gradient, self.gradient, out=change)
-        curvature, square = moved @ change, change @ change
-        valid = accepted & (curvature > 1e-10 * square)
-        self.valid[slot] = valid
-        self.pairs[:, slot].masked_fill_(~valid, 0)
+        slot = (self.steps - 1) % self.valid.shape[1]
+        moved, change = self.pairs[:, :, slot]
+        moved.copy_(self.coordinates.of_move(point - self.point))
+        change.copy_(self.coordinates.of_gradient(gradient - self.gradient))
+        curvature, square = _products(moved, change), _products(change, change)
+        valid = accepted & (curvature > LEAST_COSINE * square.sqrt() * _products(moved, moved).sqrt())
+        self.valid[:, slot] = valid
+        self.pairs[:, :, slot].masked_fill_(~valid[:, None], 0)
         self.scale = torch.where(valid, (curvature / square).to(self.scale), self.scale)
-        by_move, by_change = (self.pairs @ self.pairs[:, slot].T).to(self.scale)
-        self.move_change[slot], self.change_change[slot] = by_change[:, 0], by_change[:, 1]
-        self.change_change[:, slot] = by_change[:, 1]
-        self.move_change[:, slot] = by_move[:, 1]
+        by_move, by_change = self._with_pairs(change)
+        self.move_change[:, :, slot] = by_move  # only products with later changes are needed
+        self.change_change[:, slot] = self.change_change[:, :, slot] = by_change
 
     def _direction(self) -> Tensor:
         """Return the quasi-Newton step, shortened so that its root mean square is at most :data:`LONGEST_STEP`.
@@ -172,9 +190,13 @@ class LBFGS:
         low, high = self.bounds
         free = ~(((self.point <= low) & (self.gradient > 0)) | ((self.point >= high) & (self.gradient < 0)))
         descent = (-self.gradient).mul_(free)
-        direction = self._times_inverse_hessian(descent).mul_(free)
+        # A block in which no curvature is known gets the mean scale of the other blocks.
+        known = self.scale > 0
+        scale = torch.where(known, self.scale, self.scale.sum() / known.sum().clamp(min=1))
+        along = self._times_inverse_hessian(self.coordinates.of_gradient(descent), scale)
+        direction = self.coordinates.move(along).mul_(free)
         # The direction is useless if rounding spoiled the curvature, no curvature is known, or the gradient is zero.
-        useless = ~(direction @ descent > 0)
+        useless = ~((direction * descent).sum() > 0)
         self.valid &= ~useless
         self.scale = torch.where(useless, 0, self.scale)
         _copy_where(useless, descent, direction)
@@ -183,25 +205,39 @@ class LBFGS:
             torch.where(useless, FIRST_STEP / length.clamp(min=1e-30), LONGEST_STEP / length.clamp(min=LONGEST_STEP))
         )
 
-    def _times_inverse_hessian(self, vector: Tensor) -> Tensor:
-        """Multiply ``vector`` by the approximate inverse Hessian: equation 3.1 of Byrd, Nocedal and Schnabel.
+    def _times_inverse_hessian(self, vector: Tensor, scale: Tensor) -> Tensor:
+        """Multiply ``vector`` (blocks, n) by the approximate inverse Hessian of each block.
 
-        In the notation of that paper, S holds the moves of the optimized tensor, and Y the changes of its gradient.
+        This is equation 3.1 of Byrd, Nocedal and Schnabel. In the notation of that paper, S holds the moves of the
+        optimized tensor, Y the changes of its gradient, and gamma is the ``scale`` (blocks,).
         """
-        age = self.steps % len(self.valid)  # rolling the slots back by ``age`` sorts them from oldest to newest
-        valid = self.valid.roll(-age).to(self.scale)
-        both = valid * valid[:, None]
+        # Rolling the slots back by ``age`` sorts them from oldest to newest.
+        age = self.steps % self.valid.shape[1]
+        valid = self.valid.roll(-age, 1).to(scale)
+        both = valid[:, :, None] * valid[:, None]
         # An invalid pair gets a row and a column of the identity matrix, so that it does not affect the other pairs.
-        products = self.move_change.roll((-age, -age), (0, 1)) * both
-        upper = products.triu() + torch.diag(1 - valid)
-        squares = self.change_change.roll((-age, -age), (0, 1)) * both
-        by_move, by_change = (self.pairs @ vector).to(self.scale).roll(-age, 1) * valid
-        first = torch.linalg.solve_triangular(upper, by_move[:, None], upper=True)[:, 0]
-        rest = products.diagonal() * first + self.scale * (squares @ first - by_change)
-        second = torch.linalg.solve_triangular(upper.T, rest[:, None], upper=False)[:, 0]
-        weights = torch.cat([second.roll(age), (-self.scale * first).roll(age)]).to(vector)
-        step: Tensor = (weights @ self.pairs.flatten(0, 1)).addcmul_(vector, self.scale.to(vector))
+        products = self.move_change.roll((-age, -age), (1, 2)) * both
+        upper = products.triu() + torch.diag_embed(1 - valid)
+        squares = self.change_change.roll((-age, -age), (1, 2)) * both
+        by_move, by_change = self._with_pairs(vector).roll(-age, 2) * valid
+        first = torch.linalg.solve_triangular(upper, by_move[..., None], upper=True)[..., 0]
+        rest = products.diagonal(dim1=1, dim2=2) * first
+        rest += scale[:, None] * ((squares @ first[..., None])[..., 0] - by_change)
+        second = torch.linalg.solve_triangular(upper.mT, rest[..., None], upper=False)[..., 0]
+        of_moves, of_changes = second.roll(age, 1), (-scale[:, None] * first).roll(age, 1)
+        step = vector * scale[:, None].to(vector)
+        for weights, vectors in zip((of_moves, of_changes), self.pairs, strict=True):
+            step += (weights[:, None].to(vector) @ vectors)[:, 0]
         return step
+
+    def _with_pairs(self, vector: Tensor) -> Tensor:
+        """Return the products of ``vector`` (blocks, n) with all moves and all changes: (2, blocks, history)."""
+        return torch.stack([(vectors @ vector[:, :, None])[..., 0] for vectors in self.pairs]).to(self.scale)
+
+
+def _products(a: Tensor, b: Tensor) -> Tensor:
+    """Return the product of ``a`` and ``b``, (blocks, n) each, in each block: (blocks,)."""
+    return (a[:, None] @ b[:, :, None])[:, 0, 0]
 
 
 def _copy_where(wanted: Tensor, other: Tensor, vector: Tensor) -> Tensor:

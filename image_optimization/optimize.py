@@ -36,11 +36,15 @@ class Optimizer(Protocol):
     """Number of tensors, each as large as the optimized tensor, in one curvature pair of a quasi-Newton method; 0 if
     the optimizer stores no curvature pairs."""
 
-    def __init__(self, leaf: Tensor, bounds: tuple[float, float], *, learning_rate: float, history: int) -> None:
+    def __init__(
+        self, leaf: Tensor, bounds: tuple[float, float], *, learning_rate: float, history: int, block: int | None
+    ) -> None:
         """Prepare to optimize the tensor ``leaf`` in place, with its elements kept within ``bounds``.
 
         ``learning_rate`` is a step size, in the unit of the elements of ``leaf``. ``history`` is the number of
-        curvature pairs that a quasi-Newton method stores. An optimizer may ignore ``learning_rate`` or ``history``.
+        curvature pairs that a quasi-Newton method stores. ``block`` is the side, in pixels, of the blocks of an image
+        that each get a curvature of their own, or None if ``leaf`` does not hold pixels. An optimizer may ignore these
+        three.
         """
 
     def step(self, loss: Tensor, gradient: Tensor, remaining: float) -> None:
@@ -171,6 +175,7 @@ def optimize(
     learning_rate: float = 0.05,
     optimizer: str | OptimizerFactory = "adam",
     history: int = HISTORY,
+    block: int | None = None,
     tolerance: float = 0.0,
     patience: int = 20,
     state: Mapping[str, Tensor] | None = None,
@@ -191,6 +196,10 @@ def optimize(
             image. ``"lbfgs"`` is faster for a loss that is not random, and its result is the image with the lowest
             loss.
         history: number of curvature pairs that L-BFGS stores. Each pair takes twice the memory of ``image.leaf``.
+        block: side, in pixels, of the square blocks in which L-BFGS learns the curvature separately, if ``image.leaf``
+            holds pixels. Small blocks suit losses in which distant pixels hardly influence each other. By default,
+            ``image.leaf`` is not treated as an image. An ``optimizer`` that is a function does not receive ``history``
+            and ``block``.
         tolerance: relative decrease of the loss at or below which the run stops. The mean loss of the last
             ``patience`` steps is compared with the mean loss of the ``patience`` steps before them. If the mean has
             fallen by at most the fraction ``tolerance``, or has risen, the run has converged. A tolerance of 0 turns
@@ -213,12 +222,16 @@ def optimize(
         raise ValueError(f"steps must be at least 1, not {steps}")
     if not learning_rate > 0:
         raise ValueError(f"the learning rate must be positive, not {learning_rate}")
-    method = choose_optimizer(optimizer, learning_rate, history)(image.leaf, image.bounds)
+    method = choose_optimizer(optimizer, learning_rate, history, block)(image.leaf, image.bounds)
     check_every = 1 if image.leaf.device.type == "cpu" else CHECK_EVERY
     losses: list[Tensor] = []
     if state is not None:
-        if not method.state().keys() <= state.keys() or state["leaf"].shape != image.leaf.shape:
-            raise ValueError("cannot resume: the state belongs to a different optimizer or to a different image size")
+        for name, tensor in method.state().items():
+            if name not in state or state[name].shape != tensor.shape:
+                raise ValueError(
+                    "cannot resume: the state belongs to a different optimizer, to a different image size, or to an "
+                    "older version of Dreamgram"
+                )
         method.load(state)
         losses = list(state["losses"].to(image.leaf.device))
 
@@ -251,11 +264,13 @@ def optimize(
     return Run(torch.stack(losses).cpu(), stopped)
 
 
-def choose_optimizer(optimizer: str | OptimizerFactory, learning_rate: float, history: int) -> OptimizerFactory:
+def choose_optimizer(
+    optimizer: str | OptimizerFactory, learning_rate: float, history: int, block: int | None
+) -> OptimizerFactory:
     """Return the function that creates the optimizer called ``optimizer``.
 
-    The returned function passes ``learning_rate`` and ``history`` to the optimizer. If ``optimizer`` is a function
-    instead of a name, it is returned unchanged.
+    The returned function passes ``learning_rate``, ``history`` and ``block`` to the optimizer. If ``optimizer`` is a
+    function instead of a name, it is returned unchanged.
 
     Raises:
         ValueError: there is no optimizer of that name; the message lists the names and suggests a similar one, if any.
@@ -266,7 +281,7 @@ def choose_optimizer(optimizer: str | OptimizerFactory, learning_rate: float, hi
         names = " or ".join(map(repr, OPTIMIZERS))
         hint = did_you_mean(optimizer, OPTIMIZERS)
         raise ValueError(f"optimizer must be {names}, not {optimizer!r}" + (f"; {hint.strip()}" if hint else ""))
-    return partial(OPTIMIZERS[optimizer], learning_rate=learning_rate, history=history)
+    return partial(OPTIMIZERS[optimizer], learning_rate=learning_rate, history=history, block=block)
 
 
 class Part(Protocol):

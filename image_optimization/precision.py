@@ -55,11 +55,15 @@ def products_in_full_precision(device: torch.device) -> Iterator[None]:
     if device.type != "cuda":
         yield
         return
-    setting: Any = torch.backends.cuda.matmul
-    name, full = ("fp32_precision", "ieee") if hasattr(setting, "fp32_precision") else ("allow_tf32", False)
-    before = getattr(setting, name)
-    setattr(setting, name, full)
+    # Since version 2.9, PyTorch has a second interface to the same setting. Setting only one of them makes reading the
+    # other fail.
+    matmul: Any = torch.backends.cuda.matmul
+    newer = hasattr(matmul, "fp32_precision")
+    before = torch.get_float32_matmul_precision(), matmul.fp32_precision if newer else None
+    torch.set_float32_matmul_precision("highest")
     try:
         yield
     finally:
-        setattr(setting, name, before)
+        torch.set_float32_matmul_precision(before[0])
+        if newer:
+            matmul.fp32_precision = before[1]

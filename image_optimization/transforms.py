@@ -97,7 +97,7 @@ def drawn_ahead(transform: Transform, steps: int) -> Transform:
     def view(images: Tensor) -> Tensor:
         nonlocal left
         if not waiting:
-            matrices = transform.draw(min(AHEAD, left), images.shape[2:])
+            matrices = transform.draw(max(1, min(AHEAD, left)), images.shape[2:])
             left -= len(matrices)
             if images.is_cuda:
                 matrices = matrices.pin_memory()

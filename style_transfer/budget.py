@@ -18,10 +18,10 @@ from dreamgram.style_transfer.tiling import Tile, smallest_side, split, whole
 SHARE = 0.9
 """Fraction of the free memory that may be used if no limit is given."""
 
-VECTORS = 11
+VECTORS, MORE_VECTORS = 11, 3
 """Maximum memory of an optimization step, except for the curvature pairs and the pass through the network, as a
 multiple of the memory of the image. It includes the image, its gradient, the optimizer's temporary tensors, and the
-photo's activations."""
+photo's activations. An optimizer that stores curvature pairs needs the second number in addition."""
 
 FOR_TILING = 250_000_000
 """Bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only if a
@@ -198,7 +198,7 @@ def plan(
     """
     image = 12 * pixels  # three channels in float32
     pair = vectors_per_pair * image
-    held, before = VECTORS * image, COPIES * (image + 12 * painting)
+    held, before = (VECTORS + (MORE_VECTORS if pair else 0)) * image, COPIES * (image + 12 * painting)
     spare = limit - taken - max(held + HISTORY * pair, before)
     if spare >= max(pixels, painting) * per_pixel:
         return WHOLE

@@ -83,6 +83,12 @@ class StyleLoss:
     local = False
     LAYERS: Mapping[str, float] = FIVE
     """Names of the default style layers, each with the factor that multiplies the style weight in that layer."""
+    BLOCK: int = 1_000_000
+    """Side, in pixels, of the blocks of the image in which L-BFGS learns the curvature of the loss separately.
+
+    The default is one block for the whole image. Smaller blocks save steps with some losses. With the Gram loss, whose
+    curvature couples distant pixels, they can make L-BFGS fail.
+    """
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
         """Compute the target from ``targets``, which holds one pair (share, statistic) for each painting.
@@ -195,21 +201,28 @@ class WassersteinLoss(StyleLoss):
     square of the activations, and the Gram loss with their fourth power.
     """
 
+    BLOCK = 64
+
     NOISE = 0.003
     """Variance added in all directions to the distributions of the image and of the paintings, as a fraction of the
     largest eigenvalue of the paintings' covariance. Without the added variance, the derivative of the square root of
     the covariance would be infinite in directions without variance, and rounding errors would dominate the gradient."""
 
+    ROUNDING = 1e-5
+    """Variance added in the same way, as a fraction of the mean squared norm of the paintings' activations. It exceeds
+    the rounding errors of the covariance even if a painting has a single color, so that its covariance is 0."""
+
     def __init__(self, targets: Shares, weight: Tensor) -> None:
 
         super().__init__(targets, weight)
         self.mean, covariance = distribution(self.target)
-        self.noise, self.root = regularized_root(covariance, self.NOISE)
+        least = self.ROUNDING * (self.mean.square().sum() + covariance.trace())
+        self.noise, self.root = regularized_root(covariance, self.NOISE, least)
         self.covariance = covariance + self.noise
 
     @property
     def scale(self) -> float:
-        """Mean squared norm of the paintings' activations, including the variance that :attr:`NOISE` adds."""
+        """Mean squared norm of the paintings' activations, including the added variance."""
         return float(self.mean.square().sum() + self.covariance.trace())
 
     @staticmethod
@@ -249,6 +262,8 @@ class NearestLoss(StyleLoss):
     """
 
     LAYERS: Mapping[str, float] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 1.0)
+
+    BLOCK = 64
 
     CANDIDATES = 1024
     """Approximate maximum number of activations of a painting that are candidates for the nearest activation. If only a

@@ -11,14 +11,12 @@ import torch
 from torch import Tensor
 
 ITERATIONS = 12
-"""Number of Newton-Schulz iterations. Twelve are enough for matrices whose condition number is up to 10^6."""
+"""Number of Newton-Schulz iterations. Twelve are enough if the condition number of the matrix is up to 10^6. For
+pictures, it is about 10^5. At 10^8, the trace is wrong by 0.2 %."""
 
 SMALLEST = 1e-3
 """Square root of the smallest eigenvalue for which the iterations are optimized, relative to the square root of the
 largest."""
-
-SQUARINGS = 12
-"""Number of times that a matrix is squared to find its largest eigenvalue."""
 
 
 def trace_of_root(matrix: Tensor) -> Tensor:
@@ -32,32 +30,20 @@ def trace_of_root(matrix: Tensor) -> Tensor:
     return differentiable
 
 
-def regularized_root(covariance: Tensor, share: float) -> tuple[Tensor, Tensor]:
+def regularized_root(covariance: Tensor, share: float, least: Tensor) -> tuple[Tensor, Tensor]:
     """Add a multiple of the identity matrix to a ``covariance`` (C, C), and compute the square root of the sum.
 
-    The multiple is ``share`` times the largest eigenvalue of ``covariance``.
+    The multiple is ``share`` times the largest eigenvalue of ``covariance``, plus ``least``. Negative eigenvalues, a
+    result of rounding, count as 0. The decomposition is computed on the CPU, because this is not part of the loop.
 
     Returns:
         The added multiple of the identity matrix, and the symmetric square root of the sum, (C, C) each.
     """
-    identity = torch.eye(len(covariance), device=covariance.device)
-    noise = share * largest_eigenvalue(covariance) * identity
-    positive = covariance + noise
-    root = positive @ _trace_and_inverse(positive)[1]
-    return noise, (root + root.T) / 2
-
-
-def largest_eigenvalue(matrix: Tensor) -> Tensor:
-    """Return the largest eigenvalue of a symmetric positive semidefinite ``matrix`` (C, C), accurate to about 0.1 %.
-
-    In a high power of the matrix, only the directions of the largest eigenvalues remain.
-    """
-    power = matrix
-    for _ in range(SQUARINGS):
-        power = power / torch.linalg.matrix_norm(power).clamp(min=1e-30)
-        power = power @ power
-    largest: Tensor = (power * matrix).sum() / power.trace().clamp(min=1e-30)
-    return largest
+    values, vectors = torch.linalg.eigh(covariance.cpu().double())
+    noise = share * values[-1].clamp(min=0) + least.cpu()
+    root = vectors * (values.clamp(min=0) + noise).sqrt() @ vectors.T
+    added = noise * torch.eye(len(values))
+    return added.to(covariance), root.to(covariance.dtype).to(covariance.device)
 
 
 def newton_schulz(matrix: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +74,9 @@ def _trace_and_inverse(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def by_decomposition(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return the trace of the square root of a symmetric positive definite ``matrix``, and the inverse of the root."""
     values, vectors = torch.linalg.eigh(matrix)
-    roots = values.clamp(min=1e-30).sqrt()
+    # An eigenvalue that is smaller than the rounding errors may even be negative.
+    smallest = torch.finfo(values.dtype).eps * values[-1].clamp(min=1e-30)
+    roots = torch.maximum(values, smallest).sqrt()
     return roots.sum(), vectors / roots @ vectors.T
 
 

@@ -32,7 +32,7 @@ from dreamgram.image_optimization.precision import choose_dtype, products_in_ful
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner
 from dreamgram.style_transfer.colors import finish, prepare
-from dreamgram.style_transfer.losses import Previous
+from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import INIT, StyleOptions
 from dreamgram.style_transfer.regions import check_proportions, divide
 from dreamgram.style_transfer.targets import Targets, fingerprint
@@ -299,6 +299,7 @@ class Stylizer:
             learning_rate=ADAM_RATE,
             optimizer=self._factory or self.options.optimizer,
             history=budget.pairs,
+            block=STYLE_LOSSES[self.losses.style_loss].BLOCK,
             state=state,
             listeners=counted(past.tell(listeners, loss.latest), number, costs),
         )

@@ -30,6 +30,13 @@ WAITING = {
     aten._linalg_svd.default,
     aten.linalg_eig.default,
     aten._linalg_solve_ex.default,
+    aten._linalg_det.default,
+    aten.linalg_cholesky_ex.default,
+    aten.linalg_inv_ex.default,
+    aten.linalg_lu_factor_ex.default,
+    aten.linalg_qr.default,
+    aten.repeat_interleave.Tensor,
+    aten.histc.default,
 }
 """Operations that make a program wait for a GPU, or that decompose a matrix, which also waits."""
 

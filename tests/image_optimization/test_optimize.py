@@ -3,7 +3,7 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from functools import partial
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -99,7 +99,7 @@ NAMES = {
         *("move_change", "change_change", "scale", "steps", "losses"),
     },
 }
-"""Names of the tensors in checkpoints of version 0.1.0, which must still be read."""
+"""Names of the tensors in a checkpoint. If a name changes, older checkpoints cannot be resumed."""
 
 
 @pytest.mark.parametrize("optimizer", list(OPTIMIZERS))
@@ -129,8 +129,24 @@ def test_the_state_of_something_else() -> None:
     loss = lambda x: x.square().sum()  # noqa: E731
     optimize(PixelImage.from_noise((1, 1, 4, 4)), loss, steps=2, listeners=[lambda step: states.append(step.state())])
     for size, optimizer in ((4, "lbfgs"), (5, "adam")):
-        with pytest.raises(ValueError, match="different optimizer or to a different image size"):
+        with pytest.raises(ValueError, match="different optimizer, to a different image size"):
             optimize(PixelImage.from_noise((1, 1, size, size)), loss, steps=3, optimizer=optimizer, state=states[0])
+
+
+def test_a_state_of_a_different_shape_is_refused() -> None:
+    """Up to 0.1.0, the curvature pairs of L-BFGS had no axis of blocks."""
+    image = PixelImage.from_noise((1, 1, 8, 8))
+    states: list[State] = []
+    optimize(
+        image,
+        lambda x: x.square().sum(),
+        steps=2,
+        optimizer="lbfgs",
+        listeners=[lambda step: states.append(step.state())],
+    )
+    state = {**states[-1], "pairs": states[-1]["pairs"][:, 0]}
+    with pytest.raises(ValueError, match="an older version of Dreamgram"):
+        optimize(image, lambda x: x.square().sum(), steps=3, optimizer="lbfgs", state=state)
 
 
 class Descent:
@@ -138,7 +154,7 @@ class Descent:
 
     VECTORS_PER_PAIR: ClassVar[int] = 0
 
-    def __init__(self, leaf: Tensor, bounds: tuple[float, float], *, learning_rate: float, history: int = 0) -> None:
+    def __init__(self, leaf: Tensor, bounds: tuple[float, float], *, learning_rate: float, **_: Any) -> None:
         self.leaf, self.bounds, self.learning_rate = leaf, bounds, learning_rate
         self.heard: list[float] = []
 

@@ -125,7 +125,7 @@ def test_tensors_have_the_names_of_version_0_1_0(
     assert keeper.states[2].keys() == names | {"image of the scale before", "losses of scale 0"}
 
 
-def test_a_checkpoint_of_version_0_1_0_is_resumed(command: Command, photo: Tensor) -> None:
+def test_a_recipe_of_version_0_1_0_is_resumed(command: Command, photo: Tensor) -> None:
     """The settings in the checkpoint are flat."""
     images.save(photo, "photo.png")
     whole = StylizeOptions(photo=Path("photo.png"), style=["marbling"], size=40, steps=4, output=Path("whole.png"))
@@ -179,7 +179,7 @@ def test_the_state_of_something_else(photo: Tensor, painting: Tensor, vgg16: nn.
     keeper = Keeper()
     stylizer.run(listeners=[keeper])
     for other in ({"optimizer": "adam"}, {"size": 50}):
-        with pytest.raises(ValueError, match="different optimizer or to a different image size"):
+        with pytest.raises(ValueError, match="different optimizer, to a different image size"):
             stylizer.change(**other).run(state=keeper.states[1])
 
 
