@@ -162,12 +162,12 @@ class StyleOptions(RunOptions):
         values=("lbfgs", "adam"),
     )
     steps: int = option(
-        60,
+        64,
         "Number of optimization steps at each image size. The image is usually optimized at several sizes, from "
         "small to large. Fewer steps give a quick draft; there is little improvement beyond 200.",
         group=SCALES,
         least=1,
-        values=(20, 60, 200),
+        values=(20, 64, 200),
     )
     max_memory: int | None = option(
         None,
