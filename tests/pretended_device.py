@@ -9,7 +9,7 @@ from collections import Counter
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor, library, nn
 from torch.utils._python_dispatch import TorchDispatchMode, return_and_correct_aliasing
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _DummyBackendModule, _setup_privateuseone_for_python_backend
@@ -194,11 +194,11 @@ def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> Te
     return _OnDevice(torch.empty_strided(size, stride, dtype=dtype))
 
 
-_library = torch.library.Library("aten", "IMPL")
+_operators = library.Library("aten", "IMPL")
 for _name, _function in {
     "empty.memory_format": _empty,
     "empty_strided": _empty_strided,
     "_copy_from": _copy_from,
     "_local_scalar_dense": _read,
 }.items():
-    _library.impl(_name, _function, "PrivateUse1")
+    _operators.impl(_name, _function, "PrivateUse1")
