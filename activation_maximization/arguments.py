@@ -18,7 +18,7 @@ from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective
 from dreamgram.image_optimization.layers import default_shape, reach_layers
 from dreamgram.image_optimization.optimize import Listener
 from dreamgram.image_optimization.parameterizations import FourierImage, Parameterization, PixelImage
-from dreamgram.image_optimization.transforms import Transform, robust
+from dreamgram.image_optimization.transforms import Chain, Transform, robust
 
 OVERSHOOT = 0.5
 """Largest distance by which a pixel value may lie outside [0, 1].
@@ -135,15 +135,7 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
     if isinstance(given, str):
         return parse_transform(given)
     transforms: list[Transform] = _functions(given, "transform", "images")
-    if len(transforms) == 1:
-        return transforms[0]
-
-    def apply_all(images: Tensor) -> Tensor:
-        for transform in transforms:
-            images = transform(images)
-        return images
-
-    return apply_all
+    return transforms[0] if len(transforms) == 1 else Chain(tuple(transforms))
 
 
 def as_listeners(given: Listener | Sequence[Listener]) -> list[Listener]:

@@ -15,12 +15,12 @@ from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
 from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
 from dreamgram.activation_maximization.sheets import contact_sheet, short
-from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.capture import capture, has_other_hooks
 from dreamgram.image_optimization.layers import describe, device_of
 from dreamgram.image_optimization.optimize import Listener, OptimizerFactory, counted, in_turn, optimize, seeded
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
-from dreamgram.image_optimization.transforms import Transform, drawn_ahead
+from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
 
 BATCH, PIXELS = 64, 64 * 128 * 128
 """Largest number of images in a batch, and largest number of pixels in all images of a batch together.
@@ -157,6 +157,7 @@ def maximize(
     told = arguments.as_listeners(listeners)
     device = device_of(model)
     parts = _split(count, shape[1] * shape[2], count if objective.joint else batch)
+    record = bool(objective.recordable) and is_own_transform(view) and not has_other_hooks(model)
     with capture(model, objective.layers, choose_dtype(precision, device)) as activations_of:
 
         def make(part: tuple[int, Tensor]) -> Dreams:
@@ -166,7 +167,7 @@ def maximize(
             with seeded(seed):
                 image = some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
                 listening = counted(told, position, list(map(len, parts)))
-                return some.run(image, steps, learning_rate, optimizer, listening)
+                return some.run(image, steps, learning_rate, optimizer, listening, record)
 
         done, stopped = in_turn(enumerate(parts), make)
     return _joined(model, objective, done, stopped)
@@ -402,20 +403,32 @@ class _Part:
         learning_rate: float,
         optimizer: str | OptimizerFactory,
         listeners: Sequence[Listener],
+        record: bool,
     ) -> Dreams:
-        """Optimize ``image`` and return the result.
+        """Optimize ``image`` and return the result. The arguments are those of :func:`optimize`.
 
         The result's ``activations`` are empty, because the caller computes them.
         """
         # Everything that depends on the step is copied to the device in advance, so that no step waits for a copy.
-        progress = iter((torch.arange(steps) / max(steps - 1, 1)).to(self.device))
+        progress = (torch.arange(steps) / max(steps - 1, 1)).to(self.device)
+        number = torch.zeros(1, dtype=torch.long, device=self.device)
         transform, self.transform = self.transform, drawn_ahead(self.transform, steps)
 
         def loss(rendered: Tensor) -> Tensor:
+            [done] = progress.index_select(0, number)
+            number.add_(1)
             # An objective is maximized and a loss is minimized. This is the only place where the sign is flipped.
-            return -self.value(rendered, rendered, next(progress))
+            return -self.value(rendered, rendered, done)
 
-        run = optimize(image, loss, steps=steps, learning_rate=learning_rate, optimizer=optimizer, listeners=listeners)
+        run = optimize(
+            image,
+            loss,
+            steps=steps,
+            learning_rate=learning_rate,
+            optimizer=optimizer,
+            listeners=listeners,
+            record=record,
+        )
         self.transform = transform
         if self.silent:
             self.find_silent(image, nudge=0.01)

@@ -21,6 +21,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from dreamgram.image_optimization.replay import is_own
+
 Maker = TypeVar("Maker", bound="Callable[..., Objective]")
 
 IMAGE = "<image>"
@@ -90,10 +92,19 @@ class Objective:
 
     ``units`` is empty if an image is made for several units or for no unit.
     """
+    recordable: bool | None = None
+    """Whether ``value`` does the same operations in every step, and none of them on the CPU.
+
+    If it does, steps are recorded and replayed on an NVIDIA GPU, which is faster
+    (:mod:`dreamgram.image_optimization.replay`). The default is True for functions of this package and False for all
+    others.
+    """
 
     __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
 
     def __post_init__(self) -> None:
+        if self.recordable is None:
+            object.__setattr__(self, "recordable", is_own(self.value))  # a frozen dataclass has no plain assignment
         for layer in self.layers:
             if not isinstance(layer, str):
                 kind = type(layer).__name__
@@ -447,4 +458,5 @@ def _combine(sign: str, a: Objective, b: Objective, operation: Callable[[Tensor,
         a.joint or b.joint,
         a.photo if b.photo is None else b.photo,
         units.pop() if len(units) == 1 else (),
+        a.recordable and b.recordable,
     )

@@ -142,10 +142,10 @@ class CarriedAdam(Adam):
             share = before.leaf.shape[2] * before.leaf.shape[3] / (size[0] * size[1])  # The loss is a mean over pixels.
             self.mean = interpolate(before.mean, size, mode="bicubic") * share
             self.square = interpolate(before.square, size, mode="bilinear") * share**2
-            self.steps = before.steps
-        self.first = self.steps
+            self.steps = before.steps.clone()
+        self.first = self.steps.clone()
 
-    def step(self, loss: torch.Tensor, gradient: torch.Tensor, remaining: float = 1.0) -> None:
+    def step(self, loss: torch.Tensor, gradient: torch.Tensor, remaining: torch.Tensor) -> None:
         """Make a step of Adam, and add the new image to the average."""
         super().step(loss, gradient, remaining)
         self.sum.lerp_(self.leaf.detach(), 1 - self.average)

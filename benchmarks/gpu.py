@@ -1,9 +1,10 @@
 """Measure correctness and speed on a GPU: ``python -m benchmarks.gpu`` (less than four minutes).
 
-First, losses and pictures are compared with those computed on the CPU. Then, times are measured: of whole style
-transfers and their steps, for each style loss, and of making pictures of filters. Last, the kernel launches, the copies
-and the waits for the GPU in a step are counted. The printed table names the GPU; ``--write`` also puts the table into
-docs/gpu.md. ``--device cpu`` does a dry run at small sizes.
+First, losses and pictures are compared with those computed on the CPU, and replayed steps with ordinary steps. Then,
+times are measured: of whole style transfers and their steps, and of making pictures of filters. Last, the waits for the
+GPU, the copies and the launches in a step are counted, and the share of the time in which the GPU computes is measured.
+The printed table names the GPU; ``--write`` also puts the table into docs/gpu.md. ``--device cpu`` does a dry run at
+small sizes.
 """
 
 from __future__ import annotations
@@ -12,22 +13,32 @@ import argparse
 import itertools
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd import DeviceType
 from torch.nn.functional import interpolate
 from torch.profiler import ProfilerActivity, profile
 
 import dreamgram as dg
+from dreamgram.image_optimization import replay
 from dreamgram.image_optimization.optimize import Step
+from dreamgram.style_transfer.budget import Budget
+from dreamgram.style_transfer.stylizer import Stylized
 
 DOCUMENT = Path(__file__).parents[1] / "docs" / "gpu.md"
 MARKS = "<!-- table -->\n", "<!-- end of table -->\n"
 LOSSES = ("wasserstein", "gram", "nearest")
-COUNTED = ("cudaStreamSynchronize", "Memcpy HtoD", "Memcpy DtoH", "cudaLaunchKernel")
+COUNTED = ("cudaStreamSynchronize", "Memcpy HtoD", "Memcpy DtoH", "cudaLaunchKernel", "cudaGraphLaunch")
 """Names of the profiler's events to count."""
+
+SIZES = {"wasserstein": (512, 1024, 2048, 3840), "gram": (512, 1024), "nearest": (512, 1024)}
+"""Sizes of the pictures, in pixels, that are made with each style loss."""
 
 
 def picture(seed: int, height: int, width: int) -> Tensor:
@@ -63,12 +74,27 @@ class Card:
         if self.device.type == "cuda":
             torch.cuda.synchronize(self.device)
 
+    def paint(self, size: int, **how: Any) -> Stylized:
+        """Return the result of a style transfer whose longer side has ``size`` pixels."""
+        return dg.stylize(PHOTO, [PAINTING], model=self.vgg, size=size, **how)
+
+
+@contextmanager
+def without_replay() -> Iterator[None]:
+    """Run every step as usual: record and replay none."""
+    kept = dict(replay.GRAPHS)
+    replay.GRAPHS.clear()
+    try:
+        yield
+    finally:
+        replay.GRAPHS.update(kept)
+
 
 def agreement(card: Card) -> dict[str, str]:
-    """Compare style transfer with that on the CPU, and two runs of the digit network that have the same seed.
+    """Compare style transfer with that on the CPU, for each style loss, in float32.
 
-    For each style loss, the first loss and the picture of a style transfer in float32 are compared. The result maps the
-    names of table rows to their texts.
+    The result maps the names of table rows to their texts. Each text says how much the first loss and the picture
+    differ.
     """
     rows = {}
     reference = dg.load("vgg16")
@@ -78,34 +104,70 @@ def agreement(card: Card) -> dict[str, str]:
         first = abs(theirs.history[0][0] / ours.history[0][0] - 1).item()
         apart = (ours.image - theirs.image).abs().mean().item()
         rows[f"{loss}, against the CPU"] = f"first loss {first:.0e} apart, picture {apart:.0e} in the mean"
-    digits = dg.load("digits").to(card.device)
-    runs = [dg.maximize(digits, dg.logit(range(10)) - dg.sparing(), steps=16).images for _ in range(2)]
-    rows["digits twice"] = "the same bits" if torch.equal(*runs) else "not the same bits"
     return rows
 
 
+def replays(card: Card) -> dict[str, str]:
+    """Compare replayed steps with ordinary ones. The result maps the names of table rows to their texts."""
+    rows = {}
+    size, steps = (64, 3) if card.small else (256, 24)
+    for loss in LOSSES:
+        for tiles in ("", " in tiles"):
+            how: dict[str, Any] = {"style_loss": loss, "steps": steps, "scales": [size]}
+            if tiles:
+                how["plan"] = [Budget(5, size * 3 // 4)]
+            pictures = [card.paint(size, **how).image]
+            with without_replay():
+                pictures += [card.paint(size, **how).image for _ in range(2)]
+            rows[f"{loss}{tiles}, replayed"] = compared(pictures)
+    digits = dg.load("digits").to(card.device)
+    runs: dict[str, Callable[[], Tensor]] = {
+        "digits": lambda: dg.maximize(digits, dg.logit(range(10)) - dg.sparing(), steps=steps).images,
+        "filters": lambda: dg.maximize(card.vgg, dg.channel("relu3_1", [0, 1]), size=64, steps=steps).images,
+    }
+    for name, run in runs.items():
+        pictures = [run()]
+        with without_replay():
+            pictures += [run() for _ in range(2)]
+        rows[f"{name}, replayed"] = compared(pictures)
+    return rows
+
+
+def compared(pictures: list[Tensor]) -> str:
+    """Say how much a replayed picture and two ordinary ones, in this order, differ from each other."""
+    replayed, first, second = pictures
+    return f"{difference(replayed, first)} as ordinary steps, which are {difference(first, second)} the second time"
+
+
+def difference(a: Tensor, b: Tensor) -> str:
+    """Say how much two pictures differ."""
+    return (
+        "the same bits" if torch.equal(a, b) else f"{(a - b).abs().mean().item():.0e} in the mean apart, not the same"
+    )
+
+
 def style_transfer(card: Card) -> dict[str, str]:
-    """Measure the time of a whole style transfer with half the default number of steps, and of a step at each scale.
+    """Measure the time of a whole style transfer with the default number of steps, and of a step at each scale.
 
     There is one run for each style loss and picture size. The result maps the names of table rows to their texts.
     """
     rows = {}
     for loss in LOSSES:
-        for size in (64,) if card.small else (512, 1024):
+        for size in (64,) if card.small else SIZES[loss]:
             stamps: list[tuple[int, float]] = []
 
             def stamp(step: Step, stamps: list[tuple[int, float]] = stamps) -> None:
-                stamps.append((step.image.shape[3], time.perf_counter()))
+                if step.number % 16 == 1:  # the losses of the steps before have been read
+                    stamps.append((step.image.shape[3], time.perf_counter()))
 
-            dg.stylize(PHOTO, [PAINTING], model=card.vgg, size=size, steps=2, style_loss=loss)
-            how = {"size": size, "steps": 4 if card.small else 50, "style_loss": loss}
-            seconds = card.seconds(
-                lambda how=how, stamp=stamp: dg.stylize(PHOTO, [PAINTING], model=card.vgg, listeners=[stamp], **how)  # type: ignore[misc]
-            )
+            how = {"style_loss": loss, **({"steps": 4} if card.small else {})}
+            card.paint(min(size, 512), style_loss=loss, steps=4)
+            seconds = card.seconds(lambda size=size, how=how, stamp=stamp: card.paint(size, listeners=[stamp], **how))  # type: ignore[misc]
             pairs = [(a, b) for a, b in itertools.pairwise(stamps) if a[0] == b[0]]
-            widths = sorted({width for width, _ in stamps})
-            steps = [f"{1e3 * statistics.mean(b[1] - a[1] for a, b in pairs if a[0] == width):.1f}" for width in widths]
-            rows[f"{loss}, {size} px"] = f"{seconds:.2f} s; {', '.join(steps)} ms a step at {widths} px"
+            widths = sorted({a[0] for a, _ in pairs})
+            steps = [f"{1e3 * statistics.mean(b[1] - a[1] for a, b in pairs if a[0] == w) / 16:.1f}" for w in widths]
+            peak = "" if card.small else f"; {torch.cuda.max_memory_allocated() / 1e9:.1f} GB"
+            rows[f"{loss}, {size} px"] = f"{seconds:.2f} s; {', '.join(steps)} ms a step at {widths} px{peak}"
     return rows
 
 
@@ -118,7 +180,7 @@ def filters(card: Card) -> dict[str, str]:
     for count in (2,) if card.small else (2, 64, 512):
         objective = dg.channel("relu4_1", range(count))
         steps = 4 if card.small else 128
-        dg.maximize(card.vgg, objective, size=128, steps=2)
+        dg.maximize(card.vgg, dg.channel("relu4_1", range(min(count, 64))), size=128, steps=4)
         rows[f"{count} units of relu4_1"] = (
             f"{card.seconds(lambda o=objective, s=steps: dg.maximize(card.vgg, o, size=128, steps=s)):.2f} s"  # type: ignore[misc]
         )
@@ -126,27 +188,36 @@ def filters(card: Card) -> dict[str, str]:
 
 
 def waits(card: Card) -> dict[str, str]:
-    """Count the synchronizations, copies and kernel launches of a step, for a style transfer and for two filters.
+    """Count the synchronizations, copies and launches of a step, and measure how long kernels run in a step.
 
-    The counts of a run with 16 steps are subtracted from those of a run with 32 steps, and the difference is divided by
-    16. The result maps the names of table rows to their texts.
+    The counts of a run with 16 steps are subtracted from those of a run with 48 steps, and the difference is divided by
+    32. The result maps the names of table rows to their texts.
     """
     rows = {}
     activities = [ProfilerActivity.CPU, *([] if card.small else [ProfilerActivity.CUDA])]
-    runs: dict[str, Callable[[int], object]] = {
-        "wasserstein": lambda steps: dg.stylize(PHOTO, [PAINTING], model=card.vgg, size=96, steps=steps),
-        "filters": lambda steps: dg.maximize(card.vgg, dg.channel("relu4_1", [0, 1]), size=128, steps=steps),
+    size = 64 if card.small else 512
+    runs: dict[str, Callable[..., object]] = {
+        f"{loss}, {size} px": partial(card.paint, size, scales=[size], style_loss=loss) for loss in LOSSES
     }
+    runs["2 filters"] = lambda steps: dg.maximize(card.vgg, dg.channel("relu4_1", [0, 1]), size=128, steps=steps)
     for name, run in runs.items():
-        counts = []
-        for steps in (16, 32):
+        counts, kernels = [], []
+        few, many = (2, 4) if card.small else (16, 48)
+        run(steps=few)
+        seconds = [card.seconds(partial(run, steps=steps)) for steps in (few, many)]
+        for steps in (few, many):
             with profile(activities=activities) as measured:
-                run(steps)
+                run(steps=steps)
                 card.wait()
             found = measured.key_averages()
             counts.append([sum(each.count for each in found if kind in each.key) for kind in COUNTED])
-        each = [f"{(after - before) / 16:g} {kind}" for before, after, kind in zip(*counts, COUNTED, strict=True)]
-        rows[f"{name}, a step"] = ", ".join(each)
+            kernels.append(sum(each.self_device_time_total for each in found if each.device_type == DeviceType.CUDA))
+        each = [
+            f"{(after - before) / (many - few):.2g} {kind}"
+            for before, after, kind in zip(*counts, COUNTED, strict=True)
+        ]
+        step, busy = (1e3 * (seconds[1] - seconds[0]) / (many - few), 1e-3 * (kernels[1] - kernels[0]) / (many - few))
+        rows[f"{name}, a step"] = f"{step:.2f} ms, of which kernels {busy:.2f} ms; {', '.join(each)}"
     return rows
 
 
@@ -159,7 +230,7 @@ def main() -> None:
     card = Card(given.device)
     lines = [f"{card.name}, PyTorch {torch.__version__.partition('+')[0]}\n", "| what | measured |", "|---|---|"]
     print(*lines, sep="\n", flush=True)
-    for part in (agreement, style_transfer, filters, waits):
+    for part in (agreement, replays, style_transfer, filters, waits):
         for name, result in part(card).items():
             lines.append(f"| {name} | {result} |")
             print(lines[-1], flush=True)

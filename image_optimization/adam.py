@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dreamgram.image_optimization.precision import most_precise
+
 DECAY = 0.9, 0.99
 """Decay rates beta1 and beta2 of the running means of the gradient and of its square. Runs are short, so beta2 is 0.99
 instead of the usual 0.999."""
@@ -29,6 +31,9 @@ class Adam:
 
     It implements algorithm 1 of Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014. PyTorch's own Adam
     is not used, because it takes a second to load: it imports PyTorch's compiler.
+
+    All numbers that change from step to step are tensors on the device, and every step changes them in place. A
+    recording of one step can therefore be replayed as the following steps (:mod:`dreamgram.image_optimization.replay`).
     """
 
     VECTORS_PER_PAIR: ClassVar[int] = 0
@@ -57,13 +62,14 @@ class Adam:
         """
         self.leaf = leaf
         self.bounds = bounds
-        self.learning_rate = learning_rate
+        self.learning_rate = leaf.new_tensor(learning_rate, dtype=most_precise(leaf.device))
         self.settling = settling
-        self.steps = 0
+        self.decay = leaf.new_tensor(DECAY, dtype=self.learning_rate.dtype)
+        self.steps = torch.zeros((), dtype=torch.long, device=leaf.device)
         self.mean, self.square = torch.zeros_like(leaf), torch.zeros_like(leaf)
 
     @torch.no_grad()
-    def step(self, loss: Tensor, gradient: Tensor, remaining: float = 1.0) -> None:
+    def step(self, loss: Tensor, gradient: Tensor, remaining: Tensor) -> None:
         """Update the optimized tensor, given the ``gradient`` of the loss at the tensor's current value.
 
         ``loss`` is not used. ``remaining`` is explained in :meth:`Optimizer.step`.
@@ -72,12 +78,12 @@ class Adam:
         self.mean.lerp_(gradient, 1 - DECAY[0])
         self.square.lerp_(gradient.square(), 1 - DECAY[1])
         # Both moments start at zero. Dividing by these factors removes the bias.
-        of_mean, of_square = 1 - DECAY[0] ** self.steps, 1 - DECAY[1] ** self.steps
-        root = (self.square / of_square).sqrt_()
+        of_mean, of_square = 1 - self.decay**self.steps
+        root = (self.square / of_square.to(self.square)).sqrt_()
         largest = root.reshape(len(root), -1).amax(1).view(-1, *[1] * (root.ndim - 1))
         root += EPSILON * largest + torch.finfo(root.dtype).tiny
-        rate = self.learning_rate * min(1, remaining / self.settling)
-        self.leaf.addcdiv_(self.mean, root, value=-rate / of_mean).clamp_(*self.bounds)
+        rate = self.learning_rate * (remaining / self.settling).clamp(max=1)
+        self.leaf.addcdiv_(self.mean * (-rate / of_mean).to(self.mean), root).clamp_(*self.bounds)
 
     def finish(self) -> None:
         """Leave the optimized tensor as the last step set it.
@@ -91,7 +97,7 @@ class Adam:
             "leaf": self.leaf.detach(),
             "mean": self.mean,
             "square": self.square,
-            "steps": torch.tensor(self.steps),
+            "steps": self.steps,
         }
 
     @torch.no_grad()
@@ -100,4 +106,4 @@ class Adam:
         self.leaf.copy_(state["leaf"])
         self.mean = state["mean"].to(self.mean)
         self.square = state["square"].to(self.square)
-        self.steps = int(state["steps"])
+        self.steps = state["steps"].to(self.steps)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
@@ -13,6 +14,7 @@ from torch.func import functional_call
 
 from dreamgram.image_optimization.gradient_scaling import Range
 from dreamgram.image_optimization.layers import Layer, reach_layers
+from dreamgram.image_optimization.replay import is_own
 
 Activations = Mapping[str, Tensor]
 """Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer, (N, T, F) of T tokens.
@@ -54,6 +56,16 @@ def capture(
             module.training = training
         for parameter, requires_grad in gradients:
             parameter.requires_grad_(requires_grad)
+
+
+def has_other_hooks(model: nn.Module) -> bool:
+    """Return whether a module of ``model`` has hooks that are not part of this package.
+
+    A hook is a function that a module calls in every forward or backward pass.
+    """
+    kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
+    hooks = [getattr(module, kind, {}).values() for module in model.modules() for kind in kinds]
+    return not is_own(*itertools.chain(*hooks))
 
 
 class _Complete(Exception):

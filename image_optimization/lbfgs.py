@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dreamgram.image_optimization.coordinates import EXPONENT, Coordinates
+from dreamgram.image_optimization.precision import most_precise
 
 HISTORY = 16
 """Default number of curvature pairs to store. Each pair takes twice the memory of the optimized tensor."""
@@ -53,8 +54,12 @@ class LBFGS:
 
     The direction of a step is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of
     Quasi-Newton Matrices and Their Use in Limited Memory Methods", 1994. The compact form reads the curvature pairs
-    half as often as the two-loop recursion. Every decision, such as whether to accept a step, is computed on the
-    device, so that the CPU never waits for an accelerator.
+    half as often as the two-loop recursion.
+
+    Every decision, such as whether to accept a step, is computed on the device, so that the CPU never waits for an
+    accelerator. All numbers that change from step to step are tensors on the device, and every step changes them in
+    place. A recording of one step can therefore be replayed as the following steps
+    (:mod:`dreamgram.image_optimization.replay`).
 
     In addition to the optimized tensor, its gradient and the curvature pairs, the optimizer stores three tensors of the
     optimized tensor's size. During a step, it needs memory for five more such tensors.
@@ -87,7 +92,7 @@ class LBFGS:
         """
         self.leaf = leaf
         self.bounds = bounds
-        self.steps = 0
+        self.steps = torch.zeros((), dtype=torch.long, device=leaf.device)
         self.coordinates = Coordinates(leaf, block, exponent)
         blocks, size = self.coordinates.blocks()
         # Location and gradient of the last accepted step.
@@ -97,27 +102,27 @@ class LBFGS:
         # Curvature pairs: the moves of the leaf, and the changes of the gradient during these moves, in coordinates.
         self.pairs = leaf.new_zeros(2, blocks, history, size)
         self.valid = torch.zeros(blocks, history, dtype=torch.bool, device=leaf.device)
+        self.slots = torch.arange(history, device=leaf.device)
         # The products of pairs are stored in double precision, because systems of equations are solved with them.
-        # Apple's GPUs have no double precision.
-        precise = torch.float32 if leaf.device.type == "mps" else torch.float64
+        precise = most_precise(leaf.device)
         shape = 2, blocks, history, history
         self.move_change, self.change_change = torch.zeros(shape, dtype=precise, device=leaf.device)
         self.scale = leaf.new_zeros(blocks, dtype=precise)
 
     @torch.no_grad()
-    def step(self, loss: Tensor, gradient: Tensor, remaining: float = 1.0) -> None:
+    def step(self, loss: Tensor, gradient: Tensor, remaining: Tensor | None = None) -> None:
         """Update the optimized tensor, given the scalar ``loss`` and its ``gradient`` at the tensor's current value.
 
         ``remaining`` is not used; see :meth:`Optimizer.step`.
         """
         point = self.leaf.detach()
         better = loss < self.best
-        self.best = torch.where(better, loss, self.best)
+        self.best.copy_(torch.where(better, loss, self.best))
         _copy_where(better, point, self.best_point)
-        accepted = (loss <= self.accepted.max()) | (self.steps == 0)
-        if self.steps:
-            self._learn(point, gradient, accepted)
-        self.accepted = torch.where(accepted, torch.cat([self.accepted[1:], loss[None]]), self.accepted)
+        first = self.steps == 0
+        accepted = (loss <= self.accepted.max()) | first
+        self._learn(point, gradient, accepted & ~first)
+        self.accepted.copy_(torch.where(accepted, torch.cat([self.accepted[1:], loss[None]]), self.accepted))
         _copy_where(accepted, point, self.point)
         _copy_where(accepted, gradient, self.gradient)
         onward = self._direction().add_(self.point).clamp_(*self.bounds)
@@ -144,7 +149,7 @@ class LBFGS:
             "move_change": self.move_change,
             "change_change": self.change_change,
             "scale": self.scale,
-            "steps": torch.tensor(self.steps),
+            "steps": self.steps,
         }
 
     @torch.no_grad()
@@ -161,26 +166,27 @@ class LBFGS:
         self.move_change = state["move_change"].to(self.move_change)
         self.change_change = state["change_change"].to(self.change_change)
         self.scale = state["scale"].to(self.scale)
-        self.steps = int(state["steps"])
+        self.steps = state["steps"].to(self.steps)
 
-    def _learn(self, point: Tensor, gradient: Tensor, accepted: Tensor) -> None:
+    def _learn(self, point: Tensor, gradient: Tensor, wanted: Tensor) -> None:
         """Store a curvature pair: the move from the last accepted point to ``point``, and the change of the gradient.
 
-        In each block, the pair is marked as invalid if its curvature is not positive, or if ``accepted`` is false,
-        which means that the step to ``point`` is undone.
+        In each block, the pair is marked as invalid if its curvature is not positive. It is marked as invalid in all
+        blocks if ``wanted`` is false, which means that there is no last point, or that the step to ``point`` is undone.
         """
-        slot = (self.steps - 1) % self.valid.shape[1]
-        moved, change = self.pairs[:, :, slot]
-        moved.copy_(self.coordinates.of_move(point - self.point))
-        change.copy_(self.coordinates.of_gradient(gradient - self.gradient))
+        slot = ((self.steps - 1) % len(self.slots))[None]
+        moved = self.coordinates.of_move(point - self.point)
+        change = self.coordinates.of_gradient(gradient - self.gradient)
         curvature, square = _products(moved, change), _products(change, change)
-        valid = accepted & (curvature > LEAST_COSINE * square.sqrt() * _products(moved, moved).sqrt())
-        self.valid[:, slot] = valid
-        self.pairs[:, :, slot].masked_fill_(~valid[:, None], 0)
-        self.scale = torch.where(valid, (curvature / square).to(self.scale), self.scale)
+        valid = wanted & (curvature > LEAST_COSINE * square.sqrt() * _products(moved, moved).sqrt())
+        self.valid.index_copy_(1, slot, valid[:, None])
+        for vector, vectors in zip((moved, change), self.pairs, strict=True):
+            vectors.index_copy_(1, slot, vector.masked_fill_(~valid[:, None], 0)[:, None])
+        self.scale.copy_(torch.where(valid, curvature / square, self.scale))
         by_move, by_change = self._with_pairs(change)
-        self.move_change[:, :, slot] = by_move  # only products with later changes are needed
-        self.change_change[:, slot] = self.change_change[:, :, slot] = by_change
+        self.move_change.index_copy_(2, slot, by_move[:, :, None])  # only products with later changes are needed
+        self.change_change.index_copy_(1, slot, by_change[:, None])
+        self.change_change.index_copy_(2, slot, by_change[:, :, None])
 
     def _direction(self) -> Tensor:
         """Return the quasi-Newton step, shortened so that its root mean square is at most :data:`LONGEST_STEP`.
@@ -198,7 +204,7 @@ class LBFGS:
         # The direction is useless if rounding spoiled the curvature, no curvature is known, or the gradient is zero.
         useless = ~((direction * descent).sum() > 0)
         self.valid &= ~useless
-        self.scale = torch.where(useless, 0, self.scale)
+        self.scale.masked_fill_(useless, 0)
         _copy_where(useless, descent, direction)
         length = torch.linalg.vector_norm(direction) / math.sqrt(direction.numel())
         return direction.mul_(
@@ -211,22 +217,21 @@ class LBFGS:
         This is equation 3.1 of Byrd, Nocedal and Schnabel. In the notation of that paper, S holds the moves of the
         optimized tensor, Y the changes of its gradient, and gamma is the ``scale`` (blocks,).
         """
-        # Rolling the slots back by ``age`` sorts them from oldest to newest.
-        age = self.steps % self.valid.shape[1]
-        valid = self.valid.roll(-age, 1).to(scale)
+        by_age = (self.slots + self.steps) % len(self.slots)  # the slots from the oldest pair to the newest
+        valid = self.valid[:, by_age].to(scale)
         both = valid[:, :, None] * valid[:, None]
         # An invalid pair gets a row and a column of the identity matrix, so that it does not affect the other pairs.
-        products = self.move_change.roll((-age, -age), (1, 2)) * both
+        products = self.move_change[:, by_age[:, None], by_age] * both
         upper = products.triu() + torch.diag_embed(1 - valid)
-        squares = self.change_change.roll((-age, -age), (1, 2)) * both
-        by_move, by_change = self._with_pairs(vector).roll(-age, 2) * valid
+        squares = self.change_change[:, by_age[:, None], by_age] * both
+        by_move, by_change = self._with_pairs(vector)[:, :, by_age] * valid
         first = torch.linalg.solve_triangular(upper, by_move[..., None], upper=True)[..., 0]
         rest = products.diagonal(dim1=1, dim2=2) * first
         rest += scale[:, None] * ((squares @ first[..., None])[..., 0] - by_change)
         second = torch.linalg.solve_triangular(upper.mT, rest[..., None], upper=False)[..., 0]
-        of_moves, of_changes = second.roll(age, 1), (-scale[:, None] * first).roll(age, 1)
         step = vector * scale[:, None].to(vector)
-        for weights, vectors in zip((of_moves, of_changes), self.pairs, strict=True):
+        for by_pair, vectors in zip((second, -scale[:, None] * first), self.pairs, strict=True):
+            weights = torch.empty_like(by_pair).index_copy_(1, by_age, by_pair)
             step += (weights[:, None].to(vector) @ vectors)[:, 0]
         return step
 

@@ -16,6 +16,8 @@ from dreamgram.image_optimization.adam import Adam
 from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS
 from dreamgram.image_optimization.names import did_you_mean
 from dreamgram.image_optimization.parameterizations import Parameterization
+from dreamgram.image_optimization.precision import most_precise
+from dreamgram.image_optimization.replay import StepFunction, is_own, replayed
 
 CHECK_EVERY = 16
 """Number of steps, on an accelerator, between two checks of whether the losses are finite and still falling. A check
@@ -47,11 +49,12 @@ class Optimizer(Protocol):
         three.
         """
 
-    def step(self, loss: Tensor, gradient: Tensor, remaining: float) -> None:
+    def step(self, loss: Tensor, gradient: Tensor, remaining: Tensor) -> None:
         """Update the optimized tensor, given the scalar ``loss`` and its ``gradient`` at the tensor's current value.
 
-        ``remaining`` is the fraction of the planned steps that are not yet done. This step counts as not yet done, so
-        ``remaining`` is 1 at the first step.
+        ``remaining`` is the fraction of the planned steps that are not yet done, as a scalar tensor. This step counts
+        as not yet done, so ``remaining`` is 1 at the first step. All three tensors are on the optimized tensor's device
+        and without gradients.
         """
 
     def finish(self) -> None:
@@ -101,8 +104,8 @@ class Step:
     """Function that returns all tensors, by name, that are needed to resume the run after this step. Call it before
     the next step, which may overwrite these tensors."""
     parts: Mapping[str, Tensor] = field(default_factory=dict)
-    """Terms of the loss by name, each a scalar tensor; empty if the terms are unknown. If the tensors are on an
-    accelerator, reading a value makes the CPU wait for the accelerator."""
+    """Terms of the loss by name, each a scalar tensor; empty if the terms are unknown. The next step may overwrite
+    these tensors. If they are on an accelerator, reading a value makes the CPU wait for the accelerator."""
 
 
 Listener = Callable[[Step], None]
@@ -180,6 +183,7 @@ def optimize(
     patience: int = 20,
     state: Mapping[str, Tensor] | None = None,
     listeners: Sequence[Listener] = (),
+    record: bool = False,
 ) -> Run:
     """Optimize ``image`` to minimize ``loss``.
 
@@ -209,6 +213,10 @@ def optimize(
             previous run is resumed after that step, as if it had not been interrupted. ``steps`` then includes the
             steps that are already done. The run may overwrite the tensors in ``state``.
         listeners: functions to call with a :class:`Step` after every step.
+        record: whether one step may be recorded and replayed, which is faster on an NVIDIA GPU
+            (:mod:`dreamgram.image_optimization.replay`). ``loss`` must then do the same operations on the same tensors
+            in every step, and is called only a few times. Steps of an image class or an optimizer that is not part of
+            this package are never recorded.
 
     If Ctrl-C is pressed after the first step, the run ends early, and ``image`` holds the result so far.
 
@@ -238,19 +246,14 @@ def optimize(
     def current() -> State:
         return {**method.state(), "losses": torch.stack(losses)}
 
+    do_step = _step_function(image, loss, method, len(losses), steps, record)
     stopped: Ending = "finished"
     try:
         for number in range(len(losses) + 1, steps + 1):
-            image.leaf.grad = None
-            rendered = image.render()
-            values = loss(rendered)
-            total = values.sum()
-            total.backward()
-            assert image.leaf.grad is not None
-            method.step(total.detach(), image.leaf.grad, (steps - number + 1) / steps)
-            losses.append(values.detach())
+            values, rendered = do_step()
+            losses.append(values.clone())
             for listener in listeners:
-                listener(Step(number, steps, values.detach(), rendered.detach(), number / steps, current))
+                listener(Step(number, steps, losses[-1], rendered, number / steps, current))
             if number % check_every == 0 or number == steps:
                 _check_finite(losses, number - len(losses[-check_every:]))
                 if tolerance and _converged(losses, tolerance, patience):
@@ -262,6 +265,27 @@ def optimize(
         stopped = "interrupted"
     method.finish()
     return Run(torch.stack(losses).cpu(), stopped)
+
+
+def _step_function(
+    image: Parameterization, loss: Callable[[Tensor], Tensor], method: Optimizer, number: int, steps: int, record: bool
+) -> StepFunction:
+    """Return a function that does one step after the other, of which ``number`` are already done.
+
+    The function returns the loss before the step, and the image that was rendered in the step.
+    """
+    device = image.leaf.device
+    done = torch.full((), number, dtype=most_precise(device), device=device)
+
+    def step() -> tuple[Tensor, Tensor]:
+        rendered = image.render()
+        values = loss(rendered)
+        [gradient] = torch.autograd.grad(values.sum(), image.leaf)
+        method.step(values.detach().sum(), gradient.contiguous(), (steps - done) / steps)
+        done.add_(1)
+        return values.detach(), rendered.detach()
+
+    return replayed(step, device) if record and is_own(type(image), type(method)) else step
 
 
 def choose_optimizer(

@@ -43,6 +43,13 @@ def choose_dtype(precision: Precision, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if native else torch.float32
 
 
+def most_precise(device: torch.device) -> torch.dtype:
+    """Return the most precise floating-point type of ``device``: float64, or float32 on Apple's GPUs."""
+    import torch
+
+    return torch.float32 if device.type == "mps" else torch.float64
+
+
 @contextmanager
 def products_in_full_precision(device: torch.device) -> Iterator[None]:
     """Turn off TF32 for products of float32 matrices on ``device`` while the body of the ``with`` statement runs.

@@ -15,10 +15,9 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-Transform = Callable[[Tensor], Tensor]
+from dreamgram.image_optimization.replay import is_own
 
-AHEAD = 16
-"""Number of steps whose random views are drawn together."""
+Transform = Callable[[Tensor], Tensor]
 
 
 def robust(
@@ -83,25 +82,45 @@ class RandomView:
         return seen.view(n, c, height, width)
 
 
-def drawn_ahead(transform: Transform, steps: int) -> Transform:
-    """Return a transform with the same random views as ``transform``, for at most ``steps`` calls.
+@dataclass(frozen=True)
+class Chain:
+    """Several transforms that are applied one after another."""
 
-    The views of several steps are drawn and copied to the device together, so that the steps do not wait for copies.
-    Transforms other than :class:`RandomView` are returned unchanged.
+    transforms: tuple[Transform, ...]
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Apply all transforms to ``images`` (N, C, H, W)."""
+        for transform in self.transforms:
+            images = transform(images)
+        return images
+
+
+def is_own_transform(transform: Transform) -> bool:
+    """Return whether ``transform`` is part of this package, or consists of such transforms only."""
+    return all(map(is_own_transform, transform.transforms)) if isinstance(transform, Chain) else is_own(transform)
+
+
+def drawn_ahead(transform: Transform, steps: int) -> Transform:
+    """Return a transform with the same random views as ``transform``, for ``steps`` calls.
+
+    In the first call, the views of all steps are drawn and copied to the device together, so that no later step waits
+    for a copy. The number of the current step is also on the device, so that a recording of one call can be replayed
+    (:mod:`dreamgram.image_optimization.replay`). The same is done for each transform in a :class:`Chain`. Transforms of
+    other classes are returned unchanged.
     """
+    if isinstance(transform, Chain):
+        return Chain(tuple(drawn_ahead(each, steps) for each in transform.transforms))
     if not isinstance(transform, RandomView):
         return transform
-    waiting: list[Tensor] = []
-    left = steps
+    drawn: list[Tensor] = []
 
     def view(images: Tensor) -> Tensor:
-        nonlocal left
-        if not waiting:
-            matrices = transform.draw(max(1, min(AHEAD, left)), images.shape[2:])
-            left -= len(matrices)
-            if images.is_cuda:
-                matrices = matrices.pin_memory()
-            waiting.extend(matrices.to(images.device, non_blocking=True).flip(0))
-        return transform.apply(images, waiting.pop())
+        if not drawn:
+            matrices = transform.draw(steps, images.shape[2:])
+            drawn[:] = matrices.to(images.device), torch.zeros(1, dtype=torch.long, device=images.device)
+        views, number = drawn
+        [matrix] = views.index_select(0, number)
+        number.add_(1)
+        return transform.apply(images, matrix)
 
     return view

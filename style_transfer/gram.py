@@ -14,6 +14,10 @@ rounds the product of two bfloat16 matrices to bfloat16. One product is computed
 added in float32. The relative error of the sum, 2^-9 / sqrt(PARTS), is therefore below that of the activations
 themselves."""
 
+_SUMS_IN_FLOAT32 = torch.version.cuda is not None and hasattr(torch.ops.aten.mm, "dtype")
+"""True if the product of two bfloat16 matrices can be computed in float32 on an NVIDIA GPU, without converting the
+matrices first. PyTorch 2.7 cannot do that."""
+
 FEW = 1024
 """Number of positions below which one matrix product in float32 is faster than :data:`PARTS` products in bfloat16."""
 
@@ -86,6 +90,9 @@ def _features(activation: Tensor) -> Tensor:
 
 def _sums(features: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted moments (C + 1, C) of the features (P, C) of one image; see :func:`moments`."""
+    if features.dtype == torch.bfloat16 and weight.ndim == 0 and features.is_cuda and _SUMS_IN_FLOAT32:
+        products = torch.mm(features.T, features, out_dtype=torch.float32)
+        return torch.cat([products, features.sum(0, dtype=torch.float32)[None]]) * weight
     exact = features.dtype != torch.bfloat16 or len(features) < FEW or not features.is_cpu
     if exact:
         features = features.to(torch.promote_types(features.dtype, torch.float32))

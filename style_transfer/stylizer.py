@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
@@ -11,10 +12,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.capture import capture, has_other_hooks
 from dreamgram.image_optimization.images import fit, fitted_size, refine, resize, to_pillow
 from dreamgram.image_optimization.layers import device_of, smallest_size
-from dreamgram.image_optimization.memory import release_kept_memory
+from dreamgram.image_optimization.memory import is_out_of_memory, release_kept_memory
 from dreamgram.image_optimization.optimize import (
     OPTIMIZERS,
     Listener,
@@ -29,8 +30,9 @@ from dreamgram.image_optimization.optimize import (
 )
 from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import choose_dtype, products_in_full_precision
+from dreamgram.image_optimization.replay import is_own
 from dreamgram.models import load
-from dreamgram.style_transfer.budget import Budget, Planner
+from dreamgram.style_transfer.budget import SMALLEST_TILE, Budget, Planner
 from dreamgram.style_transfer.colors import finish, prepare
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import INIT, StyleOptions
@@ -38,6 +40,8 @@ from dreamgram.style_transfer.regions import check_proportions, divide
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.total_loss import ActivationsOf, Style, TotalLoss, total_loss
 from dreamgram.workbench.names import unknown
+
+_logger = logging.getLogger(__name__)
 
 COARSEST = 96
 """Minimum length of the image's shorter side, in pixels, at each scale except the last, which has the full size."""
@@ -249,6 +253,8 @@ class Stylizer:
             listeners: functions that are called with a :class:`Step` after every step of the optimization. The steps of
                 all scales are numbered consecutively.
 
+        If memory runs out, the scale begins again with tiles of half the side.
+
         Raises:
             ValueError: there is too little memory, or the state belongs to a different run.
             NonFiniteLoss: the loss became infinite or NaN.
@@ -264,9 +270,19 @@ class Stylizer:
 
             def paint(number: int) -> Run:
                 nonlocal past, state
-                past, run = self._paint_scale(number, past, activations_of, dtype, state, listeners)
-                state = None
-                return run
+                while True:
+                    try:
+                        past, run = self._paint_scale(number, past, activations_of, dtype, state, listeners)
+                    except RuntimeError as error:
+                        if not is_out_of_memory(error):
+                            raise
+                        smaller = self._smaller(past.budgets[number], self.scales[number])
+                        if smaller is None:
+                            raise
+                        past = past.with_budget(number, smaller)
+                        continue
+                    state = None
+                    return run
 
             _, stopped = in_turn(range(len(past.history), len(self.scales)), paint)
         assert past.image is not None  # the first scale, at least, has run
@@ -287,7 +303,8 @@ class Stylizer:
         ``past`` holds the scales that are finished already. Return the finished scales, including this scale, and the
         result of the optimization.
         """
-        release_kept_memory()  # memory blocks that the previous scale freed are too small for this scale
+        if self.device.type == "cpu":
+            release_kept_memory()  # memory blocks that the previous scale freed are too small for this scale
         budget = past.budgets[number]
         image = self._begin(past.image, fitted_size(self._photo, self.scales[number]))
         loss = self._loss(self.scales[number], activations_of, budget, dtype)
@@ -302,6 +319,7 @@ class Stylizer:
             block=STYLE_LOSSES[self.losses.style_loss].BLOCK,
             state=state,
             listeners=counted(past.tell(listeners, loss.latest), number, costs),
+            record=is_own(STYLE_LOSSES[self.losses.style_loss]) and not has_other_hooks(self.model),
         )
         return past.after(image.render().detach(), run.losses), run
 
@@ -319,6 +337,18 @@ class Stylizer:
             len(self.regions),
             getattr(self._factory or OPTIMIZERS[self.options.optimizer], "VECTORS_PER_PAIR", 0),
         )
+
+    def _smaller(self, budget: Budget, scale: int) -> Budget | None:
+        """Return a budget with tiles of half the side, or None if the user fixed the plan or the tiles are small.
+
+        ``scale`` is the longer side of the image, in pixels.
+        """
+        largest = max(map(math.prod, [fitted_size(self._photo, scale), *self._painting_sizes(scale)]))
+        side = min(budget.side, math.isqrt(largest)) // 2
+        if self.plan is not None or side < SMALLEST_TILE:
+            return None
+        _logger.debug("out of memory: the picture of %d pixels is now painted in tiles of %d pixels", scale, side)
+        return replace(budget, side=side)
 
     def _style_sizes(self, scale: int) -> list[int]:
         """Return the longer side, in pixels, to which to resize each painting at a scale.
@@ -402,6 +432,10 @@ class _Past:
     def after(self, image: Tensor, losses: Tensor) -> _Past:
         """Return a copy to which one more finished scale is added, with its final ``image`` and its ``losses``."""
         return replace(self, image=image, history=[*self.history, losses])
+
+    def with_budget(self, number: int, budget: Budget) -> _Past:
+        """Return a copy with another ``budget`` for the scale with the index ``number``."""
+        return replace(self, budgets=[*self.budgets[:number], budget, *self.budgets[number + 1 :]])
 
     def tell(self, listeners: Sequence[Listener], parts: Mapping[str, Tensor]) -> list[Listener]:
         """Wrap ``listeners`` so that the steps they receive include more information.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +14,7 @@ from torch.nn.functional import interpolate
 
 from dreamgram.image_optimization.images import fit, fitted_size
 from dreamgram.image_optimization.memory import release_kept_memory
+from dreamgram.image_optimization.replay import side_by_side
 from dreamgram.style_transfer.losses import (
     STYLE_LOSSES,
     ContentLoss,
@@ -66,7 +68,8 @@ class Term(NamedTuple):
     part: str
     """Name of the part of the total loss to which the term belongs: ``content`` or ``style``."""
     layer: str
-    weight: float
+    weight: Tensor
+    """Weight of the loss, a scalar tensor on the image's device. It can be changed in place between two steps."""
     loss: Loss
 
 
@@ -83,8 +86,8 @@ class TotalLoss:
     activations_of: ActivationsOf
     terms: Sequence[Term]
     tiles: Sequence[Tile]
-    pixel_losses: Mapping[str, tuple[float, PixelLoss]]
-    """Weight and function of each loss of the pixels, by name."""
+    pixel_losses: Mapping[str, tuple[Tensor, PixelLoss]]
+    """Weight and function of each loss of the pixels, by name. The weights are like :attr:`Term.weight`."""
     latest: dict[str, Tensor] = field(default_factory=dict)
     """Weighted parts of the most recently computed total loss, as scalar tensors, by name: ``content``, ``style``, and
     the names of the losses of the pixels."""
@@ -105,8 +108,9 @@ class TotalLoss:
         ``measured`` holds, for each term, the sums over the whole image from which its loss is computed.
         """
         weighed: dict[str, list[Tensor]] = {}
-        for term, sums in zip(terms, measured, strict=True):
-            weighed.setdefault(term.part, []).append(term.weight * term.loss(sums))
+        losses = side_by_side([partial(term.loss, sums) for term, sums in zip(terms, measured, strict=True)])
+        for term, loss in zip(terms, losses, strict=True):
+            weighed.setdefault(term.part, []).append(term.weight * loss)
         return {name: torch.stack(values).sum() for name, values in weighed.items()}
 
     def pixels(self, image: Tensor, rows: slice) -> dict[str, Tensor]:
@@ -227,12 +231,13 @@ def total_loss(
     else:
         layers = (tuple(preset.content), tuple(preset.style))
         content, sizes = targets.of_photo((fingerprint(photo), layers, *key), capture_photo)
-    terms = [Term("content", layer, weight, ContentLoss(content[layer])) for layer, weight in preset.content.items()]
+    terms = [
+        _term("content", layer, weight, ContentLoss(content[layer]), preset, photo.device)
+        for layer, weight in preset.content.items()
+    ]
     terms += _style_terms(styles, known, preset, regions, sizes, photo.device)
-    if preset.relative:
-        terms = [term._replace(weight=term.weight / term.loss.scale) for term in terms]
-    variation, temporal = preset.pixel_weights(photo.numel())
-    pixel_losses: dict[str, tuple[float, PixelLoss]] = {"variation": (variation, total_variation)}
+    variation, temporal = torch.tensor(preset.pixel_weights(photo.numel())).to(photo.device)
+    pixel_losses: dict[str, tuple[Tensor, PixelLoss]] = {"variation": (variation, total_variation)}
     if previous is not None:
         pixel_losses["temporal"] = temporal, TemporalLoss(previous)
     return TotalLoss(activations_of, terms, tiles, pixel_losses)
@@ -303,8 +308,14 @@ def _style_terms(
             ]
             if positions is not None and paintings:
                 loss = STYLE_LOSSES[preset.style_loss](paintings, positions)
-                terms.append(Term("style", layer, area * weight, loss))
+                terms.append(_term("style", layer, area * weight, loss, preset, device))
     return terms
+
+
+def _term(part: str, layer: str, weight: float, loss: Loss, preset: Preset, device: torch.device) -> Term:
+    """Return a term of the total loss. If the preset says so, ``weight`` is the weight of the loss's relative error."""
+    scale = loss.scale if preset.relative else 1.0
+    return Term(part, layer, torch.tensor(weight / scale, device=device), loss)
 
 
 def statistics(

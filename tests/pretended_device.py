@@ -37,6 +37,11 @@ WAITING = {
     aten.linalg_qr.default,
     aten.repeat_interleave.Tensor,
     aten.histc.default,
+    # These read the value with which they fill.
+    aten.index_fill.int_Tensor,
+    aten.index_fill_.int_Tensor,
+    aten.masked_fill.Tensor,
+    aten.masked_fill_.Tensor,
 }
 """Operations that make a program wait for a GPU, or that decompose a matrix, which also waits."""
 

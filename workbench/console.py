@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import logging
 import os
 import shutil
 import sys
@@ -60,7 +61,7 @@ _GLOBAL = ("--debug", "--quiet")
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 some files failed, memory ran out, or the loss diverged; 2 invalid input; 130 interrupted. "
-    "--debug shows the traceback of an error."
+    "--debug shows the traceback of an error and the details of the work."
 )
 
 
@@ -200,6 +201,9 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
     arguments = [argument for argument in sys.argv[1:] if argument not in _GLOBAL]
     debug, quiet = ("--debug" in sys.argv[1:], "--quiet" in sys.argv[1:])
     terminal = Terminal(quiet)
+    if debug:
+        logging.basicConfig(format="%(message)s")
+        logging.getLogger("dreamgram").setLevel(logging.DEBUG)
     try:
         code = _dispatch(name, commands, default, about, arguments, terminal)
         sys.stdout.flush()
@@ -336,7 +340,9 @@ def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> a
     common.add_argument("-h", "--help", action="store_true", help="Show this help and exit.")
     common.add_argument("--version", action="store_true", help="Show the version and exit.")
     common.add_argument("--quiet", action="store_true", help="Show no progress and no notes, only errors.")
-    common.add_argument("--debug", action="store_true", help="Show the traceback of an error.")
+    common.add_argument(
+        "--debug", action="store_true", help="Show the traceback of an error and the details of the work."
+    )
     return parser
 
 

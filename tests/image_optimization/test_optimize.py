@@ -159,8 +159,8 @@ class Descent:
         self.heard: list[float] = []
 
     @torch.no_grad()
-    def step(self, loss: Tensor, gradient: Tensor, remaining: float) -> None:
-        self.heard.append(remaining)
+    def step(self, loss: Tensor, gradient: Tensor, remaining: Tensor) -> None:
+        self.heard.append(remaining.item())
         self.leaf.sub_(self.learning_rate * gradient).clamp_(*self.bounds)
 
     def finish(self) -> None:

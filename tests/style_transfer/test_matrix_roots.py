@@ -7,6 +7,7 @@ from torch import Tensor
 from dreamgram.style_transfer.gram import distribution
 from dreamgram.style_transfer.losses import WassersteinLoss
 from dreamgram.style_transfer.matrix_roots import (
+    POLYNOMIALS,
     by_decomposition,
     by_products,
     newton_schulz,
@@ -63,6 +64,15 @@ def test_products_are_not_much_worse_than_a_decomposition_for_larger_conditions(
     products, decomposition = errors(by_products(matrix), matrix), errors(by_decomposition(matrix), matrix)
     assert products[0] < 1e-5
     assert products[1] < 4 * decomposition[1]
+
+
+def test_the_polynomials_map_everything_to_1() -> None:
+    x = torch.logspace(-3, 0, 10_000, dtype=torch.float64)
+    for a, b, c in POLYNOMIALS:
+        furthest = (x - 1).abs().max()
+        x = a * x + b * x**3 + c * x**5
+        assert (x - 1).abs().max() < furthest
+    assert (x - 1).abs().max() < 1e-8
 
 
 def test_root_times_root_is_the_matrix() -> None:

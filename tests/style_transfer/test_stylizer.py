@@ -16,16 +16,19 @@ from torch import Tensor, nn
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.adam import Adam
 from dreamgram.image_optimization.capture import capture
-from dreamgram.image_optimization.optimize import State, Step, StopRun
+from dreamgram.image_optimization.optimize import Run, State, Step, StopRun
+from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import Precision
 from dreamgram.models.registry import WEIGHTS, read_weights
+from dreamgram.style_transfer import stylizer as stylizer_module
 from dreamgram.style_transfer.budget import WHOLE
 from dreamgram.style_transfer.drawn_styles import draw_style
 from dreamgram.style_transfer.losses import STYLE_LOSSES
 from dreamgram.style_transfer.presets import PRESETS
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer, pyramid, stylize
 from dreamgram.style_transfer.tiling import whole
-from dreamgram.style_transfer.total_loss import Style, total_loss
+from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
+from tests.cases import SHALLOW
 
 LAYERS = PRESETS["default"].layers
 
@@ -343,6 +346,34 @@ def test_a_run_is_resumed_from_a_state(photo: Tensor, painting: Tensor, vgg16: n
     fresh = Stylizer(photo, [painting], model=vgg16, **TWO_SCALES)
     assert torch.equal(fresh.run(state=states[2]).image, whole.image)
     assert torch.equal(fresh.run().image, whole.image)  # the state is not kept for the next run
+
+
+def test_tiles_where_memory_runs_out(
+    photo: Tensor, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second scale needs too much memory until the image is divided into tiles."""
+    how: dict[str, Any] = {**TWO_SCALES, "scales": [64, 128], "size": 128, **SHALLOW}
+    expected = stylize(photo, [painting], model=vgg16, **how)
+    sides: list[int] = []
+    whole_run = stylizer_module.optimize
+
+    def optimize(image: PixelImage, loss: TotalLoss, **settings: Any) -> Run:
+        sides.append(max(image.leaf.shape))
+        if sides[-1] == 128 and len(loss.tiles) == 1:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return whole_run(image, loss, **settings)
+
+    monkeypatch.setattr(stylizer_module, "SMALLEST_TILE", 32)
+    monkeypatch.setattr(stylizer_module, "optimize", optimize)
+    made = stylize(photo, [painting], model=vgg16, **how)
+    assert sides == [64, 128, 128]
+    assert made.plan[0].side > 128 > made.plan[1].side
+    torch.testing.assert_close(made.image, expected.image, atol=0.02, rtol=0)
+    assert len(made.history) == 2
+    monkeypatch.setattr(stylizer_module, "SMALLEST_TILE", 128)
+    for more in ({}, {"plan": expected.plan}):  # the tiles would be too small, or the user wants none
+        with pytest.raises(torch.OutOfMemoryError):
+            stylize(photo, [painting], model=vgg16, **how, **more)
 
 
 def test_unknown_arguments(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:

@@ -1,0 +1,150 @@
+"""Record one step of an optimization on a GPU, and replay the recording as the following steps.
+
+To launch the operations of a step one by one, Python takes longer than the GPU takes to compute them. A recording,
+which is called a CUDA graph, launches all operations at once. It repeats the same operations on the same memory,
+without running any Python code. A step can be recorded only if it makes no decision on the CPU and copies nothing
+between the CPU and the GPU. Everything that changes from step to step must be a tensor on the GPU that the step changes
+in place.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+StepFunction = Callable[[], tuple[Tensor, ...]]
+"""A function that does one step of an optimization, and returns tensors. A later step may overwrite these tensors."""
+
+WARM_UP = 2
+"""Number of steps that run before a step is recorded. Libraries choose and load their kernels in these steps."""
+
+_logger = logging.getLogger(__name__)
+
+
+class Graph(Protocol):
+    """Interface of a recording of the operations of one step."""
+
+    def __init__(self, device: torch.device) -> None: ...
+
+    def warm_up(self, step: StepFunction) -> tuple[Tensor, ...]:
+        """Run ``step`` as usual, and return its result."""
+
+    def record(self, step: StepFunction) -> tuple[Tensor, ...]:
+        """Record the operations of ``step`` without running them.
+
+        Return the tensors that :meth:`replay` will overwrite with the result of the step.
+        """
+
+    def replay(self) -> None:
+        """Run the recorded operations."""
+
+
+class CudaGraph:
+    """A recording of the operations of one step on an NVIDIA GPU."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Prepare to record on ``device``."""
+        self.device = torch.device(device.type, torch.cuda.current_device() if device.index is None else device.index)
+        self.stream = torch.cuda.Stream(self.device)
+        self.graph = torch.cuda.CUDAGraph()
+
+    def warm_up(self, step: StepFunction) -> tuple[Tensor, ...]:
+        """Run ``step`` in the stream in which it will be recorded, and return its result."""
+        current = torch.cuda.current_stream(self.device)
+        self.stream.wait_stream(current)
+        with torch.cuda.stream(self.stream):
+            result = step()
+        current.wait_stream(self.stream)
+        return result
+
+    def record(self, step: StepFunction) -> tuple[Tensor, ...]:
+        """Record the operations of ``step`` without running them, and return the tensors that a replay overwrites."""
+        generator = torch.cuda.default_generators[self.device.index]
+        kept = generator.clone_state()
+        try:
+            # Other threads may use the GPU during the recording.
+            with (
+                torch.cuda.device(self.device),
+                torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"),
+            ):
+                return step()
+        except BaseException:
+            generator.graphsafe_set_state(kept)  # after a failed recording, PyTorch could not draw random numbers
+            raise
+
+    def replay(self) -> None:
+        """Run the recorded operations."""
+        self.graph.replay()
+
+
+GRAPHS: dict[str, type[Graph]] = {"cuda": CudaGraph}
+"""Classes of recordings, by type of device. On devices of other types, every step runs as usual."""
+
+
+def replayed(step: StepFunction, device: torch.device) -> StepFunction:
+    """Return a function that does the same as ``step``, but faster if steps can be recorded on ``device``.
+
+    After :data:`WARM_UP` steps, the returned function records a step and from then on replays the recording. If the
+    recording fails, all steps run as usual.
+    """
+    kind = GRAPHS.get(device.type)
+    return step if kind is None else _Replayed(step, kind(device))
+
+
+class _Replayed:
+    """A step that is recorded and replayed."""
+
+    def __init__(self, step: StepFunction, graph: Graph) -> None:
+        self.step = step
+        self.graph: Graph | None = graph
+        self.steps = 0
+        self.result: tuple[Tensor, ...] | None = None
+
+    def __call__(self) -> tuple[Tensor, ...]:
+        """Do one step, and return its result."""
+        if self.graph is None:
+            return self.step()
+        if self.steps < WARM_UP:
+            self.steps += 1
+            return self.graph.warm_up(self.step)
+        if self.result is None:
+            try:
+                self.result = self.graph.record(self.step)
+            except Exception as error:  # whatever the step cannot do while it is recorded
+                _logger.debug("the steps run one operation at a time, because recording a step failed: %s", error)
+                self.graph = None
+                return self.step()
+        self.graph.replay()
+        return self.result
+
+
+def side_by_side(functions: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
+    """Call ``functions`` and return their results.
+
+    In a recording, the operations of the functions do not wait for each other when they are replayed, and neither do
+    those of their backward passes. Many small operations, which cannot keep a GPU busy, then run at the same time.
+    """
+    if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
+        return [function() for function in functions]
+    current = torch.cuda.current_stream()
+    streams = [torch.cuda.Stream() for _ in functions]
+    results = []
+    for stream, function in zip(streams, functions, strict=True):
+        stream.wait_stream(current)
+        with torch.cuda.stream(stream):
+            results.append(function())
+    for stream in streams:
+        current.wait_stream(stream)
+    return results
+
+
+def is_own(*things: object) -> bool:
+    """Return whether all ``things``, which are classes or functions, are part of this package.
+
+    Only the package's own code is known to do the same operations in every step, so other code is not recorded.
+    """
+    return all((getattr(thing, "__module__", None) or "").startswith("dreamgram.") for thing in things)

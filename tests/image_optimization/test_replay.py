@@ -1,0 +1,227 @@
+"""Replayed steps give the same result as ordinary ones. The steps are recorded by a pretended CUDA graph on the CPU."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dreamgram as dg
+from dreamgram.activation_maximization.objectives import Objective
+from dreamgram.image_optimization import replay
+from dreamgram.image_optimization.adam import Adam
+from dreamgram.image_optimization.optimize import Run, Step, optimize
+from dreamgram.image_optimization.parameterizations import PixelImage
+from dreamgram.style_transfer import stylizer
+from dreamgram.style_transfer.losses import GramLoss, style_loss
+from tests.cases import DREAMS, STEPS, STYLE_TRANSFERS, dreams, style_transfers
+from tests.pretended_graph import PretendedGraph
+
+
+@pytest.fixture
+def recording(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Record steps on the CPU."""
+    monkeypatch.setitem(replay.GRAPHS, "cpu", PretendedGraph)
+    monkeypatch.setattr(PretendedGraph, "replays", 0)
+
+
+@pytest.fixture(scope="module")
+def digits() -> nn.Module:
+    return dg.load("digits")
+
+
+def both(run: Callable[[], Any]) -> tuple[Any, Any]:
+    """Return the result of ``run`` with replayed steps, of which there is at least one, and that without."""
+    PretendedGraph.replays = 0
+    replayed = run()
+    assert PretendedGraph.replays
+    graph = replay.GRAPHS.pop("cpu")
+    plain = run()
+    replay.GRAPHS["cpu"] = graph
+    return replayed, plain
+
+
+@pytest.mark.usefixtures("recording")
+@pytest.mark.parametrize("name", DREAMS)
+def test_activation_maximization(name: str, digits: nn.Module) -> None:
+    case, shown = dreams(digits)[name], []
+    replayed, plain = both(lambda: case(lambda step: shown.append(step.image.clone())))
+    assert torch.equal(replayed.images, plain.images)
+    assert torch.equal(replayed.history, plain.history)
+    assert all(map(torch.equal, shown[:STEPS], shown[STEPS:]))
+
+
+@pytest.mark.usefixtures("recording")
+@pytest.mark.parametrize("name", STYLE_TRANSFERS)
+def test_style_transfer(name: str, vgg16: nn.Module) -> None:
+    case, shown, parts = style_transfers(vgg16)[name], [], []
+
+    def listen(step: Step) -> None:
+        shown.append(step.image.clone())
+        parts.append(torch.stack(list(step.parts.values())))
+
+    replayed, plain = both(lambda: case(listen))
+    assert torch.equal(replayed.image, plain.image)
+    assert torch.equal(replayed.history[0], plain.history[0])
+    assert all(map(torch.equal, shown[:STEPS], shown[STEPS:]))
+    assert all(map(torch.equal, parts[:STEPS], parts[STEPS:]))
+
+
+@pytest.mark.usefixtures("recording")
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_other_precisions(precision: str, vgg16: nn.Module) -> None:
+    photo, painting = torch.rand(2, 1, 3, 48, 48)
+    replayed, plain = both(
+        lambda: dg.stylize(photo, [painting], model=vgg16, size=48, steps=5, precision=precision).image
+    )
+    assert torch.equal(replayed, plain)
+
+
+@pytest.mark.usefixtures("recording")
+def test_numbers_that_change_between_replays() -> None:
+    """A weight, the learning rate, and a target are changed by a listener, as a program that shows the run would."""
+
+    def run(change: bool) -> Tensor:
+        weight, target = torch.tensor(1.0), torch.full((1, 3, 4, 4), 0.7)
+        image = PixelImage(torch.full((1, 3, 4, 4), 0.5))
+        made: list[Adam] = []
+
+        def make(leaf: Tensor, bounds: tuple[float, float]) -> Adam:
+            made.append(Adam(leaf, bounds))
+            return made[0]
+
+        def steer(step: Step) -> None:
+            if change and step.number == 6:
+                weight.fill_(-3)
+            if change and step.number == 9:
+                made[0].learning_rate.fill_(0.01)
+            if change and step.number == 12:
+                target.fill_(0.1)
+
+        def loss(rendered: Tensor) -> Tensor:
+            return weight * (rendered - target).square().sum()
+
+        result: Run = optimize(image, loss, steps=16, optimizer=make, listeners=[steer], record=True)
+        return result.losses
+
+    replayed, plain = both(lambda: run(True))
+    assert torch.equal(replayed, plain)
+    steady, _ = both(lambda: run(False))
+    assert torch.equal(replayed[:6], steady[:6])
+    assert not torch.isclose(replayed[6:], steady[6:]).any()
+
+
+@pytest.mark.usefixtures("recording")
+def test_weights_of_style_transfer_between_replays(vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    losses = []
+    make = stylizer.total_loss
+    monkeypatch.setattr(stylizer, "total_loss", lambda *args: losses.append(make(*args)) or losses[-1])
+    photo, painting = torch.rand(2, 1, 3, 48, 48)
+
+    def steer(step: Step) -> None:
+        if step.number == 5:
+            for term in losses[-1].terms:
+                if term.part == "style":
+                    term.weight.mul_(4)
+
+    def run(*listeners: Callable[[Step], None]) -> Tensor:
+        history: Tensor = dg.stylize(photo, [painting], model=vgg16, size=48, steps=8, listeners=listeners).history[0]
+        return history
+
+    replayed, plain = both(lambda: run(steer))
+    assert torch.equal(replayed, plain)
+    assert replayed[5] > 2 * run()[5]
+
+
+class Gentle(nn.Module):
+    """A network of a user's own."""
+
+    input_shape = (1, 16, 16)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Conv2d(1, 4, 3)
+        self.outer = nn.Conv2d(4, 4, 3)
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.outer(self.inner(image).relu())
+        return result
+
+
+@pytest.mark.usefixtures("recording")
+def test_a_network_of_a_users_own_is_recorded() -> None:
+    network = Gentle()
+    replayed, plain = both(lambda: dg.maximize(network, dg.channel("outer", [1, 2]), steps=8).images)
+    assert torch.equal(replayed, plain)
+
+
+def test_code_of_others_is_not_recorded(recording: None, digits: nn.Module) -> None:
+    mine = Objective("mine", frozenset(["conv2"]), lambda a: a["conv2"].flatten(1).amax(1))
+    assert mine.recordable is False
+    assert (mine - 2 * dg.logit(3)).recordable is False
+    assert (dg.logit(3) - 2 * dg.pixel_sum()).recordable is True
+    calls: list[int] = []
+
+    class Own(PixelImage):
+        pass
+
+    class Slow(Adam):
+        pass
+
+    def transform(images: Tensor) -> Tensor:
+        calls.append(1)
+        return images.roll(1, 3)
+
+    def make(leaf: Tensor, bounds: tuple[float, float]) -> Slow:
+        return Slow(leaf, bounds)
+
+    hooked = dg.load("digits")
+    hooked.register_forward_hook(lambda *_: None)
+    hooked.conv1.register_forward_pre_hook(lambda *_: calls.append(1))
+    logit = dg.logit(3)
+    dg.maximize(digits, mine, steps=6)
+    dg.maximize(digits, logit, steps=6, transform=transform)
+    dg.maximize(digits, logit, steps=6, transform=[dg.robust(), transform])
+    dg.maximize(digits, logit, steps=6, parameterization=Own)
+    dg.maximize(digits, logit, steps=6, optimizer=make)
+    dg.maximize(hooked, logit, steps=6)
+    assert PretendedGraph.replays == 0
+    assert len(calls) >= 18
+    dg.maximize(digits, Objective("mine", mine.layers, mine.value, recordable=True), steps=6)
+    assert PretendedGraph.replays == 4
+
+
+def test_a_style_loss_of_others_is_not_recorded(recording: None, vgg16: nn.Module) -> None:
+    @style_loss("mine")
+    class Mine(GramLoss):
+        pass
+
+    try:
+        dg.stylize(*torch.rand(1, 1, 3, 48, 48), [torch.rand(1, 3, 48, 48)], model=vgg16, steps=5, style_loss="mine")
+    finally:
+        stylizer.STYLE_LOSSES.pop("mine")
+    assert PretendedGraph.replays == 0
+
+
+def test_a_step_that_cannot_be_recorded(recording: None, caplog: pytest.LogCaptureFixture) -> None:
+    """The loss reads a number, which no recording permits: the steps run as usual, and the log says why."""
+
+    def run() -> tuple[Tensor, Tensor]:
+        image = PixelImage(torch.full((1, 1, 4, 4), 0.5))
+
+        def loss(rendered: Tensor) -> Tensor:
+            return (rendered - 0.7 if rendered.sum().item() > 1 else rendered).square().sum()
+
+        return optimize(image, loss, steps=8, record=True).losses, image.leaf.detach()
+
+    with caplog.at_level(logging.DEBUG, "dreamgram"):
+        tried = run()
+    assert PretendedGraph.replays == 0
+    [message] = caplog.messages
+    assert "recording a step failed: aten._local_scalar_dense.default is not permitted" in message
+    replay.GRAPHS.pop("cpu")
+    assert all(map(torch.equal, tried, run()))
