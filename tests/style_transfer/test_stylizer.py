@@ -352,7 +352,7 @@ def test_tiles_where_memory_runs_out(
     photo: Tensor, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The second scale needs too much memory until the image is divided into tiles."""
-    how: dict[str, Any] = {**TWO_SCALES, "scales": [64, 128], "size": 128, **SHALLOW}
+    how: dict[str, Any] = {**TWO_SCALES, "scales": [64, 128], "size": 128, "plan": None, **SHALLOW}
     expected = stylize(photo, [painting], model=vgg16, **how)
     sides: list[int] = []
     whole_run = stylizer_module.optimize
@@ -371,9 +371,9 @@ def test_tiles_where_memory_runs_out(
     torch.testing.assert_close(made.image, expected.image, atol=0.02, rtol=0)
     assert len(made.history) == 2
     monkeypatch.setattr(stylizer_module, "SMALLEST_TILE", 128)
-    for more in ({}, {"plan": expected.plan}):  # the tiles would be too small, or the user wants none
+    for plan in (None, expected.plan):  # the tiles would be too small, or the user wants none
         with pytest.raises(torch.OutOfMemoryError):
-            stylize(photo, [painting], model=vgg16, **how, **more)
+            stylize(photo, [painting], model=vgg16, **{**how, "plan": plan})
 
 
 def test_unknown_arguments(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
