@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from dreamgram.image_optimization.fusion import Pair, fused, hooks_of, pairs_in
 from dreamgram.image_optimization.gradient_scaling import Range
 from dreamgram.image_optimization.layers import Layer, reach_layers
 from dreamgram.image_optimization.replay import is_own
@@ -59,13 +60,8 @@ def capture(
 
 
 def has_other_hooks(model: nn.Module) -> bool:
-    """Return whether a module of ``model`` has hooks that are not part of this package.
-
-    A hook is a function that a module calls in every forward or backward pass.
-    """
-    kinds = "_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks"
-    hooks = [getattr(module, kind, {}).values() for module in model.modules() for kind in kinds]
-    return not is_own(*itertools.chain(*hooks))
+    """Return whether a module of ``model`` has hooks that are not part of this package."""
+    return not is_own(*itertools.chain(*map(hooks_of, model.modules())))
 
 
 class _Complete(Exception):
@@ -82,6 +78,7 @@ class _Reader:
         self.dtype = dtype
         self.order = torch.channels_last  # the memory format in which convolutions are fast on all devices
         self.weights: dict[str, Tensor] = {}
+        self.pairs: dict[nn.Sequential, list[Pair]] = {}
         self.handles: list[Any] = []
         self.calls: Counter[str] = Counter()
         self.activations: dict[str, Tensor] = {}
@@ -114,7 +111,8 @@ class _Reader:
         self.calls.clear()
         self.activations = {}
         low = self.dtype != torch.float32
-        with suppress(_Complete), torch.autocast(image.device.type, self.dtype) if low else nullcontext():
+        autocast = torch.autocast(image.device.type, self.dtype) if low else nullcontext()
+        with suppress(_Complete), autocast, fused(self.pairs):
             image = image.contiguous(memory_format=self.order)
             functional_call(self.model, self.weights, (image,), tie_weights=False)  # ``weights`` is complete
 
@@ -127,6 +125,7 @@ class _Reader:
         by_module: dict[str, dict[int, Layer]] = {}
         for layer in reach_layers(self.model, image, self.names):
             by_module.setdefault(layer.module, {})[layer.call] = layer
+        self.pairs = pairs_in(self.model, [self.model.get_submodule(name) for name in by_module])
         for name, calls in by_module.items():
             self.handles.append(self.model.get_submodule(name).register_forward_hook(self._hook(name, calls)))
 
