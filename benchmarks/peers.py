@@ -96,10 +96,11 @@ def install() -> None:
         torch.save(state, weights)
 
 
-def _environment() -> dict[str, str]:
-    """Return the environment variables for running neural-style and lucent on the CPU."""
+def environment(device: str = "cpu") -> dict[str, str]:
+    """Return the environment variables for running neural-style and lucent on a device, ``cpu`` or ``cuda``."""
     root = str(Path(__file__).parents[1])
-    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), root]), "CUDA_VISIBLE_DEVICES": ""}
+    hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), root]), **hidden}
 
 
 def neural_style(
@@ -111,7 +112,7 @@ def neural_style(
     files = ["-content_image", photo, "-style_image", painting, "-output_image", output]
     weights = ["-model_file", FOLDER / "vgg16.pth", "-disable_check"]  # The hash differs, because the head is missing.
     command = [*PYTHON, "-m", "neural_style.neural_style", *options.split(), *map(str, files + weights)]
-    with subprocess.Popen(command, env=_environment(), stdout=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(command, env=environment(), stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         times = [time.perf_counter() for line in process.stdout if line.startswith("Iteration")]
     if process.returncode:
@@ -127,7 +128,7 @@ def lucent(unit: int, steps: int, output: Path, *, short: bool = False) -> float
     """
     install()
     command = [*PYTHON, "-c", LUCENT, LAYER, str(unit), str(steps), str(output), *["short"] * short]
-    return float(subprocess.run(command, env=_environment(), stdout=subprocess.PIPE, check=True).stdout)
+    return float(subprocess.run(command, env=environment(), stdout=subprocess.PIPE, check=True).stdout)
 
 
 def _activation(picture: Path, unit: int, size: int) -> float:

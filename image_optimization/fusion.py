@@ -67,7 +67,7 @@ def _forward(parent: nn.Sequential, pairs: list[Pair], image: Tensor) -> Any:
     """Run the sequence ``parent`` with fused ``pairs``."""
     for convolution, following in pairs:
         convolution.forward = partial(conv_relu, convolution)  # type: ignore[method-assign]
-        following.forward = _same  # type: ignore[method-assign]
+        following.forward = _same  # type: ignore[method-assign, assignment]
     try:
         return type(parent).forward(parent, image)
     finally:
