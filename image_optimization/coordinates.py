@@ -78,6 +78,9 @@ class Coordinates:
     @staticmethod
     def _filter(image: Tensor, weights: Tensor) -> Tensor:
         """Multiply the Fourier coefficients of ``image`` by ``weights``."""
+        if not image.is_cpu:  # where few operations are more important than memory
+            whole: Tensor = torch.fft.irfft2(torch.fft.rfft2(image).mul_(weights), s=image.shape[2:])
+            return whole
         filtered = torch.empty_like(image)
         for channel, result in zip(image.unbind(1), filtered.unbind(1), strict=True):  # one by one, to save memory
             result.copy_(torch.fft.irfft2(torch.fft.rfft2(channel).mul_(weights), s=image.shape[2:]))

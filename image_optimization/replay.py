@@ -10,7 +10,9 @@ in place.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Protocol
 
 import torch
@@ -51,34 +53,68 @@ class CudaGraph:
         self.device = torch.device(device.type, torch.cuda.current_device() if device.index is None else device.index)
         self.stream = torch.cuda.Stream(self.device)
         self.graph = torch.cuda.CUDAGraph()
+        self.waits: list[str] = []
 
     def warm_up(self, step: StepFunction) -> tuple[Tensor, ...]:
         """Run ``step`` in the stream in which it will be recorded, and return its result."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
-        with torch.cuda.stream(self.stream):
+        with torch.cuda.stream(self.stream), _noting_waits() as self.waits:
             result = step()
         current.wait_stream(self.stream)
         return result
 
     def record(self, step: StepFunction) -> tuple[Tensor, ...]:
-        """Record the operations of ``step`` without running them, and return the tensors that a replay overwrites."""
-        generator = torch.cuda.default_generators[self.device.index]
+        """Record the operations of ``step`` without running them, and return the tensors that a replay overwrites.
+
+        Raises:
+            RuntimeError: the step waited for the GPU when it was run the last time, or it cannot be recorded.
+        """
+        if self.waits:
+            raise RuntimeError(self.waits[0])
+        generator, pool = torch.cuda.default_generators[self.device.index], torch.cuda.graph_pool_handle()
         kept = generator.clone_state()
         try:
             # Other threads may use the GPU during the recording.
             with (
                 torch.cuda.device(self.device),
-                torch.cuda.graph(self.graph, stream=self.stream, capture_error_mode="thread_local"),
+                torch.cuda.graph(self.graph, pool, self.stream, capture_error_mode="thread_local"),
             ):
                 return step()
         except BaseException:
-            generator.graphsafe_set_state(kept)  # after a failed recording, PyTorch could not draw random numbers
+            # PyTorch may not have noticed that the recording is over. It then could neither draw random numbers on the
+            # GPU nor free memory.
+            generator.graphsafe_set_state(kept)
+            with suppress(AttributeError, RuntimeError):
+                torch._C._cuda_endAllocateToPool(self.device.index, pool)
+                torch._C._cuda_releasePool(self.device.index, pool)
             raise
 
     def replay(self) -> None:
         """Run the recorded operations."""
         self.graph.replay()
+
+
+@contextmanager
+def _noting_waits() -> Iterator[list[str]]:
+    """Yield a list to which the operations that make the CPU wait for the GPU are added.
+
+    A recording that fails leaves PyTorch in a bad state, so steps that wait are found without one.
+    """
+    waits: list[str] = []
+    mode = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always")
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            yield waits
+        finally:
+            torch.cuda.set_sync_debug_mode(mode)
+    for each in found:
+        if "synchroniz" in str(each.message):
+            waits.append(str(each.message))
+        else:
+            warnings.warn_explicit(each.message, each.category, each.filename, each.lineno)
 
 
 GRAPHS: dict[str, type[Graph]] = {"cuda": CudaGraph}
