@@ -52,6 +52,7 @@ from dreamgram.image_optimization.layers import Layer, default_shape, list_layer
 from dreamgram.image_optimization.optimize import in_turn
 from dreamgram.models import load
 from dreamgram.models.digits import digit_sample
+from dreamgram.workbench.device import find_device
 from dreamgram.workbench.job import Done, Job
 from dreamgram.workbench.options import OptionError
 from dreamgram.workbench.recipe import Inputs, Recipe
@@ -329,11 +330,13 @@ The recipe of a picture (the settings stored in the file) contains this name.
 def replay(options: ReplayOptions, job: Job) -> Done:
     """Make a picture again from its recipe, the settings that are stored in the picture file.
 
-    On the same machine, the result is identical bit for bit.
+    On the same machine, the result is bit-identical, except on a GPU, where random transforms are not.
     """
     recipe = Recipe.read(options.picture, COMMANDS)
     for line in recipe.check(options.picture):
         job.tell(line)
+    if find_device(getattr(recipe.options, "device", "cpu")).type == "cuda":
+        job.tell("on a GPU, a picture that is made with random transforms differs slightly each time")
     again = recipe.options.change(output=options.output, overwrite=options.overwrite)
     work: Any = WORK[recipe.command]  # Each function takes the options of its own command.
     done: Done = work(again, job, recipe)

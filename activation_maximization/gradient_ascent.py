@@ -158,7 +158,7 @@ def maximize(
     device = device_of(model)
     parts = _split(count, shape[1] * shape[2], count if objective.joint else batch)
     record = bool(objective.recordable) and is_own_transform(view) and not has_other_hooks(model)
-    with capture(model, objective.layers, choose_dtype(precision, device)) as activations_of:
+    with capture(model, objective.layers, choose_dtype(precision, device, model)) as activations_of:
 
         def make(part: tuple[int, Tensor]) -> Dreams:
             position, numbers = part

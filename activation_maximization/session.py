@@ -52,11 +52,11 @@ class Session:
         if options.timelapse == "mp4":
             load_av()
         self.device = find_device(options.device)
-        self.options = options.change(precision=find_precision(options.precision, self.device))
-        self.setting = describe_setting(self.device, self.options.precision)
         self.path = output_path(options.output, file, options.overwrite)
         self.inputs = Inputs()
         self.model = self.inputs.load_model(options.model, options.weights).to(self.device)
+        self.options = options.change(precision=find_precision(options.precision, self.device, self.model))
+        self.setting = describe_setting(self.device, self.options.precision)
         if again:
             again.check_network(self.inputs)
         self.shape = default_shape(self.model)

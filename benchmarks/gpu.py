@@ -162,6 +162,8 @@ def style_transfer(card: Card) -> dict[str, str]:
 
             how = {"style_loss": loss, **({"steps": 4} if card.small else {})}
             card.paint(min(size, 512), style_loss=loss, steps=4)
+            if not card.small:
+                torch.cuda.reset_peak_memory_stats()
             seconds = card.seconds(lambda size=size, how=how, stamp=stamp: card.paint(size, listeners=[stamp], **how))  # type: ignore[misc]
             pairs = [(a, b) for a, b in itertools.pairwise(stamps) if a[0] == b[0]]
             widths = sorted({a[0] for a, _ in pairs})

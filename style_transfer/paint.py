@@ -35,6 +35,7 @@ def paint(options: StylizeOptions, job: Job, again: Recipe | None = None, state:
         ValueError: an option or an input is not valid, or the network's weights are not those recorded in ``again``.
         OSError: a file is missing, or it cannot be read or written.
     """
+    options = options.drafted()
     photo = options.photo
     if photo.is_dir():
         check_applies_to(options, "folder")

@@ -50,10 +50,11 @@ class Painter:
         if options.timelapse == "mp4":
             load_av()
         device = find_device(options.device)
-        self.options = options.change(precision=find_precision(options.precision, device))
-        self.setting = describe_setting(device, self.options.precision)
+        self.options = options
         self.paintings = [self._read_style(name) for name in options.style]
         self.model = self.inputs.load_model(options.model, options.weights).to(device)
+        self.options = options.change(precision=find_precision(options.precision, device, self.model))
+        self.setting = describe_setting(device, self.options.precision)
         if again:
             again.check_network(self.inputs)
         self.pictures: dict[str, Any] = {

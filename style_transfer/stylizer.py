@@ -198,7 +198,7 @@ class Stylizer:
         for name in fields:
             if name not in known:
                 raise ValueError(unknown("argument", name, known))
-        return options.change(**fields)
+        return options.change(**fields).drafted()
 
     def _check(self) -> None:
         """Check that the arguments fit together and that the pictures are large enough for the network."""
@@ -259,7 +259,7 @@ class Stylizer:
             ValueError: there is too little memory, or the state belongs to a different run.
             NonFiniteLoss: the loss became infinite or NaN.
         """
-        dtype = choose_dtype(self.options.precision, self.device)
+        dtype = choose_dtype(self.options.precision, self.device, self.model)
         self._targets.begin(self._subject, self._keys)
         with (
             seeded(self.options.seed),

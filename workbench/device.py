@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import cast
 
 import torch
+from torch import nn
 
 from dreamgram.image_optimization.names import did_you_mean
 from dreamgram.image_optimization.precision import Precision, choose_dtype
@@ -29,9 +30,9 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def find_precision(name: Precision, device: torch.device) -> Precision:
-    """Return ``name`` or, if ``name`` is ``auto``, the name of the number format that is chosen for ``device``."""
-    return cast("Precision", str(choose_dtype(name, device)).removeprefix("torch."))
+def find_precision(name: Precision, device: torch.device, model: nn.Module) -> Precision:
+    """Return ``name`` or, if ``name`` is ``auto``, the number format that is chosen for ``model`` on ``device``."""
+    return cast("Precision", str(choose_dtype(name, device, model)).removeprefix("torch."))
 
 
 def describe_setting(device: torch.device, precision: Precision) -> str:

@@ -185,7 +185,7 @@ class RunOptions(Options):
 
     precision: Precision = option(
         "auto",
-        "Number format the network computes in. auto uses bfloat16 where the hardware supports it, else float32. "
+        "Number format the network computes in. auto uses bfloat16 where that is faster, else float32. "
         "Use float32 if you compare numerical results, such as losses, between machines.",
         group="Network",
         values=("auto", "float32", "bfloat16"),

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
 from dreamgram.image_optimization.precision import choose_dtype
 
@@ -36,6 +37,16 @@ def test_auto_is_bfloat16_only_where_it_is_native(
     monkeypatch.delattr(torch.cpu, "get_capabilities")
     assert choose_dtype("auto", CPU) == torch.float32  # an older PyTorch
     assert choose_dtype("auto", torch.device("mps")) == torch.float32
+
+
+def test_attention_is_slow_in_bfloat16_on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True}, raising=False)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    attention, convolution = nn.Sequential(nn.MultiheadAttention(8, 2)), nn.Conv2d(3, 3, 3)
+    assert choose_dtype("auto", CPU, attention) == torch.float32
+    assert choose_dtype("auto", CPU, convolution) == torch.bfloat16
+    assert choose_dtype("bfloat16", CPU, attention) == torch.bfloat16
+    assert choose_dtype("auto", torch.device("cuda:0"), attention) == torch.bfloat16
 
 
 @pytest.mark.parametrize(("capability", "chosen"), [((7, 5), torch.float32), ((8, 6), torch.bfloat16)])
