@@ -57,8 +57,8 @@ class StyleOptions(RunOptions):
     )
     draft: bool = option(
         False,
-        "Make a preview of the picture, in about a seventh of the time: half the size and a quarter of the steps. Use "
-        "it to choose the painting and the weights.",
+        "Make a preview of the picture, in about a fifth of the time, with half the size and half the steps. Use it to "
+        "choose a painting and weights. The colors of the full picture can differ a little.",
         group="Picture",
         recorded=False,
     )
@@ -197,7 +197,7 @@ class StyleOptions(RunOptions):
         """Return these options with the size and the steps of a draft, if a draft is wanted."""
         if not self.draft:
             return self
-        return self.change(draft=False, size=max(1, self.size // 2), steps=max(1, self.steps // 4))
+        return self.change(draft=False, size=max(1, self.size // 2), steps=max(1, self.steps // 2))
 
     def resolved(self) -> Self:
         """Return a copy in which the style loss, the layers and all weights of losses are set.

@@ -61,6 +61,17 @@ def test_every_option_as_typed(command: Command, photo_file: Path) -> None:
     assert run.code == 0, run.err
 
 
+def test_a_draft_as_typed(command: Command, photo_file: Path) -> None:
+    how = ["stylize", photo_file, "--style", "marbling", "--device", "cpu"]
+    run = command(*how, "--size", 96, "--steps", 4, "--draft", "-o", "draft.png")
+    assert run.code == 0, run.err
+    assert max(Image.open("draft.png").size) == 48
+    assert command("stylize", "replay", "draft.png", "-o", "again.png").code == 0
+    assert command(*how, "--size", 48, "--steps", 2, "-o", "small.png").code == 0
+    for name in ("again.png", "small.png"):
+        assert Image.open(name).tobytes() == Image.open("draft.png").tobytes()
+
+
 def test_masks_colors_and_layers_as_typed(command: Command, photo_file: Path) -> None:
     mask = Image.new("L", (55, 64))
     mask.paste(255, (0, 0, 25, 64))

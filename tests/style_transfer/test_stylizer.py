@@ -94,6 +94,14 @@ def test_the_benchmark_prints_that_value_for_anyones_output(
     assert float(run.stdout) == pytest.approx(expected.item(), rel=1e-3)
 
 
+def test_a_draft_has_half_the_size_and_half_the_steps(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    stylizer = Stylizer(photo, [painting], model=vgg16, size=96, steps=4, draft=True)
+    draft = stylizer.run().image
+    assert max(draft.shape) == 48
+    assert torch.equal(draft, stylize(photo, [painting], model=vgg16, size=48, steps=2).image)
+    assert stylizer.change(style_weight=2).options.size == 48  # it is not halved again
+
+
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
 @pytest.mark.parametrize("preset", PRESETS)
 def test_the_loss_falls(preset: str, optimizer: str, photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
