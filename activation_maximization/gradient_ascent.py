@@ -357,19 +357,23 @@ class _Part:
         ``nudge`` is the standard deviation of noise that is added to the images. The noise is needed at the end of a
         run, because the gradient also vanishes at an optimum.
         """
-        answers = torch.ones(len(self.numbers), dtype=torch.bool)
+        # The images that have received a gradient before are left out, unless the others depend on them.
+        tested = list(range(len(self.numbers))) if self.objective.joint else self.silent
+        part = _Part(self.activations_of, self.objective, self.numbers[tested], self.device, self.transform)
+        answers = torch.ones(len(tested), dtype=torch.bool)
         for layer in self.objective.layers:
-            rendered = image.render()
+            rendered = image.render()[tested]
             # All images get the same noise, so that the noise does not depend on their number. It is drawn on the CPU.
             noise = torch.randn(rendered.shape[1:]).to(rendered)
             # A progress of 0.5 is used, because a weight that rises from 0 or falls to 0 is not 0 there.
             halfway = torch.tensor(0.5, device=self.device)
-            value = self.value(rendered + nudge * noise, rendered.detach(), halfway, layer)
+            value = part.value(rendered + nudge * noise, rendered.detach(), halfway, layer)
             if not value.requires_grad:
                 raise ValueError(f"no gradient passes back from {layer}: an operation before it has no gradient")
             [gradient] = torch.autograd.grad(value.sum(), image.leaf)
-            answers &= (gradient != 0).flatten(1).any(1).cpu()
-        self.silent = [number for number in self.silent if not answers[number]]
+            answers &= (gradient[tested] != 0).flatten(1).any(1).cpu()
+        answered = {number for number, answer in zip(tested, answers.tolist(), strict=True) if answer}
+        self.silent = [number for number in self.silent if number not in answered]
 
     def vary_noise(self, image: Parameterization) -> None:
         """Put new noise in place of each image that receives no gradient.
