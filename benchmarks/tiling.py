@@ -7,10 +7,12 @@ compared in float32, at a size that fits into memory without tiles.
 
 from __future__ import annotations
 
+import bisect
 import itertools
 import statistics
 import tempfile
 import time
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -19,16 +21,30 @@ import torch
 from benchmarks.process import PAINTING, PHOTO, run
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.layers import list_layers
 from dreamgram.image_optimization.memory import keep_freed_memory
-from dreamgram.image_optimization.optimize import Step
+from dreamgram.image_optimization.optimize import OPTIMIZERS, Step
+from dreamgram.image_optimization.precision import choose_dtype
 from dreamgram.models import load
-from dreamgram.style_transfer.budget import Budget
+from dreamgram.style_transfer.budget import (
+    LOADED,
+    SAMPLES,
+    SMALLEST_TILE,
+    Budget,
+    bytes_of_a_pixel,
+    memory,
+    plan,
+)
 from dreamgram.style_transfer.presets import PRESETS
 from dreamgram.style_transfer.stylizer import stylize
+from dreamgram.style_transfer.tiling import smallest_side
 from dreamgram.style_transfer.total_loss import Style, total_loss
 
 SIZES = ((512, 512), (1024, 1024), (1920, 1080), (3840, 2160))
 """Widths and heights of the pictures in pixels."""
+
+LARGEST = 8000, 8000
+"""Width and height, in pixels, of a picture whose memory is only planned: 64 megapixels."""
 
 LIMIT = 4 * 10**9
 """Memory limit in bytes."""
@@ -79,8 +95,29 @@ def agreement(size: int = 1024, side: int = 400) -> str:
     return f"in {count} tiles: loss within {abs(tiled / value - 1):.0e}, gradient within {apart:.0e}"
 
 
+def planned(width: int, height: int, optimizer: str) -> int:
+    """Return the least memory, in bytes, with which a picture of this size can be planned in tiles on the CPU."""
+    network, layers, device = load("vgg16"), PRESETS["default"].layers, torch.device("cpu")
+    with capture(network, layers, choose_dtype("auto", device)) as read:
+        per_pixel = bytes_of_a_pixel(read, device)
+    taken = memory(device, None)[1] + LOADED
+    there = [layer for layer in list_layers(network, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
+
+    def fits(megabytes: int) -> bool:
+        with suppress(ValueError):
+            vectors, smallest = OPTIMIZERS[optimizer].VECTORS_PER_PAIR, max(smallest_side(there), SMALLEST_TILE)
+            plan(megabytes * 10**6, taken, width * height, per_pixel, vectors, width * height, lambda: smallest)
+            return True
+        return False
+
+    return 10**6 * bisect.bisect_left(range(10**6), True, key=fits)
+
+
 def main() -> None:
     """Print the table for docs/benchmarks.md, and how much a tiled picture differs from an untiled picture."""
+    for optimizer in OPTIMIZERS:
+        least = planned(*LARGEST, optimizer) / 1e9
+        print(f"{LARGEST[0]} x {LARGEST[1]} pixels with {optimizer} can be planned with {least:.1f} GB", flush=True)
     print("| picture | with all free memory | with 4 GB |\n|---|---|---|")
     for width, height in SIZES:
         cells = []
