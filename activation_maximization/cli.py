@@ -108,7 +108,7 @@ COMMANDS = {
         _later(
             "replay",
             "Make a picture again from its recipe, the settings that are stored in the picture file. On the same "
-            "machine, the result is bit-identical. On a GPU, only pictures made without random transforms are.",
+            "machine, the result is bit-identical, unless it is made on a GPU with random transforms.",
         ),
     ),
 }

@@ -330,12 +330,13 @@ The recipe of a picture (the settings stored in the file) contains this name.
 def replay(options: ReplayOptions, job: Job) -> Done:
     """Make a picture again from its recipe, the settings that are stored in the picture file.
 
-    On the same machine, the result is bit-identical, except on a GPU, where random transforms are not.
+    On the same machine, the result is bit-identical, unless it is made on a GPU with random transforms.
     """
     recipe = Recipe.read(options.picture, COMMANDS)
     for line in recipe.check(options.picture):
         job.tell(line)
-    if find_device(getattr(recipe.options, "device", "cpu")).type == "cuda":
+    random = getattr(recipe.options, "transform", "robust") != "none"
+    if random and find_device(getattr(recipe.options, "device", "cpu")).type == "cuda":
         job.tell("on a GPU, a picture that is made with random transforms differs slightly each time")
     again = recipe.options.change(output=options.output, overwrite=options.overwrite)
     work: Any = WORK[recipe.command]  # Each function takes the options of its own command.

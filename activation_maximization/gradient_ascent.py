@@ -15,7 +15,7 @@ from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
 from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
 from dreamgram.activation_maximization.sheets import contact_sheet, short
-from dreamgram.image_optimization.capture import capture, has_other_hooks
+from dreamgram.image_optimization.capture import capture, is_recordable
 from dreamgram.image_optimization.layers import describe, device_of
 from dreamgram.image_optimization.optimize import Listener, OptimizerFactory, counted, in_turn, optimize, seeded
 from dreamgram.image_optimization.parameterizations import Parameterization
@@ -157,7 +157,7 @@ def maximize(
     told = arguments.as_listeners(listeners)
     device = device_of(model)
     parts = _split(count, shape[1] * shape[2], count if objective.joint else batch)
-    record = bool(objective.recordable) and is_own_transform(view) and not has_other_hooks(model)
+    record = objective.is_recordable and is_own_transform(view) and is_recordable(model)
     with capture(model, objective.layers, choose_dtype(precision, device, model)) as activations_of:
 
         def make(part: tuple[int, Tensor]) -> Dreams:

@@ -93,7 +93,7 @@ class Objective:
     ``units`` is empty if an image is made for several units or for no unit.
     """
     recordable: bool | None = None
-    """Whether ``value`` does the same operations in every step, and none of them on the CPU.
+    """Whether ``value`` does the same operations in every step, all on the device of the activations.
 
     If it does, steps are recorded and replayed on an NVIDIA GPU, which is faster
     (:mod:`dreamgram.image_optimization.replay`). The default is True for functions of this package and False for all
@@ -103,14 +103,17 @@ class Objective:
     __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
 
     def __post_init__(self) -> None:
-        if self.recordable is None:
-            object.__setattr__(self, "recordable", is_own(self.value))  # a frozen dataclass has no plain assignment
         for layer in self.layers:
             if not isinstance(layer, str):
                 kind = type(layer).__name__
                 raise TypeError(
                     f"a layer is given by its name, such as 'conv2', not as {kind}; list_layers lists names"
                 )
+
+    @property
+    def is_recordable(self) -> bool:
+        """Return :attr:`recordable`, or its default."""
+        return is_own(self.value) if self.recordable is None else self.recordable
 
     def __call__(self, activations: Mapping[str, Tensor]) -> Tensor:
         return self.value(activations)
@@ -458,5 +461,5 @@ def _combine(sign: str, a: Objective, b: Objective, operation: Callable[[Tensor,
         a.joint or b.joint,
         a.photo if b.photo is None else b.photo,
         units.pop() if len(units) == 1 else (),
-        a.recordable and b.recordable,
+        None if a.is_recordable and b.is_recordable else False,
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -75,13 +76,13 @@ class Card:
             torch.cuda.synchronize(self.device)
 
     def paint(self, size: int, **how: Any) -> Stylized:
-        """Return the result of a style transfer whose longer side has ``size`` pixels."""
+        """Return the result of a style transfer. The longer side of the picture has ``size`` pixels."""
         return dg.stylize(PHOTO, [PAINTING], model=self.vgg, size=size, **how)
 
 
 @contextmanager
 def without_replay() -> Iterator[None]:
-    """Run every step as usual: record and replay none."""
+    """Run every step normally, without recording or replaying."""
     kept = dict(replay.GRAPHS)
     replay.GRAPHS.clear()
     try:
@@ -91,7 +92,7 @@ def without_replay() -> Iterator[None]:
 
 
 def agreement(card: Card) -> dict[str, str]:
-    """Compare style transfer with that on the CPU, for each style loss, in float32.
+    """Compare style transfer on the GPU with style transfer on the CPU, for each style loss, in float32.
 
     The result maps the names of table rows to their texts. Each text says how much the first loss and the picture
     differ.
@@ -119,7 +120,7 @@ def replays(card: Card) -> dict[str, str]:
             pictures = [card.paint(size, **how).image]
             with without_replay():
                 pictures += [card.paint(size, **how).image for _ in range(2)]
-            rows[f"{loss}{tiles}, replayed"] = compared(pictures)
+            rows[f"{loss}{tiles}, replayed and ordinary steps"] = compared(pictures)
     digits = dg.load("digits").to(card.device)
     runs: dict[str, Callable[[], Tensor]] = {
         "digits": lambda: dg.maximize(digits, dg.logit(range(10)) - dg.sparing(), steps=steps).images,
@@ -129,21 +130,19 @@ def replays(card: Card) -> dict[str, str]:
         pictures = [run()]
         with without_replay():
             pictures += [run() for _ in range(2)]
-        rows[f"{name}, replayed"] = compared(pictures)
+        rows[f"{name}, replayed and ordinary steps"] = compared(pictures)
     return rows
 
 
 def compared(pictures: list[Tensor]) -> str:
-    """Say how much a replayed picture and two ordinary ones, in this order, differ from each other."""
+    """Say how much a picture of replayed steps and two pictures of ordinary steps, in this order, differ."""
     replayed, first, second = pictures
-    return f"{difference(replayed, first)} as ordinary steps, which are {difference(first, second)} the second time"
+    return f"{difference(replayed, first)}; two ordinary runs: {difference(first, second)}"
 
 
 def difference(a: Tensor, b: Tensor) -> str:
     """Say how much two pictures differ."""
-    return (
-        "the same bits" if torch.equal(a, b) else f"{(a - b).abs().mean().item():.0e} in the mean apart, not the same"
-    )
+    return "bit-identical" if torch.equal(a, b) else f"mean difference {(a - b).abs().mean().item():.0e}"
 
 
 def style_transfer(card: Card) -> dict[str, str]:
@@ -157,7 +156,7 @@ def style_transfer(card: Card) -> dict[str, str]:
             stamps: list[tuple[int, float]] = []
 
             def stamp(step: Step, stamps: list[tuple[int, float]] = stamps) -> None:
-                if step.number % 16 == 1:  # the losses of the steps before have been read
+                if step.number % 16 == 1:  # the losses of the 16 steps before have been read
                     stamps.append((step.image.shape[3], time.perf_counter()))
 
             how = {"style_loss": loss, **({"steps": 4} if card.small else {})}
@@ -219,7 +218,7 @@ def waits(card: Card) -> dict[str, str]:
             for before, after, kind in zip(*counts, COUNTED, strict=True)
         ]
         step, busy = (1e3 * (seconds[1] - seconds[0]) / (many - few), 1e-3 * (kernels[1] - kernels[0]) / (many - few))
-        rows[f"{name}, a step"] = f"{step:.2f} ms, of which kernels {busy:.2f} ms; {', '.join(each)}"
+        rows[f"{name}, a step"] = f"{step:.2f} ms; kernel times add up to {busy:.2f} ms; {', '.join(each)}"
     return rows
 
 
@@ -236,10 +235,14 @@ def main() -> None:
         for name, result in part(card).items():
             lines.append(f"| {name} | {result} |")
             print(lines[-1], flush=True)
+    different = [line for line in lines if "replayed" in line and any(loss in line for loss in LOSSES)]
+    different = [line for line in different if "mean difference" in line]
     if given.write:
         text = DOCUMENT.read_text(encoding="utf-8")
         before, after = text.partition(MARKS[0])[0], text.partition(MARKS[1])[2]
         DOCUMENT.write_text(before + MARKS[0] + "\n".join(lines) + "\n" + MARKS[1] + after, encoding="utf-8")
+    if different:
+        sys.exit("replayed steps of style transfer must give the same picture as ordinary steps")
 
 
 if __name__ == "__main__":

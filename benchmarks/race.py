@@ -1,10 +1,10 @@
 """Race against neural-style on its own loss: ``python -m benchmarks.race`` (an hour on two cores, a minute on a GPU).
 
 Both programs minimize the same function: neural-style's total loss, for a photo and a painting that already have the
-size of the result, so that neither program resizes them. The loss of neural-style is the one that it prints, of an
-image whose pixels may have any value. Ours is that of the finished picture, with valid 8-bit pixels, in float32. The
-time of neural-style is that of its iterations, without loading. Ours is that of a whole call of ``stylize`` in a
-process in which everything is loaded. ``--device cuda`` runs both on a GPU.
+size of the result, so that neither program resizes them. For neural-style, we use the loss that it prints, which is
+computed for an image whose pixels may have any value. For Dreamgram, we compute the loss of the finished picture, with
+valid 8-bit pixels, in float32. The time of neural-style includes only its iterations. The time of Dreamgram is that of
+a whole call of ``stylize``, in a process in which everything is already loaded. ``--device cuda`` runs both on a GPU.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ ITERATIONS = (200, 250, 300, 500)
 """Numbers of iterations of neural-style after which its loss is compared with ours."""
 
 STEPS = (10, 15, 20, 30, 40, 50, 64, 80, 100, 125, 150, 200, 250, 300)
-"""Numbers of steps at each scale of Dreamgram, in the order in which they are tried."""
+"""Numbers of steps per scale to try with Dreamgram, in this order."""
 
 
 def theirs(photo: Path, painting: Path, size: int, device: str) -> dict[int, tuple[float, float]]:
@@ -71,9 +71,10 @@ def loss_of(picture: Tensor, photo: Tensor, painting: Tensor, model: nn.Module) 
 
 
 def ours(photo: Tensor, painting: Tensor, size: int, model: nn.Module, target: float) -> list[tuple[int, float, float]]:
-    """Return the steps, the time in seconds and the loss of one run after the other, until a loss is below ``target``.
+    """Run Dreamgram with more and more steps, until the loss is at most ``target``.
 
-    Each run is done twice, and the second one is measured.
+    Return the number of steps, the time in seconds and the loss of each run. Each run is done twice, and the second one
+    is measured.
     """
     runs = []
     for steps in STEPS:

@@ -21,30 +21,27 @@ import torch
 from benchmarks.process import PAINTING, PHOTO, run
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.capture import capture
-from dreamgram.image_optimization.layers import list_layers
 from dreamgram.image_optimization.memory import keep_freed_memory
 from dreamgram.image_optimization.optimize import OPTIMIZERS, Step
 from dreamgram.image_optimization.precision import choose_dtype
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import (
     LOADED,
-    SAMPLES,
-    SMALLEST_TILE,
     Budget,
     bytes_of_a_pixel,
     memory,
     plan,
+    smallest_tile,
 )
 from dreamgram.style_transfer.presets import PRESETS
 from dreamgram.style_transfer.stylizer import stylize
-from dreamgram.style_transfer.tiling import smallest_side
 from dreamgram.style_transfer.total_loss import Style, total_loss
 
 SIZES = ((512, 512), (1024, 1024), (1920, 1080), (3840, 2160))
 """Widths and heights of the pictures in pixels."""
 
 LARGEST = 8000, 8000
-"""Width and height, in pixels, of a picture whose memory is only planned: 64 megapixels."""
+"""Width and height, in pixels, of a picture of 64 megapixels, whose memory is computed without painting it."""
 
 LIMIT = 4 * 10**9
 """Memory limit in bytes."""
@@ -96,16 +93,19 @@ def agreement(size: int = 1024, side: int = 400) -> str:
 
 
 def planned(width: int, height: int, optimizer: str) -> int:
-    """Return the least memory, in bytes, with which a picture of this size can be planned in tiles on the CPU."""
+    """Return the smallest memory limit, in bytes, with which a picture of this size can be painted on the CPU.
+
+    The limit is computed, and nothing is painted.
+    """
     network, layers, device = load("vgg16"), PRESETS["default"].layers, torch.device("cpu")
     with capture(network, layers, choose_dtype("auto", device)) as read:
         per_pixel = bytes_of_a_pixel(read, device)
     taken = memory(device, None)[1] + LOADED
-    there = [layer for layer in list_layers(network, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
+    smallest = smallest_tile(network, layers)
 
     def fits(megabytes: int) -> bool:
         with suppress(ValueError):
-            vectors, smallest = OPTIMIZERS[optimizer].VECTORS_PER_PAIR, max(smallest_side(there), SMALLEST_TILE)
+            vectors = OPTIMIZERS[optimizer].VECTORS_PER_PAIR
             plan(megabytes * 10**6, taken, width * height, per_pixel, vectors, width * height, lambda: smallest)
             return True
         return False
@@ -117,7 +117,7 @@ def main() -> None:
     """Print the table for docs/benchmarks.md, and how much a tiled picture differs from an untiled picture."""
     for optimizer in OPTIMIZERS:
         least = planned(*LARGEST, optimizer) / 1e9
-        print(f"{LARGEST[0]} x {LARGEST[1]} pixels with {optimizer} can be planned with {least:.1f} GB", flush=True)
+        print(f"{LARGEST[0]} x {LARGEST[1]} pixels with {optimizer} need at least {least:.1f} GB", flush=True)
     print("| picture | with all free memory | with 4 GB |\n|---|---|---|")
     for width, height in SIZES:
         cells = []

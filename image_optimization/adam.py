@@ -33,7 +33,8 @@ class Adam:
     is not used, because it takes a second to load: it imports PyTorch's compiler.
 
     All numbers that change from step to step are tensors on the device, and every step changes them in place. A
-    recording of one step can therefore be replayed as the following steps (:mod:`dreamgram.image_optimization.replay`).
+    recording of one step can therefore be replayed for all following steps
+    (:mod:`dreamgram.image_optimization.replay`).
     """
 
     VECTORS_PER_PAIR: ClassVar[int] = 0

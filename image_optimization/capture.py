@@ -59,9 +59,13 @@ def capture(
             parameter.requires_grad_(requires_grad)
 
 
-def has_other_hooks(model: nn.Module) -> bool:
-    """Return whether a module of ``model`` has hooks that are not part of this package."""
-    return not is_own(*itertools.chain(*map(hooks_of, model.modules())))
+def is_recordable(model: nn.Module) -> bool:
+    """Return whether a forward pass of ``model`` may be recorded and replayed, instead of being run in every step.
+
+    It may not if a module has hooks that are not part of this package, or an attribute ``recordable`` that is False.
+    """
+    allowed = all(getattr(module, "recordable", True) for module in model.modules())
+    return allowed and is_own(*itertools.chain(*map(hooks_of, model.modules())))
 
 
 class _Complete(Exception):

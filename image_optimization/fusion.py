@@ -11,7 +11,6 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.function import once_differentiable
 from torch.nn.functional import conv2d, relu
 
 from dreamgram.image_optimization.replay import is_own
@@ -19,6 +18,12 @@ from dreamgram.image_optimization.replay import is_own
 Pair = tuple[nn.Conv2d, nn.ReLU]
 
 _ON_CPU = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
+
+_BFLOAT16_ON_CPU = (
+    _ON_CPU and hasattr(torch.ops.mkldnn, "_is_mkldnn_bf16_supported") and torch.ops.mkldnn._is_mkldnn_bf16_supported()
+)
+
+_ON_GPU = torch.version.cuda is not None and torch.backends.cudnn.is_available()
 
 
 def hooks_of(module: nn.Module) -> list[Any]:
@@ -31,7 +36,8 @@ def pairs_in(model: nn.Module, used: Collection[nn.Module]) -> dict[nn.Sequentia
     """Return the pairs of a convolution and the following ReLU in each ``nn.Sequential`` in ``model``.
 
     A pair is omitted if its convolution is in ``used``, which means that the output of the convolution itself is
-    needed, or if one of its modules has several places in the model.
+    needed. It is also omitted if one of its modules has several places in the model, hooks of the user's own, or a
+    ``forward`` that was replaced.
     """
     places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
     found: dict[nn.Sequential, list[Pair]] = {}
@@ -42,7 +48,9 @@ def pairs_in(model: nn.Module, used: Collection[nn.Module]) -> dict[nn.Sequentia
         for first, second in itertools.pairwise(parent):
             if type(first) is nn.Conv2d and type(second) is nn.ReLU and places[first] == places[second] == 1:
                 simple = first.padding_mode == "zeros" and isinstance(first.padding, tuple) and first.bias is not None
-                if simple and first not in used and not hooks_of(first):
+                plain = not hooks_of(first) and is_own(*hooks_of(second))
+                changed = any("forward" in vars(module) for module in (parent, first, second))
+                if simple and plain and not changed and first not in used:
                     found.setdefault(parent, []).append((first, second))
     return found
 
@@ -88,10 +96,14 @@ def conv_relu(convolution: nn.Conv2d, image: Tensor) -> Tensor:
     weight, bias = convolution.weight, convolution.bias
     image = image.to(weight.dtype)
     how: Any = convolution.stride, convolution.padding, convolution.dilation, convolution.groups
-    known = (image.is_cuda and torch.backends.cudnn.is_available()) or (
-        image.device.type == "cpu" and _ON_CPU and weight.dtype in (torch.float32, torch.bfloat16)
-    )
-    if not known or weight.requires_grad:
+    if image.is_cuda:
+        known = _ON_GPU and torch.backends.cudnn.enabled
+    elif image.device.type == "cpu":
+        types = {torch.float32: _ON_CPU, torch.bfloat16: _BFLOAT16_ON_CPU}
+        known = types.get(weight.dtype, False) and torch._C._get_mkldnn_enabled()
+    else:
+        known = False
+    if not known or weight.requires_grad or image.ndim != 4:
         return relu(conv2d(image, weight, bias, *how))
     result: Tensor = _ConvReLU.apply(image, weight, bias, *how)
     return result
@@ -115,7 +127,6 @@ class _ConvReLU(torch.autograd.Function):
         return output
 
     @staticmethod
-    @once_differentiable
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         image, weight, output = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.how

@@ -58,7 +58,7 @@ class LBFGS:
 
     Every decision, such as whether to accept a step, is computed on the device, so that the CPU never waits for an
     accelerator. All numbers that change from step to step are tensors on the device, and every step changes them in
-    place. A recording of one step can therefore be replayed as the following steps
+    place. A recording of one step can therefore be replayed for all following steps
     (:mod:`dreamgram.image_optimization.replay`).
 
     In addition to the optimized tensor, its gradient and the curvature pairs, the optimizer stores three tensors of the
@@ -179,14 +179,14 @@ class LBFGS:
         change = self.coordinates.of_gradient(gradient - self.gradient)
         curvature, square = _products(moved, change), _products(change, change)
         valid = wanted & (curvature > LEAST_COSINE * square.sqrt() * _products(moved, moved).sqrt())
-        self.valid.index_copy_(1, slot, valid[:, None])
+        self.valid.copy_(torch.where(self.slots == slot, valid[:, None], self.valid))
         for vector, vectors in zip((moved, change), self.pairs, strict=True):
-            vectors.index_copy_(1, slot, vector.masked_fill_(~valid[:, None], 0)[:, None])
+            vectors[:, slot] = vector.masked_fill_(~valid[:, None], 0)[:, None]
         self.scale.copy_(torch.where(valid, curvature / square, self.scale))
         by_move, by_change = self._with_pairs(change)
-        self.move_change.index_copy_(2, slot, by_move[:, :, None])  # only products with later changes are needed
-        self.change_change.index_copy_(1, slot, by_change[:, None])
-        self.change_change.index_copy_(2, slot, by_change[:, :, None])
+        self.move_change[:, :, slot] = by_move[:, :, None]  # only products with later changes are needed
+        self.change_change[:, slot] = by_change[:, None]
+        self.change_change[:, :, slot] = by_change[:, :, None]
 
     def _direction(self) -> Tensor:
         """Return the quasi-Newton step, shortened so that its root mean square is at most :data:`LONGEST_STEP`.
@@ -231,7 +231,8 @@ class LBFGS:
         second = torch.linalg.solve_triangular(upper.mT, rest[..., None], upper=False)[..., 0]
         step = vector * scale[:, None].to(vector)
         for by_pair, vectors in zip((second, -scale[:, None] * first), self.pairs, strict=True):
-            weights = torch.empty_like(by_pair).index_copy_(1, by_age, by_pair)
+            weights = torch.empty_like(by_pair)
+            weights[:, by_age] = by_pair
             step += (weights[:, None].to(vector) @ vectors)[:, 0]
         return step
 

@@ -54,7 +54,7 @@ class Optimizer(Protocol):
 
         ``remaining`` is the fraction of the planned steps that are not yet done, as a scalar tensor. This step counts
         as not yet done, so ``remaining`` is 1 at the first step. All three tensors are on the optimized tensor's device
-        and without gradients.
+        and do not require gradients.
         """
 
     def finish(self) -> None:
@@ -215,8 +215,8 @@ def optimize(
         listeners: functions to call with a :class:`Step` after every step.
         record: whether one step may be recorded and replayed, which is faster on an NVIDIA GPU
             (:mod:`dreamgram.image_optimization.replay`). ``loss`` must then do the same operations on the same tensors
-            in every step, and is called only a few times. Steps of an image class or an optimizer that is not part of
-            this package are never recorded.
+            in every step. It is called only in the first few steps; after that, the recording is replayed. Steps of an
+            image class or an optimizer that is not part of this package are never recorded.
 
     If Ctrl-C is pressed after the first step, the run ends early, and ``image`` holds the result so far.
 
@@ -270,7 +270,7 @@ def optimize(
 def _step_function(
     image: Parameterization, loss: Callable[[Tensor], Tensor], method: Optimizer, number: int, steps: int, record: bool
 ) -> StepFunction:
-    """Return a function that does one step after the other, of which ``number`` are already done.
+    """Return a function that does the next step each time it is called. ``number`` steps are already done.
 
     The function returns the loss before the step, and the image that was rendered in the step.
     """

@@ -1,7 +1,7 @@
-"""Record one step of an optimization on a GPU, and replay the recording as the following steps.
+"""Record one step of an optimization on a GPU, and replay the recording for all following steps.
 
-To launch the operations of a step one by one, Python takes longer than the GPU takes to compute them. A recording,
-which is called a CUDA graph, launches all operations at once. It repeats the same operations on the same memory,
+Python takes longer to launch the operations of a step one by one than the GPU takes to compute them. A recording, which
+is called a CUDA graph, launches all operations at once. It repeats the same operations on the same memory,
 without running any Python code. A step can be recorded only if it makes no decision on the CPU and copies nothing
 between the CPU and the GPU. Everything that changes from step to step must be a tensor on the GPU that the step changes
 in place.
@@ -73,7 +73,7 @@ class CudaGraph:
         if self.waits:
             raise RuntimeError(self.waits[0])
         generator, pool = torch.cuda.default_generators[self.device.index], torch.cuda.graph_pool_handle()
-        kept = generator.clone_state()
+        kept, current = generator.clone_state(), torch.cuda.current_stream(self.device)
         try:
             # Other threads may use the GPU during the recording.
             with (
@@ -82,9 +82,10 @@ class CudaGraph:
             ):
                 return step()
         except BaseException:
-            # PyTorch may not have noticed that the recording is over. It then could neither draw random numbers on the
-            # GPU nor free memory.
+            # PyTorch may still behave as if it were recording. It can then neither draw random numbers on the GPU nor
+            # free memory. These calls tell it that the recording is over.
             generator.graphsafe_set_state(kept)
+            torch.cuda.set_stream(current)
             with suppress(AttributeError, RuntimeError):
                 torch._C._cuda_endAllocateToPool(self.device.index, pool)
                 torch._C._cuda_releasePool(self.device.index, pool)
@@ -99,7 +100,8 @@ class CudaGraph:
 def _noting_waits() -> Iterator[list[str]]:
     """Yield a list to which the operations that make the CPU wait for the GPU are added.
 
-    A recording that fails leaves PyTorch in a bad state, so steps that wait are found without one.
+    A failed recording leaves PyTorch in a bad state. Steps that wait for the GPU are therefore detected before a
+    recording is attempted.
     """
     waits: list[str] = []
     mode = torch.cuda.get_sync_debug_mode()
@@ -150,7 +152,7 @@ class _Replayed:
         if self.result is None:
             try:
                 self.result = self.graph.record(self.step)
-            except Exception as error:  # whatever the step cannot do while it is recorded
+            except Exception as error:  # its type depends on what in the step cannot be recorded
                 _logger.debug("the steps run one operation at a time, because recording a step failed: %s", error)
                 self.graph = None
                 return self.step()
@@ -158,21 +160,22 @@ class _Replayed:
         return self.result
 
 
-def side_by_side(functions: Sequence[Callable[[], Tensor]]) -> list[Tensor]:
-    """Call ``functions`` and return their results.
+def side_by_side(functions: Sequence[Callable[[Tensor], Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
+    """Call each of ``functions`` with one of ``inputs``, and return the results.
 
     In a recording, the operations of the functions do not wait for each other when they are replayed, and neither do
     those of their backward passes. Many small operations, which cannot keep a GPU busy, then run at the same time.
     """
     if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
-        return [function() for function in functions]
+        return [function(given) for function, given in zip(functions, inputs, strict=True)]
     current = torch.cuda.current_stream()
     streams = [torch.cuda.Stream() for _ in functions]
     results = []
-    for stream, function in zip(streams, functions, strict=True):
+    for stream, function, given in zip(streams, functions, inputs, strict=True):
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
-            results.append(function())
+            results.append(function(given))
+        given.record_stream(stream)  # operations of other streams must not reuse its memory too early
     for stream in streams:
         current.wait_stream(stream)
     return results
@@ -182,5 +185,6 @@ def is_own(*things: object) -> bool:
     """Return whether all ``things``, which are classes or functions, are part of this package.
 
     Only the package's own code is known to do the same operations in every step, so other code is not recorded.
+    Networks are an exception; see :func:`dreamgram.image_optimization.capture.is_recordable`.
     """
     return all((getattr(thing, "__module__", None) or "").startswith("dreamgram.") for thing in things)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import psutil
 import torch
@@ -141,11 +142,7 @@ class Planner:
         Raises:
             ValueError: there is too little memory.
         """
-
-        def smallest() -> int:
-            there = [layer for layer in list_layers(model, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
-            return max(smallest_side(there), SMALLEST_TILE)
-
+        smallest = partial(smallest_tile, model, layers)
         captured = tuple(layers)
         if captured not in self.per_pixel:
             self.per_pixel[captured] = bytes_of_a_pixel(activations_of, device_of(model))
@@ -164,6 +161,12 @@ class Planner:
                 self.budgets[key] = plan(most, taken, math.prod(size), needed, vectors_per_pair, painting, smallest)
             found[size] = self.budgets[key]
         return [found[size] for size in sizes]
+
+
+def smallest_tile(model: nn.Module, layers: Sequence[str]) -> int:
+    """Return the side, in pixels, of the smallest tile, if the activations of ``layers`` are used."""
+    there = [layer for layer in list_layers(model, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
+    return max(smallest_side(there), SMALLEST_TILE)
 
 
 def plan(

@@ -242,7 +242,7 @@ class WassersteinLoss(StyleLoss):
         mean, covariance = distribution(measured)
         covariance = covariance + self.noise
         between = trace_of_root(self.root @ covariance @ self.root)
-        # The gradient of Tensor.trace would wait for the device.
+        # The backward pass of Tensor.trace would wait for the device.
         variance = covariance.diagonal().sum() + self.covariance.diagonal().sum()
         apart = (mean - self.mean).square().sum() + variance
         distance: Tensor = apart - 2 * between

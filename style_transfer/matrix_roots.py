@@ -21,9 +21,11 @@ POLYNOMIALS = (
 )
 """Coefficients (a, b, c) of the polynomial a x + b x^3 + c x^5 of each Newton-Schulz iteration, first to last.
 
-Each polynomial maps the range of the previous one, at first from 0.001 to 1, as close to 1 as possible. Such sequences
-are due to Amsel, Persson, Musco, Gower, "The Polar Express", arXiv:2505.16932. Seven polynomials are enough if the
-condition number of the matrix is up to 10^6. For pictures, it is about 10^5. At 10^8, the trace is wrong by 0.01 %."""
+The square roots of the eigenvalues of the scaled matrix lie between 0.001 and 1. The first polynomial maps this
+interval as close to 1 as possible. Each further polynomial does the same with the range of the previous polynomial. The
+method is due to Amsel, Persson, Musco, Gower, "The Polar Express", arXiv:2505.16932. Seven polynomials are enough if
+the condition number of the matrix is at most 10^6. For pictures, it is about 10^5. At 10^8, the trace is wrong by
+0.01 %."""
 
 
 def trace_of_root(matrix: Tensor) -> Tensor:

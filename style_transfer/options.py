@@ -49,16 +49,16 @@ class StyleOptions(RunOptions):
 
     size: int = option(
         512,
-        "Longer side of the result in pixels. Brush strokes grow in proportion to the picture. Doubling the size takes "
-        "about four times as long. For a quick preview, see --draft.",
+        "Longer side of the result in pixels. Brush strokes grow in proportion to the picture. A picture of twice the "
+        "size takes about four times as long. For a quick preview, see --draft.",
         group="Picture",
         least=1,
         values=(256, 512, 1024),
     )
     draft: bool = option(
         False,
-        "Make a preview of the picture, in about a fifth of the time, with half the size and half the steps. Use it to "
-        "choose a painting and weights. The colors of the full picture can differ a little.",
+        "Make a preview in about a fifth of the time, at half the size and with half the steps. Use it to choose a "
+        "painting and weights. The colors of the full-size picture may differ slightly.",
         group="Picture",
         recorded=False,
     )

@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dreamgram.image_optimization.capture import capture, has_other_hooks
+from dreamgram.image_optimization.capture import capture, is_recordable
 from dreamgram.image_optimization.images import fit, fitted_size, refine, resize, to_pillow
 from dreamgram.image_optimization.layers import device_of, smallest_size
 from dreamgram.image_optimization.memory import is_out_of_memory, release_kept_memory
@@ -32,7 +32,7 @@ from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import choose_dtype, products_in_full_precision
 from dreamgram.image_optimization.replay import is_own
 from dreamgram.models import load
-from dreamgram.style_transfer.budget import SMALLEST_TILE, Budget, Planner
+from dreamgram.style_transfer.budget import Budget, Planner, smallest_tile
 from dreamgram.style_transfer.colors import finish, prepare
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import INIT, StyleOptions
@@ -174,7 +174,10 @@ class Stylizer:
             "plan": plan,
         }
         named = {"optimizer": optimizer} if isinstance(optimizer, str) else {}
-        self.options = self._combine(options or StyleOptions(), {**fields, **named})
+        combined = self._combine(options or StyleOptions(), {**fields, **named})
+        if combined.draft and (scales or plan):
+            raise ValueError("a draft has scales and a plan of its own: leave out draft, or scales and plan")
+        self.options = combined.drafted()
         self._factory = None if isinstance(optimizer, str) else optimizer
         self.photo, self.model, self.plan = photo, self._given["model"], plan
         self.losses, self.device = self.options.losses, device_of(self.model)
@@ -198,7 +201,7 @@ class Stylizer:
         for name in fields:
             if name not in known:
                 raise ValueError(unknown("argument", name, known))
-        return options.change(**fields).drafted()
+        return options.change(**fields)
 
     def _check(self) -> None:
         """Check that the arguments fit together and that the pictures are large enough for the network."""
@@ -247,13 +250,14 @@ class Stylizer:
     def run(self, *, state: State | None = None, listeners: Sequence[Listener] = ()) -> Stylized:
         """Paint the picture.
 
+        If memory runs out, the present scale is started again with tiles whose sides are half as long. The listeners
+        then receive its steps again.
+
         Args:
             state: the tensors that the function :attr:`Step.state` returned after a step of an earlier run, to resume
                 that run after that step. On the CPU, the result is identical to that of an unbroken run.
             listeners: functions that are called with a :class:`Step` after every step of the optimization. The steps of
                 all scales are numbered consecutively.
-
-        If memory runs out, the scale begins again with tiles of half the side.
 
         Raises:
             ValueError: there is too little memory, or the state belongs to a different run.
@@ -270,18 +274,20 @@ class Stylizer:
 
             def paint(number: int) -> Run:
                 nonlocal past, state
+                random_state = torch.get_rng_state()
                 while True:
+                    resumed, state = state, None
                     try:
-                        past, run = self._paint_scale(number, past, activations_of, dtype, state, listeners)
-                    except RuntimeError as error:
+                        past, run = self._paint_scale(number, past, activations_of, dtype, resumed, listeners)
+                    except (RuntimeError, MemoryError) as error:
                         if not is_out_of_memory(error):
                             raise
                         smaller = self._smaller(past.budgets[number], self.scales[number])
                         if smaller is None:
                             raise
                         past = past.with_budget(number, smaller)
+                        torch.set_rng_state(random_state)  # the plan alone then determines the picture
                         continue
-                    state = None
                     return run
 
             _, stopped = in_turn(range(len(past.history), len(self.scales)), paint)
@@ -319,7 +325,7 @@ class Stylizer:
             block=STYLE_LOSSES[self.losses.style_loss].BLOCK,
             state=state,
             listeners=counted(past.tell(listeners, loss.latest), number, costs),
-            record=is_own(STYLE_LOSSES[self.losses.style_loss]) and not has_other_hooks(self.model),
+            record=is_own(STYLE_LOSSES[self.losses.style_loss]) and is_recordable(self.model),
         )
         return past.after(image.render().detach(), run.losses), run
 
@@ -339,13 +345,15 @@ class Stylizer:
         )
 
     def _smaller(self, budget: Budget, scale: int) -> Budget | None:
-        """Return a budget with tiles of half the side, or None if the user fixed the plan or the tiles are small.
+        """Return a budget with tiles whose sides are half as long.
+
+        Return None if the user gave a plan or the tiles would be too small.
 
         ``scale`` is the longer side of the image, in pixels.
         """
         largest = max(map(math.prod, [fitted_size(self._photo, scale), *self._painting_sizes(scale)]))
         side = min(budget.side, math.isqrt(largest)) // 2
-        if self.plan is not None or side < SMALLEST_TILE:
+        if self.plan is not None or side < smallest_tile(self.model, self.losses.layers):
             return None
         _logger.debug("out of memory: the picture of %d pixels is now painted in tiles of %d pixels", scale, side)
         return replace(budget, side=side)

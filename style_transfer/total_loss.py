@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -108,7 +107,7 @@ class TotalLoss:
         ``measured`` holds, for each term, the sums over the whole image from which its loss is computed.
         """
         weighed: dict[str, list[Tensor]] = {}
-        losses = side_by_side([partial(term.loss, sums) for term, sums in zip(terms, measured, strict=True)])
+        losses = side_by_side([term.loss for term in terms], measured)
         for term, loss in zip(terms, losses, strict=True):
             weighed.setdefault(term.part, []).append(term.weight * loss)
         return {name: torch.stack(values).sum() for name, values in weighed.items()}
@@ -313,7 +312,11 @@ def _style_terms(
 
 
 def _term(part: str, layer: str, weight: float, loss: Loss, preset: Preset, device: torch.device) -> Term:
-    """Return a term of the total loss. If the preset says so, ``weight`` is the weight of the loss's relative error."""
+    """Return a term of the total loss.
+
+    If :attr:`Preset.relative` is true, ``weight`` is divided by the scale of the loss, so that it applies to the
+    relative error.
+    """
     scale = loss.scale if preset.relative else 1.0
     return Term(part, layer, torch.tensor(weight / scale, device=device), loss)
 

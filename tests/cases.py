@@ -1,4 +1,7 @@
-"""A short run for every loss, objective, regularizer, optimizer and parameterization, on a network of the caller's."""
+"""A short run for every loss, objective, regularizer, optimizer and parameterization.
+
+The caller provides the network.
+"""
 
 from __future__ import annotations
 
@@ -35,7 +38,7 @@ EXAMPLES: dict[str, Callable[[], dg.Objective]] = {
 """An objective for each name that an expression can call."""
 
 SHALLOW = {"content_layers": {"relu2_2": 1.0}, "style_layers": {"relu1_1": 1.0, "relu3_1": 1.0}}
-"""Layers of style transfer. Deeper layers take longer and wait for nothing else."""
+"""Layers of style transfer. Deeper layers would take longer and test nothing new."""
 
 KINDS = "plain", "two styles", "masks", "tiles"
 

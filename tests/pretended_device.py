@@ -37,7 +37,7 @@ WAITING = {
     aten.linalg_qr.default,
     aten.repeat_interleave.Tensor,
     aten.histc.default,
-    # These read the value with which they fill.
+    # These wait, because they read the value to fill with from the device.
     aten.index_fill.int_Tensor,
     aten.index_fill_.int_Tensor,
     aten.masked_fill.Tensor,

@@ -12,7 +12,7 @@ from tests.pretended_device import Pretended, counts, to_device
 
 
 class Loop:
-    """A listener that counts the events of the loop, from the third step to the last but one."""
+    """A listener that counts the events of the loop, from the third step to the second-to-last."""
 
     def __init__(self) -> None:
         self.events: Counter[str] = Counter()

@@ -61,7 +61,7 @@ _GLOBAL = ("--debug", "--quiet")
 
 EXIT_CODES = (
     "Exit codes: 0 done; 1 some files failed, memory ran out, or the loss diverged; 2 invalid input; 130 interrupted. "
-    "--debug shows the traceback of an error and the details of the work."
+    "--debug shows debug messages and the traceback of an error."
 )
 
 
@@ -340,9 +340,7 @@ def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> a
     common.add_argument("-h", "--help", action="store_true", help="Show this help and exit.")
     common.add_argument("--version", action="store_true", help="Show the version and exit.")
     common.add_argument("--quiet", action="store_true", help="Show no progress and no notes, only errors.")
-    common.add_argument(
-        "--debug", action="store_true", help="Show the traceback of an error and the details of the work."
-    )
+    common.add_argument("--debug", action="store_true", help="Show debug messages and the traceback of an error.")
     return parser
 
 

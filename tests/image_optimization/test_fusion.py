@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
@@ -87,6 +88,18 @@ def hooked() -> nn.Module:
     return nn.Sequential(convolution, nn.ReLU())
 
 
+def hooked_behind() -> nn.Module:
+    relu = nn.ReLU()
+    relu.register_forward_pre_hook(lambda *_: None)
+    return nn.Sequential(nn.Conv2d(3, 3, 3), relu)
+
+
+def patched() -> nn.Module:
+    convolution = nn.Conv2d(3, 3, 3)
+    convolution.forward = lambda image: image  # type: ignore[method-assign, assignment]
+    return nn.Sequential(convolution, nn.ReLU())
+
+
 def shared() -> nn.Module:
     relu = nn.ReLU()
     return nn.Sequential(nn.Conv2d(3, 3, 3), relu, nn.Conv2d(3, 3, 3), relu)
@@ -96,6 +109,8 @@ def shared() -> nn.Module:
     "make",
     [
         hooked,
+        hooked_behind,
+        patched,
         shared,
         lambda: Backwards(nn.Conv2d(3, 3, 3), nn.ReLU()),
         lambda: nn.Sequential(nn.Conv2d(3, 3, 3, padding="same"), nn.ReLU()),
@@ -117,3 +132,18 @@ def test_all_arguments_of_a_convolution() -> None:
     torch.testing.assert_close(ours, theirs)
     gradients = [torch.autograd.grad(each.square().sum(), image)[0] for each in (ours, theirs)]
     torch.testing.assert_close(*gradients)
+
+
+def test_a_single_image_without_a_batch_axis() -> None:
+    convolution, image = nn.Conv2d(3, 4, 3).requires_grad_(False), torch.randn(3, 8, 8)
+    torch.testing.assert_close(conv_relu(convolution, image), convolution(image).relu())
+
+
+def test_second_derivatives() -> None:
+    convolution = nn.Conv2d(3, 4, 3).requires_grad_(False)
+    seconds = []
+    for operation in (partial(conv_relu, convolution), lambda image: convolution(image).relu()):
+        image = torch.linspace(-1, 1, 192).view(1, 3, 8, 8).requires_grad_()
+        [first] = torch.autograd.grad(operation(image).pow(3).sum(), image, create_graph=True)
+        seconds.append(torch.autograd.grad(first.square().sum(), image)[0])
+    torch.testing.assert_close(*seconds)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from torch import Tensor, nn
 
 import dreamgram as dg
 from dreamgram.activation_maximization.objectives import Objective
-from dreamgram.image_optimization import replay
+from dreamgram.image_optimization import replay as replaying
 from dreamgram.image_optimization.adam import Adam
 from dreamgram.image_optimization.optimize import Run, Step, optimize
 from dreamgram.image_optimization.parameterizations import PixelImage
@@ -25,7 +26,7 @@ from tests.pretended_graph import PretendedGraph
 @pytest.fixture
 def recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record steps on the CPU."""
-    monkeypatch.setitem(replay.GRAPHS, "cpu", PretendedGraph)
+    monkeypatch.setitem(replaying.GRAPHS, "cpu", PretendedGraph)
     monkeypatch.setattr(PretendedGraph, "replays", 0)
 
 
@@ -35,13 +36,13 @@ def digits() -> nn.Module:
 
 
 def both(run: Callable[[], Any]) -> tuple[Any, Any]:
-    """Return the result of ``run`` with replayed steps, of which there is at least one, and that without."""
+    """Return the results of ``run`` with and without replayed steps, after checking that a step was replayed."""
     PretendedGraph.replays = 0
     replayed = run()
     assert PretendedGraph.replays
-    graph = replay.GRAPHS.pop("cpu")
+    graph = replaying.GRAPHS.pop("cpu")
     plain = run()
-    replay.GRAPHS["cpu"] = graph
+    replaying.GRAPHS["cpu"] = graph
     return replayed, plain
 
 
@@ -161,9 +162,11 @@ def test_a_network_of_a_users_own_is_recorded() -> None:
 
 def test_code_of_others_is_not_recorded(recording: None, digits: nn.Module) -> None:
     mine = Objective("mine", frozenset(["conv2"]), lambda a: a["conv2"].flatten(1).amax(1))
-    assert mine.recordable is False
-    assert (mine - 2 * dg.logit(3)).recordable is False
-    assert (dg.logit(3) - 2 * dg.pixel_sum()).recordable is True
+    assert not mine.is_recordable
+    assert not (mine - 2 * dg.logit(3)).is_recordable
+    assert (dg.logit(3) - 2 * dg.pixel_sum()).is_recordable
+    for objective in (dg.logit(3), dg.logit(3) - dg.pixel_sum()):
+        assert not replace(objective, value=mine.value).is_recordable
     calls: list[int] = []
 
     class Own(PixelImage):
@@ -189,6 +192,9 @@ def test_code_of_others_is_not_recorded(recording: None, digits: nn.Module) -> N
     dg.maximize(digits, logit, steps=6, parameterization=Own)
     dg.maximize(digits, logit, steps=6, optimizer=make)
     dg.maximize(hooked, logit, steps=6)
+    counting = dg.load("digits")
+    counting.recordable = False  # type: ignore[assignment]
+    dg.maximize(counting, logit, steps=6)
     assert PretendedGraph.replays == 0
     assert len(calls) >= 18
     dg.maximize(digits, Objective("mine", mine.layers, mine.value, recordable=True), steps=6)
@@ -223,5 +229,5 @@ def test_a_step_that_cannot_be_recorded(recording: None, caplog: pytest.LogCaptu
     assert PretendedGraph.replays == 0
     [message] = caplog.messages
     assert "recording a step failed: aten._local_scalar_dense.default is not permitted" in message
-    replay.GRAPHS.pop("cpu")
+    replaying.GRAPHS.pop("cpu")
     assert all(map(torch.equal, tried, run()))

@@ -100,6 +100,8 @@ def test_a_draft_has_half_the_size_and_half_the_steps(photo: Tensor, painting: T
     assert max(draft.shape) == 48
     assert torch.equal(draft, stylize(photo, [painting], model=vgg16, size=48, steps=2).image)
     assert stylizer.change(style_weight=2).options.size == 48  # it is not halved again
+    with pytest.raises(ValueError, match="a draft has scales and a plan of its own"):
+        Stylizer(photo, [painting], model=vgg16, draft=True, scales=[48, 96])
 
 
 @pytest.mark.parametrize("optimizer", ["lbfgs", "adam"])
@@ -371,14 +373,21 @@ def test_tiles_where_memory_runs_out(
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
         return whole_run(image, loss, **settings)
 
-    monkeypatch.setattr(stylizer_module, "SMALLEST_TILE", 32)
+    monkeypatch.setattr(stylizer_module, "smallest_tile", lambda *_: 32)
     monkeypatch.setattr(stylizer_module, "optimize", optimize)
     made = stylize(photo, [painting], model=vgg16, **how)
     assert sides == [64, 128, 128]
     assert made.plan[0].side > 128 > made.plan[1].side
-    torch.testing.assert_close(made.image, expected.image, atol=0.02, rtol=0)
+    assert torch.equal(made.image, stylize(photo, [painting], model=vgg16, **{**how, "plan": made.plan}).image)
     assert len(made.history) == 2
-    monkeypatch.setattr(stylizer_module, "SMALLEST_TILE", 128)
+    states: list[State] = []
+    calm = partial(stylize, photo, [painting], model=vgg16, **{**how, "plan": expected.plan})
+    monkeypatch.setattr(stylizer_module, "optimize", whole_run)
+    calm(listeners=[lambda step: states.append({**step.state()})])
+    monkeypatch.setattr(stylizer_module, "optimize", optimize)
+    resumed = stylize(photo, [painting], model=vgg16, **how, state=states[2])
+    assert torch.equal(resumed.image, made.image)  # the scale was started again
+    monkeypatch.setattr(stylizer_module, "smallest_tile", lambda *_: 128)
     for plan in (None, expected.plan):  # the tiles would be too small, or the user wants none
         with pytest.raises(torch.OutOfMemoryError):
             stylize(photo, [painting], model=vgg16, **{**how, "plan": plan})

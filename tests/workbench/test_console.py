@@ -170,7 +170,7 @@ def test_help_of_a_command(program: Program, monkeypatch: pytest.MonkeyPatch) ->
         "Picture: --most N Largest count. [default: 100] --share X Share of the file, in % of it | all.",
         "Output: --loud, -l Count aloud.",
         "--alphabet Show all letters, and exit.",
-        "--debug Show the traceback of an error and the details of the work.",
+        "--debug Show debug messages and the traceback of an error.",
     ):
         assert expected in words
     assert program("count", "--alphabet") == Outcome(0, "abc\n", "")
