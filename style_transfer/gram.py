@@ -27,8 +27,8 @@ def gram_matrix(activation: Tensor, weight: Tensor | None = None) -> Tensor:
 
     F is the activations of one image as a matrix (C, H W). The product F F^T is equation 3 of Gatys et al.,
     arXiv:1508.06576. Unlike in the paper, it is divided by C H W, so that pictures of different sizes can be compared.
-    ``weight`` is the weight of each position in the product, (H, W), or () if all weights are equal. The
-    default weight, 1 / (H W), makes the product a mean over all positions.
+    ``weight`` (H, W) holds the weight of each position in the product, or is a scalar tensor if all weights are equal.
+    The default weight, 1 / (H W), makes the product a mean over all positions.
     """
     return moments(activation, weight)[:, :-1] / activation.shape[1]
 
@@ -37,8 +37,8 @@ def moments(activation: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the weighted moments of activations (N, C, H, W): (N, C + 1, C), in float32 or float64.
 
     Let f be the vector (C,) of the activations at one position. The first C rows are the weighted sum of f f^T over all
-    positions, and the last row is the weighted sum of f. ``weight`` is the weight of each position, (H, W), or () if
-    all weights are equal. By default, every weight is 1 / (H W).
+    positions, and the last row is the weighted sum of f. ``weight`` (H, W) holds the weight of each position, or is a
+    scalar tensor if all weights are equal. By default, every weight is 1 / (H W).
     """
     if weight is None:
         height, width = activation.shape[2:]

@@ -4,7 +4,8 @@ To add a style loss, write a class here that derives from :class:`StyleLoss`, an
 :func:`style_loss`. The method ``statistic`` reduces the activations of a layer to a statistic, such as a Gram matrix.
 The method ``__call__`` returns the distance between a statistic of the image and the target. If the run uses a
 :class:`dreamgram.style_transfer.presets.Preset` whose ``relative`` is True, the distance is divided by the property
-``scale``. Define ``scale`` if the default, the mean square of the target, does not fit::
+``scale``. By default, ``scale`` is the mean square of the target. Override the property if this does not fit your loss.
+The following example is a complete style loss that keeps the default::
 
     @style_loss("mean")
     class MeanLoss(StyleLoss):
@@ -22,7 +23,7 @@ In the example, ``exact`` converts the activations to float32, and ``within`` se
 A large picture is processed in tiles, one after another. ``statistic`` therefore returns a weighted sum over the
 positions in the ``window``, the rows and columns of the layer that one tile covers. The sums of all tiles are added by
 the method ``join``, which can be overridden. ``weight`` holds the weights of all positions of the layer, which add up
-to 1. Its shape is (H, W), or () if the weight is the same at all positions.
+to 1. It is a tensor of the layer's height and width, or a scalar tensor if all weights are equal.
 """
 
 from __future__ import annotations
@@ -93,8 +94,8 @@ class StyleLoss:
     def __init__(self, targets: Shares, weight: Tensor) -> None:
         """Compute the target from ``targets``, which holds one pair (share, statistic) for each painting.
 
-        A painting's share is its weight among all paintings. ``weight`` is the weight of each position of the image's
-        activations, (H, W), or () if all weights are equal.
+        A painting's share is its weight among all paintings. ``weight`` (H, W) holds the weight of each position of the
+        image's activations, or is a scalar tensor if all weights are equal.
         """
         self.weight = weight
         self.target = add([share * statistic for share, statistic in targets])
@@ -103,8 +104,9 @@ class StyleLoss:
     def statistic(activation: Tensor, weight: Tensor, window: Window = EVERYWHERE) -> Any:
         """Return the statistic of the activations (1, C, H, W), float32 or bfloat16, in a ``window`` of the layer.
 
-        ``window`` is the part of the layer that ``activation`` covers, by default the whole layer. ``weight`` is the
-        weight of each position of the whole layer, (H, W), or () if all weights are equal.
+        ``window`` is the part of the layer that ``activation`` covers, by default the whole layer. ``weight`` holds the
+        weight of each position of the whole layer, not only of the window. It is a scalar tensor if all weights are
+        equal.
         """
         raise NotImplementedError
 

@@ -20,7 +20,7 @@ def distance_of_nearest(activation: Tensor, weight: Tensor, mean: Tensor, candid
 
     Args:
         activation: the image's activations (1, C, H, W).
-        weight: the weight of each position, () or (H, W).
+        weight: the weight of each position, (H, W), or a scalar tensor if all weights are equal.
         mean: the mean (C,) of the painting's activations, which is subtracted from each activation of the image first.
         candidates: the painting's activations (Q, C), from which ``mean`` has been subtracted, each divided by its
             norm.
