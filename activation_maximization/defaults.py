@@ -6,7 +6,7 @@ STEPS = 128
 """Number of optimization steps for a picture."""
 
 PHOTO_STEPS = 256
-"""Number of optimization steps for a picture that starts from noise and is compared with a photo."""
+"""Number of optimization steps for a picture made by ``dream invert`` or ``dream caricature``."""
 
 OCTAVES, OCTAVE_STEPS = 4, 10
 """Number of octaves (sizes) of a deep dream, and number of optimization steps at each octave."""

@@ -62,7 +62,7 @@ def top_examples(
 
     Raises:
         ValueError: the layer or a unit does not exist, there are no pictures, or a picture is not in [0, 1].
-        TypeError: ``pictures`` contains something other than images.
+        TypeError: an image in ``pictures`` is not a tensor of floating-point numbers.
     """
     device = device_of(model)
     found: list[list[Example]] = [[] for _ in units]

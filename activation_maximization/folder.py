@@ -37,7 +37,8 @@ class Each(NamedTuple):
     units: list[int]
     """Indices of the units whose images are finished."""
     dreams: Dreams
-    """Images and activations of the units, in the order of :attr:`units`. The history of the objective is not kept."""
+    """Images and activations of the units, in the order of :attr:`units`. The values of the objective before each step
+    (``Dreams.history``) are not kept."""
     batches: dict[int, list[int]]
     """Map from each unit to all units whose images were made in the same batch, including the unit itself."""
 
@@ -125,7 +126,7 @@ def describe_unit(dreams: Dreams, number: int, batch: Sequence[int]) -> dict[str
 
 
 def batches_of(found: Mapping[str, Any]) -> dict[int, list[int]]:
-    """Return, for each unit in a picture, the list of the units that were made in the same batch.
+    """Return, for each unit in a picture, the list of the units whose images were made in the same batch.
 
     ``found`` is the description of the units that is stored under the key :data:`FOUND` in the picture's recipe. The
     picture is either one of the pictures in a folder or a contact sheet of many units.

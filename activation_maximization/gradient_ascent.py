@@ -129,15 +129,15 @@ def maximize(
         transform: random function that is applied to the images in every step before the network sees them, a list of
             such functions, or a text such as ``none`` or ``jitter(0.1)``. The default is
             :func:`dreamgram.image_optimization.transforms.robust`.
-        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. The result has the same height and
-            width, and ``size`` is ignored.
+        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. The result has the height and width of
+            these images, and ``size`` is ignored.
         seed: seed of the noise and the transforms. All images use the same seed, so that an image does not depend on
             the other images of its batch.
         precision: number format that the network computes in, see
             :func:`dreamgram.image_optimization.precision.choose_dtype`.
         batch: number of images made at a time. By default, it is as large as :data:`BATCH` and :data:`PIXELS` allow.
-            It has no effect if the objective's value for an image depends on the other images, as with ``diversity``.
-            All images then form one batch.
+            ``batch`` has no effect if the objective's value for an image depends on the other images, as with
+            ``diversity``. All images then form one batch.
         listeners: functions that are called with a :class:`Step` after every step. The steps of all batches are
             numbered consecutively.
 

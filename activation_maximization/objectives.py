@@ -112,7 +112,7 @@ class Objective:
 
     @property
     def is_recordable(self) -> bool:
-        """Return :attr:`recordable`, or its default."""
+        """Return :attr:`recordable` or, if that is None, whether :attr:`value` is a function of this package."""
         return is_own(self.value) if self.recordable is None else self.recordable
 
     def __call__(self, activations: Mapping[str, Tensor]) -> Tensor:
@@ -362,7 +362,7 @@ def _units(unit: int | Iterable[int]) -> tuple[list[int], str]:
 
 
 class _OnDevices:
-    """Values that an objective needs in every step. They are copied to each device only once."""
+    """Constants of an objective, such as the indices of its units. They are copied to each device only once."""
 
     def __init__(self, values: Tensor) -> None:
         """Store ``values`` (N, ...), one for each image of the objective, or (1, ...) for all images."""
@@ -370,7 +370,7 @@ class _OnDevices:
         self.values = values
 
     def of_batch(self, activations: Mapping[str, Tensor], like: Tensor) -> Tensor:
-        """Return the values that belong to the images of the current batch, on the device of ``like``.
+        """Return the stored values for the images of the current batch, on the device of ``like``.
 
         The indices of the batch's images are in ``activations`` under the key :data:`NUMBER`.
         """
@@ -442,7 +442,7 @@ def _objective(value: Objective | float) -> Objective:
 def _combine(sign: str, a: Objective, b: Objective, operation: Callable[[Tensor, Tensor], Tensor]) -> Objective:
     """Return the objective whose value is ``operation`` applied to the values of ``a`` and ``b``.
 
-    ``sign`` stands for the operation in the objective's name.
+    In the name of the returned objective, ``sign`` stands for the operation.
 
     Raises:
         ValueError: the objectives are for different numbers of images or compare with different photos.

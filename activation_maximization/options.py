@@ -45,7 +45,7 @@ class SizeOptions(Options):
     size: int | None = option(
         None,
         "Side, in pixels, of the picture that passes through the network. The default is the network's input size. A "
-        "larger picture has room for more motifs.",
+        "larger picture has room for more of the patterns that activate a unit.",
         group=PICTURE,
         least=1,
         values=(64, 128, 224),
@@ -67,10 +67,10 @@ class AscentOptions(PictureOptions):
     transform: str = option(
         "robust",
         "Random transform of the image before the network sees it, different in each step. It keeps the picture from "
-        "becoming noise. robust: slight rotations, shifts, zooms and shears, with limits that can be changed; "
+        "becoming noise. robust: slight rotations, shifts, zooms and shears, whose limits can be set; for example, "
         "robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most 0.1 of each side, for "
         "pictures that must stay upright, such as spectrograms. none: no transform; the objective then reaches "
-        "its highest value, but the picture looks mostly like noise.",
+        "a higher value, but the picture looks mostly like noise.",
         group=OPTIMIZATION,
         metavar="EXPRESSION",
         values=("robust(degrees=5)", "jitter(0.1)", "none"),
@@ -130,9 +130,9 @@ class UnitsOptions(SizeOptions, LayerOptions, SheetOptions):
     )
     position: str | None = option(
         None,
-        "Position in the layer at which to maximize each unit, as ROW,COLUMN, or as TOKEN in a transformer. The motif "
-        "of the unit then appears once in the picture. By default, the mean over all positions is maximized, which "
-        "fills the picture with a texture.",
+        "Position in the layer at which to maximize each unit, as ROW,COLUMN, or as TOKEN in a transformer. The "
+        "pattern that activates the unit then appears once in the picture. By default, the mean over all positions is "
+        "maximized, which fills the picture with a texture.",
         group=OBJECTIVE,
         metavar="ROW,COLUMN",
         values=("0,0", "2,3", "5"),
@@ -312,8 +312,8 @@ class AccentuateOptions(PhotoOptions, AscentOptions):
     )
     near: str = option(
         "relu2_1",
-        "Layer whose activations should stay the same as for the photo. It should come earlier in the network than the "
-        "layer given by --layer. An earlier layer preserves finer detail.",
+        "Layer whose activations should stay close to those for the photo. It should come earlier in the network than "
+        "the layer given by --layer. An earlier layer preserves finer detail.",
         group=OBJECTIVE,
         metavar="NAME",
         values=("relu1_2", "relu2_1", "relu3_1"),
@@ -321,7 +321,7 @@ class AccentuateOptions(PhotoOptions, AscentOptions):
     nearness: float = option(
         NEARNESS,
         "Weight of the objective that keeps the activations of the --near layer close to those for the photo. A larger "
-        "weight changes the photo less. Try values such as 3 and 300.",
+        "weight changes the photo less. Try values between 3 and 300.",
         group=OBJECTIVE,
         values=(3.0, 30.0, 300.0),
     )

@@ -30,9 +30,9 @@ def regularizer(make: Maker) -> Maker:
 
 @regularizer
 def pixel_sum(weight: float = 0.08) -> Objective:
-    """Return a regularizer: ``weight`` times the sum of all pixel values, in [0, 1], over all channels.
+    """Return a regularizer: ``weight`` times the sum of all pixel values over all channels.
 
-    For an image of a white digit on black, the sum measures the amount of ink.
+    The pixel values are in [0, 1]. For an image of a white digit on black, the sum measures the amount of ink.
     """
     return _of_image(f"{weight:g} pixel sum", lambda image: weight * image.flatten(1).sum(1))
 
@@ -47,8 +47,8 @@ def sparing(ink: float = INK, smoothness: float = SMOOTHNESS) -> Objective:
     optimization. The script ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
 
     Args:
-        ink: weight of the sum of the pixels at the last step. The weight rises linearly from 0.4 times this value at
-            the first step, so that a digit is drawn before unneeded ink is removed.
+        ink: weight that the sum of the pixel values has at the last step. The weight rises linearly from 0.4 times
+            this value at the first step, so that a digit is drawn before unneeded ink is removed.
         smoothness: weight of :func:`blur`.
     """
     return ramp(0.4 * ink, ink) * pixel_sum(1) + blur(smoothness)

@@ -135,7 +135,7 @@ class Session:
         """Save the picture with its recipe, the settings that are stored in the file to make the picture again.
 
         ``stopped`` is the reason why the run ended. ``made`` holds values that were determined during the run and are
-        needed to make the picture again.
+        needed to make the picture again, such as the list of the units in each batch.
         """
         recipe = self.recipe(made).stop(stopped)
         self.path = self.job.save(picture, self.path, recipe, self.options.overwrite)
@@ -143,7 +143,8 @@ class Session:
     def recipe(self, made: Mapping[str, Any] | None = None) -> Recipe:
         """Return the recipe of the picture: the command, its options, the input files and ``made``.
 
-        ``made`` holds values that were determined during the run and are needed to make the picture again.
+        ``made`` holds values that were determined during the run and are needed to make the picture again, such as the
+        list of the units in each batch.
         """
         return Recipe.of(f"dream {self.command}", self.options, self.inputs, made)
 

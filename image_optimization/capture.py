@@ -62,7 +62,8 @@ def capture(
 def is_recordable(model: nn.Module) -> bool:
     """Return whether a forward pass of ``model`` may be recorded and replayed, instead of being run in every step.
 
-    It may not if a module has hooks that are not part of this package, or an attribute ``recordable`` that is False.
+    The result is False if any module of ``model`` has a hook that is defined outside this package, or an attribute
+    ``recordable`` that is False.
     """
     allowed = all(getattr(module, "recordable", True) for module in model.modules())
     return allowed and is_own(*itertools.chain(*map(hooks_of, model.modules())))

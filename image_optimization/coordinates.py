@@ -9,16 +9,16 @@ from torch.nn.functional import pad
 from dreamgram.image_optimization.parameterizations import frequencies
 
 EXPONENT = 0.25
-"""Default exponent. The losses that a network computes curve less along low frequencies than along high ones. With
-this exponent, the curvature is more even."""
+"""Default exponent. Losses of a network's activations have less curvature along the low frequencies of the image than
+along the high ones. In :class:`Coordinates` with this exponent, the curvature is more even across frequencies."""
 
 
 class Coordinates:
-    """Linear coordinates for the changes of a tensor, in blocks.
+    """Linear coordinates, grouped into blocks, for the changes of a tensor.
 
-    The Fourier coefficients of a change are multiplied by frequency ** ``exponent``. The result is cut into square
-    blocks of pixels, because distant pixels hardly influence each other's gradient. Each block then gets a curvature of
-    its own.
+    The Fourier coefficients of a change are multiplied by frequency ** ``exponent``. The result, transformed back to
+    pixels, is cut into square blocks, because distant pixels hardly influence each other's gradient. L-BFGS learns the
+    curvature of each block separately.
     """
 
     def __init__(self, like: Tensor, block: int | None = None, exponent: float = EXPONENT) -> None:
@@ -53,7 +53,7 @@ class Coordinates:
         return self.cut(gradient if self.weights is None else self._filter(gradient, self.weights))
 
     def move(self, coordinates: Tensor) -> Tensor:
-        """Return the change of the tensor with these ``coordinates`` (blocks, n)."""
+        """Convert ``coordinates`` (blocks, n) to a change of the tensor; invert :meth:`of_move`."""
         move = self.paste(coordinates)
         return move if self.weights is None else self._filter(move, self.weights)
 

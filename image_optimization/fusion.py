@@ -36,8 +36,8 @@ def pairs_in(model: nn.Module, used: Collection[nn.Module]) -> dict[nn.Sequentia
     """Return the pairs of a convolution and the following ReLU in each ``nn.Sequential`` in ``model``.
 
     A pair is omitted if its convolution is in ``used``, which means that the output of the convolution itself is
-    needed. It is also omitted if one of its modules has several places in the model, hooks of the user's own, or a
-    ``forward`` that was replaced.
+    needed. It is also omitted if one of its modules appears several times in the model, has hooks of the user's own, or
+    has a ``forward`` that was replaced.
     """
     places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
     found: dict[nn.Sequential, list[Pair]] = {}

@@ -204,7 +204,7 @@ def _is_deep(picture: Image.Image) -> bool:
 
 
 def _is_srgb(picture: Image.Image) -> bool:
-    """Return whether the picture has no color profile, or one whose conversion to sRGB hardly changes any color.
+    """Return whether the picture has no color profile, or one that is sRGB within :data:`PROFILE_TOLERANCE`.
 
     The decision is based on the conversion of sample colors, because the name of a profile may be misleading.
     """

@@ -136,7 +136,7 @@ def save(
             cannot hold the opacity and keeps the white.
         exif: encoded EXIF data to store, such as :attr:`Picture.exif`. In a JPEG, EXIF data of more than 64 kB is
             omitted.
-        bits: bits per channel: 8 or 16. Only a tensor that is saved as PNG or TIFF can have 16.
+        bits: bits per channel: 8 or 16. Only a tensor that is saved as PNG or TIFF can have 16 bits per channel.
         quality: quality of the compression of JPEG and WebP, up to 100. A higher quality gives a larger file.
 
     Returns:

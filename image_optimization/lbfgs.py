@@ -30,8 +30,9 @@ LOOK_BACK = 5
 above the highest loss of these steps."""
 
 LEAST_COSINE = 1e-10
-"""Smallest cosine of the angle between a move and the change of the gradient during the move. Pairs with a smaller
-cosine, which is hardly positive or negative, are not used."""
+"""Smallest cosine of the angle between the two parts of a curvature pair: the move of the optimized tensor in a step,
+and the change of the gradient during this move. Pairs with a smaller cosine, which is negative or almost zero, are not
+used."""
 
 
 class LBFGS:
@@ -50,7 +51,8 @@ class LBFGS:
 
     The third change makes better use of the curvature pairs. The curvature is learned in :class:`Coordinates` that make
     it more even, and in each block of the image separately. A large image has far more directions with different
-    curvatures than there are pairs. With blocks, the pairs describe the curvature of as many directions in each block.
+    curvatures than there are pairs. With blocks, each pair describes the curvature along one direction in every block,
+    not just along one direction in the whole image.
 
     The direction of a step is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of
     Quasi-Newton Matrices and Their Use in Limited Memory Methods", 1994. The compact form reads the curvature pairs
@@ -86,8 +88,8 @@ class LBFGS:
             bounds: smallest and largest allowed value of its elements.
             learning_rate: not used, because the curvature determines the length of a step.
             history: number of curvature pairs to store.
-            block: side, in pixels, of the blocks of an image that each get a curvature of their own, if ``leaf`` holds
-                pixels (N, C, H, W). By default, ``leaf`` is not treated as an image; see :class:`Coordinates`.
+            block: side, in pixels, of the square blocks in which the curvature is learned separately, if ``leaf`` holds
+                pixels (N, C, H, W). By default, all elements of ``leaf`` form one block, and ``exponent`` is not used.
             exponent: exponent of the :class:`Coordinates`; 0 gives all frequencies the same weight.
         """
         self.leaf = leaf
@@ -214,8 +216,9 @@ class LBFGS:
     def _times_inverse_hessian(self, vector: Tensor, scale: Tensor) -> Tensor:
         """Multiply ``vector`` (blocks, n) by the approximate inverse Hessian of each block.
 
-        This is equation 3.1 of Byrd, Nocedal and Schnabel. In the notation of that paper, S holds the moves of the
-        optimized tensor, Y the changes of its gradient, and gamma is the ``scale`` (blocks,).
+        The product is computed with equation 3.1 of the paper by Byrd, Nocedal and Schnabel that :class:`LBFGS` cites.
+        In the notation of that paper, S holds the moves of the optimized tensor, Y the changes of its gradient, and
+        gamma is the ``scale`` (blocks,).
         """
         by_age = (self.slots + self.steps) % len(self.slots)  # the slots from the oldest pair to the newest
         valid = self.valid[:, by_age].to(scale)
@@ -237,12 +240,15 @@ class LBFGS:
         return step
 
     def _with_pairs(self, vector: Tensor) -> Tensor:
-        """Return the products of ``vector`` (blocks, n) with all moves and all changes: (2, blocks, history)."""
+        """Return the dot products of ``vector`` (blocks, n) with both parts of each curvature pair.
+
+        The result (2, blocks, history) holds the products with the moves first, then those with the gradient changes.
+        """
         return torch.stack([(vectors @ vector[:, :, None])[..., 0] for vectors in self.pairs]).to(self.scale)
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Return the product of ``a`` and ``b``, (blocks, n) each, in each block: (blocks,)."""
+    """Return the dot product of ``a`` (blocks, n) and ``b`` (blocks, n) in each block: (blocks,)."""
     return (a[:, None] @ b[:, :, None])[:, 0, 0]
 
 

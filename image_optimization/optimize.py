@@ -44,9 +44,9 @@ class Optimizer(Protocol):
         """Prepare to optimize the tensor ``leaf`` in place, with its elements kept within ``bounds``.
 
         ``learning_rate`` is a step size, in the unit of the elements of ``leaf``. ``history`` is the number of
-        curvature pairs that a quasi-Newton method stores. ``block`` is the side, in pixels, of the blocks of an image
-        that each get a curvature of their own, or None if ``leaf`` does not hold pixels. An optimizer may ignore these
-        three.
+        curvature pairs that a quasi-Newton method stores. ``block`` is the side, in pixels, of the square blocks in
+        which a quasi-Newton method learns the curvature separately, or None if ``leaf`` does not hold pixels. An
+        optimizer may ignore these three arguments.
         """
 
     def step(self, loss: Tensor, gradient: Tensor, remaining: Tensor) -> None:
@@ -202,8 +202,8 @@ def optimize(
         history: number of curvature pairs that L-BFGS stores. Each pair takes twice the memory of ``image.leaf``.
         block: side, in pixels, of the square blocks in which L-BFGS learns the curvature separately, if ``image.leaf``
             holds pixels. Small blocks suit losses in which distant pixels hardly influence each other. By default,
-            ``image.leaf`` is not treated as an image. An ``optimizer`` that is a function does not receive ``history``
-            and ``block``.
+            all elements of ``image.leaf`` form one block. An ``optimizer`` that is a function does not receive
+            ``history`` and ``block``.
         tolerance: relative decrease of the loss at or below which the run stops. The mean loss of the last
             ``patience`` steps is compared with the mean loss of the ``patience`` steps before them. If the mean has
             fallen by at most the fraction ``tolerance``, or has risen, the run has converged. A tolerance of 0 turns

@@ -148,10 +148,10 @@ class PhaseImage:
     """Images whose leaf, the optimized tensor, holds phases of Fourier coefficients. The magnitudes are fixed.
 
     Each coefficient belongs to one decorrelated color, not to one channel of the image. The magnitudes are those of
-    natural photos. No frequency can be stronger than in photos, which prevents noise at any image size. See Fel et al.,
-    "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization" (MaCo),
-    arXiv:2306.06805. The paper uses the magnitudes of ImageNet. This class uses the mean magnitudes of crops of six
-    photos; these means are smooth enough to be interpolated to any image size. The magnitudes are computed from the
+    natural photos. No frequency can be stronger than in photos, which prevents high-frequency noise in images of any
+    size. See Fel et al., "Unlocking Feature Visualization for Deeper Networks with MAgnitude Constrained Optimization"
+    (MaCo), arXiv:2306.06805. The paper uses the magnitudes of ImageNet. This class uses the mean magnitudes of crops of
+    six photos; these means are smooth enough to be interpolated to any image size. The magnitudes are computed from the
     logits of the pixel values, because a sigmoid follows the inverse Fourier transform. If an image does not have 3
     channels, each channel gets the magnitudes of the lightness of photos.
     """

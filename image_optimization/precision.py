@@ -18,13 +18,13 @@ Precision = Literal["auto", "float32", "bfloat16", "float16"]
 
 
 def choose_dtype(precision: Precision, device: torch.device, model: nn.Module | None = None) -> torch.dtype:
-    """Return the data type in which the network ``model`` computes on ``device``.
+    """Return the data type in which the network ``model`` computes on ``device``, as selected by ``precision``.
 
     ``"auto"`` means bfloat16 if the hardware is known to compute in it natively, and float32 otherwise. Such hardware
     is a CPU with AVX-512 BF16, AMX or ARM's bf16 instructions, or an NVIDIA GPU of the Ampere generation or later. Most
     other hardware emulates bfloat16, which is slower than float32. On a CPU, ``"auto"`` also means float32 if the
-    network contains ``nn.MultiheadAttention``, such as torchvision's vision transformers, because PyTorch then takes
-    four times as long in bfloat16.
+    network contains ``nn.MultiheadAttention``, as torchvision's vision transformers do, because PyTorch takes four
+    times as long to run such a network in bfloat16 as in float32.
 
     Raises:
         ValueError: ``precision`` is not one of the allowed names; the message lists them.

@@ -68,7 +68,8 @@ class CudaGraph:
         """Record the operations of ``step`` without running them, and return the tensors that a replay overwrites.
 
         Raises:
-            RuntimeError: the step waited for the GPU when it was run the last time, or it cannot be recorded.
+            RuntimeError: ``step`` made the CPU wait for the GPU in the last call of :meth:`warm_up`, or ``step`` cannot
+                be recorded.
         """
         if self.waits:
             raise RuntimeError(self.waits[0])
@@ -161,10 +162,11 @@ class _Replayed:
 
 
 def side_by_side(functions: Sequence[Callable[[Tensor], Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Call each of ``functions`` with one of ``inputs``, and return the results.
+    """Call each function in ``functions`` with the corresponding input in ``inputs``, and return the results.
 
-    In a recording, the operations of the functions do not wait for each other when they are replayed, and neither do
-    those of their backward passes. Many small operations, which cannot keep a GPU busy, then run at the same time.
+    When a recording of these calls is replayed, the operations of one function do not wait for those of another, either
+    in the forward pass or in the backward pass. Operations that are too small to keep a GPU busy one by one can then
+    run at the same time.
     """
     if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
         return [function(given) for function, given in zip(functions, inputs, strict=True)]

@@ -42,7 +42,11 @@ def robust(
 
 @dataclass(frozen=True)
 class RandomView:
-    """The transform that :func:`robust` returns. Several views can be drawn before they are applied."""
+    """The transform that :func:`robust` returns.
+
+    A view is the result of one random transformation of an image. :meth:`draw` can draw the matrices of several views
+    before :meth:`apply` computes the views.
+    """
 
     degrees: float
     translate: float
@@ -50,7 +54,7 @@ class RandomView:
     shear: float
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return a random view of ``images`` (N, C, H, W)."""
+        """Return ``images`` (N, C, H, W) after one random transformation, the same for all of them."""
         return self.apply(images, self.draw(1, images.shape[2:]).to(images.device)[0])
 
     def draw(self, count: int, size: Sequence[int]) -> Tensor:
@@ -73,7 +77,10 @@ class RandomView:
 
     @staticmethod
     def apply(images: Tensor, matrix: Tensor) -> Tensor:
-        """Return the view of ``images`` (N, C, H, W) with ``matrix`` (2, 3), which is on the images' device."""
+        """Return ``images`` (N, C, H, W) transformed by ``matrix`` (2, 3), one of the matrices from :meth:`draw`.
+
+        ``matrix`` must be on the images' device.
+        """
         n, c, height, width = images.shape
         grid = affine_grid(matrix[None], [1, 1, height, width], align_corners=False)
         # The batch becomes one image with many channels, so that interpolation weights are computed only once.
@@ -101,12 +108,12 @@ def is_own_transform(transform: Transform) -> bool:
 
 
 def drawn_ahead(transform: Transform, steps: int) -> Transform:
-    """Return a transform with the same random views as ``transform``, for ``steps`` calls.
+    """Return a transform that does the same as ``transform`` for ``steps`` calls, but draws all random numbers at once.
 
-    In the first call, the views of all steps are drawn and copied to the device together, so that no later step waits
-    for a copy. The number of the current step is also on the device, so that a recording of one call can be replayed
-    (:mod:`dreamgram.image_optimization.replay`). The same is done for each transform in a :class:`Chain`. Transforms of
-    other classes are returned unchanged.
+    In the first call, the transformation matrices of all steps are drawn and copied to the device together, so that no
+    later step waits for a copy. The number of the current step is also on the device, so that a recording of one call
+    can be replayed (:mod:`dreamgram.image_optimization.replay`). Each transform in a :class:`Chain` is replaced in this
+    way. A transform that is neither a :class:`RandomView` nor a :class:`Chain` is returned unchanged.
     """
     if isinstance(transform, Chain):
         return Chain(tuple(drawn_ahead(each, steps) for each in transform.transforms))

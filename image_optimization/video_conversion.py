@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 HIGH_DEFINITION = 720
 """Smallest height, in pixels, at which a video that does not state its color matrix is decoded as BT.709.
 
-A video of a smaller height is decoded as BT.601. Video players choose between BT.601 and BT.709 at
-the same height.
+A video of a smaller height is decoded as BT.601. Video players use the same height to
+choose between BT.601 and BT.709.
 """
 
 Tell = Callable[[str], None]

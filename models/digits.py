@@ -16,8 +16,8 @@ class DigitCNN(nn.Module):
     """A convolutional network for digits, from gray images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
 
     The layers output their activations before the ReLU, so that a filter has a gradient even when it is inactive. The
-    ReLU of a convolution is applied after the pooling. ``relu(pool(conv(x)))`` equals ``pool(relu(conv(x)))``, and the
-    ReLU is then computed for a quarter of the values.
+    ReLU of a convolution is applied after the pooling. ``relu(pool(conv(x)))`` equals ``pool(relu(conv(x)))``, but
+    computes the ReLU of only a quarter as many elements.
     """
 
     input_shape = (1, 28, 28)

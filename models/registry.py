@@ -1,6 +1,7 @@
 """The registry of the networks in this package and of their weights files.
 
-To add a network, write a function that builds it in any module of this folder, and decorate it with :func:`network`.
+To add a network, write a function that builds it, and decorate this function with :func:`network`. The function may be
+in any module of this folder.
 """
 
 from __future__ import annotations
@@ -36,9 +37,10 @@ registered: dict[str, Network] = {}
 
 
 def network(name: str, weights: str) -> Callable[[Builder], Builder]:
-    """Register the decorated function, which builds a network from a weights file, so that ``load(name)`` calls it.
+    """Register the decorated function as the builder of the network ``name``, so that ``load(name)`` calls it.
 
-    ``weights`` is the name of the file in ``models/weights/`` to use unless the user names a different one.
+    The function must build the network from a weights file. ``weights`` is the name of the file in
+    ``models/weights/`` to use unless the user names a different one.
     """
 
     def register(build: Builder) -> Builder:

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from dreamgram.models.registry import network, read_weights
 
 CONFIGURATIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
-"""Number of convolutions in each of the five blocks of a network: configurations D and E of Simonyan and Zisserman,
-arXiv:1409.1556."""
+"""Number of convolutions in each of the five blocks of VGG-16 and VGG-19: configurations D and E of Simonyan and
+Zisserman, arXiv:1409.1556."""
 
 MEAN = (103.939, 116.779, 123.68)
 """Mean of the blue, green and red channels over ImageNet, in [0, 255]."""

@@ -22,7 +22,7 @@ SHARE = 0.9
 VECTORS, MORE_VECTORS = 11, 3
 """Maximum memory of an optimization step, except for the curvature pairs and the pass through the network, as a
 multiple of the memory of the image. It includes the image, its gradient, the optimizer's temporary tensors, and the
-photo's activations. An optimizer that stores curvature pairs needs the second number in addition."""
+photo's activations. For an optimizer that stores curvature pairs, ``MORE_VECTORS`` is added to ``VECTORS``."""
 
 FOR_TILING = 250_000_000
 """Bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only if a
@@ -50,8 +50,8 @@ surrounding pixels."""
 
 REGION, MATRICES = 130, 12_000_000
 """Additional memory, in bytes, for each region of the photo after the first. Each region can have a different style.
-``REGION`` is the memory per pixel, for gradients. ``MATRICES`` is the memory that does not depend on the number of
-pixels, for the statistics of the styles."""
+``REGION`` is the memory for gradients, for each pixel of the picture or tile that passes through the network.
+``MATRICES`` is the memory for the statistics of the styles, which does not depend on the number of pixels."""
 
 SAMPLES = 64, 128
 """Sides, in pixels, of the two square images with which the memory per pixel of a pass through the network is measured.
@@ -105,7 +105,7 @@ class Planner:
     """
 
     limit: int | None = None
-    """Maximum number of bytes that the process may use. By default, it may use most of the free memory."""
+    """Maximum number of bytes that the process may use. By default, the process may use most of the free memory."""
     budgets: dict[tuple[object, ...], Budget] = field(default_factory=dict)
     """Budgets planned so far. The key consists of everything on which a budget depends, such as the size of the
     image."""
@@ -164,7 +164,7 @@ class Planner:
 
 
 def smallest_tile(model: nn.Module, layers: Sequence[str]) -> int:
-    """Return the side, in pixels, of the smallest tile, if the activations of ``layers`` are used."""
+    """Return the smallest side, in pixels, that a tile may have if the losses use the activations of ``layers``."""
     there = [layer for layer in list_layers(model, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
     return max(smallest_side(there), SMALLEST_TILE)
 
@@ -183,8 +183,8 @@ def plan(
     If the image does not fit into memory as a whole, it is tiled. The memory of the tensors that every step needs, such
     as the image and its gradient, is subtracted from the available memory. The curvature pairs get at most half of the
     remainder, and they always leave enough memory for the smallest tile. The rest is used to process a tile. The
-    paintings pass through the network before the first curvature pair is stored, so their pass can use the memory that
-    is set aside for the pairs.
+    paintings whose styles are transferred pass through the network before the first curvature pair is stored. Their
+    pass can therefore use the memory that is set aside for the pairs.
 
     Args:
         limit: the number of bytes that may be used.

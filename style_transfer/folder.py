@@ -13,8 +13,8 @@ from dreamgram.workbench.job import Done, Job
 
 _ENDINGS = ("png", "jpg", "jpeg", "jfif", "webp", "avif", "heic", "jp2", "tif", "tiff", "gif", "bmp", "ppm")
 READABLE = tuple(f".{ending}" for ending in _ENDINGS)
-"""File name extensions of pictures. A file with such an extension that cannot be read is reported as failed, and a file
-with any other extension is skipped."""
+"""File name extensions of pictures. If a file has such an extension but cannot be read, it is reported as failed. A
+file with any other extension is skipped."""
 
 SHOWN = 5
 """Maximum number of skipped files whose names are listed in the message about them."""

@@ -28,7 +28,8 @@ def gram_matrix(activation: Tensor, weight: Tensor | None = None) -> Tensor:
     F is the activations of one image as a matrix (C, H W). The product F F^T is equation 3 of Gatys et al.,
     arXiv:1508.06576. Unlike in the paper, it is divided by C H W, so that pictures of different sizes can be compared.
     ``weight`` (H, W) holds the weight of each position in the product, or is a scalar tensor if all weights are equal.
-    The default weight, 1 / (H W), makes the product a mean over all positions.
+    The weights replace the factor 1 / (H W) of the formula. By default, every weight is 1 / (H W), so that the product
+    is a mean over all positions.
     """
     return moments(activation, weight)[:, :-1] / activation.shape[1]
 

@@ -4,8 +4,8 @@ To add a style loss, write a class here that derives from :class:`StyleLoss`, an
 :func:`style_loss`. The method ``statistic`` reduces the activations of a layer to a statistic, such as a Gram matrix.
 The method ``__call__`` returns the distance between a statistic of the image and the target. If the run uses a
 :class:`dreamgram.style_transfer.presets.Preset` whose ``relative`` is True, the distance is divided by the property
-``scale``. By default, ``scale`` is the mean square of the target. Override the property if this does not fit your loss.
-The following example is a complete style loss that keeps the default::
+``scale``. By default, ``scale`` is the mean square of the target. Override the property if the mean square
+does not fit your loss. The following example is a complete style loss that keeps the default::
 
     @style_loss("mean")
     class MeanLoss(StyleLoss):
@@ -200,7 +200,7 @@ class WassersteinLoss(StyleLoss):
     Each distribution has the mean and covariance of the activations to which it is fitted. The formula is that of Olkin
     and Pukelsheim, "The Distance between Two Random Vectors with Given Dispersion Matrices", 1982. Unlike the Gram
     loss, this loss measures differences in the mean separately from differences in the covariance. It grows with the
-    square of the activations, and the Gram loss with their fourth power.
+    square of the activations, whereas the Gram loss grows with their fourth power.
     """
 
     BLOCK = 64
@@ -211,8 +211,9 @@ class WassersteinLoss(StyleLoss):
     the covariance would be infinite in directions without variance, and rounding errors would dominate the gradient."""
 
     ROUNDING = 1e-5
-    """Variance added in the same way, as a fraction of the mean squared norm of the paintings' activations. It exceeds
-    the rounding errors of the covariance even if a painting has a single color, so that its covariance is 0."""
+    """Variance added in all directions, in addition to the variance that :attr:`NOISE` adds, as a fraction of the mean
+    squared norm of the paintings' activations. It exceeds the rounding errors of the covariance even if a painting has
+    a single color, so that its covariance is 0."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
 
@@ -224,7 +225,7 @@ class WassersteinLoss(StyleLoss):
 
     @property
     def scale(self) -> float:
-        """Mean squared norm of the paintings' activations, including the added variance."""
+        """Mean squared norm of the paintings' activations, plus the variance that ``NOISE`` and ``ROUNDING`` add."""
         return float(self.mean.square().sum() + self.covariance.trace())
 
     @staticmethod
@@ -258,7 +259,8 @@ class NearestLoss(StyleLoss):
     As in Kolkin et al., "Neural Neighbor Style Transfer", arXiv:2203.13215, the mean of the painting's activations is
     subtracted from all activations before they are compared. In the paper, the nearest neighbors are updated only
     rarely and are found in the features of all layers together. Here, they are updated in every step and are found in
-    each layer separately, among at most about :attr:`CANDIDATES` positions of the painting.
+    each layer separately. The number of the painting's positions that are searched is limited to approximately
+    :attr:`CANDIDATES`.
 
     The cosine distance alone can be small even if the image uses only a few of the painting's activations, or colors
     that the painting does not have. The moments (mean and covariance) are therefore matched as well, as in Kolkin et
@@ -375,8 +377,8 @@ class TemporalLoss:
     def __call__(self, image: Tensor, rows: slice = slice(None)) -> Tensor:
         """Return the loss of an image (1, 3, H, W), or of a strip of it, as a scalar tensor.
 
-        For a strip, ``rows`` is the range of the strip's rows in the whole image. Rows of ``image`` below the strip are
-        ignored.
+        For a strip, ``rows`` is the range of the strip's rows in the whole image. ``image`` may include rows below the
+        strip, which are ignored.
         """
         before = self.previous.image[:, :, rows]
         error: Tensor = (image[:, :, : before.shape[2]] - before).square() * self.previous.reliable[:, :, rows]

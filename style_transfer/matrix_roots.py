@@ -21,11 +21,12 @@ POLYNOMIALS = (
 )
 """Coefficients (a, b, c) of the polynomial a x + b x^3 + c x^5 of each Newton-Schulz iteration, first to last.
 
-The square roots of the eigenvalues of the scaled matrix lie between 0.001 and 1. The first polynomial maps this
-interval as close to 1 as possible. Each further polynomial does the same with the range of the previous polynomial. The
-method is due to Amsel, Persson, Musco, Gower, "The Polar Express", arXiv:2505.16932. Seven polynomials are enough if
-the condition number of the matrix is at most 10^6. For pictures, it is about 10^5. At 10^8, the trace is wrong by
-0.01 %."""
+Before the first iteration, the matrix is scaled so that the square roots of its eigenvalues are at most 1. The first
+polynomial maps the interval from 0.001 to 1 as close to 1 as possible. Each further polynomial does the same with
+the range of the previous polynomial. The method is due to Amsel, Persson, Musco, Gower, "The Polar Express",
+arXiv:2505.16932. Seven polynomials are enough if the condition number of the matrix is at most 10^6. For the
+matrices that are computed from pictures, the condition number is about 10^5. If it is 10^8, the trace of the
+matrix's square root is wrong by 0.01 %."""
 
 
 def trace_of_root(matrix: Tensor) -> Tensor:
@@ -43,7 +44,8 @@ def regularized_root(covariance: Tensor, share: float, least: Tensor) -> tuple[T
     """Add a multiple of the identity matrix to a ``covariance`` (C, C), and compute the square root of the sum.
 
     The multiple is ``share`` times the largest eigenvalue of ``covariance``, plus ``least``. Negative eigenvalues, a
-    result of rounding, count as 0. The decomposition is computed on the CPU, because this is not part of the loop.
+    result of rounding, count as 0. The eigendecomposition of ``covariance`` is computed on the CPU, because this
+    function is not called during the optimization steps.
 
     Returns:
         The added multiple of the identity matrix, and the symmetric square root of the sum, (C, C) each.
@@ -59,8 +61,8 @@ def newton_schulz(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return the square root of a symmetric positive definite ``matrix`` (C, C) and the inverse of the root.
 
     This is a coupled Newton-Schulz iteration as in Higham, "Functions of Matrices", 2008, section 6.7, with polynomials
-    of degree 5 (:data:`POLYNOMIALS`). It can only start from a matrix that commutes with ``matrix``, so the result of
-    the previous optimization step is of no use.
+    of degree 5 (:data:`POLYNOMIALS`). The iteration can only start from a matrix that commutes with ``matrix``, so it
+    cannot start from the result of the previous optimization step.
     """
     # The norm of the square is at least the square of the largest eigenvalue. The margin allows for rounding. Dividing
     # by the trace first prevents an overflow.

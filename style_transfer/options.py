@@ -194,13 +194,13 @@ class StyleOptions(RunOptions):
         return choose_preset(self.preset, self)
 
     def drafted(self) -> Self:
-        """Return these options with the size and the steps of a draft, if a draft is wanted."""
+        """Return these options, with ``size`` and ``steps`` halved if ``draft`` is True."""
         if not self.draft:
             return self
         return self.change(draft=False, size=max(1, self.size // 2), steps=max(1, self.steps // 2))
 
     def resolved(self) -> Self:
-        """Return a copy in which the style loss, the layers and all weights of losses are set.
+        """Return a copy in which the style loss, the layers and the weights of all losses are set.
 
         Each of these options that is None gets the preset's value.
         """

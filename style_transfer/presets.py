@@ -28,8 +28,8 @@ class Preset:
     relative: bool = True
     """True if the content and style losses are divided by the magnitude of their targets, and the pixel losses (total
     variation and temporal loss) are divided by the number of values in the image. A weight then has the same meaning
-    for every layer, network and image size. If False, these two divisions are omitted, and the pixel losses are sums
-    over all pixels, with pixel values in [0, 255]."""
+    for every layer, network and image size. If False, none of these losses is divided in this way, and the pixel
+    losses are sums over all pixels, with pixel values in [0, 255]."""
     content_layers: Mapping[str, float] | None = None
     """Factor that multiplies the content weight, for each content layer. The default is :data:`CONTENT_LAYERS`."""
     style_layers: Mapping[str, float] | None = None
@@ -81,7 +81,7 @@ PRESETS = {
 def choose_preset(name: str, overrides: object) -> Preset:
     """Return the preset called ``name``, with some fields replaced.
 
-    If ``overrides`` has an attribute with the name of a field, and the attribute is not None, it replaces the field.
+    An attribute of ``overrides`` that has the name of a field and is not None replaces that field.
     """
     given = {each.name: getattr(overrides, each.name, None) for each in fields(Preset)}
     return replace(PRESETS[name], **{field: value for field, value in given.items() if value is not None})

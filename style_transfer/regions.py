@@ -53,10 +53,10 @@ colors by up to about this distance."""
 def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
     """Find the regions that the colors of a mask (1, 3, H, W) in [0, 1] mark.
 
-    If the mask is a map of labels (:data:`LABELS`), such as a gray picture with the levels 0, 1 and 2, each color marks
-    one region. Otherwise, each color that covers at least the fraction :data:`SMALLEST_SHARE` of the mask marks a
-    region, and each pixel belongs to the region with the nearest color. A pixel whose color lies between the colors of
-    two regions belongs to both in part, so that soft edges stay soft. If the longer side of the mask exceeds
+    If the mask is a map of labels (:data:`LABELS`), such as a gray picture with the levels 0, 1 and 2 out of 255, each
+    color marks one region. Otherwise, each color that covers at least the fraction :data:`SMALLEST_SHARE` of the mask
+    marks a region, and each pixel belongs to the region with the nearest color. A pixel whose color lies between the
+    colors of two regions belongs to both in part, so that soft edges stay soft. If the longer side of the mask exceeds
     :data:`FINEST`, the returned masks are reduced to that size.
 
     Returns:
@@ -107,8 +107,8 @@ def _labels(mask: Tensor) -> list[Tensor] | None:
 def _amid_its_like(codes: Tensor) -> Tensor:
     """Return a boolean tensor (H W,) that is True for each pixel which is surrounded by pixels of the same color.
 
-    ``codes`` (H, W) holds a number for the color of each pixel. A pixel is surrounded if four other pixels have
-    the same number as it: the pixels two places to its left, two places to its right, two places above it and two
+    ``codes`` (H, W) holds a number for the color of each pixel. A pixel is surrounded if its number equals the
+    numbers of four other pixels: those two places to its left, two places to its right, two places above it and two
     places below it.
     """
     wide = pad(codes[None, None], (2, 2, 2, 2), mode="replicate")[0, 0]

@@ -52,7 +52,7 @@ ADAM_RATE = 0.02
 IMAGE_BEFORE, LOSSES_OF_SCALE, BUDGETS = "image of the scale before", "losses of scale ", "pairs and sides of tiles"
 """Names of the tensors that are saved with the optimizer's state, so that a run can be resumed. The tensors hold
 the result of the last finished scale, the losses of each finished scale, and the memory budgets of all scales. The
-name of the losses of a scale is the string ``LOSSES_OF_SCALE`` followed by the index of the scale."""
+name of the tensor with the losses of a scale is the value of ``LOSSES_OF_SCALE`` followed by the index of the scale."""
 
 
 @dataclass(frozen=True)
@@ -107,8 +107,8 @@ class Stylizer:
     The image is optimized at several sizes, called scales, from coarse to fine. By default, each scale is twice as
     large as the previous scale, so that large forms are found at coarse scales, where steps take little time. Each
     scale starts from the enlarged result of the previous scale. Detail that was too fine for the previous scale is
-    added from the photo, or from ``init`` if that is an image. The statistics of the paintings are computed in the
-    first run and reused in later runs.
+    added from the photo or, if the argument ``init`` is an image, from that image. The statistics of the paintings are
+    computed in the first run and reused in later runs.
 
     Example:
         >>> stylizer = Stylizer(photo, [painting], size=512)
@@ -251,11 +251,11 @@ class Stylizer:
         """Paint the picture.
 
         If memory runs out, the present scale is started again with tiles whose sides are half as long. The listeners
-        then receive its steps again.
+        then receive the steps of this scale again.
 
         Args:
             state: the tensors that the function :attr:`Step.state` returned after a step of an earlier run, to resume
-                that run after that step. On the CPU, the result is identical to that of an unbroken run.
+                that run after that step. On the CPU, the result is identical to that of an uninterrupted run.
             listeners: functions that are called with a :class:`Step` after every step of the optimization. The steps of
                 all scales are numbered consecutively.
 
@@ -345,9 +345,9 @@ class Stylizer:
         )
 
     def _smaller(self, budget: Budget, scale: int) -> Budget | None:
-        """Return a budget with tiles whose sides are half as long.
+        """Return a copy of ``budget`` with the sides of the tiles halved.
 
-        Return None if the user gave a plan or the tiles would be too small.
+        Return None if the argument ``plan`` of :class:`Stylizer` was given, or if the tiles would be too small.
 
         ``scale`` is the longer side of the image, in pixels.
         """
@@ -414,8 +414,8 @@ class _Past:
     """The results of the finished scales of a run. They are part of the state from which the run can be resumed."""
 
     budgets: list[Budget]
-    """Memory budgets of all scales, including later ones. A resumed run uses the same budgets and so the same tiles,
-    because other tiles would give other rounding errors."""
+    """Memory budgets of all scales, including later ones. A resumed run uses the same budgets, and so the same tiles,
+    as the interrupted run, because other tiles would give other rounding errors."""
     image: Tensor | None = None
     """The image of the last finished scale, (1, 3, H, W) in [0, 1]; None if no scale is finished."""
     history: list[Tensor] = field(default_factory=list)

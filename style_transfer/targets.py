@@ -66,7 +66,7 @@ def _remembered(known: dict[Any, Any], key: Hashable, compute: Callable[[], Valu
 
 
 def _bytes_of(value: Any) -> int:
-    """Return the total size, in bytes, of all tensors in ``value``."""
+    """Return the total size, in bytes, of all tensors in ``value``, a tensor or a nested container of tensors."""
     if isinstance(value, Tensor):
         return value.nbytes
     parts = value.values() if isinstance(value, dict) else value if isinstance(value, tuple | list) else ()

@@ -51,8 +51,8 @@ class Style(NamedTuple):
     """Part of the painting whose style is used in each region of the photo: a mask (1, 1, H, W) in [0, 1], or None for
     the whole painting."""
     key: str = ""
-    """Fingerprint (hash) of the image and the masks, used as a key of the cache of targets. If it is empty, it is
-    computed."""
+    """Fingerprint (hash) of the image and the masks, used as a key of the cache of targets. If this field is
+    empty, the fingerprint is computed when it is needed."""
 
 
 PixelLoss = Callable[[Tensor, slice], Tensor]
@@ -86,7 +86,8 @@ class TotalLoss:
     terms: Sequence[Term]
     tiles: Sequence[Tile]
     pixel_losses: Mapping[str, tuple[Tensor, PixelLoss]]
-    """Weight and function of each loss of the pixels, by name. The weights are like :attr:`Term.weight`."""
+    """Weight and function of each loss of the pixels, by name. The weights are scalar tensors on the image's device,
+    which can be changed in place between two steps."""
     latest: dict[str, Tensor] = field(default_factory=dict)
     """Weighted parts of the most recently computed total loss, as scalar tensors, by name: ``content``, ``style``, and
     the names of the losses of the pixels."""
@@ -314,8 +315,8 @@ def _style_terms(
 def _term(part: str, layer: str, weight: float, loss: Loss, preset: Preset, device: torch.device) -> Term:
     """Return a term of the total loss.
 
-    If :attr:`Preset.relative` is true, ``weight`` is divided by the scale of the loss, so that it applies to the
-    relative error.
+    If :attr:`Preset.relative` is true, the term's weight is ``weight`` divided by :attr:`Loss.scale`, the magnitude of
+    the loss's target. The term is then ``weight`` times a relative error.
     """
     scale = loss.scale if preset.relative else 1.0
     return Term(part, layer, torch.tensor(weight / scale, device=device), loss)
@@ -324,7 +325,7 @@ def _term(part: str, layer: str, weight: float, loss: Loss, preset: Preset, devi
 def statistics(
     activations_of: ActivationsOf, painting: Tensor, style: Style, preset: Preset, tiles: Sequence[Tile]
 ) -> Statistics:
-    """Compute the statistics of a ``painting`` (1, 3, H, W) for each style layer and each region that uses its style.
+    """Compute the statistics of ``painting`` (1, 3, H, W) for each style layer and each region that uses the painting.
 
     For each region of the photo, ``style`` holds the weight of this painting among all paintings, and the part of the
     painting that gives the region its style.
@@ -366,7 +367,8 @@ def _passes(
 def _size(tiles: Sequence[Tile], layer: str, activation: Tensor) -> tuple[int, int]:
     """Return the height and width (H, W) of a layer's activations for the whole picture.
 
-    ``activation`` is the layer's activation in one of the tiles. Its size is used only if there is just one tile.
+    ``activation`` is the layer's activation in one of the tiles. If there is only one tile, the size of ``activation``
+    is returned. Otherwise, the size is read from the last tile's :attr:`Tile.windows`.
     """
     rows, columns = tiles[-1].windows[layer]
     return rows.stop or activation.shape[2], columns.stop or activation.shape[3]

@@ -241,7 +241,7 @@ def _dispatch(
     arguments: list[str],
     terminal: Terminal,
 ) -> int:
-    """Run the command that ``arguments`` begin with, or the ``default`` command, and return the exit code.
+    """Run the command that the first argument names, or ``default`` if it names no command; return the exit code.
 
     If a flag such as ``--help`` or ``--version`` asks for information, only print this information.
     """

@@ -124,15 +124,15 @@ class Job:
         self.stopping = True
 
     def tell(self, line: str) -> None:
-        """Show a message of one line to the user, through the watcher."""
+        """Show a one-line message to the user; see :meth:`Watcher.tell`."""
         self.watcher.tell(line)
 
     def fail(self, line: str) -> None:
-        """Show the message ``line``, which says that a file could not be processed, through the watcher."""
+        """Show the user the message ``line`` about a file that could not be processed; see :meth:`Watcher.fail`."""
         self.watcher.fail(line)
 
     def wrote(self, path: Path) -> None:
-        """Tell the watcher that the file ``path`` has been written."""
+        """Show the user that the file ``path`` has been written; see :meth:`Watcher.wrote`."""
         self.watcher.wrote(path, time.perf_counter() - self.began)
 
     def save(
@@ -142,8 +142,8 @@ class Job:
 
         If ``path`` already exists and ``overwrite`` is False, the picture is saved under an unused name in the same
         folder. Finished work is therefore never lost, even if another program wrote ``path`` during the work. With
-        ``overwrite``, the existing file is replaced. The watcher is told which file was written. The arguments ``how``
-        are passed to :func:`dreamgram.image_optimization.images.save`.
+        ``overwrite``, the existing file is replaced. The method :meth:`wrote` reports the written file to the user. The
+        keyword arguments ``how`` are passed to :func:`dreamgram.image_optimization.images.save`.
         """
         from dreamgram.image_optimization import images
 

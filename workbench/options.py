@@ -62,7 +62,7 @@ class Declaration:
     """Heading of the help under which the option is listed, one of :data:`GROUPS`."""
     values: Sequence[Any] = ()
     """Representative values, usually three, for the documentation, for tests and for the marks of a slider in a
-    graphical interface. They may be in the form that is typed on the command line."""
+    graphical interface. A value may be the text that a user would type on the command line, such as ``4G``."""
     flags: Sequence[str] = ()
     """Names of the option on the command line. By default, there is one, derived from the name of the field:
     ``--style-weight`` for ``style_weight``."""
@@ -96,8 +96,8 @@ def option(default: Any = MISSING, help: str = "", *, group: str, compare: bool 
             copied for each instance of the dataclass.
         help: help text in whole sentences for artists. It says what a larger value does and which values are usual.
         group: heading under which the help shows the option, one of :data:`GROUPS`.
-        compare: True if the picture depends on the option. If it is False, two pictures that were made with different
-            values of the option, but with the same values of all others, count as the same picture.
+        compare: True if the option affects the picture that the command makes. If it is False, two pictures that were
+            made with different values of the option, but with the same values of all others, count as the same picture.
         **declared: other fields of :class:`Declaration`.
     """
     metadata = {"declaration": Declaration(help=help, group=group, **declared)}

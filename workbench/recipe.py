@@ -27,14 +27,15 @@ DIGITS = 16
 """Number of hexadecimal digits of a SHA-256 hash that are stored as the checksum of a file."""
 
 BLOCK = 2**20
-"""Number of bytes of a file that are read and hashed at a time, because a video may not fit into memory."""
+"""Number of bytes of a file that are read and hashed at a time. A file is not read all at once, because a video may
+not fit into memory."""
 
 Commands = Mapping[str, type[Options]]
 """A mapping from the full names of commands, such as ``dream units``, to the classes of their options."""
 
 _OLD = {"command", "version", "files", "stopped", "overwrite", "checkpoint", "resume_from", "list_styles"}
-"""Names of the entries that are not options, in the dictionary of settings that version 0.1.0 stores. This
-dictionary holds options and other values together."""
+"""Names of the entries that are not options in the dictionary of settings that Dreamgram 0.1.0 stores in a picture.
+This dictionary holds options and other values together."""
 
 _OLD_MADE = ("output", "tiled", "found")
 """Names of the entries, in the settings stored by version 0.1.0, that hold values determined during the run."""
@@ -69,8 +70,8 @@ class Inputs:
         """Load the network called ``name`` and hash its files and weights; see :func:`dreamgram.models.load`.
 
         Raises:
-            ValueError: a file changed while the network was loaded. The hash of the file may then describe other
-                contents than those that were loaded.
+            ValueError: a file changed while the network was loaded. In that case, the hash of the file may not match
+                the contents that were loaded.
         """
         before = {path: checksum(path) for path in sources(name, weights) if path.is_file()}
         model = load(name, weights)
