@@ -77,7 +77,7 @@ class Coordinates:
 
     @staticmethod
     def _filter(image: Tensor, weights: Tensor) -> Tensor:
-        """Multiply the Fourier coefficients of ``image`` by ``weights``."""
+        """Return ``image`` with its Fourier coefficients, in the layout of ``rfft2``, multiplied by ``weights``."""
         if not image.is_cpu:  # fewer operations are worth more memory there
             whole: Tensor = torch.fft.irfft2(torch.fft.rfft2(image).mul_(weights), s=image.shape[2:])
             return whole

@@ -218,7 +218,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
         positional=True,
     )
     style: list[str] = option(
-        help="Painting whose style to use: a file, or the name of a style that the program draws (see --list-styles). "
+        help="Painting whose style to use: a file, or the name of a painting that the program makes itself (see "
+        "--list-styles). "
         "This option may be given several times.",
         group="Input",
         metavar="FILE|NAME",

@@ -85,8 +85,8 @@ class Painter:
         """Return the recipe of the picture that is painted from ``file``: the settings to be stored in the picture.
 
         ``inputs`` holds the checksums of the input files. ``result`` is the result of the style transfer, or None if
-        there is no result yet. If ``result`` shows that the picture did not fit into memory, the recipe also holds the
-        memory budgets.
+        there is no result yet. If ``result`` shows that the picture was too large for memory and was divided into
+        tiles, the recipe also holds the size of the tiles, on which the rounding errors depend.
         """
         made: dict[str, Any] = {}
         if result is not None and any(budget != WHOLE for budget in result.plan):

@@ -28,7 +28,7 @@ class Targets:
         self._subject = ""
 
     def begin(self, photo: str, paintings: Collection[str]) -> None:
-        """Make room in the cache for the next run, by deleting targets that this run does not need.
+        """Make room in the cache for a run that is about to start, by deleting targets that it does not need.
 
         ``photo`` and ``paintings`` are the fingerprints (hashes) of the run's pictures. Targets of a different photo
         are deleted. Targets of paintings that the run does not use are deleted, oldest first, until at most
