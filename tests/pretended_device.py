@@ -199,11 +199,10 @@ def _empty_strided(size: Any, stride: Any, *, dtype: Any = None, **_: Any) -> Te
     return _OnDevice(torch.empty_strided(size, stride, dtype=dtype))
 
 
-_operators = library.Library("aten", "IMPL")
 for _name, _function in {
     "empty.memory_format": _empty,
     "empty_strided": _empty_strided,
     "_copy_from": _copy_from,
     "_local_scalar_dense": _read,
 }.items():
-    _operators.impl(_name, _function, "PrivateUse1")
+    library.impl(f"aten::{_name}", DEVICE.type, _function)
