@@ -89,7 +89,7 @@ def amplify(
             transform=robust(degrees=0, translate=0.05, scale=(1, 1), shear=0),
             seed=seed,
             precision=precision,
-            listeners=counted(told, octave, costs),
+            listeners=counted(told, octave, [steps] * octaves, costs),
         )
         picture = dreams.images
         return dreams

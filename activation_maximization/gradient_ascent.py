@@ -166,7 +166,7 @@ def maximize(
             own = None if init is None else init.expand(count, *shape)[numbers]
             with seeded(seed):
                 image = some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
-                listening = counted(told, position, list(map(len, parts)))
+                listening = counted(told, position, [steps] * len(parts), list(map(len, parts)))
                 return some.run(image, steps, learning_rate, optimizer, listening, record)
 
         done, stopped = in_turn(enumerate(parts), make)

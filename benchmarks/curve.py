@@ -21,7 +21,7 @@ SMALL = SIZE // 2
 """Longer side of the smaller copies of the pictures, in pixels."""
 
 STEPS = (10, 20, 50, 100)
-"""Numbers of steps at each scale, one number for each point of Dreamgram's curve."""
+"""Numbers of steps at the last scale, one number for each point of Dreamgram's curve."""
 
 ITERATIONS = (100, 200, 300, 400)
 """Numbers of iterations, one number for each point of neural-style's curve."""

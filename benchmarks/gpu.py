@@ -146,7 +146,7 @@ def difference(a: Tensor, b: Tensor) -> str:
 
 
 def style_transfer(card: Card) -> dict[str, str]:
-    """Measure the time of a whole style transfer with the default number of steps, and of a step at each scale.
+    """Measure the time of a style transfer with the default number of steps, and the mean time of a step at each scale.
 
     There is one run for each style loss and picture size. The result maps the names of table rows to their texts.
     """

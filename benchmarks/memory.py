@@ -17,13 +17,13 @@ IMPORTS = (
 """Python program that only imports modules. Its peak memory is subtracted from that of the commands."""
 
 STEPS = 21
-"""Number of steps at each scale, enough to fill the memory of L-BFGS."""
+"""Number of steps at the last scale, enough to fill the memory of L-BFGS."""
 
 SIZES = (256, 362, 512, 724, 1024)
 """Sides of square pictures in pixels. Each picture has twice as many pixels as the previous one."""
 
 FEW_STEPS = 5
-"""Number of steps at each scale for the pictures with :data:`SIZES`.
+"""Number of steps at the last scale for the pictures with :data:`SIZES`.
 
 A few steps suffice, because L-BFGS allocates all its memory at the first step.
 """

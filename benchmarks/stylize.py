@@ -19,13 +19,13 @@ from benchmarks.peers import REACHED, SIZE, neural_style
 from benchmarks.process import PAINTING, PHOTO, run
 
 STEPS = 38
-"""Number of steps at each scale, enough to reach the loss of neural-style's best file."""
+"""Number of steps at the last scale, enough to reach the loss of neural-style's best file."""
 
 
 def measure() -> list[Figure]:
     """Measure how much faster than neural-style ``stylize --preset gatys`` reaches three losses.
 
-    The command is run with :data:`STEPS` steps per scale and with the default number of steps.
+    The command is run with ``--steps`` :data:`STEPS` and with the default number of steps.
     """
     losses = {int(iterations): loss for iterations, loss in json.loads(REACHED.read_text())["neural-style"].items()}
     with tempfile.TemporaryDirectory() as folder:

@@ -47,7 +47,7 @@ LIMIT = 4 * 10**9
 """Memory limit in bytes."""
 
 STEPS = 3
-"""Number of steps at each scale."""
+"""Number of steps at the last scale."""
 
 
 def one(width: int, height: int, limit: int | None, note_into: str) -> None:

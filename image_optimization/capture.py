@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dreamgram.image_optimization.fusion import Pair, fused, hooks_of, pairs_in
+from dreamgram.image_optimization.fusion import Group, fused, groups_in, hooks_of
 from dreamgram.image_optimization.gradient_scaling import Range
 from dreamgram.image_optimization.layers import Layer, reach_layers
 from dreamgram.image_optimization.replay import is_own
@@ -83,7 +83,7 @@ class _Reader:
         self.dtype = dtype
         self.order = torch.channels_last  # the memory format in which convolutions are fast on all devices
         self.weights: dict[str, Tensor] = {}
-        self.pairs: dict[nn.Sequential, list[Pair]] = {}
+        self.groups: dict[nn.Sequential, list[Group]] = {}
         self.handles: list[Any] = []
         self.calls: Counter[str] = Counter()
         self.activations: dict[str, Tensor] = {}
@@ -117,7 +117,7 @@ class _Reader:
         self.activations = {}
         low = self.dtype != torch.float32
         autocast = torch.autocast(image.device.type, self.dtype) if low else nullcontext()
-        with suppress(_Complete), autocast, fused(self.pairs):
+        with suppress(_Complete), autocast, fused(self.groups):
             image = image.contiguous(memory_format=self.order)
             functional_call(self.model, self.weights, (image,), tie_weights=False)  # ``weights`` is complete
 
@@ -130,7 +130,7 @@ class _Reader:
         by_module: dict[str, dict[int, Layer]] = {}
         for layer in reach_layers(self.model, image, self.names):
             by_module.setdefault(layer.module, {})[layer.call] = layer
-        self.pairs = pairs_in(self.model, [self.model.get_submodule(name) for name in by_module])
+        self.groups = groups_in(self.model, [self.model.get_submodule(name) for name in by_module])
         for name, calls in by_module.items():
             self.handles.append(self.model.get_submodule(name).register_forward_hook(self._hook(name, calls)))
 

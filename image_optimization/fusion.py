@@ -1,8 +1,7 @@
-"""Compute a convolution, its bias and the following ReLU in one operation, which saves two passes over memory."""
+"""Compute a convolution, its bias, the following ReLU and max pooling together, which saves passes over memory."""
 
 from __future__ import annotations
 
-import itertools
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
@@ -11,11 +10,12 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import conv2d, relu
+from torch.nn.functional import conv2d, max_pool2d, pad, relu
 
 from dreamgram.image_optimization.replay import is_own
 
-Pair = tuple[nn.Conv2d, nn.ReLU]
+Group = tuple[nn.Conv2d, nn.ReLU, nn.MaxPool2d | None]
+"""Modules that are computed together. The last is None if no pooling follows, or none that can be fused."""
 
 _ON_CPU = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
@@ -32,55 +32,68 @@ def hooks_of(module: nn.Module) -> list[Any]:
     return [hook for kind in kinds for hook in getattr(module, kind, {}).values()]
 
 
-def pairs_in(model: nn.Module, used: Collection[nn.Module]) -> dict[nn.Sequential, list[Pair]]:
-    """Return the pairs of a convolution and the following ReLU in each ``nn.Sequential`` in ``model``.
+def groups_in(model: nn.Module, used: Collection[nn.Module]) -> dict[nn.Sequential, list[Group]]:
+    """Return the groups of a convolution, the following ReLU and 2 x 2 max pooling in each sequence in ``model``.
 
-    A pair is omitted if its convolution is in ``used``, which means that the output of the convolution itself is
-    needed. It is also omitted if one of its modules appears several times in the model, has hooks of the user's own, or
-    has a ``forward`` that was replaced.
+    ``used`` holds the modules whose own outputs are needed. A convolution in ``used`` is not fused, and pooling is not
+    fused with a ReLU in ``used``. A module is not fused either if it appears several times in the model, has hooks of
+    the user's own, or has a ``forward`` that was replaced.
     """
     places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
-    found: dict[nn.Sequential, list[Pair]] = {}
+    found: dict[nn.Sequential, list[Group]] = {}
     for parent in model.modules():
         # A subclass may call the modules in another way.
         if not isinstance(parent, nn.Sequential) or not (type(parent) is nn.Sequential or is_own(type(parent))):
             continue
-        for first, second in itertools.pairwise(parent):
+        inside = [*parent, None]
+        for first, second, third in zip(inside, inside[1:], [*inside[2:], None], strict=False):
             if type(first) is nn.Conv2d and type(second) is nn.ReLU and places[first] == places[second] == 1:
                 simple = first.padding_mode == "zeros" and isinstance(first.padding, tuple) and first.bias is not None
                 plain = not hooks_of(first) and is_own(*hooks_of(second))
                 changed = any("forward" in vars(module) for module in (parent, first, second))
                 if simple and plain and not changed and first not in used:
-                    found.setdefault(parent, []).append((first, second))
+                    pooled = _is_halving(third) and places[third] == 1 and second not in used and not hooks_of(second)
+                    found.setdefault(parent, []).append((first, second, third if pooled else None))
     return found
 
 
-@contextmanager
-def fused(pairs: dict[nn.Sequential, list[Pair]]) -> Iterator[None]:
-    """Fuse ``pairs``, the result of :func:`pairs_in`, while the body of the ``with`` statement runs.
+def _is_halving(module: nn.Module | None) -> bool:
+    """Return True if ``module`` is plain max pooling of squares of 2 x 2 positions that do not overlap."""
+    if type(module) is not nn.MaxPool2d or "forward" in vars(module) or not is_own(*hooks_of(module)):
+        return False
+    sides = [module.kernel_size, module.stride, module.padding, module.dilation]
+    same = [side in (wanted, (wanted, wanted)) for side, wanted in zip(sides, (2, 2, 0, 1), strict=True)]
+    return all(same) and not (module.ceil_mode or module.return_indices)
 
-    The forward pass of each sequence then does the work of both modules of a pair in the first module, and no work in
-    the second one.
+
+@contextmanager
+def fused(groups: dict[nn.Sequential, list[Group]]) -> Iterator[None]:
+    """Fuse ``groups``, the result of :func:`groups_in`, while the body of the ``with`` statement runs.
+
+    The forward pass of each sequence then does the work of all modules of a group in the first module, and no work in
+    the others.
     """
-    for parent, inside in pairs.items():
+    for parent, inside in groups.items():
         parent.forward = partial(_forward, parent, inside)  # type: ignore[method-assign]
     try:
         yield
     finally:
-        for parent in pairs:
+        for parent in groups:
             del parent.forward
 
 
-def _forward(parent: nn.Sequential, pairs: list[Pair], image: Tensor) -> Any:
-    """Run the sequence ``parent`` with fused ``pairs``."""
-    for convolution, following in pairs:
-        convolution.forward = partial(conv_relu, convolution)  # type: ignore[method-assign]
-        following.forward = _same  # type: ignore[method-assign, assignment]
+def _forward(parent: nn.Sequential, groups: list[Group], image: Tensor) -> Any:
+    """Run the sequence ``parent`` with fused ``groups``."""
+    for convolution, *following in groups:
+        pooled = following[-1] is not None
+        convolution.forward = partial(conv_relu, convolution, pooled=pooled)  # type: ignore[method-assign]
+        for module in filter(None, following):
+            module.forward = _same
     try:
         return type(parent).forward(parent, image)
     finally:
-        for pair in pairs:
-            for module in pair:
+        for group in groups:
+            for module in filter(None, group):
                 del module.forward
 
 
@@ -88,10 +101,11 @@ def _same(image: Tensor) -> Tensor:
     return image
 
 
-def conv_relu(convolution: nn.Conv2d, image: Tensor) -> Tensor:
+def conv_relu(convolution: nn.Conv2d, image: Tensor, *, pooled: bool = False) -> Tensor:
     """Return the ReLU of the output of ``convolution`` for ``image`` (N, C, H, W), as one operation if possible.
 
-    The image is converted to the type of the weights. The weights get no gradients.
+    The image is converted to the type of the weights. The weights get no gradients. If ``pooled`` is True, the result
+    is the largest value in each square of 2 x 2 positions, as in ``max_pool2d``.
     """
     weight, bias = convolution.weight, convolution.bias
     image = image.to(weight.dtype)
@@ -104,17 +118,30 @@ def conv_relu(convolution: nn.Conv2d, image: Tensor) -> Tensor:
     else:
         known = False
     if not known or weight.requires_grad or image.ndim != 4:
-        return relu(conv2d(image, weight, bias, *how))
-    result: Tensor = _ConvReLU.apply(image, weight, bias, *how)
+        whole = relu(conv2d(image, weight, bias, *how))
+        return max_pool2d(whole, 2) if pooled else whole
+    result: Tensor = _ConvReLU.apply(image, weight, bias, pooled, *how)
     return result
 
 
 class _ConvReLU(torch.autograd.Function):
-    """Autograd function of a convolution followed by a ReLU. Only the image gets a gradient."""
+    """Autograd function of a convolution followed by a ReLU and, if wanted, by 2 x 2 max pooling.
+
+    Only the image gets a gradient. The pooling keeps no indices of the largest values: it compares the values again in
+    the backward pass, which takes less time and memory. Its output is positive where a gradient passes the ReLU.
+    """
 
     @staticmethod
     def forward(
-        ctx: Any, image: Tensor, weight: Tensor, bias: Tensor, stride: Any, padding: Any, dilation: Any, groups: int
+        ctx: Any,
+        image: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        pooled: bool,
+        stride: Any,
+        padding: Any,
+        dilation: Any,
+        groups: int,
     ) -> Tensor:
         ctx.how = stride, padding, dilation, groups
         if image.is_cuda:
@@ -123,15 +150,55 @@ class _ConvReLU(torch.autograd.Function):
             output = torch.ops.mkldnn._convolution_pointwise(
                 image, weight, bias, padding, stride, dilation, groups, "relu", [], ""
             )
-        ctx.save_for_backward(image, weight, output)
-        return output
+        if not pooled:
+            ctx.save_for_backward(image, weight, output)
+            return output
+        columns = _larger(output, 3)
+        largest = _larger(columns, 2)
+        ctx.save_for_backward(image, weight, largest, columns, output)
+        return largest
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, weight, output = ctx.saved_tensors
+        image, weight, output, *inside = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.how
         gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
+        if inside:
+            columns, whole = inside
+            gradient = _to_larger(_to_larger(gradient, columns, output, 2), whole, columns, 3)
         of_image, _, _ = torch.ops.aten.convolution_backward(
             gradient, image, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )
-        return of_image, *[None] * 6
+        return of_image, *[None] * 7
+
+
+def _halves(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """Return the values at even and at odd positions along ``axis``.
+
+    If the number of positions is odd, the last position is left out.
+    """
+    pairs = values.narrow(axis, 0, values.shape[axis] // 2 * 2).unflatten(axis, (-1, 2))
+    return pairs.select(axis + 1, 0), pairs.select(axis + 1, 1)
+
+
+def _larger(values: Tensor, axis: int) -> Tensor:
+    """Return the larger value of each pair of neighbors along ``axis``."""
+    return torch.maximum(*_halves(values, axis))
+
+
+def _to_larger(gradient: Tensor, values: Tensor, larger: Tensor, axis: int) -> Tensor:
+    """Return the gradient of ``values``, given the ``gradient`` of ``larger``, the result of :func:`_larger`.
+
+    If two neighbors are equal, the first one gets the gradient, as in ``max_pool2d``.
+    """
+    odd = values.shape[axis] % 2
+    if torch.is_grad_enabled():  # second derivatives are wanted, so the operations have to be differentiable
+        passed = gradient.where(_halves(values, axis)[0] == larger, 0)
+        both = torch.stack([passed, gradient - passed], axis + 1).flatten(axis, axis + 1)
+        return pad(both, (0, 0) * (3 - axis) + (0, odd))
+    result = torch.zeros_like(values) if odd else torch.empty_like(values)
+    first, second = _halves(result, axis)
+    # Ones and zeros in the type of the values are faster than a boolean mask.
+    torch.eq(_halves(values, axis)[0], larger, out=first).mul_(gradient)
+    torch.sub(gradient, first, out=second)
+    return result

@@ -119,17 +119,19 @@ class StopRun(KeyboardInterrupt):
     """
 
 
-def counted(listeners: Sequence[Listener], part: int, costs: Sequence[float]) -> list[Listener]:
+def counted(listeners: Sequence[Listener], part: int, steps: Sequence[int], costs: Sequence[float]) -> list[Listener]:
     """Wrap ``listeners`` for one part of a run, so that they receive step numbers counted over the whole run.
 
     Listeners are functions that are called after every step. A part of a run is, for example, the optimization at one
-    image size. ``part`` is the zero-based index of the part. All parts must have the same number of steps. ``costs``
-    holds one number for each part: the amount of work of one of its steps, in any unit.
+    image size. ``part`` is the zero-based index of the part. ``steps`` and ``costs`` hold one number for each part: its
+    number of steps, and the amount of work of one of these steps, in any unit.
     """
+    before = sum(steps[:part])
+    work = [count * cost for count, cost in zip(steps, costs, strict=True)]
 
     def tell(listener: Listener, step: Step) -> None:
-        done = (sum(costs[:part]) + costs[part] * step.done) / sum(costs)
-        listener(replace(step, number=part * step.steps + step.number, steps=len(costs) * step.steps, done=done))
+        done = (sum(work[:part]) + work[part] * step.done) / sum(work)
+        listener(replace(step, number=before + step.number, steps=sum(steps), done=done))
 
     return [partial(tell, listener) for listener in listeners]
 

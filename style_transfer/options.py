@@ -169,12 +169,13 @@ class StyleOptions(RunOptions):
         values=("lbfgs", "adam"),
     )
     steps: int = option(
-        64,
-        "Number of optimization steps at each image size. The image is usually optimized at several sizes, from "
-        "small to large. With fewer steps, strokes stay fainter; there is little improvement beyond 200.",
+        60,
+        "Number of optimization steps at the full size. Before that, the image is usually optimized at smaller sizes, "
+        "with half as many steps at each. With fewer steps, strokes stay fainter; there is little improvement beyond "
+        "200.",
         group=SCALES,
         least=1,
-        values=(20, 64, 200),
+        values=(20, 60, 200),
     )
     max_memory: int | None = option(
         None,

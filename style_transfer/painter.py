@@ -131,7 +131,7 @@ class Painter:
         images.check_size(path, images.fitted_size(given.image, options.size))
         self._tell_of(given, file, path)
         stylizer = self.prepare(given.image, plan)
-        timelapse = Timelapse(len(stylizer.scales) * options.steps) if options.timelapse else None
+        timelapse = Timelapse(sum(stylizer.steps)) if options.timelapse else None
         keeper = self._checkpoint(file, path, inputs, state)
         with self.job.part(file.name, self.setting) as bar:
             listeners = [each for each in (timelapse, keeper, bar) if each]

@@ -105,10 +105,11 @@ class Stylizer:
     """A style transfer: a photo, the paintings whose style it takes, and all settings. It can be run several times.
 
     The image is optimized at several sizes, called scales, from coarse to fine. By default, each scale is twice as
-    large as the previous scale, so that large forms are found at coarse scales, where steps take little time. Each
-    scale starts from the enlarged result of the previous scale. Detail that was too fine for the previous scale is
-    added from the photo or, if the argument ``init`` is an image, from that image. The statistics of the paintings are
-    computed in the first run and reused in later runs.
+    large as the previous scale, so that large forms are found at coarse scales, where steps take little time. The
+    option ``steps`` is the number of steps at the last scale, and every earlier scale gets half as many. Each scale
+    starts from the enlarged result of the previous scale. Detail that was too fine for the previous scale is added from
+    the photo or, if the argument ``init`` is an image, from that image. The statistics of the paintings are computed in
+    the first run and reused in later runs.
 
     Example:
         >>> stylizer = Stylizer(photo, [painting], size=512)
@@ -183,6 +184,9 @@ class Stylizer:
         self.losses, self.device = self.options.losses, device_of(self.model)
         self.size = fitted_size(photo, self.options.size)
         self.scales = list(scales or (pyramid(photo, self.options.size) if previous is None else [self.options.size]))
+        # More steps at the earlier scales hardly lower the final loss, and a face then fades into the style.
+        earlier = max(1, self.options.steps // 2)
+        self.steps = [earlier] * (len(self.scales) - 1) + [self.options.steps]
         shares = blend_shares(self.options.blend, len(paintings))
         self.regions, self._masks, self._shares = divide(content_mask, style_masks, shares)
         self._smallest = smallest_size(self.model, self.losses.layers)
@@ -318,13 +322,13 @@ class Stylizer:
         run = optimize(
             image,
             loss,
-            steps=self.options.steps,
+            steps=self.steps[number],
             learning_rate=ADAM_RATE,
             optimizer=self._factory or self.options.optimizer,
             history=budget.pairs,
             block=STYLE_LOSSES[self.losses.style_loss].BLOCK,
             state=state,
-            listeners=counted(past.tell(listeners, loss.latest), number, costs),
+            listeners=counted(past.tell(listeners, loss.latest), number, self.steps, costs),
             record=is_own(STYLE_LOSSES[self.losses.style_loss]) and is_recordable(self.model),
         )
         return past.after(image.render().detach(), run.losses), run

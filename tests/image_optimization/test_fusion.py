@@ -6,10 +6,11 @@ from functools import partial
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 
 from dreamgram.image_optimization import fusion
 from dreamgram.image_optimization.capture import capture
-from dreamgram.image_optimization.fusion import conv_relu, pairs_in
+from dreamgram.image_optimization.fusion import conv_relu, groups_in
 
 LAYERS = ["relu1_1", "relu2_2", "relu3_1"]
 
@@ -26,18 +27,20 @@ def pass_through(model: nn.Module, layers: list[str], dtype: torch.dtype) -> tup
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
 def test_the_result_is_the_same(dtype: torch.dtype, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    count = 0
+    count, pooled = 0, 0
     whole = fusion.conv_relu
 
-    def counting(convolution: nn.Conv2d, image: Tensor) -> Tensor:
-        nonlocal count
+    def counting(convolution: nn.Conv2d, image: Tensor, **how: bool) -> Tensor:
+        nonlocal count, pooled
         count += 1
-        return whole(convolution, image)
+        pooled += how["pooled"]
+        return whole(convolution, image, **how)
 
     monkeypatch.setattr(fusion, "conv_relu", counting)
     activations, gradient = pass_through(vgg16, LAYERS, dtype)
     assert count >= 15  # five convolutions up to relu3_1, in three passes
-    monkeypatch.setattr("dreamgram.image_optimization.capture.pairs_in", lambda *_: {})
+    assert pooled == 3  # pool1 follows relu1_2, whose output is not captured; pool2 follows relu2_2, which is
+    monkeypatch.setattr("dreamgram.image_optimization.capture.groups_in", lambda *_: {})
     plain, of_plain = pass_through(vgg16, LAYERS, dtype)
     tolerance = 1e-5 if dtype == torch.float32 else 0.02
     for ours, theirs in zip([*activations, gradient], [*plain, of_plain], strict=True):
@@ -120,7 +123,7 @@ def shared() -> nn.Module:
     ],
 )
 def test_what_is_not_fused(make: Callable[[], nn.Module]) -> None:
-    assert not pairs_in(make(), [])
+    assert not groups_in(make(), [])
 
 
 def test_all_arguments_of_a_convolution() -> None:
@@ -134,15 +137,71 @@ def test_all_arguments_of_a_convolution() -> None:
     torch.testing.assert_close(*gradients)
 
 
+@pytest.mark.parametrize("size", [(8, 8), (9, 12), (12, 9), (13, 13)])
+@pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
+def test_pooling(order: torch.memory_format, size: tuple[int, int]) -> None:
+    convolution = nn.Conv2d(3, 16, 3, padding=1).requires_grad_(False)
+    image = torch.randn(2, 3, *size).to(memory_format=order).requires_grad_()
+    ours, theirs = conv_relu(convolution, image, pooled=True), max_pool2d(convolution(image).relu(), 2)
+    torch.testing.assert_close(ours, theirs)
+    wanted = torch.randn_like(theirs)
+    torch.testing.assert_close(*(torch.autograd.grad(each, image, wanted)[0] for each in (ours, theirs)))
+
+
+def test_of_equal_values_only_one_gets_the_gradient() -> None:
+    identity = nn.Conv2d(1, 1, 1).requires_grad_(False)
+    identity.weight.fill_(1)
+    identity.bias = nn.Parameter(torch.zeros(1), requires_grad=False)
+    image = torch.ones(1, 1, 4, 4, requires_grad=True)
+    conv_relu(identity, image, pooled=True).sum().backward()
+    assert image.grad is not None
+    assert image.grad.unfold(2, 2, 2).unfold(3, 2, 2).sum((4, 5)).tolist() == [[[[1, 1], [1, 1]]]]
+    assert image.grad.count_nonzero() == 4
+
+
+@pytest.mark.parametrize(
+    "pooling",
+    [
+        nn.MaxPool2d(3),
+        nn.MaxPool2d(2, stride=1),
+        nn.MaxPool2d(2, padding=1),
+        nn.MaxPool2d(2, dilation=2),
+        nn.MaxPool2d(2, ceil_mode=True),
+        nn.MaxPool2d((2, 1)),
+        nn.AvgPool2d(2),
+    ],
+)
+def test_other_pooling_is_not_fused(pooling: nn.Module) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), pooling)
+    assert [group[2] for group in groups_in(model, [])[model]] == [None]
+    image = torch.rand(1, 3, 19, 23)
+    with torch.no_grad(), capture(model.requires_grad_(False), ["2"]) as activations_of:
+        torch.testing.assert_close(activations_of(image)["2"], model(image))
+
+
+def test_pooling_after_a_captured_or_hooked_relu_is_not_fused() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d((2, 2), 2))
+    assert groups_in(model, [])[model] == [tuple(model)]
+    assert groups_in(model, [model[1]])[model][0][2] is None
+    model[1].register_forward_hook(lambda *_: None)
+    assert not groups_in(model, [])
+
+
 def test_a_single_image_without_a_batch_axis() -> None:
     convolution, image = nn.Conv2d(3, 4, 3).requires_grad_(False), torch.randn(3, 8, 8)
     torch.testing.assert_close(conv_relu(convolution, image), convolution(image).relu())
+    torch.testing.assert_close(conv_relu(convolution, image, pooled=True), max_pool2d(convolution(image).relu(), 2))
 
 
-def test_second_derivatives() -> None:
+@pytest.mark.parametrize("pooled", [False, True])
+def test_second_derivatives(pooled: bool) -> None:
     convolution = nn.Conv2d(3, 4, 3).requires_grad_(False)
     seconds = []
-    for operation in (partial(conv_relu, convolution), lambda image: convolution(image).relu()):
+
+    def plain(image: Tensor) -> Tensor:
+        return max_pool2d(convolution(image).relu(), 2) if pooled else convolution(image).relu()
+
+    for operation in (partial(conv_relu, convolution, pooled=pooled), plain):
         image = torch.linspace(-1, 1, 192).view(1, 3, 8, 8).requires_grad_()
         [first] = torch.autograd.grad(operation(image).pow(3).sum(), image, create_graph=True)
         seconds.append(torch.autograd.grad(first.square().sum(), image)[0])
