@@ -49,7 +49,7 @@ class CudaGraph:
     """A recording of the operations of one step on an NVIDIA GPU."""
 
     def __init__(self, device: torch.device) -> None:
-        """Prepare to record on ``device``."""
+        """Prepare to record the operations of a step on ``device``."""
         self.device = torch.device(device.type, torch.cuda.current_device() if device.index is None else device.index)
         self.stream = torch.cuda.Stream(self.device)
         self.graph = torch.cuda.CUDAGraph()
