@@ -14,6 +14,7 @@ import itertools
 import statistics
 import sys
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -154,10 +155,13 @@ def style_transfer(card: Card) -> dict[str, str]:
     for loss in LOSSES:
         for size in (64,) if card.small else SIZES[loss]:
             stamps: list[tuple[int, float]] = []
+            counts: Counter[int] = Counter()
 
-            def stamp(step: Step, stamps: list[tuple[int, float]] = stamps) -> None:
-                if step.number % 16 == 1:  # the losses of the 16 steps before have been read
-                    stamps.append((step.image.shape[3], time.perf_counter()))
+            def stamp(step: Step, stamps: list[tuple[int, float]] = stamps, counts: Counter[int] = counts) -> None:
+                width = step.image.shape[3]
+                counts[width] += 1  # the number of steps at this scale
+                if counts[width] % 16 == 1:  # the losses of the 16 steps before have been read
+                    stamps.append((width, time.perf_counter()))
 
             how = {"style_loss": loss, **({"steps": 4} if card.small else {})}
             card.paint(min(size, 512), style_loss=loss, steps=4)

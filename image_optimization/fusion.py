@@ -45,8 +45,8 @@ def groups_in(model: nn.Module, used: Collection[nn.Module]) -> dict[nn.Sequenti
         # A subclass may call the modules in another way.
         if not isinstance(parent, nn.Sequential) or not (type(parent) is nn.Sequential or is_own(type(parent))):
             continue
-        inside = [*parent, None]
-        for first, second, third in zip(inside, inside[1:], [*inside[2:], None], strict=False):
+        inside = [*parent, None, None]
+        for first, second, third in zip(inside, inside[1:], inside[2:], strict=False):
             if type(first) is nn.Conv2d and type(second) is nn.ReLU and places[first] == places[second] == 1:
                 simple = first.padding_mode == "zeros" and isinstance(first.padding, tuple) and first.bias is not None
                 plain = not hooks_of(first) and is_own(*hooks_of(second))
@@ -120,15 +120,16 @@ def conv_relu(convolution: nn.Conv2d, image: Tensor, *, pooled: bool = False) ->
     if not known or weight.requires_grad or image.ndim != 4:
         whole = relu(conv2d(image, weight, bias, *how))
         return max_pool2d(whole, 2) if pooled else whole
-    result: Tensor = _ConvReLU.apply(image, weight, bias, pooled, *how)
-    return result
+    result: Tensor = _ConvReLU.apply(image, weight, bias, pooled and not image.is_cuda, *how)
+    return max_pool2d(result, 2) if pooled and image.is_cuda else result
 
 
 class _ConvReLU(torch.autograd.Function):
     """Autograd function of a convolution followed by a ReLU and, if wanted, by 2 x 2 max pooling.
 
-    Only the image gets a gradient. The pooling keeps no indices of the largest values: it compares the values again in
-    the backward pass, which takes less time and memory. Its output is positive where a gradient passes the ReLU.
+    Only the image gets a gradient. The pooling stores no indices of the largest values. Instead, the backward pass
+    compares the values again, which takes less time on a CPU. A gradient passes the ReLU only where the pooled value is
+    positive. The output is not stored, because the next module may overwrite it.
     """
 
     @staticmethod
@@ -154,18 +155,17 @@ class _ConvReLU(torch.autograd.Function):
             ctx.save_for_backward(image, weight, output)
             return output
         columns = _larger(output, 3)
-        largest = _larger(columns, 2)
-        ctx.save_for_backward(image, weight, largest, columns, output)
-        return largest
+        ctx.save_for_backward(image, weight, output, columns)
+        return _larger(columns, 2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, weight, output, *inside = ctx.saved_tensors
+        image, weight, output, *columns = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.how
-        gradient = torch.ops.aten.threshold_backward(gradient, output, 0)
-        if inside:
-            columns, whole = inside
-            gradient = _to_larger(_to_larger(gradient, columns, output, 2), whole, columns, 3)
+        largest = _larger(columns[0], 2) if columns else output
+        gradient = torch.ops.aten.threshold_backward(gradient, largest, 0)
+        if columns:
+            gradient = _to_larger(_to_larger(gradient, columns[0], largest, 2), output, columns[0], 3)
         of_image, _, _ = torch.ops.aten.convolution_backward(
             gradient, image, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )
@@ -183,6 +183,8 @@ def _halves(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 def _larger(values: Tensor, axis: int) -> Tensor:
     """Return the larger value of each pair of neighbors along ``axis``."""
+    if values.shape[axis] < 2:
+        raise RuntimeError(f"an image of {tuple(values.shape)} is too small for pooling")
     return torch.maximum(*_halves(values, axis))
 
 

@@ -43,7 +43,7 @@ from dreamgram.workbench.names import unknown
 
 _logger = logging.getLogger(__name__)
 
-COARSEST = 96
+COARSEST = 72
 """Minimum length of the image's shorter side, in pixels, at each scale except the last, which has the full size."""
 
 ADAM_RATE = 0.02

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -148,6 +149,19 @@ def test_pooling(order: torch.memory_format, size: tuple[int, int]) -> None:
     torch.testing.assert_close(*(torch.autograd.grad(each, image, wanted)[0] for each in (ours, theirs)))
 
 
+def test_the_pooled_values_may_be_overwritten() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.MaxPool2d(2), nn.ReLU(inplace=True), nn.Conv2d(8, 8, 3))
+    image = torch.rand(1, 3, 12, 12, requires_grad=True)
+    with capture(model, ["4"]) as activations_of:
+        ours = torch.autograd.grad(activations_of(image)["4"].square().sum(), image)[0]
+    torch.testing.assert_close(ours, torch.autograd.grad(model(image).square().sum(), image)[0])
+
+
+def test_an_image_too_small_for_pooling() -> None:
+    with pytest.raises(RuntimeError, match="too small for pooling"):
+        conv_relu(nn.Conv2d(3, 4, 1).requires_grad_(False), torch.rand(1, 3, 1, 8), pooled=True)
+
+
 def test_of_equal_values_only_one_gets_the_gradient() -> None:
     identity = nn.Conv2d(1, 1, 1).requires_grad_(False)
     identity.weight.fill_(1)
@@ -193,8 +207,8 @@ def test_a_single_image_without_a_batch_axis() -> None:
     torch.testing.assert_close(conv_relu(convolution, image, pooled=True), max_pool2d(convolution(image).relu(), 2))
 
 
-@pytest.mark.parametrize("pooled", [False, True])
-def test_second_derivatives(pooled: bool) -> None:
+@pytest.mark.parametrize(("pooled", "size"), [(False, (8, 8)), (True, (8, 8)), (True, (8, 9)), (True, (9, 8))])
+def test_second_derivatives(pooled: bool, size: tuple[int, int]) -> None:
     convolution = nn.Conv2d(3, 4, 3).requires_grad_(False)
     seconds = []
 
@@ -202,7 +216,7 @@ def test_second_derivatives(pooled: bool) -> None:
         return max_pool2d(convolution(image).relu(), 2) if pooled else convolution(image).relu()
 
     for operation in (partial(conv_relu, convolution, pooled=pooled), plain):
-        image = torch.linspace(-1, 1, 192).view(1, 3, 8, 8).requires_grad_()
+        image = torch.linspace(-1, 1, 3 * math.prod(size)).view(1, 3, *size).requires_grad_()
         [first] = torch.autograd.grad(operation(image).pow(3).sum(), image, create_graph=True)
         seconds.append(torch.autograd.grad(first.square().sum(), image)[0])
     torch.testing.assert_close(*seconds)

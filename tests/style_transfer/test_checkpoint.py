@@ -164,7 +164,7 @@ def test_a_checkpoint_is_written_every_so_many_seconds(tmp_path: Path, monkeypat
 def test_a_run_is_resumed_with_the_tiles_that_it_had(photo_file: Path, painting: Tensor, vgg16: nn.Module) -> None:
     """More memory may be free when the run is resumed, but different tiles would be rounded differently."""
     layers = {"content_layers": {"relu2_1": 1}, "style_layers": {"relu1_1": 1, "relu2_1": 1}}
-    options: dict[str, Any] = {"size": 120, "scales": [60, 120], "steps": 2, **layers}
+    options: dict[str, Any] = {"size": 120, "scales": [60, 120], "steps": 4, **layers}
     stylizer = Stylizer(images.load(photo_file), [painting], model=vgg16, **options)
     keeper = Keeper()
     unbroken = stylizer.change(plan=[WHOLE, Budget(pairs=4, side=64)]).run(listeners=[keeper])

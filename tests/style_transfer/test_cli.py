@@ -139,7 +139,7 @@ def test_made_again_bit_for_bit(command: Command, photo_file: Path) -> None:
 def test_a_tiled_picture_is_made_again_with_its_tiles(command: Command, photo_file: Path) -> None:
     """Only the last scale is tiled. The picture is replayed from its recipe and resumed from a checkpoint."""
     layers = {"content_layers": {"relu2_1": 1}, "style_layers": {"relu1_1": 1, "relu2_1": 1}}
-    how = {"size": 240, "steps": 2, "colors": "match", **layers}
+    how = {"size": 240, "steps": 4, "colors": "match", **layers}
     options = StylizeOptions(photo=photo_file, style=["marbling"], output=Path("a.png"), **how)
     tiled = Recipe.of("stylize", options, Inputs(), {"plan": [astuple(WHOLE), (4, 160)]})
     assert paint(options, Job(), tiled).stopped == "finished"
@@ -177,6 +177,10 @@ def test_animations_and_the_plot_as_typed(command: Command, photo_file: Path) ->
         assert film.n_frames == 2
         assert film.size == (34, 40)
     assert Image.open("a-loss.png").width > 500
+    large = ["--size", 230, "--steps", 3, "--content-layers", "relu2_1", "--style-layers", "relu1_1"]
+    assert command("stylize", photo_file, "--style", "marbling", *large, "--timelapse", "webp", "-o", "d.png").code == 0
+    with Image.open("d.webp") as film:
+        assert film.n_frames == 4  # one step at half the size, and three at the full size
     run = command("stylize", photo_file, "--style", "marbling", *QUICK, "--timelapse", "gif", "-o", "b.png")
     assert run.out.splitlines()[1].startswith("b.gif  ")
     with Image.open("b.gif") as film:

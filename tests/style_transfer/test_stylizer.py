@@ -188,6 +188,9 @@ def test_where_it_starts(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> N
 
 def test_the_pyramid() -> None:
     assert pyramid(torch.zeros(1, 3, 600, 512), 512) == [128, 256, 512]
+    assert pyramid(torch.zeros(1, 3, 9, 16), 512) == [128, 256, 512]
+    assert pyramid(torch.zeros(1, 3, 5, 5), 512) == [128, 256, 512]
+    assert pyramid(torch.zeros(1, 3, 5, 10), 512) == [256, 512]
     assert pyramid(torch.zeros(1, 3, 100, 100), 100) == [100]
     assert pyramid(torch.zeros(1, 3, 100, 1000), 1000) == [1000]
 
@@ -196,7 +199,15 @@ def test_scales_and_interruption(photo_file: Path, painting: Tensor, vgg16: nn.M
     options: dict[str, Any] = {"size": 64, "scales": [32, 64], "steps": 4}
     stylizer = Stylizer(images.load(photo_file), [painting], model=vgg16, **options)
     sizes: list[tuple[int, int]] = []
-    whole = stylizer.run(listeners=[lambda step: sizes.append((step.image.shape[2], step.number))])
+    done: list[tuple[int, float]] = []
+    whole = stylizer.run(
+        listeners=[
+            lambda step: sizes.append((step.image.shape[2], step.number)),
+            lambda step: done.append((step.steps, step.done)),
+        ]
+    )
+    work = 2 * 32**2 + 4 * 64**2
+    assert done == [(6, pytest.approx(each / work)) for each in (32**2, 2 * 32**2, *range(6144, work + 1, 4096))]
     assert sizes == [(32, 1), (32, 2), (64, 3), (64, 4), (64, 5), (64, 6)]
     assert [len(losses) for losses in whole.history] == [2, 4]
     assert whole.stopped == "finished"
@@ -265,7 +276,7 @@ def passes(vgg16: nn.Module) -> Iterator[Passes]:
 
 
 TWO_SCALES: dict[str, Any] = {
-    **{"size": 32, "scales": [24, 32], "steps": 2, "init": "noise", "plan": [WHOLE, WHOLE]},
+    **{"size": 32, "scales": [24, 32], "steps": 4, "init": "noise", "plan": [WHOLE, WHOLE]},
     **{"content_layers": {"relu3_1": 1}, "style_layers": {"relu1_1": 1, "relu2_1": 1}},  # which are quick
 }
 
