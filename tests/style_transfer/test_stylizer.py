@@ -363,7 +363,9 @@ def test_an_optimizer_of_your_own(photo: Tensor, painting: Tensor, vgg16: nn.Mod
 def test_a_run_is_resumed_from_a_state(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
     stylizer = Stylizer(photo, [painting], model=vgg16, **TWO_SCALES)
     states: list[State] = []
-    whole = stylizer.run(listeners=[lambda step: states.append({**step.state()})])
+    whole = stylizer.run(
+        listeners=[lambda step: states.append({name: each.clone() for name, each in step.state().items()})]
+    )
     fresh = Stylizer(photo, [painting], model=vgg16, **TWO_SCALES)
     assert torch.equal(fresh.run(state=states[2]).image, whole.image)
     assert torch.equal(fresh.run().image, whole.image)  # the state is not kept for the next run
@@ -394,7 +396,7 @@ def test_tiles_where_memory_runs_out(
     states: list[State] = []
     calm = partial(stylize, photo, [painting], model=vgg16, **{**how, "plan": expected.plan})
     monkeypatch.setattr(stylizer_module, "optimize", whole_run)
-    calm(listeners=[lambda step: states.append({**step.state()})])
+    calm(listeners=[lambda step: states.append({name: each.clone() for name, each in step.state().items()})])
     monkeypatch.setattr(stylizer_module, "optimize", optimize)
     resumed = stylize(photo, [painting], model=vgg16, **how, state=states[2])
     assert torch.equal(resumed.image, made.image)  # the scale was started again
