@@ -2,8 +2,8 @@
 
 The log in docs/benchmarks.md discusses the results. A step is a forward and backward pass through VGG-16 up to relu5_1,
 with an image of 512 x 512 pixels. A schedule is the list of image sizes, or scales, at which a style transfer optimizes
-in turn. In these measurements, every scale has the same number of steps. The printed loss is that of the finished
-picture, in float32.
+in turn. Unless stated otherwise, every scale has the same number of steps. The printed loss is that of the finished
+picture.
 """
 
 from __future__ import annotations
@@ -11,11 +11,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.functional import interpolate
 
 from benchmarks.process import PAINTING, PHOTO, PICTURES
@@ -31,7 +32,7 @@ from dreamgram.models import load
 from dreamgram.style_transfer.drawn_styles import draw_style
 from dreamgram.style_transfer.gram import gram_matrix
 from dreamgram.style_transfer.presets import PRESETS
-from dreamgram.style_transfer.stylizer import ADAM_RATE, stylize
+from dreamgram.style_transfer.stylizer import ADAM_RATE, Stylized, stylize
 from dreamgram.style_transfer.tiling import whole
 from dreamgram.style_transfer.total_loss import Style, total_loss
 
@@ -109,20 +110,34 @@ def gram_matrices(ours: bool) -> float:
     return seconds(lambda: sum(function(a).square().sum() for a in activations).backward())
 
 
+def painted(
+    photo: Tensor, painting: Tensor, scales: Mapping[int, int], detail: bool = True, **options: Any
+) -> Stylized:
+    """Paint ``photo`` in the style of ``painting``, both (1, 3, H, W), and return the result of the last scale.
+
+    ``scales`` maps the longer side of the image at each scale, in pixels, to the number of steps at this scale. If
+    ``detail`` is True, each scale adds those details of the photo that the previous scale was too coarse to show.
+    Otherwise, it only enlarges the result of the previous scale.
+    """
+    picture = photo
+    for scale, steps in scales.items():  # each scale is a separate run, so that it can have any number of steps
+        if detail and picture is not photo:
+            picture = images.refine(picture, photo, images.fitted_size(photo, scale)).clamp(0, 1)
+        made = stylize(photo, [painting], size=scale, scales=[scale], steps=steps, init=picture, **options)
+        picture = made.image
+    return made
+
+
 def schedule(scales: list[int], steps: int, precision: str = "auto", detail: bool = True) -> str:
     """Make a style transfer at ``scales``, the longer sides in pixels, and return its time and final loss as text.
 
-    There are ``steps`` steps at each scale. If ``detail`` is True, each scale adds those details of the photo that the
-    previous scale was too coarse to show. Otherwise, it only enlarges the result of the previous scale.
+    There are ``steps`` steps at each scale. ``detail`` is an argument of :func:`painted`. The loss is computed in
+    float32.
     """
     photo, painting = images.load(PHOTO), images.load(PAINTING)
-    transfer = partial(stylize, photo, [painting], preset="gatys", steps=steps, precision=precision)
     start = time.perf_counter()
-    picture = photo
-    for scale in scales:  # Each scale is a separate run that starts from the enlarged result of the previous scale.
-        if detail and picture is not photo:
-            picture = images.refine(picture, photo, images.fitted_size(photo, scale)).clamp(0, 1)
-        picture = transfer(size=scale, scales=[scale], init=picture).image
+    how = {"preset": "gatys", "precision": precision}
+    picture = painted(photo, painting, dict.fromkeys(scales, steps), detail, **how).image
     took = time.perf_counter() - start
     content, style = images.fit(photo, SIZE), images.fit(painting, SIZE)
     preset = PRESETS["gatys"]
@@ -201,13 +216,7 @@ def adam_factory(settling: float, carried: bool, average: float) -> OptimizerFac
 def coarse_steps(steps: int) -> str:
     """Paint a photo with 60 steps at 512 pixels and ``steps`` steps at 128 and 256 pixels; return the loss as text."""
     photo, painting = images.load(PICTURES / "astronaut.jpg"), images.load(PICTURES / "the_scream.png")
-    picture = photo
-    for scale, count in ((128, steps), (256, steps), (512, 60)):
-        if scale > 128:
-            picture = images.refine(picture, photo, images.fitted_size(photo, scale)).clamp(0, 1)
-        made = stylize(photo, [painting], size=scale, scales=[scale], steps=count, init=picture)
-        picture = made.image
-    return f"{made.history[-1].min().item():.4f}"
+    return f"{painted(photo, painting, {128: steps, 256: steps, 512: 60}).history[-1].min().item():.4f}"
 
 
 def adam(settling: float, carried: bool = False, average: float = 0.0) -> str:

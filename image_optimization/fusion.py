@@ -120,8 +120,9 @@ def conv_relu(convolution: nn.Conv2d, image: Tensor, *, pooled: bool = False) ->
     if not known or weight.requires_grad or image.ndim != 4:
         whole = relu(conv2d(image, weight, bias, *how))
         return max_pool2d(whole, 2) if pooled else whole
-    result: Tensor = _ConvReLU.apply(image, weight, bias, pooled and not image.is_cuda, *how)
-    return max_pool2d(result, 2) if pooled and image.is_cuda else result
+    together = pooled and not image.is_cuda  # our pooling was measured only on CPUs
+    result: Tensor = _ConvReLU.apply(image, weight, bias, together, *how)
+    return max_pool2d(result, 2) if pooled and not together else result
 
 
 class _ConvReLU(torch.autograd.Function):
@@ -173,7 +174,7 @@ class _ConvReLU(torch.autograd.Function):
 
 
 def _halves(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Return the values at even and at odd positions along ``axis``.
+    """Return the ``values`` (N, C, H, W) at even and at odd positions along ``axis``, 2 or 3.
 
     If the number of positions is odd, the last position is left out.
     """
@@ -182,7 +183,7 @@ def _halves(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 def _larger(values: Tensor, axis: int) -> Tensor:
-    """Return the larger value of each pair of neighbors along ``axis``."""
+    """Return the larger of each pair of neighbors in ``values`` (N, C, H, W) along ``axis``, 2 or 3."""
     if values.shape[axis] < 2:
         raise RuntimeError(f"an image of {tuple(values.shape)} is too small for pooling")
     return torch.maximum(*_halves(values, axis))
