@@ -31,6 +31,7 @@ def amplify(
     learning_rate: float = 0.05,
     seed: int = 0,
     precision: Precision = "auto",
+    compile: bool = False,
     listeners: Sequence[Listener] | Listener = (),
 ) -> Dreams:
     """Change ``photo`` so that it has more of what ``objective`` measures, first in large shapes, then in finer ones.
@@ -54,6 +55,7 @@ def amplify(
             pixels themselves gives garish colors.
         seed: seed of the random shifts that are applied to the image in every step.
         precision: number format that the network computes in, as for :func:`maximize`.
+        compile: whether to compile the network for each octave, as for :func:`maximize`.
         listeners: functions that are called with a :class:`Step` after every step. The steps of all octaves are
             numbered consecutively.
 
@@ -89,6 +91,7 @@ def amplify(
             transform=robust(degrees=0, translate=0.05, scale=(1, 1), shear=0),
             seed=seed,
             precision=precision,
+            compile=compile,
             listeners=counted(told, octave, [steps] * octaves, costs),
         )
         picture = dreams.images

@@ -73,7 +73,8 @@ class Session:
 
         ``by`` is a function such as :func:`gradient_ascent.maximize`, and ``how`` holds further arguments for it.
         """
-        how = {"model": self.model, "precision": self.options.precision, "seed": self.options.seed, **how}
+        same = {name: getattr(self.options, name) for name in ("precision", "compile", "seed")}
+        how = {"model": self.model, **same, **how}
         with self.job.part(title or self.command, self.setting) as bar:
             how["listeners"] = [self.timelapse, bar] if self.timelapse else [bar]
             return by(objective=objective, **how)

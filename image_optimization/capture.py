@@ -3,19 +3,30 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from dreamgram.image_optimization.compilation import Program, compile_for
 from dreamgram.image_optimization.fusion import Group, fused, groups_in, hooks_of
 from dreamgram.image_optimization.gradient_scaling import Range
 from dreamgram.image_optimization.layers import Layer, reach_layers
 from dreamgram.image_optimization.replay import is_own
+
+ActivationsOf = Callable[[Tensor], dict[str, Tensor]]
+"""A function that returns the activations of images (N, C, H, W) in [0, 1], by layer name."""
+
+PROGRAMS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Program | None]] = WeakKeyDictionary()
+"""The compiled programs of each network, by everything on which they depend, such as the layers and the image shape.
+
+If compiling failed, there is None instead of a program."""
 
 Activations = Mapping[str, Tensor]
 """Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer, (N, T, F) of T tokens.
@@ -24,9 +35,7 @@ Activations with channels last, (N, H, W, C), are converted to (N, C, H, W)."""
 
 
 @contextmanager
-def capture(
-    model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.float32
-) -> Iterator[Callable[[Tensor], dict[str, Tensor]]]:
+def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.float32) -> Iterator[Reader]:
     """Yield a differentiable function from images (N, C, H, W) in [0, 1] to the activations of ``layers`` by name.
 
     The forward pass ends as soon as all of ``layers`` have run. If an in-place operation would overwrite a captured
@@ -47,7 +56,7 @@ def capture(
     """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    reader = _Reader(model, dict.fromkeys(layers), dtype)
+    reader = Reader(model, dict.fromkeys(layers), dtype)
     try:
         model.eval().requires_grad_(False)
         yield reader
@@ -73,8 +82,11 @@ class _Complete(Exception):
     """Exception that ends the forward pass when the activations of all requested layers have been captured."""
 
 
-class _Reader:
-    """A callable that runs a network on images and returns the activations captured by forward hooks."""
+class Reader:
+    """A differentiable function that runs a network on images and returns activations captured by forward hooks.
+
+    :func:`capture` makes and yields it.
+    """
 
     def __init__(self, model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
         """Prepare to capture the layers ``names`` of ``model``; the hooks are added when the object is first called."""
@@ -92,34 +104,81 @@ class _Reader:
         """Return the activations for ``image`` (N, C, H, W) in [0, 1] by layer name."""
         if not self.names:
             return {}
-        if not self.handles:
-            self._add_hooks(image)
-            self.weights = _fast_weights(self.model, self.dtype, self.order)
-        range16 = Range() if self.dtype == torch.float16 else None
-        if range16:
-            image = range16.enter(image)
+        self._prepare(image)
         try:
-            self._run(image)
+            return self._read(self._run, image)
         except RuntimeError as error:
             # Many networks call ``x.view(len(x), -1)`` after a convolution, which fails with channels last.
             if "view size is not compatible" not in str(error) or self.order == torch.contiguous_format:
                 raise
             self.order = torch.contiguous_format
             self.weights = _fast_weights(self.model, self.dtype, self.order)
-            self._run(image)
-        names, outputs = list(self.activations), list(self.activations.values())
-        self.activations = {}
-        return dict(zip(names, range16.leave(outputs) if range16 else outputs, strict=True))
+            return self._read(self._run, image)
 
-    def _run(self, image: Tensor) -> None:
-        """Run the network on ``image`` until all requested layers have been captured."""
+    def compiled(self) -> ActivationsOf:
+        """Return a function that does the same as this object, but runs a compiled network.
+
+        The network is compiled for each shape of the images, when images of this shape are passed for the first time.
+        Compiled programs are kept as long as the network. If the network cannot be compiled, it runs as usual.
+        """
+        programs = PROGRAMS.setdefault(self.model, {})
+        here = weakref.ref(self)  # a program that is kept must not keep the network
+
+        def run(image: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
+            reader = here()
+            if reader is None:
+                raise RuntimeError("this compiled network cannot be compiled again")
+            return reader._run(image, *tensors)
+
+        def activations_of(image: Tensor) -> dict[str, Tensor]:
+            if not self.names:
+                return {}
+            if not self.handles:
+                with torch.no_grad():
+                    self(image)  # this chooses the memory format
+            differentiable = torch.is_grad_enabled() and image.requires_grad
+            case = (*self._structure(), *self.names, self.dtype, self.order, image.device, image.shape, differentiable)
+            if case not in programs:
+                programs[case] = compile_for(run, image, self._tensors())
+            return self._read(programs[case] or self._run, image)
+
+        return activations_of
+
+    def _prepare(self, image: Tensor) -> None:
+        """Add the hooks and convert the weights, unless this has been done already."""
+        if not self.handles:
+            self._add_hooks(image)
+            self.weights = _fast_weights(self.model, self.dtype, self.order)
+
+    def _read(self, run: Program, image: Tensor) -> dict[str, Tensor]:
+        """Return the activations for ``image`` by layer name. ``run`` is :meth:`_run`, or does the same."""
+        within = Range() if self.dtype == torch.float16 else None
+        outputs = run(within.enter(image) if within else image, *self._tensors())
+        return dict(zip(self.names, within.leave(outputs) if within else outputs, strict=True))
+
+    def _structure(self) -> list[object]:
+        """Return the modules of the network and their hooks, except for the hooks of this package."""
+        hooks = [hook for module in self.model.modules() for hook in hooks_of(module) if not is_own(hook)]
+        return [id(each) for each in (*self.model.modules(), *hooks)]
+
+    def _tensors(self) -> list[Tensor]:
+        """Return the converted parameters and the buffers of the network."""
+        return [*self.weights.values(), *self.model.buffers()]
+
+    def _run(self, image: Tensor, *tensors: Tensor) -> list[Tensor]:
+        """Run the network on ``image``, and return the activations of all requested layers.
+
+        The network uses ``tensors``, the result of :meth:`_tensors`, instead of its own parameters and buffers.
+        """
         self.calls.clear()
-        self.activations = {}
         low = self.dtype != torch.float32
         autocast = torch.autocast(image.device.type, self.dtype) if low else nullcontext()
         with suppress(_Complete), autocast, fused(self.groups):
             image = image.contiguous(memory_format=self.order)
-            functional_call(self.model, self.weights, (image,), tie_weights=False)  # ``weights`` is complete
+            names = [*self.weights, *(name for name, _ in self.model.named_buffers())]
+            functional_call(self.model, dict(zip(names, tensors, strict=True)), (image,), tie_weights=False)
+        activations, self.activations = self.activations, {}
+        return [activations[name] for name in self.names]
 
     def _add_hooks(self, image: Tensor) -> None:
         """Add a forward hook to each module whose activations are requested.

@@ -34,7 +34,7 @@ class Coordinates:
         if block is None or min(like.shape[2:]) < 2:
             return
         height, width = like.shape[2:]
-        factors = frequencies((height, width)) ** -exponent
+        factors = frequencies((height, width), like.device) ** -exponent
         self.weights = (factors / factors.square().mean().sqrt()).to(like)
         self.grid = (max(1, round(height / block)), max(1, round(width / block)))
         self.padding = (0, -width % self.grid[1], 0, -height % self.grid[0])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class Range:
         same: Tensor = _Unscale.apply(image, self)
         return same
 
-    def leave(self, activations: list[Tensor]) -> list[Tensor]:
+    def leave(self, activations: Sequence[Tensor]) -> list[Tensor]:
         """Return the network's ``activations``, converted to float32, as input for the losses.
 
         The backward pass computes the scale from the gradients of the activations and multiplies these

@@ -218,13 +218,14 @@ def _picture(spectrum: Tensor, size: tuple[int, int], colors: Tensor) -> Tensor:
     return torch.sigmoid(torch.einsum("cd,ndhw->nchw", colors, logits))
 
 
-def frequencies(size: tuple[int, int]) -> Tensor:
+def frequencies(size: tuple[int, int], device: Device = None) -> Tensor:
     """Return the frequencies (H, W // 2 + 1), in cycles per pixel, of the Fourier coefficients of images of ``size``.
 
     The constant coefficient gets the lowest nonzero frequency instead of 0, because the result is used as a divisor.
     """
     h, w = size
-    frequency = torch.hypot(torch.fft.fftfreq(h)[:, None], torch.fft.rfftfreq(w)[None, :])
+    down, across = torch.fft.fftfreq(h, device=device), torch.fft.rfftfreq(w, device=device)
+    frequency = torch.hypot(down[:, None], across[None, :])
     return frequency.clamp(min=1 / max(h, w))
 
 

@@ -22,13 +22,17 @@ StepFunction = Callable[[], tuple[Tensor, ...]]
 """A function that does one step of an optimization, and returns tensors. A later step may overwrite these tensors."""
 
 WARM_UP = 2
-"""Number of steps that run before a step is recorded. Libraries choose and load their kernels in these steps."""
+"""Largest number of steps that run before a step is recorded. Libraries choose and load their kernels in these steps.
+The second step runs only if the first one made the CPU wait for the GPU, for example to copy data once."""
 
 _logger = logging.getLogger(__name__)
 
 
 class Graph(Protocol):
     """Interface of a recording of the operations of one step."""
+
+    waits: Sequence[str]
+    """Descriptions of the operations in the last call of :meth:`warm_up` that made the CPU wait for the GPU."""
 
     def __init__(self, device: torch.device) -> None: ...
 
@@ -53,7 +57,7 @@ class CudaGraph:
         self.device = torch.device(device.type, torch.cuda.current_device() if device.index is None else device.index)
         self.stream = torch.cuda.Stream(self.device)
         self.graph = torch.cuda.CUDAGraph()
-        self.waits: list[str] = []
+        self.waits: Sequence[str] = ()
 
     def warm_up(self, step: StepFunction) -> tuple[Tensor, ...]:
         """Run ``step`` in the stream in which it will be recorded, and return its result."""
@@ -127,8 +131,8 @@ GRAPHS: dict[str, type[Graph]] = {"cuda": CudaGraph}
 def replayed(step: StepFunction, device: torch.device) -> StepFunction:
     """Return a function that does the same as ``step``, but faster if steps can be recorded on ``device``.
 
-    After :data:`WARM_UP` steps, the returned function records a step and from then on replays the recording. If the
-    recording fails, all steps run as usual.
+    After at most :data:`WARM_UP` steps, the returned function records a step and from then on replays the recording. If
+    the recording fails, all steps run as usual.
     """
     kind = GRAPHS.get(device.type)
     return step if kind is None else _Replayed(step, kind(device))
@@ -147,7 +151,7 @@ class _Replayed:
         """Do one step, and return its result."""
         if self.graph is None:
             return self.step()
-        if self.steps < WARM_UP:
+        if self.steps == 0 or (self.steps < WARM_UP and self.graph.waits):
             self.steps += 1
             return self.graph.warm_up(self.step)
         if self.result is None:

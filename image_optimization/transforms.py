@@ -83,9 +83,11 @@ class RandomView:
         """
         n, c, height, width = images.shape
         grid = affine_grid(matrix[None], [1, 1, height, width], align_corners=False)
-        # The batch becomes one image with many channels, so that interpolation weights are computed only once.
-        together = images.reshape(1, n * c, height, width)
-        seen = grid_sample(together, grid.to(images.dtype), padding_mode="reflection", align_corners=False)
+        # Several images become one with more channels, so that their interpolation weights are computed only once.
+        count = n // math.gcd(n, 4)
+        together = images.reshape(count, -1, height, width)
+        grids = grid.to(images.dtype).expand(count, -1, -1, -1)
+        seen = grid_sample(together, grids, padding_mode="reflection", align_corners=False)
         return seen.view(n, c, height, width)
 
 
@@ -124,7 +126,8 @@ def drawn_ahead(transform: Transform, steps: int) -> Transform:
     def view(images: Tensor) -> Tensor:
         if not drawn:
             matrices = transform.draw(steps, images.shape[2:])
-            drawn[:] = matrices.to(images.device), torch.zeros(1, dtype=torch.long, device=images.device)
+            number = torch.zeros(1, dtype=torch.long, device=images.device)
+            drawn[:] = matrices.to(images.device, non_blocking=images.is_cuda), number
         views, number = drawn
         [matrix] = views.index_select(0, number)
         number.add_(1)

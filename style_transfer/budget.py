@@ -11,6 +11,7 @@ import psutil
 import torch
 from torch import Tensor, nn
 
+from dreamgram.image_optimization.capture import ActivationsOf
 from dreamgram.image_optimization.layers import device_of, list_layers
 from dreamgram.image_optimization.lbfgs import HISTORY
 from dreamgram.image_optimization.memory import release_kept_memory
@@ -119,7 +120,7 @@ class Planner:
     def plan(
         self,
         model: nn.Module,
-        activations_of: Callable[[Tensor], dict[str, Tensor]],
+        activations_of: ActivationsOf,
         layers: Sequence[str],
         sizes: Sequence[tuple[int, int]],
         paintings: Sequence[int],
@@ -238,7 +239,7 @@ def memory(device: torch.device, limit: int | None) -> tuple[int, int]:
     return limit or taken + int(SHARE * free), taken
 
 
-def bytes_of_a_pixel(activations_of: Callable[[Tensor], dict[str, Tensor]], device: torch.device) -> float:
+def bytes_of_a_pixel(activations_of: ActivationsOf, device: torch.device) -> float:
     """Estimate the peak memory of a forward and backward pass, in bytes per pixel.
 
     The estimate is proportional to the size of the tensors that the forward pass saves for the backward pass.
@@ -247,7 +248,7 @@ def bytes_of_a_pixel(activations_of: Callable[[Tensor], dict[str, Tensor]], devi
     return TRANSIENT * (large - small) / (SAMPLES[1] ** 2 - SAMPLES[0] ** 2)
 
 
-def _saved(activations_of: Callable[[Tensor], dict[str, Tensor]], side: int, device: torch.device) -> int:
+def _saved(activations_of: ActivationsOf, side: int, device: torch.device) -> int:
     """Return the number of bytes that a forward pass on a square image saves for the backward pass.
 
     ``side`` is the image's side in pixels. The bytes of the network's weights are included.

@@ -93,7 +93,9 @@ def _sums(features: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted moments (C + 1, C) of the features (P, C) of one image; see :func:`moments`."""
     if features.dtype == torch.bfloat16 and weight.ndim == 0 and features.is_cuda and _SUMS_IN_FLOAT32:
         products = torch.mm(features.T, features, out_dtype=torch.float32)
-        return torch.cat([products, features.sum(0, dtype=torch.float32)[None]]) * weight
+        # A product with ones takes a quarter of the time of Tensor.sum.
+        sums = torch.mm(features.new_ones(1, len(features)), features, out_dtype=torch.float32)
+        return torch.cat([products, sums]) * weight
     exact = features.dtype != torch.bfloat16 or len(features) < FEW or not features.is_cpu
     if exact:
         features = features.to(torch.promote_types(features.dtype, torch.float32))

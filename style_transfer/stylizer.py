@@ -12,7 +12,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from dreamgram.image_optimization.capture import capture, is_recordable
+from dreamgram.image_optimization.capture import Reader, capture, is_recordable
 from dreamgram.image_optimization.images import fit, fitted_size, refine, resize, to_pillow
 from dreamgram.image_optimization.layers import device_of, smallest_size
 from dreamgram.image_optimization.memory import is_out_of_memory, release_kept_memory
@@ -38,7 +38,7 @@ from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import INIT, StyleOptions
 from dreamgram.style_transfer.regions import check_proportions, divide
 from dreamgram.style_transfer.targets import Targets, fingerprint
-from dreamgram.style_transfer.total_loss import ActivationsOf, Style, TotalLoss, total_loss
+from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
 from dreamgram.workbench.names import unknown
 
 _logger = logging.getLogger(__name__)
@@ -303,7 +303,7 @@ class Stylizer:
         self,
         number: int,
         past: _Past,
-        activations_of: ActivationsOf,
+        activations_of: Reader,
         dtype: torch.dtype,
         state: State | None,
         listeners: Sequence[Listener],
@@ -318,6 +318,8 @@ class Stylizer:
         budget = past.budgets[number]
         image = self._begin(past.image, fitted_size(self._photo, self.scales[number]))
         loss = self._loss(self.scales[number], activations_of, budget, dtype)
+        if self.options.compile:
+            loss = replace(loss, activations_of=activations_of.compiled())
         costs = [scale**2 for scale in self.scales]
         run = optimize(
             image,
@@ -333,7 +335,7 @@ class Stylizer:
         )
         return past.after(image.render().detach(), run.losses), run
 
-    def _budgets(self, activations_of: ActivationsOf) -> list[Budget]:
+    def _budgets(self, activations_of: Reader) -> list[Budget]:
         """Return the memory budget of each scale."""
         if self.plan is not None:
             return list(self.plan)
@@ -377,12 +379,12 @@ class Stylizer:
         """
         return [fitted_size(*each) for each in zip(self._paintings, self._style_sizes(scale), strict=True)]
 
-    def _loss(self, scale: int, activations_of: ActivationsOf, budget: Budget, dtype: torch.dtype) -> TotalLoss:
+    def _loss(self, scale: int, activations_of: Reader, budget: Budget, dtype: torch.dtype) -> TotalLoss:
         """Return the total loss function for an image whose longer side has ``scale`` pixels."""
         given = zip(self._paintings, self._style_sizes(scale), self._shares, self._masks, self._keys, strict=True)
         return total_loss(
             activations_of,
-            fit(self._photo, scale).to(self.device),
+            fit(self._photo.to(self.device), scale),
             [Style(*each) for each in given],
             self.losses,
             partial(budget.tiles, self.model, self.losses.layers),

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 from torch.nn.functional import interpolate
 
+from dreamgram.image_optimization.capture import ActivationsOf
 from dreamgram.image_optimization.images import fit, fitted_size
 from dreamgram.image_optimization.memory import release_kept_memory
 from dreamgram.image_optimization.replay import side_by_side
@@ -25,9 +26,6 @@ from dreamgram.style_transfer.losses import (
 from dreamgram.style_transfer.presets import Preset
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.tiling import Tile
-
-ActivationsOf = Callable[[Tensor], dict[str, Tensor]]
-"""A function that returns the activations of an image (1, C, H, W), by layer name."""
 
 Statistics = dict[tuple[str, int], Any]
 """Statistics of a painting, such as Gram matrices, by layer name and zero-based index of the region of the photo."""
@@ -259,7 +257,7 @@ def _of_painting(
     """
 
     def compute() -> Statistics:
-        painting = fit(style.image, style.size).to(device)
+        painting = fit(style.image.to(device), style.size)
         return statistics(activations_of, painting, style, preset, tiles_of(painting))
 
     size = fitted_size(style.image, style.size)

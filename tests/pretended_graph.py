@@ -23,6 +23,8 @@ class PretendedGraph:
     replays = 0
     """Number of replays of all recordings."""
 
+    waits = ()
+
     def __init__(self, device: torch.device) -> None:
         self.operations: list[tuple[Any, Any, Any, list[Tensor]]] = []
 
