@@ -115,7 +115,7 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
                 options.folder,
                 chosen,
                 make,
-                batch=batch_size(height * width),
+                batch=batch_size(height * width, session.device),
                 recipe=session.recipe(),
                 overwrite=options.overwrite,
             )

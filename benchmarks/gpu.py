@@ -1,10 +1,10 @@
 """Measure correctness and speed on a GPU: ``python -m benchmarks.gpu`` (less than four minutes).
 
 First, losses and pictures are compared with those computed on the CPU, and replayed steps with ordinary steps. Then,
-times are measured: of whole style transfers and their steps, and of making pictures of filters. Last, the waits for the
-GPU, the copies and the launches in a step are counted, and the share of the time in which the GPU computes is measured.
-The printed table names the GPU; ``--write`` also puts the table into docs/gpu.md. ``--device cpu`` does a dry run at
-small sizes.
+times are measured: of whole style transfers and their steps, of making pictures of filters, and of both with compiled
+networks. Last, the waits for the GPU, the copies and the launches in a step are counted, and the share of the time in
+which the GPU computes is measured. The printed table names the GPU; ``--write`` also puts the table into docs/gpu.md.
+``--device cpu`` does a dry run at small sizes.
 """
 
 from __future__ import annotations
@@ -192,6 +192,22 @@ def filters(card: Card) -> dict[str, str]:
     return rows
 
 
+def compiled(card: Card) -> dict[str, str]:
+    """Measure the times of two runs with compiled networks. The result maps the names of table rows to their texts."""
+    rows = {}
+    count, steps, size = (2, 2, 48) if card.small else (512, 128, 512)
+    units = dg.channel("relu4_1", range(count))
+    few = {"steps": 2} if card.small else {}
+    runs: dict[str, Callable[[], object]] = {
+        f"{count} units of relu4_1": partial(dg.maximize, card.vgg, units, size=128, steps=steps, compile=True),
+        f"gram, {size} px": partial(card.paint, size, style_loss="gram", compile=True, **few),
+    }
+    for name, run in runs.items():
+        first, second = card.seconds(run), card.seconds(run)
+        rows[f"{name}, compiled"] = f"{second:.2f} s; the first run, which compiles, {first:.1f} s"
+    return rows
+
+
 def waits(card: Card) -> dict[str, str]:
     """Count the synchronizations, copies and launches of a step, and measure how long kernels run in a step.
 
@@ -235,7 +251,7 @@ def main() -> None:
     card = Card(given.device)
     lines = [f"{card.name}, PyTorch {torch.__version__.partition('+')[0]}\n", "| what | measured |", "|---|---|"]
     print(*lines, sep="\n", flush=True)
-    for part in (agreement, replays, style_transfer, filters, waits):
+    for part in (agreement, replays, style_transfer, filters, compiled, waits):
         for name, result in part(card).items():
             lines.append(f"| {name} | {result} |")
             print(lines[-1], flush=True)

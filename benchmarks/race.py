@@ -33,7 +33,7 @@ PAIRS = (("astronaut.jpg", "the_scream.png"), ("chelsea.jpg", "shipwreck.jpg"), 
 ITERATIONS = (200, 250, 300, 500)
 """Numbers of iterations of neural-style after which its loss is compared with ours."""
 
-STEPS = (10, 15, 20, 30, 40, 50, 64, 80, 100, 125, 150, 200, 250, 300)
+STEPS = (10, 15, 20, 30, 40, 50, 64, 80, 90, 100, 112, 125, 137, 150, 175, 200, 250, 300)
 """Values of the option ``steps`` to try with Dreamgram, in this order."""
 
 

@@ -81,7 +81,7 @@ def test_killed_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     script = """
 import sys
 from dreamgram.activation_maximization import cli, commands
-commands.batch_size = lambda pixels: 2
+commands.batch_size = lambda *_: 2
 make_each = commands.make_each
 def slow(folder, units, make, **how):
     def told(units):
