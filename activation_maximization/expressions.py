@@ -30,10 +30,9 @@ from torch import Tensor
 
 from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective, check_units
 from dreamgram.activation_maximization.regularizers import REGULARIZERS
-from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.names import did_you_mean, unknown
 from dreamgram.image_optimization.parameterizations import FourierImage, Parameterization, PhaseImage, PixelImage
 from dreamgram.image_optimization.transforms import Transform, robust
-from dreamgram.workbench.names import unknown
 
 PARAMETERIZATIONS: Mapping[str, type[Parameterization]] = {
     "pixels": PixelImage,

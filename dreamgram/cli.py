@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from dreamgram.workbench.names import unknown
+from dreamgram.image_optimization.names import unknown
 from dreamgram.workbench.version import __version__
 
 COMMANDS = {

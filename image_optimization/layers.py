@@ -19,7 +19,7 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.names import unknown
 
 aten = torch.ops.aten
 
@@ -97,7 +97,7 @@ def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
     calls = [layer.name for layer in layers if layer.module == name]
     if calls:
         raise ValueError(f"layer {name!r} runs {len(calls)} times in one forward pass; choose one: {', '.join(calls)}")
-    raise ValueError(f"no layer {name!r}; {did_you_mean(name, names)}there are {', '.join(names)}")
+    raise ValueError(unknown("layer", name, names))
 
 
 def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[Layer]:

@@ -1,9 +1,15 @@
-"""Suggestions for misspelled names."""
+"""Error messages for names that do not exist.
+
+Every package may import this module, because it imports no other module of Dreamgram.
+"""
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+
+LISTED = 20
+"""Maximum number of existing names that a message lists."""
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -13,3 +19,30 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
     """
     near = difflib.get_close_matches(name, list(names), 1)
     return f"did you mean {near[0]!r}? " if near else ""
+
+
+def unknown(kind: str, name: str, known: Iterable[str], listed: str = "there are") -> str:
+    """Return the error message that says that there is no ``kind`` called ``name``.
+
+    ``kind`` is a noun such as "preset". ``known`` holds the names that exist, and ``listed`` introduces their list. An
+    example of a message is "no preset 'gatis'; did you mean 'gatys'? there are ...".
+    """
+    known = list(known)
+    more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
+    return f"no {kind} {name!r}; {did_you_mean(name, known)}{listed} {', '.join(known[:LISTED])}{more}"
+
+
+def must_be(name: object, choices: Iterable[str]) -> str:
+    """Return the end of the error message that says that ``name`` is not one of ``choices``.
+
+    An example is "must be 'adam' or 'lbfgs', not 'bfgs'; did you mean 'lbfgs'?".
+    """
+    choices = list(choices)
+    hint = did_you_mean(str(name), choices).strip()
+    return f"must be {either(choices)}, not {name!r}{hint and f'; {hint}'}"
+
+
+def either(names: Iterable[str]) -> str:
+    """Return ``names`` in quotes as a list for a message, such as ``'gram', 'wasserstein' or 'nearest'``."""
+    *others, last = map(repr, names)
+    return f"{', '.join(others)} or {last}" if others else last

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from dreamgram.image_optimization.adam import Adam
 from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS
-from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import most_precise
 from dreamgram.image_optimization.replay import StepFunction, is_own, replayed
@@ -304,9 +304,7 @@ def choose_optimizer(
     if not isinstance(optimizer, str):
         return optimizer
     if optimizer not in OPTIMIZERS:
-        names = " or ".join(map(repr, OPTIMIZERS))
-        hint = did_you_mean(optimizer, OPTIMIZERS)
-        raise ValueError(f"optimizer must be {names}, not {optimizer!r}" + (f"; {hint.strip()}" if hint else ""))
+        raise ValueError(f"optimizer {must_be(optimizer, OPTIMIZERS)}")
     return partial(OPTIMIZERS[optimizer], learning_rate=learning_rate, history=history, block=block)
 
 

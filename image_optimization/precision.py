@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
+from dreamgram.image_optimization.names import unknown
+
 if TYPE_CHECKING:
     import torch
     from torch import nn
@@ -32,7 +34,7 @@ def choose_dtype(precision: Precision, device: torch.device, model: nn.Module | 
     import torch
 
     if precision not in get_args(Precision):
-        raise ValueError(f"no precision {precision!r}; there are {', '.join(get_args(Precision))}")
+        raise ValueError(unknown("precision", precision, get_args(Precision)))
     if precision != "auto":
         dtype: torch.dtype = getattr(torch, precision)
         return dtype

@@ -7,15 +7,15 @@ its folder: see :class:`dreamgram.models.project.Project`.
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dreamgram.image_optimization.names import unknown
 from dreamgram.models.project import Project
 from dreamgram.models.registry import Network, read_weights, registered
 
@@ -65,7 +65,7 @@ def load(name: str, weights: Path | None = None) -> nn.Module:
         model = _fitting(name, weights, lambda: entry.build(weights or entry.weights))
     else:
         others = "torchvision:NAME, timm:NAME or path/to/file.py:function"
-        raise ValueError(_unknown("network", name, shipped) + f", or {others}")
+        raise ValueError(unknown("network", name, shipped) + f", or {others}")
     return model.eval()
 
 
@@ -117,7 +117,7 @@ def _torchvision(name: str, weights: Path | None) -> nn.Module:
     # Quantized networks compute no gradients.
     known = [each for each in zoo.list_models() if not each.startswith("quantized_")]
     if name not in known:
-        raise ValueError(_unknown("torchvision network", name, known))
+        raise ValueError(unknown("torchvision network", name, known))
     pretrained = zoo.get_model_weights(name).DEFAULT
     if weights is None:
         try:
@@ -146,7 +146,7 @@ def _timm(name: str, weights: Path | None) -> nn.Module:
     except ModuleNotFoundError as error:
         raise ModuleNotFoundError("timm:NAME needs the package timm: pip install 'dreamgram[timm]'") from error
     if not timm.is_model(name):
-        raise ValueError(_unknown("timm network", name, timm.list_models()))
+        raise ValueError(unknown("timm network", name, sorted(timm.list_models())))
     if weights is None:
         try:
             model: nn.Module = timm.create_model(name, pretrained=True)
@@ -173,7 +173,7 @@ def _from_file(path: Path, function: str, weights: Path | None) -> nn.Module:
     build = getattr(module, function, None)
     if not callable(build):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise ValueError(_unknown(f"function in {path}", function, functions))
+        raise ValueError(unknown(f"function in {path}", function, sorted(functions)))
     try:
         model = build()
     except (Exception, SystemExit) as error:
@@ -190,10 +190,3 @@ def _filled(model: nn.Module, weights: Path) -> nn.Module:
 
 def _unfetched(what: str) -> str:
     return f"could not fetch {what}; give a local file with --weights FILE"
-
-
-def _unknown(kind: str, name: str, known: Iterable[str]) -> str:
-    known = sorted(known)
-    near = difflib.get_close_matches(name, known, 1)
-    listed = ", ".join(known) if len(known) <= 20 else f"{', '.join(known[:20])} and {len(known) - 20} more"
-    return f"no {kind} {name!r}; {f'did you mean {near[0]!r}? ' if near else ''}there are {listed}"

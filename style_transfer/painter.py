@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.layers import smallest_size
-from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.names import did_you_mean, unknown
 from dreamgram.image_optimization.optimize import State
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, save_animation
 from dreamgram.image_optimization.video import load_av
@@ -214,10 +214,7 @@ class Painter:
             return painting.image
         if name in DRAWN_STYLES:
             return draw_style(name, min(self.options.size, LARGEST_DRAWN))
-        hint = did_you_mean(name, DRAWN_STYLES)
-        raise FileNotFoundError(
-            f"no image file or drawn style {name!r}; {hint}drawn styles are {', '.join(DRAWN_STYLES)}"
-        )
+        raise FileNotFoundError(unknown("image file or drawn style", name, DRAWN_STYLES, "drawn styles are"))
 
     def _read_mask(self, path: Path | None) -> Tensor | None:
         return None if path is None else self.inputs.read(path).image

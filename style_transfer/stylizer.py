@@ -16,6 +16,7 @@ from dreamgram.image_optimization.capture import Reader, capture, is_recordable
 from dreamgram.image_optimization.images import fit, fitted_size, refine, resize, to_pillow
 from dreamgram.image_optimization.layers import device_of, smallest_size
 from dreamgram.image_optimization.memory import is_out_of_memory, release_kept_memory
+from dreamgram.image_optimization.names import unknown
 from dreamgram.image_optimization.optimize import (
     OPTIMIZERS,
     Listener,
@@ -39,7 +40,6 @@ from dreamgram.style_transfer.options import INIT, StyleOptions
 from dreamgram.style_transfer.regions import check_proportions, divide
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
-from dreamgram.workbench.names import unknown
 
 _logger = logging.getLogger(__name__)
 

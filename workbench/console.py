@@ -24,9 +24,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from dreamgram.image_optimization.memory import is_out_of_memory, keep_freed_memory
-from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.names import did_you_mean, unknown
 from dreamgram.workbench.job import Done, Job, Watcher
-from dreamgram.workbench.names import unknown
 from dreamgram.workbench.options import (
     GROUPS,
     OptionError,

@@ -7,7 +7,7 @@ from typing import cast
 import torch
 from torch import nn
 
-from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.names import unknown
 from dreamgram.image_optimization.precision import Precision, choose_dtype
 
 
@@ -26,7 +26,7 @@ def find_device(name: str) -> torch.device:
     if name == "auto":
         return torch.device(there[min(1, len(there) - 1)])
     if name not in there:
-        raise ValueError(f"no device {name!r} on this machine; {did_you_mean(name, there)}there are {', '.join(there)}")
+        raise ValueError(unknown("device", name, there, "this machine has"))
     return torch.device(name)
 
 

@@ -26,9 +26,8 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from dreamgram.image_optimization.names import did_you_mean
+from dreamgram.image_optimization.names import must_be, unknown
 from dreamgram.image_optimization.precision import Precision
-from dreamgram.workbench.names import unknown
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -352,8 +351,7 @@ def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
         value = _convert(declared.name, hint, [value] if one else value)
     choices = choices_of(declared, hint)
     if choices and value is not None and value not in choices:
-        likely = did_you_mean(str(value), choices).strip()
-        raise OptionError(declared.name, f"must be {_either(choices)}, not {value!r}{likely and f'; {likely}'}")
+        raise OptionError(declared.name, must_be(value, choices))
     for number in _numbers(value):
         _check_range(declared.name, known, number)
     return value
@@ -410,11 +408,6 @@ def _check_range(name: str, known: Declaration, number: float) -> None:
     if not known.least <= number <= known.most:
         limits = f"at least {known.least:g}" if known.most == math.inf else f"from {known.least:g} to {known.most:g}"
         raise OptionError(name, f"must be {limits}, not {number}")
-
-
-def _either(choices: Sequence[str]) -> str:
-    quoted = [repr(choice) for choice in choices]
-    return quoted[0] if len(quoted) == 1 else f"{', '.join(quoted[:-1])} or {quoted[-1]}"
 
 
 def _plain(value: Any) -> Any:

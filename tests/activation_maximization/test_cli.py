@@ -383,7 +383,7 @@ def test_layers_as_json(command: Command) -> None:
         (["units", "--steps", "0"], "--steps must be at least 1, not 0"),
         (["units", "--columns", "-1"], "--columns must be at least 1, not -1"),
         (["units", "--steps", "many"], "--steps must be a whole number, not 'many'"),
-        (["units", "--device", "cuda:9"], "no device 'cuda:9' on this machine; there are cpu"),
+        (["units", "--device", "cuda:9"], "no device 'cuda:9'; this machine has cpu"),
         (["units", "--output", "sheet.pcx"], "the file name must end in .png, .jpg"),
         (["units", "--output", "file/sheet.png"], "cannot write into file"),
         (["units", "--output", "folder.png"], "folder.png is a folder"),

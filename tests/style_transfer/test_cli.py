@@ -287,7 +287,7 @@ def test_list_styles(command: Command) -> None:
         (["whole.png", "--style", "marbling", "--model", "digits"], "no layer 'relu4_2'"),
         (
             ["whole.png", "--style", "marbling", "--device", "tpu"],
-            "no device 'tpu' on this machine; did you mean 'cpu'? there are cpu",
+            "no device 'tpu'; did you mean 'cpu'? this machine has cpu",
         ),
         (
             ["whole.png", "--style", "whole.png", "--size", "20000", "--output", "a.webp"],
