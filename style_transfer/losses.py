@@ -216,7 +216,7 @@ class WassersteinLoss(StyleLoss):
     a single color, so that its covariance is 0."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
-
+        """Compute the target distribution from ``targets``. The arguments are those of :class:`StyleLoss`."""
         super().__init__(targets, weight)
         self.mean, covariance = distribution(self.target)
         least = self.ROUNDING * (self.mean.square().sum() + covariance.trace())
@@ -279,7 +279,7 @@ class NearestLoss(StyleLoss):
     """Weight of the cosine distance. The Wasserstein loss, divided by :attr:`WassersteinLoss.scale`, has weight 1."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
-
+        """Prepare the features of the paintings. The arguments are those of :class:`StyleLoss`."""
         self.moments = WassersteinLoss([(share, sums) for share, (sums, _) in targets], weight)
         self.divisor = self.moments.scale  # reading it waits for the device
         self.weight = weight
