@@ -31,15 +31,8 @@ from torch import Tensor
 from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective, check_units
 from dreamgram.activation_maximization.regularizers import REGULARIZERS
 from dreamgram.image_optimization.names import did_you_mean, unknown
-from dreamgram.image_optimization.parameterizations import FourierImage, Parameterization, PhaseImage, PixelImage
+from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
 from dreamgram.image_optimization.transforms import Transform, robust
-
-PARAMETERIZATIONS: Mapping[str, type[Parameterization]] = {
-    "pixels": PixelImage,
-    "fourier": FourierImage,
-    "phases": PhaseImage,
-}
-"""Parameterization classes by name."""
 
 VECTOR_FILES = (".npy", ".safetensors")
 """Extensions of the files that :func:`load_vector` can read."""

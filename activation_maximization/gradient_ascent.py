@@ -129,10 +129,11 @@ def maximize(
         steps: number of gradient steps.
         learning_rate: step size of Adam, in units of the tensor that is optimized, such as the pixels or the Fourier
             coefficients.
-        optimizer: ``"adam"``, ``"lbfgs"``, or a function that makes an optimizer, as for
+        optimizer: name of an optimizer, such as ``"adam"``, or a function that makes an optimizer, as for
             :func:`dreamgram.image_optimization.optimize.optimize`.
-        parameterization: class that computes the images from the tensor that is optimized, or its name: ``pixels``,
-            ``fourier`` or ``phases``. The default is :class:`FourierImage` for 3 channels, else :class:`PixelImage`.
+        parameterization: class that computes the images from the tensor that is optimized, or its name in
+            :data:`dreamgram.image_optimization.parameterizations.PARAMETERIZATIONS`, such as ``fourier``. The default
+            is :class:`FourierImage` for 3 channels, else :class:`PixelImage`.
         transform: random function that is applied to the images in every step before the network sees them, a list of
             such functions, or a text such as ``none`` or ``jitter(0.1)``. The default is
             :func:`dreamgram.image_optimization.transforms.robust`.
@@ -370,7 +371,12 @@ class _Part:
 
         ``nudge`` is the standard deviation of noise that is added to the images. The noise is needed at the end of a
         run, because the gradient also vanishes at an optimum.
+
+        Raises:
+            ValueError: the tensor that is to be optimized, or an activation that depends on it, requires no gradient.
         """
+        if not image.leaf.requires_grad:
+            raise ValueError(f"the leaf of {type(image).__name__} requires no gradient; call requires_grad_() on it")
         # The images that have received a gradient before are left out, unless the others depend on them.
         tested = list(range(len(self.numbers))) if self.objective.joint else self.silent
         part = _Part(self.activations_of, self.objective, self.numbers[tested], self.device, self.transform)

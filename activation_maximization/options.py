@@ -16,7 +16,7 @@ from dreamgram.activation_maximization.defaults import (
     SMOOTHNESS,
     STEPS,
 )
-from dreamgram.workbench.options import NetworkOptions, Options, OutputOptions, PictureOptions, option
+from dreamgram.workbench.options import NETWORKS, NetworkOptions, Options, OutputOptions, PictureOptions, option
 
 OBJECTIVE, PICTURE, OPTIMIZATION, OUTPUT = "Objective", "Picture", "Optimization", "Output"
 
@@ -33,7 +33,7 @@ PHOTO_SIZES = (128, 224, 512)
 
 
 def _parameterizations() -> Sequence[str]:
-    from dreamgram.activation_maximization.expressions import PARAMETERIZATIONS
+    from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
 
     return list(PARAMETERIZATIONS)
 
@@ -83,7 +83,7 @@ class AscentOptions(PictureOptions):
         "fourier for color images and pixels for gray images.",
         group=OPTIMIZATION,
         choices=_parameterizations,
-        metavar="pixels|fourier|phases",
+        metavar="NAME",
         values=("pixels", "fourier", "phases"),
     )
 
@@ -238,7 +238,7 @@ class PhotoOptions(PictureOptions):
     photo: Path = option(help="Photo to show to the network.", group="Input", compare=False, positional=True)
     model: str = option(
         "vgg16",
-        "Network to visualize: vgg16, vgg19, digits, torchvision:NAME, timm:NAME or path/to/file.py:function.",
+        f"Network to visualize: {NETWORKS}.",
         group="Network",
         metavar="NAME",
         values=("vgg16", "vgg19", "torchvision:resnet50"),

@@ -1,14 +1,15 @@
 """Image parameterizations: each renders images, with values in [0, 1], from a tensor that is optimized (the leaf).
 
-To add a parameterization, write a class in this module with the members of :class:`Parameterization`. To offer it on
-the command line, add it to ``PARAMETERIZATIONS`` in ``activation_maximization/expressions.py``.
+To add a parameterization, write a class in this module with the members of :class:`Parameterization`, and decorate the
+class with :func:`parameterization`.
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -27,7 +28,10 @@ class Parameterization(Protocol):
     """Interface of a batch of images that can be optimized."""
 
     leaf: Tensor
-    """Tensor that is optimized and from which the images are rendered. Its first axis is the batch axis."""
+    """Tensor that is optimized and from which the images are rendered.
+
+    The tensor requires a gradient and is a leaf of the graph. Its first axis is the batch axis.
+    """
     bounds: tuple[float, float]
     """Smallest and largest allowed value of the elements of ``leaf``, the optimized tensor."""
 
@@ -38,7 +42,9 @@ class Parameterization(Protocol):
     def from_noise(cls, shape: Shape, strength: float = ..., device: Device = ...) -> Self:
         """Return a parameterization of images of ``shape`` (N, C, H, W), initialized with noise.
 
-        ``strength`` multiplies the default standard deviation of the noise. A parameterization may ignore ``strength``.
+        All images of the batch get the same noise, so that an image does not depend on which other images are in its
+        batch. ``strength`` multiplies the default standard deviation of the noise. A parameterization may ignore
+        ``strength``.
         """
 
     @classmethod
@@ -46,6 +52,23 @@ class Parameterization(Protocol):
         """Return images that start from ``image`` (N, C, H, W), with values in [0, 1]."""
 
 
+PARAMETERIZATIONS: dict[str, type[Parameterization]] = {}
+"""Parameterization classes by name."""
+
+ImageClass = TypeVar("ImageClass", bound=type[Parameterization])
+
+
+def parameterization(name: str) -> Callable[[ImageClass], ImageClass]:
+    """Return a decorator that registers a class as the parameterization called ``name``."""
+
+    def register(image_class: ImageClass) -> ImageClass:
+        PARAMETERIZATIONS[name] = image_class
+        return image_class
+
+    return register
+
+
+@parameterization("pixels")
 class PixelImage:
     """Images whose leaf, the optimized tensor, holds their pixels. The number of channels is arbitrary."""
 
@@ -84,6 +107,7 @@ The values are those of Olah, Mordvintsev, Schubert, "Feature Visualization", Di
 https://distill.pub/2017/feature-visualization"""
 
 
+@parameterization("fourier")
 class FourierImage:
     """Images whose leaf, the optimized tensor, holds Fourier coefficients, multiplied by their frequencies.
 
@@ -144,6 +168,7 @@ class FourierImage:
         return _picture(torch.view_as_complex(self.leaf) * (self.scale * self.GAIN), self.size, self.colors)
 
 
+@parameterization("phases")
 class PhaseImage:
     """Images whose leaf, the optimized tensor, holds phases of Fourier coefficients. The magnitudes are fixed.
 

@@ -12,30 +12,16 @@ import torch
 from torch import nn
 
 import dreamgram as dg
-from dreamgram.activation_maximization.expressions import PARAMETERIZATIONS
 from dreamgram.activation_maximization.objectives import OBJECTIVES
 from dreamgram.activation_maximization.regularizers import REGULARIZERS
 from dreamgram.image_optimization.optimize import OPTIMIZERS, Listener
+from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
 from dreamgram.style_transfer.budget import WHOLE, Budget
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
+from tests.activation_maximization.expression_examples import example_of
 
 STEPS = 18
 """Number of steps of a run."""
-
-EXAMPLES: dict[str, Callable[[], dg.Objective]] = {
-    "channel": lambda: dg.channel("conv2", [3, 7]),
-    "neuron": lambda: dg.neuron("conv2", [3, 7]),
-    "logit": lambda: dg.logit([3, 7]),
-    "log_odds": lambda: dg.log_odds([3, 7]),
-    "direction": lambda: dg.direction("hidden", torch.eye(100)[:2]),
-    "deepdream": lambda: dg.deepdream("conv2"),
-    "diversity": lambda: dg.logit(3) + dg.diversity("conv2", 2),
-    "match": lambda: dg.match("conv2", torch.rand(2, 1, 28, 28)),
-    "caricature": lambda: dg.caricature("conv2", torch.rand(1, 1, 28, 28)),
-    "ramp": lambda: dg.ramp(0, 1) * dg.logit([3, 7]),
-    **{name: lambda name=name: dg.logit([3, 7]) - REGULARIZERS[name](0.1) for name in REGULARIZERS},  # type: ignore[misc]
-}
-"""An objective for each name that an expression can call."""
 
 SHALLOW = {"content_layers": {"relu2_2": 1.0}, "style_layers": {"relu1_1": 1.0, "relu3_1": 1.0}}
 """Layers of style transfer. Deeper layers would take longer and test nothing new."""
@@ -81,12 +67,16 @@ def dreams(digits: nn.Module) -> dict[str, Case]:
     """Return a run for each objective and regularizer, and for each optimizer and parameterization."""
 
     def make(objective: dg.Objective, **more: Any) -> Case:
-        return lambda listener: dg.maximize(
-            digits, objective, steps=STEPS, precision="float32", batch=2, listeners=listener, **more
-        )
+        how: dict[str, Any] = {"steps": STEPS, "precision": "float32", **more}
+        return lambda listener: dg.maximize(digits, objective, listeners=listener, **how)
 
-    assert set(EXAMPLES) == {*OBJECTIVES, *REGULARIZERS}, "each objective and regularizer needs an example"
-    cases = {name: make(example()) for name, example in EXAMPLES.items()}
+    cases = {name: make(_to_maximize(name)) for name in (*OBJECTIVES, *REGULARIZERS)}
     cases |= {f"optimizer {name}": make(dg.logit([3, 7]), optimizer=name) for name in OPTIMIZERS}
     cases |= {f"parameterization {name}": make(dg.logit([3, 7]), parameterization=name) for name in PARAMETERIZATIONS}
     return {**cases, "several transforms": make(dg.logit([3, 7]), transform=[dg.robust(), dg.robust(degrees=40)])}
+
+
+def _to_maximize(name: str) -> dg.Objective:
+    """Return the example of the objective or regularizer ``name``. An example that uses no layer is subtracted."""
+    _, example = example_of(name)
+    return example if example.layers else dg.logit([3, 7]) - example

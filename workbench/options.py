@@ -38,6 +38,12 @@ KINDS = ("photo", "folder", "video")
 GROUPS = ("Input", "Objective", "Picture", "Losses", "Optimization", "Network", "Output")
 """Groups of options, in the order in which the help shows them."""
 
+NETWORKS = "digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or path/to/file.py:function"
+"""Networks that the help of ``--model`` lists.
+
+The list is written by hand, because loading the registry of networks would import PyTorch.
+"""
+
 
 class OptionError(ValueError):
     """The error raised if an option has an invalid value, or cannot be used with the given input, such as a video.
@@ -213,8 +219,7 @@ class NetworkOptions(Options):
 
     model: str = option(
         "digits",
-        "Network to use: digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or "
-        "path/to/file.py:function.",
+        f"Network to use: {NETWORKS}.",
         group="Network",
         metavar="NAME",
         values=("digits", "vgg16", "torchvision:resnet50"),

@@ -13,36 +13,15 @@ from torch import Tensor, nn
 
 import dreamgram as dg
 from dreamgram.activation_maximization.expressions import (
-    PARAMETERIZATIONS,
     parse_objective,
     parse_parameterization,
     parse_transform,
 )
 from dreamgram.activation_maximization.objectives import OBJECTIVES, PROGRESS, Objective, objective
 from dreamgram.activation_maximization.regularizers import REGULARIZERS
+from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
 from dreamgram.models.digits import digit_sample
-
-DIGIT = digit_sample()[0][250:251]
-VECTOR = torch.linspace(-1, 1, 50)
-
-EXAMPLES: dict[str, tuple[str, Objective]] = {
-    "channel": ("channel(conv2, 3-5, 9)", dg.channel("conv2", [3, 4, 5, 9])),
-    "neuron": ("neuron(conv2, 3, position=(4, 5))", dg.neuron("conv2", 3, (4, 5))),
-    "logit": ("logit(3,7)", dg.logit([3, 7])),
-    "log_odds": ("log_odds(unit=0-9, layer=logits)", dg.log_odds(range(10))),
-    "direction": ("direction(conv2, vector.npy, cosine=true)", dg.direction("conv2", VECTOR, cosine=True)),
-    "deepdream": ("deepdream(layer='conv2')", dg.deepdream("conv2")),
-    "diversity": ("diversity(conv1, images=3)", dg.diversity("conv1", 3)),
-    "match": ("match(conv2)", dg.match("conv2", DIGIT)),
-    "caricature": ("caricature(conv2, power=2.5)", dg.caricature("conv2", DIGIT, 2.5)),
-    "ramp": ("logit(3) - ramp(0, .1) * pixel_sum(1)", dg.logit(3) - dg.ramp(0, 0.1) * dg.pixel_sum(1)),
-    "pixel_sum": ("logit(3) - pixel_sum", dg.logit(3) - dg.pixel_sum()),
-    "sparing": ("logit(0-9) - sparing(smoothness=1e3)", dg.logit(range(10)) - dg.sparing(smoothness=1000)),
-    "l1": ("l1(2, center=0)", dg.l1(2, 0)),
-    "l2": ("l2(2)", dg.l2(2)),
-    "total_variation": ("match(conv2) - total_variation(0.5)", dg.match("conv2", DIGIT) - dg.total_variation(0.5)),
-    "blur": ("-blur(3) / 2", -dg.blur(3) / 2),
-}
+from tests.activation_maximization.expression_examples import DIGIT, EXAMPLES, VECTOR, example_of
 
 
 def value(chosen: Objective, network: nn.Module) -> list[float]:
@@ -60,12 +39,18 @@ def test_every_function_can_be_written(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     np.save("vector.npy", VECTOR.numpy())
-    text, expected = EXAMPLES[name]
+    text, expected = example_of(name)
     assert name in text
     parsed = parse_objective(text, DIGIT)
     assert str(parsed) == str(expected)
     assert (parsed.layers, parsed.images, parsed.joint) == (expected.layers, expected.images, expected.joint)
     assert value(parsed, digits) == value(expected, digits)
+
+
+def test_a_forgotten_example_is_asked_for() -> None:
+    with pytest.raises(AssertionError, match="add an example of 'strongest' to EXAMPLES in tests/activation_max"):
+        example_of("strongest")
+    assert set(EXAMPLES) <= {*OBJECTIVES, *REGULARIZERS}
 
 
 def random_expression(depth: int, draw: random.Random) -> str:
@@ -272,7 +257,8 @@ def test_malformed_transforms(text: str, message: str) -> None:
 
 
 def test_parameterizations() -> None:
-    found = [parse_parameterization(name) for name in PARAMETERIZATIONS]
-    assert found == [dg.PixelImage, dg.FourierImage, dg.PhaseImage]
+    for name, kind in PARAMETERIZATIONS.items():
+        assert parse_parameterization(name) is kind
+    assert parse_parameterization("fourier") is dg.FourierImage
     with pytest.raises(ValueError, match="no parameterization 'furier'; did you mean 'fourier'"):
         parse_parameterization("furier")

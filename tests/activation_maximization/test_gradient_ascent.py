@@ -257,6 +257,15 @@ def test_a_network_without_a_gradient_is_said() -> None:
         maximize(network, channel("steps", 0), size=16, steps=2)
 
 
+def test_a_leaf_without_a_gradient_is_said(digits: nn.Module) -> None:
+    class Fixed(PixelImage):
+        def __init__(self, leaf: Tensor) -> None:
+            self.leaf = leaf
+
+    with pytest.raises(ValueError, match="the leaf of Fixed requires no gradient"):
+        maximize(digits, logit(3), steps=1, parameterization=Fixed)
+
+
 def test_activations_and_a_second_call_are_what_they_were(digits: nn.Module) -> None:
     image = torch.rand(2, 1, 28, 28)
     before = activations(digits, image, ["conv1", "hidden"])

@@ -7,26 +7,41 @@ from torch import Tensor
 from dreamgram.image_optimization import parameterizations
 from dreamgram.image_optimization.optimize import optimize
 from dreamgram.image_optimization.parameterizations import (
+    PARAMETERIZATIONS,
     FourierImage,
     Parameterization,
     PhaseImage,
     PixelImage,
     frequencies,
+    parameterization,
     spectrum_of,
 )
 
-# All parameterizations of the module: a new one is tested without being listed here.
-ALL = [
-    cls for name, cls in vars(parameterizations).items() if hasattr(cls, "from_image") and cls is not Parameterization
-]
+ALL = list(PARAMETERIZATIONS.values())
+
+RESTRICTED = {PhaseImage}
+"""Parameterizations that cannot render every image, such as those with fixed magnitudes."""
+
+FREE = [kind for kind in ALL if kind not in RESTRICTED]
+"""Parameterizations that can render any image. Those that cannot belong in :data:`RESTRICTED`."""
 
 
-def test_the_list_is_complete() -> None:
-    assert {FourierImage, PhaseImage, PixelImage} <= set(ALL)
+def test_a_parameterization_is_registered_under_its_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameterizations, "PARAMETERIZATIONS", {})
+
+    class Squares(PixelImage):
+        pass
+
+    assert parameterization("squares")(Squares) is Squares
+    assert {"squares": Squares} == parameterizations.PARAMETERIZATIONS
 
 
-FREE = [kind for kind in ALL if kind is not PhaseImage]
-"""Parameterizations that can render any image."""
+@pytest.mark.parametrize("kind", ALL)
+def test_the_leaf_requires_a_gradient(kind: type[Parameterization]) -> None:
+    for image in (kind.from_noise((2, 3, 8, 8)), kind.from_image(torch.rand(2, 3, 8, 8))):
+        assert image.leaf.requires_grad
+        assert image.leaf.is_leaf
+        assert len(image.leaf) == 2
 
 
 def with_channels(photo: Tensor, channels: int) -> Tensor:
