@@ -92,6 +92,18 @@ class Declaration:
     """True if the recipe, the record of settings that is stored in a picture, includes the option. Names of output
     files, for example, are not included."""
 
+    def __post_init__(self) -> None:
+        """Check the names, so that a wrong name is found when the module is imported.
+
+        Raises:
+            ValueError: the group or a kind of input does not exist.
+        """
+        if self.group not in GROUPS:
+            raise ValueError(unknown("group of options", self.group, GROUPS))
+        for kind in self.applies:
+            if kind not in KINDS:
+                raise ValueError(unknown("kind of input", kind, KINDS))
+
 
 def option(default: Any = MISSING, help: str = "", *, group: str, compare: bool = True, **declared: Any) -> Any:
     """Declare a dataclass field as an option.
@@ -104,6 +116,9 @@ def option(default: Any = MISSING, help: str = "", *, group: str, compare: bool 
         compare: True if the option affects the picture that the command makes. If it is False, two pictures that were
             made with different values of the option, but with the same values of all others, count as the same picture.
         **declared: other fields of :class:`Declaration`.
+
+    Raises:
+        ValueError: the group or a kind of input does not exist.
     """
     metadata = {"declaration": Declaration(help=help, group=group, **declared)}
     if isinstance(default, list):

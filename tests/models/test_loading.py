@@ -19,9 +19,7 @@ def test_the_names_are_those_of_the_package() -> None:
 
 
 def test_an_unknown_name_is_told_the_nearest_and_all_there_are() -> None:
-    with pytest.raises(
-        ValueError, match=r"no network 'vgg-16'; did you mean 'vgg16'\? there are digits, .*vgg19, or tor"
-    ):
+    with pytest.raises(ValueError, match=r"no network 'vgg-16'; did you mean 'vgg16'\? there are .*vgg19.*, or tor"):
         load("vgg-16")
 
 

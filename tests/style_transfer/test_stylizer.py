@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.adam import Adam
 from dreamgram.image_optimization.capture import capture
-from dreamgram.image_optimization.optimize import Run, State, Step, StopRun
+from dreamgram.image_optimization.names import must_be
+from dreamgram.image_optimization.optimize import OPTIMIZERS, Run, State, Step, StopRun
 from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import Precision
 from dreamgram.models.registry import WEIGHTS, read_weights
@@ -443,7 +444,7 @@ def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module, digits: nn.Mo
     assert message(painting, content=photo[:, :, :9]) == "the photo has 55x9 pixels; VGG needs 16 each way"
     assert message(painting, painting[:, :, :, :7]) == "the style 2 has 7x64 pixels; VGG needs 16 each way"
     assert "no layer 'relu4_2'" in message(painting, model=digits)
-    assert "optimizer must be 'adam' or 'lbfgs', not 'sgd'" in message(painting, size=20, optimizer="sgd")
+    assert message(painting, size=20, optimizer="x") == f"optimizer {must_be('x', OPTIMIZERS)}"
 
 
 def test_bfloat16_comes_to_the_loss_of_float32(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:

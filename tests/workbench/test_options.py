@@ -221,3 +221,15 @@ def test_every_option_has_a_group_and_help_of_whole_sentences(options: type[Opti
         assert text.split()[0] not in OPENINGS
         assert text.endswith(".")
         assert "  " not in text
+
+
+@pytest.mark.parametrize(
+    ("declared", "message"),
+    [
+        ({"group": "Picturs"}, "no group of options 'Picturs'; did you mean 'Picture'? there are Input, "),
+        ({"group": "Picture", "applies": ("photos",)}, "no kind of input 'photos'; did you mean 'photo'? there are "),
+    ],
+)
+def test_a_wrong_group_or_kind_of_input_is_found_at_once(declared: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=f"^{re.escape(message)}"):
+        option(1, "Number of hairs.", **declared)
