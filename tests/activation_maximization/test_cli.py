@@ -14,7 +14,9 @@ from torch import Tensor
 from dreamgram.activation_maximization import commands
 from dreamgram.activation_maximization.options import DigitsOptions
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.optimize import Step
+from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
 from dreamgram.workbench.job import Job, Watcher
 from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded
 from tests.conftest import Command
@@ -408,7 +410,7 @@ def test_layers_as_json(command: Command) -> None:
         ),
         (
             ["invert", "file", "--parameterization", "pixel"],
-            "--parameterization must be 'pixels', 'fourier' or 'phases'",
+            f"--parameterization {must_be('pixel', PARAMETERIZATIONS)}",
         ),
         (["maximize"], "OBJECTIVE is missing"),
         (["maximize", "channel(conv2, 3"], "expected ',' or ')', not the end (in 'channel(conv2, 3')"),
