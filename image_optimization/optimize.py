@@ -55,6 +55,9 @@ class Optimizer(Protocol):
         ``remaining`` is the fraction of the planned steps that are not yet done, as a scalar tensor. This step counts
         as not yet done, so ``remaining`` is 1 at the first step. All three tensors are on the optimized tensor's device
         and do not require gradients.
+
+        Numbers that change from step to step must be tensors that this method changes in place. A recorded step can
+        then be replayed (:mod:`dreamgram.image_optimization.replay`).
         """
 
     def finish(self) -> None:
