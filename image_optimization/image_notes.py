@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
+import struct
+from collections.abc import Sequence
 from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
@@ -16,13 +19,24 @@ PNG_KEY = "dreamgram"
 NAMESPACE = "urn:dreamgram:"
 """XML namespace of the XMP element that holds the note, the text that this package stores in a picture file."""
 
-_PACKET = """<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
-<x:xmpmeta xmlns:x="adobe:ns:meta/">
+_BEGIN, _END = '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>\n', '\n<?xpacket end="r"?>'
+
+_META = """<x:xmpmeta xmlns:x="adobe:ns:meta/">
 <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
-<rdf:Description rdf:about="" xmlns:dreamgram="{namespace}"><dreamgram:note>{note}</dreamgram:note></rdf:Description>
+<rdf:Description rdf:about="" {properties}</rdf:Description>
 </rdf:RDF>
-</x:xmpmeta>
-<?xpacket end="r"?>"""
+</x:xmpmeta>"""
+
+_NOTE = 'xmlns:dreamgram="{namespace}"><dreamgram:note>{note}</dreamgram:note>'
+
+_EXTENDED = 'xmlns:xmpNote="http://ns.adobe.com/xmp/note/" xmpNote:HasExtendedXMP="{digest}">'
+"""Property of an XMP packet in a JPEG. It says that more XMP, whose MD5 is ``digest``, follows in other segments."""
+
+SEGMENT = 65_533
+"""Largest number of bytes in one segment of a JPEG."""
+
+XMP_HEADER, EXTENSION_HEADER = b"http://ns.adobe.com/xap/1.0/\0", b"http://ns.adobe.com/xmp/extension/\0"
+"""First bytes of the JPEG segment with the XMP packet, and of a segment with a piece of the extended XMP."""
 
 _NOT_IN_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
@@ -36,8 +50,51 @@ def check_note(note: str) -> None:
 
 def encode_xmp(note: str) -> bytes:
     """Return an XMP packet that holds ``note``."""
+    return f"{_BEGIN}{_META.format(properties=_property(note))}{_END}".encode()
+
+
+def encode_jpeg_xmp(note: str) -> bytes:
+    """Return the segments of a JPEG that hold ``note`` as XMP.
+
+    A segment is limited to 64 kB. A longer note is stored as "extended XMP", as in the specification of XMP, part 3:
+    the note is divided among several segments, and the XMP packet only refers to them.
+    """
+    packet = encode_xmp(note)
+    if len(XMP_HEADER) + len(packet) <= SEGMENT:
+        return _segment(XMP_HEADER, packet)
+    whole = _META.format(properties=_property(note)).encode()
+    digest = hashlib.md5(whole, usedforsecurity=False).hexdigest().upper()
+    reference = _META.format(properties=_EXTENDED.format(digest=digest))
+    segments = [_segment(XMP_HEADER, f"{_BEGIN}{reference}{_END}".encode())]
+    head = EXTENSION_HEADER + digest.encode()
+    room = SEGMENT - len(head) - 8  # each piece is preceded by the length of the whole and by the place of the piece
+    for start in range(0, len(whole), room):
+        place = struct.pack(">II", len(whole), start)
+        segments.append(_segment(head, place, whole[start : start + room]))
+    return b"".join(segments)
+
+
+def _property(note: str) -> str:
     text = escape(note, {"\r": "&#13;"})  # XML reads a plain carriage return as a line feed
-    return _PACKET.format(namespace=NAMESPACE, note=text).encode()
+    return _NOTE.format(namespace=NAMESPACE, note=text)
+
+
+def _segment(*parts: bytes) -> bytes:
+    body = b"".join(parts)
+    return b"\xff\xe1" + struct.pack(">H", 2 + len(body)) + body
+
+
+def _extended_xmp(packet: bytes, segments: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return the extended XMP of a JPEG to which ``packet`` refers; empty if there is none.
+
+    ``segments`` holds the kind and the content of each segment of the JPEG.
+    """
+    pieces: dict[int, bytes] = {}
+    start = len(EXTENSION_HEADER) + 32
+    for _, body in segments:
+        if body.startswith(EXTENSION_HEADER) and len(body) >= start + 8 and body[start - 32 : start] in packet:
+            pieces[struct.unpack_from(">II", body, start)[1]] = body[start + 8 :]
+    return b"".join(pieces[place] for place in sorted(pieces))
 
 
 def decode_xmp(packet: bytes) -> str | None:
@@ -66,6 +123,10 @@ def read_note(path: str | os.PathLike[str]) -> str | None:
     with path.open("rb") as file, open_image(file, path) as picture:
         text = picture.info.get(PNG_KEY)
         packet = picture.info.get("xmp")
+        segments = getattr(picture, "applist", [])  # only a JPEG has it
     if isinstance(text, str):
         return str(text)
-    return decode_xmp(packet) if isinstance(packet, bytes) else None
+    if not isinstance(packet, bytes):
+        return None
+    note = decode_xmp(packet)
+    return decode_xmp(_extended_xmp(packet, segments)) if note is None else note

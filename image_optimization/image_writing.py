@@ -18,7 +18,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-from dreamgram.image_optimization.image_notes import PNG_KEY, check_note, encode_xmp
+from dreamgram.image_optimization.image_notes import PNG_KEY, SEGMENT, check_note, encode_jpeg_xmp, encode_xmp
 from dreamgram.image_optimization.image_reading import Array
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
@@ -29,9 +29,6 @@ DEEP_FORMATS = ("PNG", "TIFF")
 
 SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_535}
 """Largest width and height of a picture, in pixels, in the formats that limit them."""
-
-JPEG_EXIF_LIMIT, JPEG_XMP_LIMIT = 65_533, 65_504
-"""Largest sizes, in bytes, of the EXIF data and of the XMP packet in a JPEG."""
 
 IMAGE_WIDTH, BITS_PER_SAMPLE, XMP_PACKET = 256, 258, 700
 """Numbers of the TIFF tags for the width, the bits per channel and the XMP packet."""
@@ -128,8 +125,7 @@ def save(
     Args:
         image: sRGB or gray tensor, (C, H, W) or (1, C, H, W) in [0, 1], or a Pillow image.
         path: file to write. Its extension determines the format (:data:`FORMATS`).
-        note: text to store in the metadata, which :func:`read_note` can read. In a JPEG, a note of more than about
-            64 kB is omitted.
+        note: text to store in the metadata, which :func:`read_note` can read.
         overwrite: whether to replace an existing file.
         alpha: opacity (1, 1, H, W) in [0, 1] of ``image``. The image must be composited over white, as :func:`read`
             returns it. If ``image`` is a tensor, the white is removed from its colors before they are stored. A JPEG
@@ -191,14 +187,13 @@ def replacing(path: Path) -> Iterator[Path]:
 def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[str, Any]:
     """Return the options of Pillow's ``save`` that store the note, the EXIF data and, if ``colored``, an sRGB profile.
 
-    A note or EXIF data that is too long for a JPEG is omitted.
+    EXIF data that is too long for a JPEG is omitted.
     """
     options: dict[str, Any] = {"icc_profile": _srgb_profile()} if colored else {}
-    if exif and not (kind == "JPEG" and len(exif) > JPEG_EXIF_LIMIT):
+    if exif and not (kind == "JPEG" and len(exif) > SEGMENT):
         options["exif"] = exif
     if note is None:
         return options
-    packet = encode_xmp(note)
     if kind == "PNG":
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_itxt(PNG_KEY, note)
@@ -206,10 +201,12 @@ def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[s
         tags = Image.Exif()
         if exif:
             tags.load(exif)
-        tags[XMP_PACKET] = packet
+        tags[XMP_PACKET] = encode_xmp(note)
         options["exif"] = tags
-    elif kind != "JPEG" or len(packet) <= JPEG_XMP_LIMIT:
-        options["xmp"] = packet
+    elif kind == "JPEG":
+        options["extra"] = encode_jpeg_xmp(note)  # Pillow's option "xmp" refuses a long packet
+    else:
+        options["xmp"] = encode_xmp(note)
     return options
 
 
