@@ -8,7 +8,7 @@ printed.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -97,37 +97,37 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
     layer, size = options.layer, options.size
     where = None if options.position is None else _parse_position(options.position)
     session = Session("units", "units.png", options, job, again)
+    shape = default_shape(session.model, size)
+    title = f"{options.model}  {layer}  activation{f' at {options.position}' if where else ''}"
+    look: Any = {"columns": options.columns, "title": title}
 
     def make(some: list[int]) -> Dreams:
         objective = channel(layer, some) if where is None else neuron(layer, some, where)
         return session.ascend(objective, title=_name_units(some), size=size)
 
     found = again.made.get(FOUND) if again else None
-    if found is not None:
-        each = make_again(batches_of(found), make)
+    alone = found is not None and "unit" in found  # The picture to make again is one of those in a folder.
+    batches = {} if found is None else batches_of(found)
+    chosen = list(batches) or session.parse_units(options.units, layer, size)
+    if alone:
+        session.check_picture(shape[1:])
     else:
-        chosen = session.parse_units(options.units, layer, size)
-        if options.folder is None:
-            each = Each(chosen, make(chosen), {})
-        else:
-            _, height, width = default_shape(session.model, size)
-            each = make_each(
-                options.folder,
-                chosen,
-                make,
-                batch=batch_size(height * width, session.device),
-                recipe=session.recipe(),
-                overwrite=options.overwrite,
-            )
+        session.check_sheet(len(chosen), shape[1:], **look)
+    if batches:
+        each = make_again(batches, make)
+    elif options.folder is None:
+        each = Each(chosen, make(chosen), {})
+    else:
+        batch = batch_size(shape[1] * shape[2], session.device)
+        recipe = session.recipe()
+        each = make_each(options.folder, chosen, make, batch=batch, recipe=recipe, overwrite=options.overwrite)
     chosen, dreams, batches = each
     session.warn_of_silent(dreams.silent, [f"unit {unit}" for unit in chosen])
-    if found is not None and "unit" in found:
-        batch = batches[chosen[0]]
-        about = {**describe_unit(dreams, 0, chosen), "batch": batch}
+    if alone:
+        about = {**describe_unit(dreams, 0, chosen), "batch": batches[chosen[0]]}
         session.save(dreams.images[0], dreams.stopped, {FOUND: about})
         return Done(dreams.stopped)
-    title = f"{options.model}  {layer}  activation{f' at {options.position}' if where else ''}"
-    sheet = partial(draw_sheet, labels=chosen, columns=options.columns, title=title)
+    sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=chosen, **look)
     made = {FOUND: {"batches": batches}} if batches else None
     session.save(sheet(dreams.images, activations=dreams.activations.tolist()), dreams.stopped, made)
     session.save_timelapse(sheet)
@@ -142,8 +142,10 @@ def examples(options: ExamplesOptions, job: Job, again: Recipe | None = None) ->
     layer, size = options.layer, options.size
     chosen = session.parse_units(options.units, layer, size)
     best = top_examples(session.model, layer, chosen, _find_pictures(session, options.data, size), options.count)
-    dreams = session.ascend(channel(layer, chosen), size=size)
     title = f"{options.model}  {layer}  dreams with their mean activation, and what excited each unit most"
+    look: Any = {"columns": 1 + len(best[0]), "title": title}
+    session.check_sheet(len(chosen) * look["columns"], default_shape(session.model, size)[1:], **look)
+    dreams = session.ascend(channel(layer, chosen), size=size)
 
     def draw(pictures: Tensor, activations: Sequence[float] = ()) -> Any:
         tiles: list[Tensor] = []
@@ -152,7 +154,7 @@ def examples(options: ExamplesOptions, job: Job, again: Recipe | None = None) ->
             value = f"\t{short(activations[number])}" if activations else ""
             tiles += [picture, *(example.patch for example in found)]
             captions += [f"{chosen[number]}{value}", *(f"{e.name}\t{short(e.activation)}" for e in found)]
-        return contact_sheet(tiles, captions, columns=1 + len(best[0]), title=title)
+        return contact_sheet(tiles, captions, **look)
 
     session.warn_of_silent(dreams.silent, [f"unit {unit}" for unit in chosen])
     session.save(draw(dreams.images, dreams.activations.tolist()), dreams.stopped)
@@ -218,11 +220,11 @@ def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Don
         # The captions in all rows show the activation without the regularizers.
         return replace(made, activations=evaluate(model, logit(chosen), made.images))
 
-    dreams, stopped = in_turn(rows, make_row)
     labels = chosen * len(rows)
-    sheet = partial(
-        draw_sheet, labels=labels, columns=len(chosen), title="logits", rows=[title for title, _, _ in rows]
-    )
+    look: Any = {"columns": len(chosen), "title": "logits", "rows": [title for title, _, _ in rows]}
+    session.check_sheet(len(labels), session.shape[1:], **look)
+    sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=labels, **look)
+    dreams, stopped = in_turn(rows, make_row)
     silent = [number for row in dreams for number in row.silent]
     session.warn_of_silent(silent, [f"class {unit}" for unit in chosen])
     activations = torch.cat([row.activations for row in dreams]).tolist()
@@ -259,12 +261,19 @@ def maximize(options: MaximizeOptions, job: Job, again: Recipe | None = None) ->
         init = session.open(options.init, longer, read)
         if objective.photo is not None:
             init = images.resize(init, (objective.photo.shape[2], objective.photo.shape[3]))
-    dreams = session.ascend(objective, size=None if init is not None or options.photo else options.size, init=init)
+    given = objective.photo if init is None else init
+    size = shape[1:] if given is None else given.shape[2:]
+    look: Any = {"columns": options.columns, "title": f"{options.model}  {options.objective}"}
+    if objective.images == 1:
+        session.check_picture(size)
+    else:
+        session.check_sheet(objective.images, size, **look)
+    dreams = session.ascend(objective, size=None if given is not None else options.size, init=init)
     if objective.images == 1:
         session.save_one(dreams)
         return Done(dreams.stopped)
     labels = objective.units or range(objective.images)
-    sheet = partial(draw_sheet, labels=labels, columns=options.columns, title=f"{options.model}  {options.objective}")
+    sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=labels, **look)
     session.warn_of_silent(dreams.silent, [f"picture {label}" for label in labels])
     session.save(sheet(dreams.images, activations=dreams.activations.tolist()), dreams.stopped)
     session.save_timelapse(sheet)

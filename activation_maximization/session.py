@@ -15,10 +15,10 @@ from dreamgram.activation_maximization.examples import Example
 from dreamgram.activation_maximization.gradient_ascent import Dreams
 from dreamgram.activation_maximization.objectives import Objective, check_units
 from dreamgram.activation_maximization.options import AscentOptions
-from dreamgram.activation_maximization.sheets import contact_sheet, short
+from dreamgram.activation_maximization.sheets import contact_sheet, lay_out, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
-from dreamgram.image_optimization.timelapse import Timelapse, save_animation
+from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
 from dreamgram.image_optimization.video import load_av
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
 from dreamgram.workbench.job import Job, beside, output_path
@@ -96,9 +96,15 @@ class Session:
         resized to the network's default input size.
 
         Raises:
-            ValueError: the file is not a picture, or the network cannot compute ``layers`` at either size.
+            ValueError: the file is not a picture, the network cannot compute ``layers`` at either size, or the output's
+                format cannot hold a picture of that size.
             OSError: the file cannot be read.
         """
+        photo_of_size = self._open(photo, size, layers)
+        self.check_picture(photo_of_size.shape[2:])
+        return photo_of_size
+
+    def _open(self, photo: Path, size: int, layers: Sequence[str]) -> Tensor:
         picture = self.inputs.read(photo, self.shape[0]).image
         fitted = images.fit(picture, size)
         try:
@@ -113,6 +119,33 @@ class Session:
                 )
             return cropped
         return fitted
+
+    def check_picture(self, size: Sequence[int]) -> None:
+        """Check that the formats of the output and of its animation can hold a picture of ``size`` (H, W).
+
+        Raises:
+            ValueError: a side is longer than a format allows.
+        """
+        height, width = size
+        images.check_size(self.path, (height, width))
+        if self.options.timelapse:
+            check_frame(self.options.timelapse, (height, width))
+
+    def check_sheet(self, count: int, size: Sequence[int], **look: Any) -> None:
+        """Check that the formats of the output and of its animation can hold a contact sheet.
+
+        The sheet has ``count`` images of ``size`` (H, W). ``look`` holds further arguments of :func:`contact_sheet`.
+        Call this method before the images are made.
+
+        Raises:
+            ValueError: a side is longer than a format allows.
+        """
+        height, width = size
+        images.check_size(self.path, lay_out(count, (height, width), **look).size)
+        if self.options.timelapse:
+            scale = min(1, FRAME_SIDE / max(size))  # A frame holds smaller copies of large images.
+            frame = lay_out(count, (round(height * scale), round(width * scale)), **look)
+            check_frame(self.options.timelapse, frame.size)
 
     def parse_units(self, text: str, layer: str, size: int | None = None) -> list[int]:
         """Return the indices of the units of ``layer`` that ``text`` names, such as ``all``, ``0-11`` or ``3,7``.

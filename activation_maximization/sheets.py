@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -18,6 +20,55 @@ MARGIN, GAP, TEXT = 24, 12, 14
 
 PAPER, TEXT_COLOR, VALUE_COLOR = "#ffffff", "#1a1a1a", "#6b6b6b"
 """Colors of the background, of the text, and of the part of a caption that is aligned to the right."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The sizes of a contact sheet and of its parts, in pixels. Each size is (H, W)."""
+
+    size: tuple[int, int]
+    """Size of the whole sheet."""
+    columns: int
+    """Number of pictures in a row."""
+    tile: tuple[int, int]
+    """Size of each picture on the sheet."""
+    pitch: tuple[int, int]
+    """Distances from one picture to the picture below, and to the next picture in the row."""
+    head: int
+    """Height of the title, including the gap below; 0 without a title."""
+    label: int
+    """Height of the heading of a row, including the gap below; 0 without headings."""
+
+
+def lay_out(
+    count: int, size: tuple[int, int], *, columns: int | None = None, title: str = "", rows: Sequence[str] = ()
+) -> Layout:
+    """Return the layout of a contact sheet of ``count`` images, each of ``size`` (H, W).
+
+    The other arguments are those of :func:`contact_sheet`.
+
+    Raises:
+        ValueError: ``columns`` is less than 1.
+    """
+    if columns is not None and columns < 1:
+        raise ValueError(f"columns must be at least 1, not {columns}")
+    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    factor = max(1, math.ceil(TILE / max(size)))
+    tile = (size[0] * factor, size[1] * factor)
+    head = 2 * TEXT + GAP if title else 0
+    label = TEXT + GAP if rows else 0
+    pitch = (label + tile[0] + TEXT + 2 * GAP, tile[1] + GAP)
+    height = 2 * MARGIN + head + math.ceil(count / columns) * pitch[0] - GAP
+    # A sheet with few narrow images must still be as wide as its title and the headings of its rows.
+    font, title_font = _fonts()
+    text = math.ceil(max(title_font.getlength(title), *map(font.getlength, rows), 0))
+    width = 2 * MARGIN + max(columns * pitch[1] - GAP, text)
+    return Layout((height, width), columns, tile, pitch, head, label)
+
+
+def _fonts() -> tuple[Any, Any]:
+    """Return the font of the captions and headings, and that of the title."""
+    return ImageFont.load_default(TEXT), ImageFont.load_default(TEXT + 4)
 
 
 def contact_sheet(
@@ -46,36 +97,24 @@ def contact_sheet(
         raise ValueError(
             f"a sheet needs images and as many captions, not {len(images)} images and {len(captions)} captions"
         )
-    if columns is not None and columns < 1:
-        raise ValueError(f"columns must be at least 1, not {columns}")
-    columns = min(columns or math.ceil(math.sqrt(len(images))), len(images))
     height, width = images[0].shape[1:]
-    factor = max(1, math.ceil(TILE / max(height, width)))
-    tile = (width * factor, height * factor)
-    font, title_font = ImageFont.load_default(TEXT), ImageFont.load_default(TEXT + 4)
-    head = 2 * TEXT + GAP if title else 0
-    label = TEXT + GAP if rows else 0
-    pitch = (tile[0] + GAP, label + tile[1] + TEXT + 2 * GAP)
-    lines = math.ceil(len(images) / columns)
-    size = (2 * MARGIN + columns * pitch[0] - GAP, 2 * MARGIN + head + lines * pitch[1] - GAP)
-    # A sheet with few narrow images must still be as wide as its title and the headings of its rows.
-    texts = [title_font.getlength(title), *map(font.getlength, rows)]
-    size = (max(size[0], math.ceil(max(texts)) + 2 * MARGIN), size[1])
-    sheet = Image.new("RGB", size, PAPER)
+    layout = lay_out(len(images), (height, width), columns=columns, title=title, rows=rows)
+    font, title_font = _fonts()
+    tile = layout.tile[::-1]  # Pillow gives the width first.
+    sheet = Image.new("RGB", layout.size[::-1], PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, TEXT_COLOR, title_font)
     for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
-        row, column = divmod(index, columns)
-        x, y = MARGIN + column * pitch[0], MARGIN + head + row * pitch[1]
+        row, column = divmod(index, layout.columns)
+        x, y = MARGIN + column * layout.pitch[1], MARGIN + layout.head + row * layout.pitch[0]
         if column == 0 and row < len(rows):
             draw.text((x, y), rows[row], TEXT_COLOR, font)
         picture = to_pillow(image)
         whole = tile[0] % picture.width == 0 == tile[1] % picture.height
-        sheet.paste(
-            picture.resize(tile, Image.Resampling.NEAREST if whole else Image.Resampling.BICUBIC), (x, y + label)
-        )
+        resampling = Image.Resampling.NEAREST if whole else Image.Resampling.BICUBIC
+        sheet.paste(picture.resize(tile, resampling), (x, y + layout.label))
         name, _, value = caption.partition("\t")
-        below = y + label + tile[1] + GAP // 2
+        below = y + layout.label + tile[1] + GAP // 2
         draw.text((x, below), name, TEXT_COLOR, font)
         draw.text((x + tile[0], below), value, VALUE_COLOR, font, anchor="ra")
     return sheet

@@ -27,8 +27,9 @@ FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".ti
 DEEP_FORMATS = ("PNG", "TIFF")
 """Formats in which pictures can be saved with 16 bits per channel."""
 
-SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_535}
-"""Largest width and height of a picture, in pixels, in the formats that limit them."""
+SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_500}
+"""Largest width and height of a picture, in pixels, in the formats that limit them. A JPEG could have up to 65,535, but
+the library that writes it does not."""
 
 IMAGE_WIDTH, BITS_PER_SAMPLE, XMP_PACKET = 256, 258, 700
 """Numbers of the TIFF tags for the width, the bits per channel and the XMP packet."""
@@ -99,6 +100,8 @@ def choose_bits(path: Path, wanted: int | None, given: int) -> int:
 def check_size(path: Path, size: tuple[int, int]) -> None:
     """Check that the format of the file ``path`` can hold a picture of ``size`` (H, W).
 
+    Call this function before a long computation, so that the result can be saved at the end.
+
     Raises:
         ValueError: a side is longer than the format allows.
     """
@@ -141,8 +144,9 @@ def save(
     Raises:
         FileExistsError: the file exists, and ``overwrite`` is False.
         OSError: the file cannot be written.
-        ValueError: the file extension is not in :data:`FORMATS`, the format cannot hold ``bits`` bits per channel,
-            ``bits`` is 16 but ``image`` is a Pillow image, or the note has characters that XML cannot hold.
+        ValueError: the file extension is not in :data:`FORMATS`, the format cannot hold ``bits`` bits per channel or a
+            picture of this size, ``bits`` is 16 but ``image`` is a Pillow image, or the note has characters that XML
+            cannot hold.
     """
     path = check_output(path, overwrite)
     kind = FORMATS[path.suffix.lower()]
@@ -158,6 +162,7 @@ def save(
             beside.write_bytes(data)
         return path
     picture = to_pillow(image) if isinstance(image, Tensor) else image
+    check_size(path, (picture.height, picture.width))
     if alpha is not None and kind != "JPEG":
         picture = picture.convert("RGB")
         picture.putalpha(to_pillow(alpha))

@@ -23,6 +23,9 @@ FRAME_SIDE = 1024
 """Largest width or height of a frame, in pixels. Frames are no larger because they are kept in memory and are meant to
 be watched on a screen."""
 
+ANIMATION_LIMITS = {"webp": 16_383, "gif": 65_535, "mp4": 16_384}
+"""Largest width and height of a frame, in pixels, by file extension."""
+
 FRAME_TIME = 80
 """Duration of a frame, in milliseconds. The last frame is shown twenty times as long."""
 
@@ -58,6 +61,19 @@ class Timelapse:
         """
         most = max(map(len, self.kept.values()), default=0)
         return (torch.cat(self.kept[at]) / 255 for at in sorted(self.kept) if len(self.kept[at]) == most)
+
+
+def check_frame(ending: str, size: tuple[int, int]) -> None:
+    """Check that an animation with the file extension ``ending`` can hold frames of ``size`` (H, W).
+
+    Call this function before a long computation, so that the animation can be saved at the end.
+
+    Raises:
+        ValueError: a side is longer than the format allows.
+    """
+    most = ANIMATION_LIMITS[ending]
+    if max(size) > most:
+        raise ValueError(f"an animation as {ending} can have {most} pixels a side, not {max(size)}")
 
 
 def save_animation(timelapse: Timelapse, draw: Callable[[Tensor], Image.Image], path: Path) -> None:

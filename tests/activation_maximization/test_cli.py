@@ -13,7 +13,9 @@ from torch import Tensor
 
 from dreamgram.activation_maximization import commands
 from dreamgram.activation_maximization.options import DigitsOptions
+from dreamgram.activation_maximization.session import Session
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.image_writing import SIDE_LIMITS
 from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.optimize import Step
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
@@ -42,6 +44,46 @@ def test_units_of_vgg_as_typed(command: Command) -> None:
     position = ["--position", "3,4", "-o", "p.png"]
     run = command("dream", "units", "--model", "vgg16", "--layer", "relu2_1", "--units", "5", *size, *position)
     assert run.code == 0, run.err
+
+
+@pytest.mark.parametrize(
+    ("output", "problem"),
+    [
+        (["-o", "a.webp"], "a.webp can have 16383 pixels a side, not 18892; PNG and TIFF can have more"),
+        (["--timelapse", "webp"], "an animation as webp can have 16383 pixels a side, not 18892"),
+    ],
+)
+def test_a_sheet_too_large_for_its_format_is_refused_before_the_run(
+    output: list[str], problem: str, command: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Session, "run", lambda *_, **__: pytest.fail("the run began"))
+    job = ["--model", "vgg16", "--layer", "relu1_1", "--units", "0-63", "--size", 256, "--columns", 1]
+    run = command("dream", "units", *job, *output)
+    assert (run.code, run.err) == (2, f"error: {problem}\n")
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ["units"],
+        ["examples", "--top", 3],
+        ["digits"],
+        ["maximize", "logit(3)"],
+        ["maximize", "logit(3,4)"],
+        *([each, "photo.png", "--layer", "relu2_1"] for each in ("amplify", "invert", "caricature")),
+        ["accentuate", "photo.png", "--unit", 3],
+        ["maximize", "match(conv2)", "--photo", "photo.png"],
+    ],
+)
+def test_every_command_checks_the_size_before_the_run(
+    job: list[object], command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images.save(photo, "photo.png")
+    monkeypatch.setattr(Session, "run", lambda *_, **__: pytest.fail("the run began"))
+    monkeypatch.setitem(SIDE_LIMITS, "JPEG", 20)
+    run = command("dream", *job, "-o", "a.jpg")
+    assert run.code == 2
+    assert run.err.startswith("error: a.jpg can have 20 pixels a side, not ")
 
 
 @pytest.mark.parametrize("job", [["amplify"], ["invert"], ["caricature"], ["accentuate", "--unit", 3]])

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from dreamgram.activation_maximization.sheets import TILE, contact_sheet
+from dreamgram.activation_maximization.sheets import TILE, contact_sheet, lay_out
 
 
 def test_every_picture_is_on_the_sheet_with_its_pixels() -> None:
@@ -30,6 +30,19 @@ def test_the_sheet_is_as_wide_as_its_columns() -> None:
     assert size(9, None)[0] == size(3, 3)[0]
     assert size(9, None)[1] > 2.5 * size(3, 3)[1]
     assert size(2, 8) == size(2, 2)
+
+
+@pytest.mark.parametrize("size", [(28, 28), (9, 40), (200, 150)])
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_the_size_is_known_in_advance(count: int, size: tuple[int, int]) -> None:
+    for look in (
+        {},
+        {"columns": 1},
+        {"columns": 4, "title": "A title that is wider than a sheet of a few narrow pictures would be without it"},
+        {"columns": 2, "title": "Two", "rows": ["first row", "second row"]},
+    ):
+        sheet = contact_sheet(torch.rand(count, 3, *size), [str(i) for i in range(count)], **look)  # type: ignore[arg-type]
+        assert lay_out(count, size, **look).size == (sheet.height, sheet.width)  # type: ignore[arg-type]
 
 
 def test_bad_arguments() -> None:

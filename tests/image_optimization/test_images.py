@@ -242,6 +242,14 @@ def test_a_long_note_is_extended_xmp_in_a_jpeg(photo: Tensor, tmp_path: Path) ->
     assert images.read_note(path) is None
 
 
+@pytest.mark.parametrize(("ending", "most"), [("jpg", 65_500), ("webp", 16_383)])
+def test_the_largest_size_of_each_format(ending: str, most: int, tmp_path: Path) -> None:
+    images.save(torch.zeros(1, 1, 1, most), tmp_path / f"a.{ending}")
+    with pytest.raises(ValueError, match=f"b.{ending} can have {most} pixels a side, not {most + 1}"):
+        images.save(torch.zeros(1, 1, 1, most + 1), tmp_path / f"b.{ending}")
+    assert not (tmp_path / f"b.{ending}").exists()
+
+
 def test_a_note_that_xml_cannot_hold(photo: Tensor, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a note cannot hold the character '\\x07'"):
         images.save(photo, tmp_path / "c.jpg", "ring\a")
