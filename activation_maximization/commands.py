@@ -1,7 +1,7 @@
 """Implementations of the ``dream`` commands.
 
 Each command is implemented by a function that takes the options of the command and a :class:`Job`, which shows
-progress and messages to the user. The function writes a picture, or returns a summary to print. Errors are raised, not
+progress and messages to the user. The function writes a picture, or returns a text to print. Errors are raised, not
 printed.
 """
 
@@ -65,7 +65,7 @@ def layers(options: LayersOptions, job: Job) -> Done:
     model = Inputs().load_model(options.model, options.weights)
     shape = default_shape(model, options.size)
     found = list_layers(model, shape)
-    return Done(summary=(_describe_as_json if options.json else _describe_as_table)(options.model, shape, found))
+    return Done(answer=(_describe_as_json if options.json else _describe_as_table)(options.model, shape, found))
 
 
 def _describe_as_json(model: str, shape: Sequence[int], found: Sequence[Layer]) -> str:

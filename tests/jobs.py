@@ -19,6 +19,7 @@ class Recorder(Watcher):
         self.steps: list[int] = []
         self.told: list[str] = []
         self.written: list[Path] = []
+        self.stops = 0
 
     def begin(self, title: str, setting: str) -> None:
         self.begun.append((title, setting))
@@ -31,6 +32,9 @@ class Recorder(Watcher):
 
     def wrote(self, path: Path, seconds: float) -> None:
         self.written.append(path)
+
+    def stopping(self) -> None:
+        self.stops += 1
 
 
 class Stopping(Watcher):

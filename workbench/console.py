@@ -150,8 +150,15 @@ class Terminal(Watcher):
             print(line, file=sys.stderr)
 
     def wrote(self, path: Path, seconds: float) -> None:
+        if self.quiet:
+            return
         with self._undisturbed():
             print(f"{path}  {seconds:.1f} s", flush=True)
+
+    def stopping(self) -> None:
+        if not self.quiet:
+            # sys.stderr is bypassed, because the progress bar may be writing to it.
+            os.write(2, b"stopping after this step; Ctrl-C again stops at once\n")
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:
@@ -207,7 +214,9 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
         code = _dispatch(name, commands, default, about, arguments, terminal)
         sys.stdout.flush()
     except KeyboardInterrupt:
-        code = _fail("interrupted: nothing was saved", INTERRUPTED)
+        # No job turns a Ctrl-C into a result before its first step, or if it is the second one.
+        code = INTERRUPTED
+        terminal.tell("interrupted: nothing was saved")
     except BrokenPipeError:  # the reader of the output, such as ``head``, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0
@@ -272,10 +281,12 @@ def _dispatch(
     except OptionError as error:  # name the option as on the command line
         flags = {each.name: flags_of(each)[0] for each in fields(command.options)}
         raise ValueError(f"{flags.get(error.name, error.name)} {error.problem}") from error
-    if done.summary:
+    if done.answer:
+        print(done.answer)
+    if done.summary and not terminal.quiet:
         print(done.summary)
     if done.stopped == "interrupted":
-        print(done.interrupted, file=sys.stderr)
+        terminal.tell(done.interrupted)
         return INTERRUPTED
     return FAILED if done.failed else 0
 
@@ -338,7 +349,9 @@ def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> a
         common.add_argument(flag, action="store_true", help=help)
     common.add_argument("-h", "--help", action="store_true", help="Show this help and exit.")
     common.add_argument("--version", action="store_true", help="Show the version and exit.")
-    common.add_argument("--quiet", action="store_true", help="Show no progress and no notes, only errors.")
+    common.add_argument(
+        "--quiet", action="store_true", help="Show only errors: no progress, no notes and no names of files."
+    )
     common.add_argument("--debug", action="store_true", help="Show debug messages and the traceback of an error.")
     return parser
 

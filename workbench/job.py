@@ -8,7 +8,6 @@ function returns its result and raises its errors as any function does. The code
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import threading
 import time
@@ -59,6 +58,13 @@ class Watcher:
     def wrote(self, path: Path, seconds: float) -> None:
         """Show that the file ``path`` has been written, ``seconds`` seconds after the job began."""
 
+    def stopping(self) -> None:
+        """Show that Ctrl-C was pressed, so that the job ends after its current step.
+
+        The handler of the signal calls this method, possibly while another method of the watcher is running. The method
+        must therefore not write to ``sys.stderr`` or another stream that other methods use.
+        """
+
 
 @dataclass(frozen=True)
 class Done:
@@ -72,6 +78,8 @@ class Done:
     """One-line summary of the whole job, such as how many files were painted; "" for no summary."""
     interrupted: str = "interrupted: saved the picture so far"
     """Message for the user if the job was interrupted. It says what was saved or how to resume."""
+    answer: str = ""
+    """Text that the command was asked for, such as a table of layers; "" if the command writes a file instead."""
 
 
 @dataclass
@@ -173,8 +181,7 @@ class Job:
         if self.stopping or not self.stepped:
             raise KeyboardInterrupt
         self.stopping = True
-        # sys.stderr is bypassed, because the progress bar may be writing to it.
-        os.write(2, b"stopping after this step; Ctrl-C again stops at once\n")
+        self.watcher.stopping()
 
 
 def free(path: Path, overwrite: bool = False) -> Path:

@@ -362,7 +362,7 @@ def test_ctrl_c_before_the_first_step(photo_file: Path, tmp_path: Path) -> None:
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert err == "error: interrupted: nothing was saved\n"
+    assert err == "interrupted: nothing was saved\n"
     assert not list(tmp_path.rglob("*.png"))
 
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import io
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
@@ -44,7 +46,7 @@ Program = Callable[..., Outcome]
 
 
 @pytest.fixture
-def program(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Program:
+def program(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Program:
     """Run a program of two commands; ``work`` is the work of the first."""
 
     def start(
@@ -52,22 +54,22 @@ def program(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch)
     ) -> Outcome:
         def count(options: CountOptions, job: Job) -> Done:
             """Count letters. A letter is counted as often as it is there."""
-            return work(options, job) if work else Done(summary=repr(options))
+            return work(options, job) if work else Done(answer=repr(options))
 
         def erase(options: EraseOptions, job: Job) -> Done:
             """Erase letters."""
-            return Done(summary=repr(options))
+            return Done(answer=repr(options))
 
         commands = {
             "count": Command(CountOptions, count, {"--alphabet": ("Show all letters, and exit.", lambda: "abc")}),
             "erase": Command(EraseOptions, erase),
         }
         monkeypatch.setattr(sys, "argv", ["letters", *map(str, arguments)])
-        capsys.readouterr()
+        capfd.readouterr()
         with pytest.raises(SystemExit) as ending:
             run("letters", commands, default, "A program of two commands.")
         assert isinstance(ending.value.code, int)
-        return Outcome(ending.value.code, *capsys.readouterr())
+        return Outcome(ending.value.code, *capfd.readouterr())
 
     return start
 
@@ -91,7 +93,7 @@ def outcome(done: Done | BaseException) -> Callable[[CountOptions, Job], Done]:
         (Done(failed=2, summary="2 failed"), 1, "2 failed\n", ""),
         (Done("interrupted"), 130, "", "interrupted: saved the picture so far\n"),
         (Done("interrupted", 1, "1 done", "interrupted: go on"), 130, "1 done\n", "interrupted: go on\n"),
-        (KeyboardInterrupt(), 130, "", "error: interrupted: nothing was saved\n"),
+        (KeyboardInterrupt(), 130, "", "interrupted: nothing was saved\n"),
         (ValueError("wrong\nin two lines"), 2, "", "error: wrong in two lines\n"),
         (FileNotFoundError("no file a"), 2, "", "error: no file a\n"),
         (ImportError("videos need PyAV"), 2, "", "error: videos need PyAV\n"),
@@ -107,6 +109,39 @@ def outcome(done: Done | BaseException) -> Callable[[CountOptions, Job], Done]:
 )
 def test_exit_codes(end: Done | BaseException, code: int, out: str, err: str, program: Program) -> None:
     assert program("count", "a.txt", work=outcome(end)) == Outcome(code, out, err)
+
+
+@pytest.mark.parametrize(
+    ("end", "code", "out", "err"),
+    [
+        (Done(summary="3 done"), 0, "", ""),
+        (Done(answer="the letters are a, b and c"), 0, "the letters are a, b and c\n", ""),
+        (Done("interrupted", summary="1 done"), 130, "", ""),
+        (KeyboardInterrupt(), 130, "", ""),
+        (ValueError("wrong"), 2, "", "error: wrong\n"),
+    ],
+)
+def test_quiet_shows_only_errors(end: Done | BaseException, code: int, out: str, err: str, program: Program) -> None:
+    def work(options: CountOptions, job: Job) -> Done:
+        with job.part("a.txt"):
+            job(step(1, 10))
+            os.kill(os.getpid(), signal.SIGINT)
+        job.tell("a note")
+        job.wrote(Path("a.png"))
+        return outcome(end)(options, job)
+
+    assert program("count", "a.txt", "--quiet", work=work) == Outcome(code, out, err)
+    loud = program("count", "a.txt", work=work)
+    assert loud.out.startswith("a.png  ")
+    assert loud.err.startswith("stopping after this step; Ctrl-C again stops at once\na note\n")
+
+
+def test_quiet_shows_files_that_fail(program: Program) -> None:
+    def work(options: CountOptions, job: Job) -> Done:
+        job.fail("failed: a.jpg is damaged")
+        return Done(failed=1, summary="1 failed")
+
+    assert program("count", "a.txt", "--quiet", work=work) == Outcome(1, "", "failed: a.jpg is damaged\n")
 
 
 def test_a_mistake_of_ours_has_a_traceback(program: Program) -> None:
