@@ -49,8 +49,14 @@ EVERY = 60
 """Interval, in seconds, between two progress lines if there is no terminal. If the expected duration of a run is longer
 than this interval, the duration is printed soon after the run begins."""
 
-WIDE = 110
-"""Minimum width of a terminal, in columns, for the progress bar to also show the device and the terms of the loss."""
+SOON_STEPS, SOON_SECONDS = 5, 5
+"""Numbers of steps and of seconds after which the duration of a run is first estimated, whichever comes first."""
+
+FAR_OFF = 1.5
+"""Factor by which an estimate of the duration must be wrong for a corrected estimate to be printed."""
+
+LEAST_BAR, LONGEST_TITLE = 10, 24
+"""Smallest width of a progress bar and largest width of the title before it, in columns."""
 
 _ALONE = "torch" not in sys.modules
 """True if PyTorch had not been imported before this module. The process then probably runs only one command, and is not
@@ -94,26 +100,36 @@ class Terminal(Watcher):
         self.bar: Any = None
         self.title = self.setting = ""
         self.began = self.said = 0.0
-        self.first: float | None = None
+        self.first: tuple[int, float] | None = None
+        """Number of the first step of the present part, and the fraction of the work that was done after it."""
+        self.expected = 0.0
+        """Duration of the present part that was printed last, in seconds; 0 if none was printed."""
         self.announced = False
+        """True if a part has ended. The durations of later parts are not printed."""
 
     def begin(self, title: str, setting: str) -> None:
         from tqdm.auto import tqdm
 
         if _ALONE and not gc.get_freeze_count():
             gc.freeze()  # collecting PyTorch's objects at exit would take half a second
-        hidden = True if self.quiet else False if "ipykernel" in sys.modules else None  # None: only in a terminal
+        notebook = "ipykernel" in sys.modules
+        how = {"disable": True if self.quiet else False if notebook else None}  # None: only in a terminal
         look = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
-        self.bar = tqdm(desc=title[-24:], total=100, bar_format=look, leave=False, file=sys.stderr, disable=hidden)
-        self.title, self.setting, self.first = title, setting, None
+        self.bar = tqdm(total=100, bar_format=look, leave=False, file=sys.stderr, dynamic_ncols=not notebook, **how)
+        self.title, self.setting, self.first, self.expected = title, setting, None, 0.0
         self.began = self.said = time.perf_counter()
+        if not self.bar.disable:
+            self._show([], refresh=True)
 
     def progress(self, step: Step) -> None:
         now = time.perf_counter()
         if self.first is None:  # a resumed run does not start from 0; its first step is not timed
-            self.first, self.began = step.done, now
-        left = (now - self.began) * (1 - step.done) / max(step.done - self.first, 1e-6)
-        self._announce(step, now - self.began, left)
+            self.first, self.began = (step.number, step.done), now
+        begun, elapsed = step.done - self.first[1], now - self.began
+        left = elapsed * (1 - step.done) / max(begun, 1e-6)
+        if step.number >= self.first[0] + SOON_STEPS or elapsed >= SOON_SECONDS:
+            # Steps at a small size take longer than their share of the work, so the first estimate may be too long.
+            self._announce(elapsed + left, sure=begun > 0.1 or elapsed > EVERY / 2)
         if self.bar.disable:
             if now - self.said >= EVERY and not self.quiet:
                 self.said = now
@@ -122,24 +138,44 @@ class Terminal(Watcher):
         # Reading the loss waits for the device, so it is read only when the bar is drawn again.
         elif self.bar.update(100 * step.done - self.bar.n) or step.number == 1:
             height, width = step.image.shape[2:]
-            parts = f", {width}x{height}, loss {step.loss.mean().item():.4g}"
-            if shutil.get_terminal_size().columns >= WIDE:
-                shares = [f"{part.item():.3g} {name}" for name, part in step.parts.items()]
-                parts += f" = {' + '.join(shares)}" if shares else ""
-                parts += f", {self.setting}" if self.setting else ""
-            self.bar.set_postfix_str(parts.removeprefix(", "), refresh=step.number == 1)
+            shares = [f"{part.item():.3g} {name}" for name, part in step.parts.items()]
+            notes = [f", {width}x{height}", f", loss {step.loss.mean().item():.4g}"]
+            notes += [f" = {' + '.join(shares)}"] if shares else []
+            notes += [f", {self.setting}"] if self.setting else []
+            self._show(notes, refresh=step.number == 1)
 
-    def _announce(self, step: Step, elapsed: float, left: float) -> None:
-        """Print once how long the whole run will take, if it will take more than a minute."""
-        # The first steps at a small scale take longer than their share of the work.
-        begun = step.done - (self.first or 0)
-        if not self.announced and (begun > 0.1 or elapsed > EVERY / 2):
-            self.announced = True
-            if elapsed + left > EVERY:
-                self.tell(f"{self.title} will take {_minutes(elapsed + left)}")
+    def _show(self, notes: Sequence[str], refresh: bool) -> None:
+        """Set the texts before and after the bar, as far as there is room for them in the terminal.
+
+        The bar shows the texts when it is drawn again, which is at once if ``refresh`` is True.
+        """
+        columns = self.bar.format_dict["ncols"]  # in a notebook, this is no number
+        title, after = fit_line(
+            self.title, notes, columns if isinstance(columns, int) else shutil.get_terminal_size().columns
+        )
+        self.bar.set_description_str(title, refresh=False)
+        self.bar.set_postfix_str(after, refresh=refresh)
+
+    def _announce(self, total: float, sure: bool) -> None:
+        """Print how long the present part takes in all, if it is the first part and takes more than a minute.
+
+        ``total`` is the estimate in seconds. If it is ``sure``, and the estimate that was printed before is far off,
+        print it as a correction.
+        """
+        if self.announced:
+            return
+        new, old = _minutes(total), _minutes(self.expected)
+        if not self.expected:
+            if total > EVERY:
+                self.expected = total
+                self.tell(f"{self.title} will take {new}")
+        elif sure and new != old and not self.expected / FAR_OFF < total < self.expected * FAR_OFF:
+            self.expected = total
+            self.tell(f"{self.title} will take {new}, not {old}")
 
     def end(self) -> None:
         self.bar.close()
+        self.announced = self.announced or self.first is not None
 
     def tell(self, line: str) -> None:
         if not self.quiet:
@@ -170,6 +206,27 @@ class Terminal(Watcher):
             yield
 
 
+def fit_line(title: str, notes: Sequence[str], columns: int) -> tuple[str, str]:
+    """Return the texts before and after a progress bar, shortened to fit a line of ``columns`` columns.
+
+    The line also holds the percentage, a bar of at least :data:`LEAST_BAR` columns and the remaining time. The
+    beginning of a long ``title`` is cut off. ``notes`` are the parts of the text after the bar, the most useful first.
+    The first part that does not fit is left out, with all parts after it.
+    """
+    from tqdm.utils import disp_len  # some characters are two columns wide
+
+    room = columns - len(" 100%|| 00:00:00 left") - LEAST_BAR
+    while disp_len(title) > max(0, min(room, LONGEST_TITLE)):
+        title = title[1:]
+    room -= disp_len(title)
+    after = ""
+    for note in notes:
+        if disp_len(after + note) > room:
+            break
+        after += note
+    return title, after.removeprefix(", ")
+
+
 def _minutes(seconds: float) -> str:
     minutes = max(round(seconds / 60), 1)
     hours = f"about {minutes / 60:.1f} hours"
@@ -182,7 +239,7 @@ def progress(title: str, setting: str = "") -> Iterator[Job]:
 
     Pass the yielded object to :func:`maximize` or :func:`stylize` as one of the ``listeners``, the functions that are
     called after every step. ``title`` is shown before the bar. ``setting``, such as the name of the device, is shown
-    after the bar if the terminal is wide.
+    after the bar if there is room for it.
 
     Example:
         >>> with progress("filters") as bar:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import Tensor
+from tqdm.utils import disp_len
 
 from dreamgram.image_optimization import images
-from dreamgram.image_optimization.optimize import NonFiniteLoss, Step
+from dreamgram.image_optimization.optimize import NonFiniteLoss, Step, counted
 from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.workbench.console import Command, Terminal, make_parser, parse, progress, run, table
 from dreamgram.workbench.job import Done, Job
@@ -300,6 +302,28 @@ def test_the_progress_line_fits_a_small_terminal(monkeypatch: pytest.MonkeyPatch
     assert any("left, 4320x7680, loss 0.5" in line for line in screen.lines())
 
 
+@pytest.mark.parametrize("columns", range(40, 201, 4))
+@pytest.mark.parametrize(
+    "title", ["a-photo-whose-name-is-much-longer-than-any-line.jpg", "é.jpg", "写真" * 20 + ".jpg"]
+)
+def test_the_progress_line_fits_every_terminal(title: str, columns: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = watched(monkeypatch, columns)
+    with progress(title, "cpu x 16, bfloat16") as listener:
+        for number in range(1, 11):
+            listener(step(number, 10, (7680, 4320), content=0.123456, style=0.34567, variation=0.01, temporal=200.0))
+    for line in screen.lines():
+        assert disp_len(line) < columns
+        before, bar, after = line.split("|")
+        assert len(bar) >= 10
+        assert before.endswith("%")
+        assert re.fullmatch(
+            r" (\?|\d\d:\d\d) left(, 4320x7680(, loss 0\.5( = 0\.123 content .* temporal(, cpu x 16, bfloat16)?)?)?)?",
+            after,
+        )
+    assert columns < 80 or any("loss 0.5" in line for line in screen.lines())
+    assert columns < 170 or any("bfloat16" in line for line in screen.lines())
+
+
 def test_a_wide_terminal_shows_what_was_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = watched(monkeypatch, 130)
     with progress("a.jpg", "cpu x 2, bfloat16") as listener:
@@ -382,6 +406,29 @@ def test_a_long_run_is_announced_once(
             job(step(number, steps))
     lines = capsys.readouterr().err.splitlines(keepends=True)
     assert "".join(line for line in lines if "will take" in line) == expected
+
+
+def test_a_long_run_is_announced_after_a_few_steps(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    """The work of all sizes is known, so that the first size tells how long the others will take."""
+    with Job(Terminal()).part("a.jpg") as job:
+        [first] = counted([job], 0, [30, 60], [1, 4])
+        for number in range(1, 7):
+            clock.now += 1
+            first(step(number, 30))
+    assert capsys.readouterr().err == "a.jpg will take about 4 minutes\n"  # 270 seconds
+
+
+def test_a_wrong_estimate_is_corrected(clock: Clock, capsys: pytest.CaptureFixture[str]) -> None:
+    with Job(Terminal()).part("a.jpg") as job:
+        for number in range(1, 101):
+            clock.now += 6 if number < 9 else 2
+            job(step(number, 100))
+    lines = [line for line in capsys.readouterr().err.splitlines() if "will take" in line]
+    assert lines == [
+        "a.jpg will take about 10 minutes",
+        "a.jpg will take about 6 minutes, not about 10 minutes",
+        "a.jpg will take about 4 minutes, not about 6 minutes",
+    ]
 
 
 def test_digits_are_dreamed_without_loading_what_takes_seconds(tmp_path: Path) -> None:
