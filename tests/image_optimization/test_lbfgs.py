@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS
+from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS, LONGEST_STEP
 from dreamgram.image_optimization.optimize import optimize
 from dreamgram.image_optimization.parameterizations import PixelImage
 
@@ -102,34 +102,33 @@ def test_nothing_to_gain() -> None:
 
 
 def test_the_direction_is_that_of_the_two_loop_recursion() -> None:
-    """There are more steps than room for pairs, and one pair has negative curvature."""
+    """There are more steps than room for pairs, and one pair has negative curvature.
+
+    The leaf is moved at random between the steps, so that the pairs are as different as possible.
+    """
     generator = torch.Generator().manual_seed(0)
     factor = torch.randn(60, 60, generator=generator).double()
     hessian = factor @ factor.T / 60 + 0.1 * torch.eye(60)
-    leaf = torch.randn(60, generator=generator).double()
+    leaf = torch.zeros(60).double()
     method = LBFGS(leaf)
     pairs: list[tuple[Tensor, Tensor]] = []
-    refused = 0
     last_point = last_gradient = leaf
-    for step in range(HISTORY + 12):
-        point, gradient = leaf.clone(), hessian @ leaf
-        if step == HISTORY:
-            gradient = 3 * last_gradient  # the curvature between is negative
-        if step:
-            moved, change = point - last_point, gradient - last_gradient
-            pairs.append((moved, change))
-            refused += bool(moved @ change <= 0)
+    for number in range(HISTORY + 12):
+        point = 1e-3 * torch.randn(60, generator=generator).double()
+        gradient = hessian @ point
+        if number == HISTORY:
+            gradient = last_gradient - hessian @ (point - last_point)  # the curvature between is negative
+        if number:
+            pairs.append((point - last_point, gradient - last_gradient))
         last_point, last_gradient = point, gradient
-        vector = torch.randn(60, generator=generator).double()
-        method.step(torch.tensor(-float(step)).double(), gradient)  # every step is accepted
-        method.steps -= 1  # as it was when the direction was computed
-        if pairs:
-            kept = [(moved, change) for moved, change in pairs[-HISTORY:] if moved @ change > 0]
-            result = method._times_inverse_hessian(vector[None], method.scale)
-            torch.testing.assert_close(result[0], two_loops(kept, vector))
-        method.steps += 1
-    assert len(pairs) > HISTORY
-    assert refused
+        leaf.copy_(point)
+        method.step(torch.tensor(-float(number)).double(), gradient)  # every step is accepted
+        kept = [(moved, change) for moved, change in pairs[-HISTORY:] if moved @ change > 0]
+        if kept:
+            direction = two_loops(kept, -gradient)
+            assert direction.square().mean().sqrt() < LONGEST_STEP  # the step is not shortened
+            torch.testing.assert_close(leaf - point, direction)
+    assert len(kept) < HISTORY < len(pairs)
 
 
 def two_loops(pairs: list[tuple[Tensor, Tensor]], vector: Tensor) -> Tensor:
