@@ -6,14 +6,19 @@ from pathlib import Path
 
 from dreamgram.activation_maximization.cli import COMMANDS as DREAM
 from dreamgram.style_transfer.cli import COMMANDS as STYLIZE
-from dreamgram.workbench.console import table
+from dreamgram.workbench.console import EXIT_CODES, table
 
 DOCUMENT = Path(__file__).with_name("options.md")
 
-INTRODUCTION = """# Options
+INTRODUCTION = f"""# Options
 
 This page lists every option of every command. `make docs` generates it from the declarations in the code. In Python,
 the same names are keyword arguments, with `_` in place of `-`.
+
+Every command also has the flags `--help`, `--version`, `--quiet` and `--debug`. `--quiet` shows only errors. `--debug`
+shows debug messages and the traceback of an error.
+
+{EXIT_CODES}
 """
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from importlib import import_module
 
 from dreamgram.image_optimization.names import unknown
+from dreamgram.workbench.console import EXIT_CODES
 from dreamgram.workbench.version import __version__
 
 COMMANDS = {
@@ -29,6 +31,7 @@ HELP = "\n".join(
         "  --version   Show the version and exit.",
         "",
         "dreamgram COMMAND --help lists the options of a command.",
+        *textwrap.wrap(EXIT_CODES, 80),
     ]
 )
 

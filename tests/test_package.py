@@ -212,6 +212,7 @@ def test_an_unknown_name_is_told_the_nearest() -> None:
     [
         (["--help"], 0, "Usage: dreamgram COMMAND", ""),
         (["-h"], 0, "stylize  Paint photos", ""),
+        (["-h"], 0, "\nExit codes: 0 done; 1 some files failed", ""),
         ([], 0, "dream    Make pictures", ""),
         (["--version"], 0, f"dreamgram {dg.__version__}\n", ""),
         (["stilize"], 2, "", "error: no command 'stilize'; did you mean 'stylize'? there are dream, stylize\n"),

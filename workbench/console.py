@@ -2,8 +2,6 @@
 
 A program such as ``stylize`` is defined by a mapping from the names of its commands to their properties
 (:class:`Command`). The arguments and the help of a command are derived from the declarations of its options.
-
-Exit codes: 0 done; 1 some files failed, memory ran out, or the loss diverged; 2 invalid input; 130 interrupted.
 """
 
 # This module does not import PyTorch, because it is loaded before a command knows whether there is work to do.
@@ -65,9 +63,10 @@ a notebook or a test."""
 _GLOBAL = ("--debug", "--quiet")
 
 EXIT_CODES = (
-    "Exit codes: 0 done; 1 some files failed, memory ran out, or the loss diverged; 2 invalid input; 130 interrupted. "
-    "--debug shows debug messages and the traceback of an error."
+    f"Exit codes: 0 done; {FAILED} some files failed, memory ran out, or the loss diverged; {WRONG} invalid input; "
+    f"{INTERRUPTED} interrupted."
 )
+"""Description of the exit codes, for the help of all programs and for the documentation."""
 
 
 @dataclass(frozen=True)
