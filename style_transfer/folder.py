@@ -47,7 +47,8 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
         except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
-            job.fail(f"failed: {pair[0]}: {error}")
+            problem = " ".join(str(error).split())
+            job.fail(f"failed: {problem}" if str(pair[0]) in problem else f"failed: {pair[0]}: {problem}")
             count["failed"] += 1
             return Done(failed=1)
         if done is None or done.stopped != "interrupted":

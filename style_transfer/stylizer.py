@@ -199,6 +199,12 @@ class Stylizer:
         self._subject = fingerprint(self._photo)
         self._targets, self._planner = Targets(), Planner(self.options.max_memory)
 
+    def __repr__(self) -> str:
+        """Return a one-line summary."""
+        height, width = self.size
+        paintings = f"{len(self._paintings)} painting{'s' * (len(self._paintings) != 1)}"
+        return f"Stylizer({width}x{height} pixels, {paintings}, {sum(self.steps)} steps, {self.device})"
+
     def _combine(self, options: StyleOptions, fields: Mapping[str, Any]) -> StyleOptions:
         """Return ``options`` with some ``fields`` changed, after checking that the fields exist."""
         known = [*self._given, *vars(options)]

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
@@ -472,6 +472,12 @@ def test_low_precision_stays_finite(
         assert low.history[0].min() < 1.5 * exact.history[0].min()  # rounding soon makes the runs differ
 
 
+def test_a_stylizer_is_shown_in_one_line(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    how: dict[str, Any] = {"model": vgg16, "size": 32, "steps": 3}
+    assert repr(Stylizer(photo, [painting], **how)) == "Stylizer(28x32 pixels, 1 painting, 3 steps, cpu)"
+    assert "2 paintings" in repr(Stylizer(photo, [painting] * 2, **how))
+
+
 def test_a_notebook_shows_the_picture(photo: Tensor) -> None:
     png = Stylized(photo, [], "finished")._repr_png_()
     assert png is not None
@@ -481,14 +487,24 @@ def test_a_notebook_shows_the_picture(photo: Tensor) -> None:
 def test_paintings_that_are_not_used_any_more_are_forgotten(
     photo: Tensor, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Beyond a limit, the oldest is forgotten first; the paintings of the run stay."""
+    """Beyond a limit, the oldest is forgotten first; the network sees a forgotten painting once more."""
     one = 65 * 64 * 4  # bytes of the moments of relu1_1
     monkeypatch.setattr("dreamgram.style_transfer.targets.KEPT", 2 * one)
     how: dict[str, Any] = {"model": vgg16, "size": 32, "steps": 1, "style_layers": {"relu1_1": 1}}
     stylizer = Stylizer(photo, [painting], **how)
-    sizes = []
-    for number in range(5):
+    stylizer.run()
+    sizes: list[Sequence[int]] = []
+
+    def is_forgotten(number: int) -> bool:
+        """Return whether the network has to see the painting again."""
+        nonlocal stylizer
         stylizer = stylizer.change(paintings=[painting.roll(number, 3)])
+        sizes.clear()
         stylizer.run()
-        sizes.append(len(stylizer._targets._paintings))
-    assert sizes == [1, 2, 3, 3, 3]
+        return (32, 32) in sizes  # the painting is square, and the photo is not
+
+    first = next(module for module in vgg16.modules() if isinstance(module, nn.Conv2d))
+    with first.register_forward_hook(lambda _, given, __: sizes.append(tuple(given[0].shape[2:]))):
+        assert [is_forgotten(number) for number in (1, 2, 3)] == [True] * 3  # they are new
+        assert [is_forgotten(number) for number in (3, 2, 1)] == [False] * 3
+        assert is_forgotten(0)  # the first one was forgotten when the fourth came
