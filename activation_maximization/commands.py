@@ -93,7 +93,7 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
     the recipe records which units were optimized in the same batch, and these batches are used again.
     """
     if options.timelapse and options.folder:
-        raise OptionError("timelapse", "cannot be used with --folder: finished units have no intermediate frames")
+        raise OptionError("timelapse", "cannot be used with a folder: finished units have no intermediate frames")
     layer, size = options.layer, options.size
     where = None if options.position is None else _parse_position(options.position)
     session = Session("units", "units.png", options, job, again)

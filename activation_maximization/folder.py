@@ -77,8 +77,8 @@ def make_each(
         saved.
 
     Raises:
-        ValueError: a file in the folder was made with a different recipe and ``overwrite`` is False, ``units`` is
-            empty, or ``batch`` is below 1.
+        OutputExistsError: a file in the folder was made with a different recipe, and ``overwrite`` is False.
+        ValueError: ``units`` is empty, or ``batch`` is below 1.
         OSError: the folder cannot be created or written to.
         KeyboardInterrupt: Ctrl-C was pressed before any picture was finished.
     """

@@ -18,6 +18,7 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
+from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.image_notes import PNG_KEY, SEGMENT, check_note, encode_jpeg_xmp, encode_xmp
 from dreamgram.image_optimization.image_reading import Array
 
@@ -51,7 +52,7 @@ def check_output(
     Raises:
         ValueError: the file extension is not one of ``formats``. If this argument is not given, the extensions in
             :data:`FORMATS` are allowed.
-        FileExistsError: the file exists, and ``overwrite`` is False.
+        OutputExistsError: the file exists, and ``overwrite`` is False.
         OSError: ``path`` is a folder, or the folder that contains it cannot be created or written to.
     """
     path = Path(path)
@@ -60,7 +61,7 @@ def check_output(
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:
-        raise FileExistsError(f"{path} exists; choose another output or overwrite it (--overwrite)")
+        raise OutputExistsError(f"{path} exists; choose another output or overwrite it")
     check_folder(path.parent)
     return path
 
@@ -142,7 +143,7 @@ def save(
         ``path`` as a :class:`~pathlib.Path`.
 
     Raises:
-        FileExistsError: the file exists, and ``overwrite`` is False.
+        OutputExistsError: the file exists, and ``overwrite`` is False.
         OSError: the file cannot be written.
         ValueError: the file extension is not in :data:`FORMATS`, the format cannot hold ``bits`` bits per channel or a
             picture of this size, ``bits`` is 16 but ``image`` is a Pillow image, or the note has characters that XML

@@ -189,4 +189,4 @@ def _filled(model: nn.Module, weights: Path) -> nn.Module:
 
 
 def _unfetched(what: str) -> str:
-    return f"could not fetch {what}; give a local file with --weights FILE"
+    return f"could not fetch {what}; give a local file as the weights"

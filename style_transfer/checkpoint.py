@@ -15,6 +15,7 @@ from typing import Any
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
+from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.images import check_folder, replacing
 from dreamgram.image_optimization.optimize import State, Step
 from dreamgram.style_transfer.options import StylizeOptions
@@ -71,7 +72,7 @@ def prepare_checkpoint(path: Path, overwrite: bool) -> None:
     Call this function before the optimization begins.
 
     Raises:
-        FileExistsError: ``path`` is a checkpoint, and ``overwrite`` is False.
+        OutputExistsError: ``path`` is a checkpoint, and ``overwrite`` is False.
         ValueError: ``path`` is a file that is not a checkpoint. Such a file is never overwritten.
         OSError: ``path`` is a folder, or its parent folder cannot be created or written to.
     """
@@ -79,7 +80,7 @@ def prepare_checkpoint(path: Path, overwrite: bool) -> None:
         with _open(path):
             pass
         if not overwrite:
-            raise FileExistsError(f"{path} exists: stylize resume {path} continues from it, --overwrite begins anew")
+            raise OutputExistsError(f"{path} exists: stylize resume {path} continues it; overwrite it to begin anew")
     check_folder(path.parent)
 
 

@@ -24,6 +24,7 @@ from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer, blend_shares
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
 from dreamgram.workbench.job import Done, Job, beside
+from dreamgram.workbench.options import OptionError
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 LARGEST_DRAWN = 1536
@@ -225,6 +226,7 @@ class Painter:
         if what in words:
             return what
         if not Path(what).exists():
-            hint = did_you_mean(what, words)
-            raise FileNotFoundError(f"no image file {what!r}; {hint}--init is content, noise or an image file")
+            hint = did_you_mean(what, words).strip()
+            problem = f"must be content, noise or an image file, and there is no file {what!r}"
+            raise OptionError("init", problem + (f"; {hint}" if hint else ""))
         return self.inputs.read(Path(what)).image

@@ -177,7 +177,7 @@ def divide(
     styles = len(shares)
     if content_mask is None:
         if style_masks:
-            raise ValueError("style masks refer to the regions of a content mask: give --content-mask too")
+            raise ValueError("style masks refer to the regions of a content mask: give a content mask too")
         return [None], [[None]] * styles, [[share] for share in shares]
     colors, regions = find_regions(content_mask)
     count = len(colors)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -88,6 +89,21 @@ def test_only_front_ends_print_and_exit() -> None:
             if isinstance(node, ast.Call | ast.Attribute):
                 used = ast.unparse(node.func if isinstance(node, ast.Call) else node)
                 assert used not in PRINTING, f"{file}:{node.lineno}"
+
+
+def test_only_the_command_lines_know_flags() -> None:
+    """An error of the engine is also read by those who call it from Python.
+
+    Help texts are written for the command line. The painter tells a whole command that continues an interrupted run.
+    """
+    known = {*FRONT_ENDS, ROOT / "style_transfer" / "painter.py"}
+    for file, tree in trees():
+        if file in known or file.name in ("cli.py", "options.py"):
+            continue
+        comments = [node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)]  # such as docstrings
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and node not in comments:
+                assert not re.search(r"(?<![\w-])--[a-z]", node.value), f"{file}:{node.lineno}"
 
 
 def test_ctrl_c_has_two_homes() -> None:

@@ -21,6 +21,7 @@ from dataclasses import MISSING, Field, dataclass, field, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
+from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.memory import is_out_of_memory, keep_freed_memory
 from dreamgram.image_optimization.names import did_you_mean, unknown
 from dreamgram.workbench.job import Done, Job, Watcher
@@ -289,7 +290,9 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
 
 
 def _message(error: Exception) -> str:
-    return " ".join(str(error).split())
+    """Return the error's message on one line. If a file may not be overwritten, the message names the flag for it."""
+    flag = " (--overwrite)" if isinstance(error, OutputExistsError) else ""
+    return " ".join(str(error).split()) + flag
 
 
 def _fail(message: str, code: int) -> int:

@@ -217,7 +217,7 @@ def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
 
     Raises:
         ValueError: the file extension is not that of a picture.
-        FileExistsError: ``output`` exists, and ``overwrite`` is False.
+        OutputExistsError: ``output`` exists, and ``overwrite`` is False.
         OSError: ``output`` is a folder, or its folder cannot be created or written to.
     """
     from dreamgram.image_optimization.images import check_output

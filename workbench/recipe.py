@@ -18,6 +18,7 @@ from typing import Any
 from torch import nn
 
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.models import load
 from dreamgram.models.provenance import sources, state_hash
 from dreamgram.workbench.options import Options, declaration
@@ -287,7 +288,7 @@ def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
     If the result is False, the caller is allowed to create or overwrite the file.
 
     Raises:
-        ValueError: ``path`` exists but was not made with ``recipe``, and ``overwrite`` is False.
+        OutputExistsError: ``path`` exists but was not made with ``recipe``, and ``overwrite`` is False.
     """
     if not path.exists():
         return False
@@ -299,7 +300,7 @@ def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
     if not different:
         return finished
     if not overwrite:
-        raise ValueError(f"{path} was made {different}; choose another output or overwrite it (--overwrite)")
+        raise OutputExistsError(f"{path} was made {different}; choose another output or overwrite it")
     return False
 
 

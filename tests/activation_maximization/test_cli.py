@@ -439,7 +439,7 @@ def test_layers_as_json(command: Command) -> None:
         (["examples", "--data", "."], "there are no pictures"),
         (
             ["units", "--timelapse", "webp", "--folder", "each"],
-            "--timelapse cannot be used with --folder: finished units",
+            "--timelapse cannot be used with a folder: finished units",
         ),
         (["replay", "folder.png"], "folder.png"),
         (["amplify"], "PHOTO is missing; --help shows how it is given"),

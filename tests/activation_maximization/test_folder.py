@@ -218,7 +218,7 @@ def test_units_over_night(digits: nn.Module, tmp_path: Path) -> None:
     asked.clear()
     assert make_each(str(tmp_path), [0, 3, 5], make, recipe="conv2, first try").units == [0, 3, 5]
     assert asked == [[5]]
-    with pytest.raises(ValueError, match=r"0000\.png was made with about conv2, first try, not conv2, again;"):
+    with pytest.raises(FileExistsError, match=r"0000\.png was made with about conv2, first try, not conv2, again;"):
         make_each(tmp_path, [0], make, recipe="conv2, again")
     with pytest.raises(ValueError, match="no units given"):
         make_each(tmp_path, [], make)

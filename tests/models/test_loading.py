@@ -32,7 +32,9 @@ def test_torchvision_weights_that_cannot_be_fetched_say_so_and_how_to_give_a_fil
         raise urllib.error.URLError("no route to host")
 
     monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", refuse)
-    with pytest.raises(OSError, match=r"could not fetch https://.*resnet18.*\(no route to host\).*--weights FILE"):
+    with pytest.raises(
+        OSError, match=r"could not fetch https://.*resnet18.*\(no route to host\).*give a local file as"
+    ):
         load("torchvision:resnet18")
 
 

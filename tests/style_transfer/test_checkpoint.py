@@ -91,7 +91,7 @@ def test_stopped_and_resumed_as_typed(command: Command, photo: Tensor, monkeypat
     assert len(read_checkpoint(Path("run.ckpt"))[0]["losses"]) == 3
     assert Recipe.read(Path("a.png"), COMMANDS).stopped == "interrupted"
     for arguments, message in (
-        ([*line, "--checkpoint", "run.ckpt", "-o", "b.png"], "run.ckpt exists: stylize resume run.ckpt continues"),
+        ([*line, "--checkpoint", "run.ckpt", "-o", "b.png"], "run.ckpt exists: stylize resume run.ckpt continues it"),
         (["replay", "a.png"], "a.png was interrupted, so it cannot be made again"),
         (["resume", "run.ckpt"], "a.png exists; choose another output or overwrite it"),
     ):

@@ -260,7 +260,7 @@ def test_list_styles(command: Command) -> None:
         (["whole.png", "--style", "marbling", "--style-weight", "-1"], "--style-weight must be at least 0, not -1"),
         (
             ["whole.png", "--style", "marbling", "--init", "nois"],
-            "no image file 'nois'; did you mean 'noise'? --init is",
+            "--init must be content, noise or an image file, and there is no file 'nois'; did you mean 'noise'?",
         ),
         (["whole.png", "--style", "marbling", "--weights", "whole.png"], "the file holds no tensors that torch.save"),
         (["whole.png", "--style", "marbling", "--style-layers", "relu1_1,relu1_1=2"], "has relu1_1 twice"),

@@ -169,7 +169,7 @@ def test_errors(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
     )
     assert message(2, two, two) == "2 styles but 1 style mask; give one for each"
     assert message(1, two, halves(LEFT)) == "no style mask has the color #ffffff of the content mask"
-    assert "give --content-mask too" in message(1, None, two)
+    assert "give a content mask too" in message(1, None, two)
     with pytest.raises(ValueError, match="there is nothing to blend"):
         stylize(photo, [painting] * 2, model=vgg16, size=48, content_mask=two, blend=[1, 2])
     with pytest.raises(ValueError, match="the image to start from has 20x64 pixels; its proportions differ from"):

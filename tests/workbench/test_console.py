@@ -16,6 +16,7 @@ from torch import Tensor
 from tqdm.utils import disp_len
 
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.optimize import NonFiniteLoss, Step, counted
 from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.workbench.console import Command, Terminal, make_parser, parse, progress, run, table
@@ -98,6 +99,7 @@ def outcome(done: Done | BaseException) -> Callable[[CountOptions, Job], Done]:
         (KeyboardInterrupt(), 130, "", "interrupted: nothing was saved\n"),
         (ValueError("wrong\nin two lines"), 2, "", "error: wrong in two lines\n"),
         (FileNotFoundError("no file a"), 2, "", "error: no file a\n"),
+        (OutputExistsError("a exists; overwrite it"), 2, "", "error: a exists; overwrite it (--overwrite)\n"),
         (ImportError("videos need PyAV"), 2, "", "error: videos need PyAV\n"),
         (NonFiniteLoss("the loss is nan at step 3"), 1, "", "error: the loss is nan at step 3\n"),
         (MemoryError(), 1, "", "error: there is not enough memory for this; try a smaller size\n"),

@@ -173,7 +173,7 @@ def test_a_recipe_is_kept_in_a_picture(name: str, bits: int, photo: Tensor, tmp_
     assert is_made(tmp_path / name, written, overwrite=False)
     other = replace(written, options=written.options.change(size=9))
     assert not is_made(tmp_path / name, other, overwrite=True)
-    with pytest.raises(ValueError, match=f"{name} was made with size 512, not 9; choose another output"):
+    with pytest.raises(FileExistsError, match=f"{name} was made with size 512, not 9; choose another output"):
         is_made(tmp_path / name, other, overwrite=False)
 
 
@@ -185,7 +185,7 @@ def test_pictures_without_a_recipe(photo: Tensor, tmp_path: Path) -> None:
         Recipe.read(tmp_path / "b.png", COMMANDS)
     (tmp_path / "text.png").write_text("a letter")
     for name in ("a.png", "text.png"):
-        with pytest.raises(ValueError, match=f"{name} was made without a recipe of this command; choose"):
+        with pytest.raises(FileExistsError, match=f"{name} was made without a recipe of this command; choose"):
             is_made(tmp_path / name, recipe(), overwrite=False)
     assert not is_made(tmp_path / "b.png", recipe(), overwrite=False)
 
@@ -330,7 +330,9 @@ def test_an_option_of_a_newer_version_makes_another_picture(tmp_path: Path) -> N
     kept = json.loads(recipe().note())
     kept["options"]["hair"] = 3
     path = images.save(torch.rand(1, 3, 9, 9), tmp_path / "a.png", json.dumps(kept))
-    with pytest.raises(ValueError, match="made with hair, which this version does not know; choose another output"):
+    with pytest.raises(
+        FileExistsError, match="made with hair, which this version does not know; choose another output"
+    ):
         is_made(path, recipe(), overwrite=False)
 
 

@@ -1,0 +1,11 @@
+"""Errors that a front end reports in its own words. A front end can import this module without importing PyTorch."""
+
+from __future__ import annotations
+
+
+class OutputExistsError(FileExistsError):
+    """The error raised if a file exists that the caller has not allowed to overwrite.
+
+    The message does not say how to allow it. In Python, this is the argument ``overwrite``. The command line adds the
+    name of its flag to the message.
+    """
