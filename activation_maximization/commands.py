@@ -43,6 +43,7 @@ from dreamgram.activation_maximization.options import (
     MaximizeOptions,
     ReplayOptions,
     UnitsOptions,
+    parse_position,
 )
 from dreamgram.activation_maximization.regularizers import sparing, total_variation
 from dreamgram.activation_maximization.session import Session, crop_middle, draw_sheet
@@ -95,7 +96,7 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
     if options.timelapse and options.folder:
         raise OptionError("timelapse", "cannot be used with a folder: finished units have no intermediate frames")
     layer, size = options.layer, options.size
-    where = None if options.position is None else _parse_position(options.position)
+    where = None if options.position is None else parse_position(options.position)
     session = Session("units", "units.png", options, job, again)
     shape = default_shape(session.model, size)
     title = f"{options.model}  {layer}  activation{f' at {options.position}' if where else ''}"
@@ -356,10 +357,3 @@ def replay(options: ReplayOptions, job: Job) -> Done:
 def _name_units(numbers: Sequence[int]) -> str:
     """Return a short label for some units, such as ``units 0 to 11``."""
     return f"unit {numbers[0]}" if len(numbers) == 1 else f"units {numbers[0]} to {numbers[-1]}"
-
-
-def _parse_position(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise OptionError("position", f"must be ROW,COLUMN, or TOKEN in a transformer, not {text!r}") from None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -36,6 +37,56 @@ def _parameterizations() -> Sequence[str]:
     from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
 
     return list(PARAMETERIZATIONS)
+
+
+def _check_transform(text: str) -> str:
+    """Return ``text`` if it describes a transform, or else raise a ValueError."""
+    from dreamgram.activation_maximization.expressions import parse_transform
+
+    try:
+        parse_transform(text)
+    except ValueError as error:
+        raise ValueError(f"must be an expression such as jitter(0.1): {error}") from None
+    return text
+
+
+def parse_ranges(text: str) -> list[range] | None:
+    """Return the ranges of numbers in ``text``, such as ``0-11`` or ``3,7``, or None if ``text`` is ``all``.
+
+    Raises:
+        ValueError: the text is malformed.
+    """
+    if text.strip() == "all":
+        return None
+    found = [re.fullmatch(r"\s*([0-9]+)(?:-([0-9]+))?\s*", part) for part in text.split(",")]
+    ranges = [range(int(each[1]), int(each[2] or each[1]) + 1) for each in found if each]
+    if len(ranges) != len(found) or not all(ranges):
+        raise ValueError(f"must be 'all', or numbers and ranges such as 0-11 or 3,7, not {text!r}")
+    return ranges
+
+
+def _check_ranges(text: str) -> str:
+    """Return ``text`` if it names units, or else raise a ValueError."""
+    parse_ranges(text)
+    return text
+
+
+def parse_position(text: str) -> list[int]:
+    """Return the numbers in ``text``, a position in a layer such as ``2,3``.
+
+    Raises:
+        ValueError: the text is malformed.
+    """
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise ValueError(f"must be ROW,COLUMN, or TOKEN in a transformer, not {text!r}") from None
+
+
+def _check_position(text: str) -> str:
+    """Return ``text`` if it is a position in a layer, or else raise a ValueError."""
+    parse_position(text)
+    return text
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,6 +124,7 @@ class AscentOptions(PictureOptions):
         "a higher value, but the picture looks mostly like noise.",
         group=OPTIMIZATION,
         metavar="EXPRESSION",
+        parse=_check_transform,
         values=("robust(degrees=5)", "jitter(0.1)", "none"),
     )
     parameterization: str | None = option(
@@ -126,6 +178,7 @@ class UnitsOptions(SizeOptions, LayerOptions, SheetOptions):
         group=OBJECTIVE,
         compare=False,
         metavar="all|N-N|N,N",
+        parse=_check_ranges,
         values=COUNTS,
     )
     position: str | None = option(
@@ -135,6 +188,7 @@ class UnitsOptions(SizeOptions, LayerOptions, SheetOptions):
         "maximized, which fills the picture with a texture.",
         group=OBJECTIVE,
         metavar="ROW,COLUMN",
+        parse=_check_position,
         values=("0,0", "2,3", "5"),
     )
     folder: Path | None = option(
@@ -154,7 +208,12 @@ class ExamplesOptions(SizeOptions, LayerOptions):
     """The options of ``dream examples``."""
 
     units: str = option(
-        "0-5", f"Units (channels or neurons) {UNITS_HELP}", group=OBJECTIVE, metavar="all|N-N|N,N", values=COUNTS
+        "0-5",
+        f"Units (channels or neurons) {UNITS_HELP}",
+        group=OBJECTIVE,
+        metavar="all|N-N|N,N",
+        parse=_check_ranges,
+        values=COUNTS,
     )
     data: Path | None = option(
         None,
@@ -179,7 +238,12 @@ class DigitsOptions(AscentOptions):
     """The options of ``dream digits``."""
 
     classes: str = option(
-        "0-9", f"Classes {UNITS_HELP}", group=OBJECTIVE, metavar="all|N-N|N,N", values=("0-9", "3,7", "8")
+        "0-9",
+        f"Classes {UNITS_HELP}",
+        group=OBJECTIVE,
+        metavar="all|N-N|N,N",
+        parse=_check_ranges,
+        values=("0-9", "3,7", "8"),
     )
     ink: float = option(
         INK,

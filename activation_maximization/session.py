@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from dreamgram.activation_maximization import gradient_ascent
 from dreamgram.activation_maximization.examples import Example
 from dreamgram.activation_maximization.gradient_ascent import Dreams
 from dreamgram.activation_maximization.objectives import Objective, check_units
-from dreamgram.activation_maximization.options import AscentOptions
+from dreamgram.activation_maximization.options import AscentOptions, parse_ranges
 from dreamgram.activation_maximization.sheets import contact_sheet, lay_out, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
@@ -154,15 +155,12 @@ class Session:
             ValueError: the layer or a unit does not exist, or the text is malformed.
         """
         [reached] = reach_layers(self.model, torch.zeros(1, *default_shape(self.model, size)), [layer])
-        if text.strip() == "all":
+        ranges = parse_ranges(text)
+        if ranges is None:
             return list(range(reached.channels))
-        units: list[int] = []
-        for part in text.split(","):
-            first, _, last = part.strip().partition("-")
-            if not (first.isdecimal() and (last or first).isdecimal() and int(first) <= int(last or first)):
-                raise ValueError(f"units are 'all', or numbers and ranges such as 0-11 or 3,7, not {text!r}")
-            check_units(layer, [int(last or first)], reached.channels)
-            units += range(int(first), int(last or first) + 1)
+        for each in ranges:
+            check_units(layer, [each[-1]], reached.channels)
+        units = itertools.chain.from_iterable(ranges)
         return list(dict.fromkeys(units))
 
     def save(self, picture: Tensor | Image.Image, stopped: str, made: Mapping[str, Any] | None = None) -> None:

@@ -256,7 +256,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         metavar="NAME",
         values=("vgg16", "vgg19"),
     )
-    bits: int | None = option(
+    bits: Literal[8, 16] | None = option(
         None,
         "Bits per channel in PNG and TIFF files, 8 or 16. By default, the same as in the photo.",
         group="Output",

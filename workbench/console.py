@@ -113,9 +113,11 @@ class Terminal(Watcher):
         if _ALONE and not gc.get_freeze_count():
             gc.freeze()  # collecting PyTorch's objects at exit would take half a second
         notebook = "ipykernel" in sys.modules
-        how = {"disable": True if self.quiet else False if notebook else None}  # None: only in a terminal
+        hidden = True if self.quiet else False if notebook else None  # None: only in a terminal
         look = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
-        self.bar = tqdm(total=100, bar_format=look, leave=False, file=sys.stderr, dynamic_ncols=not notebook, **how)
+        self.bar = tqdm(
+            total=100, bar_format=look, leave=False, file=sys.stderr, dynamic_ncols=not notebook, disable=hidden
+        )
         self.title, self.setting, self.first, self.expected = title, setting, None, 0.0
         self.began = self.said = time.perf_counter()
         if not self.bar.disable:
@@ -439,7 +441,7 @@ def _add_argument(group: Any, each: Field[Any], hint: Any) -> None:
         group.add_argument(*flags, dest=each.name, action="store_true", default=None, help=help)
         return
     choices = () if known.choices else choices_of(each, hint)  # looking up some choices needs PyTorch
-    metavar = known.metavar or "|".join(choices) or _METAVARS.get(_kind(hint), "TEXT")
+    metavar = known.metavar or "|".join(map(str, choices)) or _METAVARS.get(_kind(hint), "TEXT")
     action = "append" if is_list(hint) and known.parse is None else None  # a comma-separated list is given once
     group.add_argument(*flags, dest=each.name, action=action, metavar=metavar, help=help)
 

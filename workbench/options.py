@@ -83,7 +83,8 @@ class Declaration:
     choices: Callable[[], Sequence[str]] | None = None
     """Function that returns the allowed names, if the type does not list them as a ``Literal``."""
     parse: Callable[[str], Any] | None = None
-    """Function that converts command-line text to the value. By default, the type determines the conversion."""
+    """Function that converts text to the value, or checks text and returns it. If the text is not valid, the function
+    raises a ValueError. By default, the type determines the conversion."""
     positional: bool = False
     """True if the value is given on the command line without a flag. Such a value names the input file."""
     applies: Sequence[str] = KINDS
@@ -325,8 +326,8 @@ def type_of(options: type[Options], name: str) -> Any:
     return hints[name]
 
 
-def choices_of(declared: Field[Any], hint: Any) -> Sequence[str]:
-    """Return the allowed values of an option if its value must be one of several names, or else an empty sequence.
+def choices_of(declared: Field[Any], hint: Any) -> Sequence[Any]:
+    """Return the allowed values of an option if its type or its declaration lists them, or else an empty sequence.
 
     ``declared`` is the dataclass field of the option, and ``hint`` is its type.
     """
@@ -383,8 +384,8 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
         return None
     [kind, *_] = [part for part in parts if part is not type(None)]
     base = get_origin(kind) or kind
-    if base is Literal:
-        return value
+    if base is Literal:  # on a command line, a number is text
+        return next((choice for choice in get_args(kind) if str(choice) == str(value)), value)
     if base is bool and isinstance(value, bool):
         return value
     if base in (int, float) and not isinstance(value, bool):

@@ -415,8 +415,8 @@ def test_layers_as_json(command: Command) -> None:
     [
         (["units", "--layer", "poool2"], "no layer 'poool2'; did you mean 'pool2'? there are conv1, pool1, conv2"),
         (["units", "--units", "48-52"], "no unit 52 in layer 'pool2': its 50 units are 0-49"),
-        (["units", "--units", "a-b"], "units are 'all', or numbers and ranges such as 0-11 or 3,7, not 'a-b'"),
-        (["units", "--units", "5-3"], "units are 'all', or numbers and ranges such as 0-11 or 3,7, not '5-3'"),
+        (["units", "--units", "a-b"], "--units must be 'all', or numbers and ranges such as 0-11 or 3,7, not 'a-b'"),
+        (["units", "--units", "5-3"], "--units must be 'all', or numbers and ranges such as 0-11 or 3,7, not '5-3'"),
         (["digits", "--classes", "10"], "no unit 10 in layer 'logits': its 10 units are 0-9"),
         (["digits", "--model", "vgg16"], "no layer 'logits'"),
         (["units", "--model", "digit"], "no network 'digit'; did you mean 'digits'? there are "),
@@ -448,7 +448,7 @@ def test_layers_as_json(command: Command) -> None:
         (["units", "--unit", "3"], "no option --unit; did you mean '--units'?"),
         (
             ["units", "--transform", "jiter"],
-            "no function 'jiter'; did you mean 'jitter'? there are none, jitter",
+            "--transform must be an expression such as jitter(0.1): no function 'jiter'; did you mean 'jitter'?",
         ),
         (
             ["invert", "file", "--parameterization", "pixel"],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from dataclasses import fields
@@ -21,7 +22,7 @@ from dreamgram.activation_maximization.options import (
     PhotoOptions,
     UnitsOptions,
 )
-from dreamgram.workbench.options import Options, declaration, is_flag, type_of
+from dreamgram.workbench.options import OptionError, Options, declaration, is_flag, type_of
 from tests.test_package import HEAVY, ROOT
 
 CLASSES = [*COMMANDS.values(), LayersOptions]
@@ -70,6 +71,22 @@ def test_what_changes_nothing_in_a_unit_is_not_compared() -> None:
     assert one.difference(UnitsOptions(units="7")) == ""
     for changed in ({"steps": 3}, {"layer": "conv1"}, {"transform": "none"}, {"position": "2,3"}, {"seed": 1}):
         assert next(iter(changed)) in one.difference(one.change(**changed))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "problem"),
+    [
+        ({"transform": "bogus"}, "transform must be an expression such as jitter(0.1): no function 'bogus'"),
+        ({"transform": "robust(degres=5)"}, "did you mean 'degrees'?"),
+        ({"units": "5-3"}, "units must be 'all', or numbers and ranges such as 0-11 or 3,7, not '5-3'"),
+        ({"units": ""}, "units must be 'all', or"),
+        ({"position": "a"}, "position must be ROW,COLUMN, or TOKEN in a transformer, not 'a'"),
+        ({"parameterization": "pixel"}, "parameterization must be 'pixels', 'fourier' or 'phases'"),
+    ],
+)
+def test_options_from_python_are_checked_at_once(wrong: dict[str, Any], problem: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(problem)):
+        UnitsOptions(**wrong)
 
 
 def test_flags_of_version_0_1_0() -> None:

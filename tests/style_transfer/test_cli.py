@@ -298,6 +298,7 @@ def test_list_styles(command: Command) -> None:
             "GB are too little for a picture of 160,000,000,000 p",
         ),
         (["whole.png", "--style", "marbling", "--output", "whole.png"], "whole.png exists"),
+        (["whole.png", "--style", "marbling", "--bits", "7"], "--bits must be 8 or 16, not '7'"),
         (["whole.png", "--style", "marbling", "--seed", "9" * 30], "--seed must be from -9.22337e+18 to 1.84467e+19"),
         (["whole.png", "--style", "marbling", "--max-memory", "lots"], "--max-memory must be an amount of memory such"),
         (["whole.png", "--style", "marbling", "--output", "zero.png/a.png"], "cannot write into zero.png"),

@@ -36,6 +36,7 @@ class Brush(Options):
     angle: float = option(0.0, "Angle in degrees.", group="Picture")
     name: str = option("flat", "Name.", group="Picture", choices=lambda: ["flat", "round", "fan"])
     wet: bool = option(False, "Whether it is wet.", group="Picture")
+    tips: Literal[1, 2] = option(1, "Number of tips.", group="Picture")
     end: Literal["blunt", "pointed"] | None = option(None, "Shape of its end.", group="Picture")
     file: Path | None = option(None, "File with its picture.", group="Input")
     colors: list[str] = option(["red"], "Colors of its paint.", group="Picture")
@@ -69,6 +70,8 @@ class Brush(Options):
         ("layers", {"relu1_1": 2}, {"relu1_1": 2.0}),
         ("memory", "1.5G", 1_500_000_000),
         ("memory", 2**63 + 1, 2**63 + 1),
+        ("tips", "2", 2),
+        ("tips", 2, 2),
     ],
 )
 def test_a_value_becomes_one_of_the_type(name: str, given: Any, value: Any) -> None:
@@ -119,6 +122,8 @@ def test_a_value_becomes_one_of_the_type(name: str, given: Any, value: Any) -> N
         ("memory", "lots", "must be an amount of memory such as 4G or 800M, not 'lots'"),
         ("memory", "0G", "must be an amount of memory such as 4G or 800M, not '0G'"),
         ("memory", 0, "must be at least 1, not 0"),
+        ("tips", 3, "must be 1 or 2, not 3"),
+        ("tips", "12", "must be 1 or 2, not '12'"),
     ],
 )
 def test_a_value_that_an_option_cannot_have(name: str, given: Any, problem: str) -> None:
