@@ -32,17 +32,17 @@ def unknown(kind: str, name: str, known: Iterable[str], listed: str = "there are
     return f"no {kind} {name!r}; {did_you_mean(name, known)}{listed} {', '.join(known[:LISTED])}{more}"
 
 
-def must_be(name: object, choices: Iterable[str]) -> str:
+def must_be(name: object, choices: Iterable[object]) -> str:
     """Return the end of the error message that says that ``name`` is not one of ``choices``.
 
     An example is "must be 'adam' or 'lbfgs', not 'bfgs'; did you mean 'lbfgs'?".
     """
     choices = list(choices)
-    hint = did_you_mean(str(name), choices).strip()
+    hint = did_you_mean(str(name), [choice for choice in choices if isinstance(choice, str)]).strip()
     return f"must be {either(choices)}, not {name!r}{hint and f'; {hint}'}"
 
 
-def either(names: Iterable[str]) -> str:
-    """Return ``names`` in quotes as a list for a message, such as ``'gram', 'wasserstein' or 'nearest'``."""
+def either(names: Iterable[object]) -> str:
+    """Return ``names``, texts in quotes, as a list for a message, such as ``'gram', 'wasserstein' or 'nearest'``."""
     *others, last = map(repr, names)
     return f"{', '.join(others)} or {last}" if others else last
