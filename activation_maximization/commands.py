@@ -142,7 +142,7 @@ def examples(options: ExamplesOptions, job: Job, again: Recipe | None = None) ->
     session = Session("examples", "examples.png", options, job, again)
     layer, size = options.layer, options.size
     chosen = session.parse_units(options.units, layer, size)
-    best = top_examples(session.model, layer, chosen, _find_pictures(session, options.data, size), options.count)
+    best = top_examples(session.model, layer, chosen, _find_pictures(session, options.data, size), options.top)
     title = f"{options.model}  {layer}  dreams with their mean activation, and what excited each unit most"
     look: Any = {"columns": 1 + len(best[0]), "title": title}
     session.check_sheet(len(chosen) * look["columns"], default_shape(session.model, size)[1:], **look)
@@ -206,8 +206,8 @@ def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Don
     """
     session = Session("digits", "digits.png", options, job, again)
     chosen = session.parse_units(options.classes, "logits")
-    regularized = logit(chosen) - sparing(options.ink, options.smoothness)
-    minus = f"activation - {options.ink:g} x sum of pixels - {options.smoothness:g} x what a blur would change"
+    regularized = logit(chosen) - sparing(options.pixel_sum, options.blur)
+    minus = f"activation - {options.pixel_sum:g} x sum of pixels - {options.blur:g} x what a blur would change"
     rows = [
         (f"{options.model}: activation", session.model, logit(chosen)),
         (f"{options.model}: {minus}", session.model, regularized),

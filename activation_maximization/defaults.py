@@ -11,7 +11,7 @@ PHOTO_STEPS = 256
 OCTAVES, OCTAVE_STEPS = 4, 10
 """Number of octaves (sizes) of a deep dream, and number of optimization steps at each octave."""
 
-INK, SMOOTHNESS = 0.09, 1300.0
+PIXEL_SUM, BLUR = 0.09, 1300.0
 """Weights of two regularizers that make optimized images of digits readable.
 
 The regularizers are the sum of the pixels and the difference between the image and its blurred copy.

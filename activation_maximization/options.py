@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dreamgram.activation_maximization.defaults import (
+    BLUR,
     EXAMPLES,
-    INK,
     NEARNESS,
     OCTAVE_STEPS,
     OCTAVES,
     PHOTO_STEPS,
-    SMOOTHNESS,
+    PIXEL_SUM,
     STEPS,
 )
 from dreamgram.workbench.options import NETWORKS, NetworkOptions, Options, OutputOptions, PictureOptions, option
@@ -222,12 +222,12 @@ class ExamplesOptions(SizeOptions, LayerOptions):
         group="Input",
         metavar="FOLDER",
     )
-    count: int = option(
+    top: int = option(
         EXAMPLES,
         "Maximum number of examples in the row of each unit. With more examples, it is easier to see what they have in "
         "common.",
         group=PICTURE,
-        flags=("--top",),
+        formerly="count",
         least=1,
         values=(4, 9, 16),
     )
@@ -245,20 +245,20 @@ class DigitsOptions(AscentOptions):
         parse=_check_ranges,
         values=("0-9", "3,7", "8"),
     )
-    ink: float = option(
-        INK,
+    pixel_sum: float = option(
+        PIXEL_SUM,
         "Weight of the penalty on the sum of all pixels. The penalty is used in all rows of the contact sheet but the "
         "first. A larger weight leaves fewer bright pixels. Too large a weight leaves an empty picture.",
         group=OBJECTIVE,
-        flags=("--pixel-sum",),
+        formerly="ink",
         values=(0.0, 0.09, 0.2),
     )
-    smoothness: float = option(
-        SMOOTHNESS,
+    blur: float = option(
+        BLUR,
         "Weight of the penalty on the difference between a picture and its blurred copy. The penalty is used in all "
         "rows of the contact sheet but the first. A larger weight gives softer edges.",
         group=OBJECTIVE,
-        flags=("--blur",),
+        formerly="smoothness",
         values=(0.0, 1300.0, 5000.0),
     )
     compare: bool = option(

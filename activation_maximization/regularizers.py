@@ -15,7 +15,7 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from dreamgram.activation_maximization.defaults import INK, SMOOTHNESS
+from dreamgram.activation_maximization.defaults import BLUR, PIXEL_SUM
 from dreamgram.activation_maximization.objectives import IMAGE, Maker, Objective, ramp
 
 REGULARIZERS: dict[str, Callable[..., Objective]] = {}
@@ -38,7 +38,7 @@ def pixel_sum(weight: float = 0.08) -> Objective:
 
 
 @regularizer
-def sparing(ink: float = INK, smoothness: float = SMOOTHNESS) -> Objective:
+def sparing(ink: float = PIXEL_SUM, smoothness: float = BLUR) -> Objective:
     """Return a regularizer that favors little ink and soft edges, so that optimized images of digits are readable.
 
     The amount of ink is the sum of the pixel values.

@@ -6,14 +6,14 @@ from pathlib import Path
 
 from dreamgram.activation_maximization.cli import COMMANDS as DREAM
 from dreamgram.style_transfer.cli import COMMANDS as STYLIZE
-from dreamgram.workbench.console import EXIT_CODES, table
+from dreamgram.workbench.console import EXIT_CODES, Command, table
 
 DOCUMENT = Path(__file__).with_name("options.md")
 
 INTRODUCTION = f"""# Options
 
 This page lists every option of every command. `make docs` generates it from the declarations in the code. In Python,
-the same names are keyword arguments, with `_` in place of `-`.
+each option has the same name, with `_` in place of `-`.
 
 Every command also has the flags `--help`, `--version`, `--quiet` and `--debug`. `--quiet` shows only errors. `--debug`
 shows debug messages and the traceback of an error.
@@ -22,11 +22,15 @@ shows debug messages and the traceback of an error.
 """
 
 
+def commands() -> dict[str, Command]:
+    """Return all commands by their full names."""
+    found = {"stylize": STYLIZE["stylize"], **{f"stylize {name}": STYLIZE[name] for name in ("replay", "resume")}}
+    return found | {f"dream {name}": command for name, command in DREAM.items()}
+
+
 def text() -> str:
     """Return the page as Markdown."""
-    commands = {"stylize": STYLIZE["stylize"], **{f"stylize {name}": STYLIZE[name] for name in ("replay", "resume")}}
-    commands |= {f"dream {name}": command for name, command in DREAM.items()}
-    parts = [f"## {name}\n\n{command.help}\n\n{table(command.options)}\n" for name, command in commands.items()]
+    parts = [f"## {name}\n\n{command.help}\n\n{table(command.options)}\n" for name, command in commands().items()]
     return "\n".join([INTRODUCTION, *parts])
 
 

@@ -5,9 +5,13 @@ from __future__ import annotations
 import re
 import subprocess
 import textwrap
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
+
+from docs import make_options
+from dreamgram.workbench.console import flags_of
 
 ROOT = Path(__file__).parents[1]
 PAGES = [
@@ -70,3 +74,10 @@ def test_american_spelling() -> None:
     for name in set(listed.stdout.split()) - {Path(__file__).relative_to(ROOT).as_posix()}:
         for number, line in enumerate((ROOT / name).read_text(encoding="utf-8").splitlines(), 1):
             assert not BRITISH.search(QUOTED.sub("", line)), f"{name}:{number}: {line.strip()}"
+
+
+def test_an_option_has_the_same_name_in_python() -> None:
+    """The page of options says so."""
+    for command in make_options.commands().values():
+        for each in fields(command.options):
+            assert flags_of(each)[0] in (f"--{each.name.replace('_', '-')}", each.name.upper())

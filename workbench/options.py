@@ -71,6 +71,8 @@ class Declaration:
     flags: Sequence[str] = ()
     """Names of the option on the command line. By default, there is one, derived from the name of the field:
     ``--style-weight`` for ``style_weight``."""
+    formerly: str = ""
+    """Earlier name of the option, under which the recipes of old pictures hold its value."""
     metavar: str = ""
     """Placeholder for the value in the help, such as ``FILE``. By default, the option's type determines the
     placeholder."""
@@ -174,13 +176,16 @@ class Options:
         """Return the options in ``record`` (made by :meth:`record`), and the names in ``record`` that are not options.
 
         Such names may come from a different version of Dreamgram. Options that are missing in ``record``, because it
-        was made by an older version, get their defaults.
+        was made by an older version, get their defaults. An option that was renamed is found
+        under either name.
 
         Raises:
             OptionError: a value has the wrong type or is out of range.
             ValueError: the record lacks an option that has no default.
         """
         known = {each.name: each for each in fields(cls)}
+        renamed = {declaration(each).formerly: name for name, each in known.items() if declaration(each).formerly}
+        record = {renamed.get(name, name): value for name, value in record.items()}
         recorded = {name for name, each in known.items() if declaration(each).recorded}
         values = {name: value for name, value in record.items() if name in recorded}
         missing = [name for name in recorded - set(values) if is_required(known[name])]

@@ -22,6 +22,7 @@ from dreamgram.activation_maximization.options import (
     PhotoOptions,
     UnitsOptions,
 )
+from dreamgram.workbench.console import flags_of
 from dreamgram.workbench.options import OptionError, Options, declaration, is_flag, type_of
 from tests.test_package import HEAVY, ROOT
 
@@ -90,12 +91,22 @@ def test_options_from_python_are_checked_at_once(wrong: dict[str, Any], problem:
 
 
 def test_flags_of_version_0_1_0() -> None:
-    """Scripts and old recipes use these names."""
-    flags = {each.name: declaration(each).flags for each in fields(DigitsOptions)}
-    assert (flags["ink"], flags["smoothness"]) == (("--pixel-sum",), ("--blur",))
-    assert {each.name: declaration(each).flags for each in fields(ExamplesOptions)}["count"] == ("--top",)
+    """Scripts use these names."""
+    assert {"--pixel-sum", "--blur"} <= {flags_of(each)[0] for each in fields(DigitsOptions)}
+    assert "--top" in {flags_of(each)[0] for each in fields(ExamplesOptions)}
     assert PhotoOptions(photo="a.png").model == "vgg16"
     assert AccentuateOptions(photo="a.png", unit=3).near == "relu2_1"
+
+
+@pytest.mark.parametrize(
+    ("options", "old", "new"),
+    [(DigitsOptions, "ink", "pixel_sum"), (DigitsOptions, "smoothness", "blur"), (ExamplesOptions, "count", "top")],
+)
+def test_old_names_of_options(options: type[Options], old: str, new: str) -> None:
+    """The recipes of old pictures hold these names."""
+    assert options.from_record({old: 2}) == (options(**{new: 2}), [])
+    assert new in options().record()
+    assert old not in options().record()
 
 
 def test_a_default_is_written_once() -> None:
