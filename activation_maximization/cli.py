@@ -40,7 +40,7 @@ def _later(name: str, help: str) -> Callable[[Any, Job], Done]:
     return work
 
 
-COMMANDS = {
+DREAM_COMMANDS = {
     "layers": Command(
         LayersOptions, _later("layers", "List the layers of a network, with the names to give to --layer.")
     ),
@@ -117,7 +117,7 @@ COMMANDS = {
 
 def main(program: str = "dream") -> None:
     """Run the ``dream`` command line; ``program`` is the name of the program that the help shows."""
-    run(program, COMMANDS, about=ABOUT)
+    run(program, DREAM_COMMANDS, about=ABOUT)
 
 
 if __name__ == "__main__":

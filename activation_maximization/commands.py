@@ -32,7 +32,7 @@ from dreamgram.activation_maximization.folder import (
 from dreamgram.activation_maximization.gradient_ascent import Dreams, batch_size, evaluate
 from dreamgram.activation_maximization.objectives import channel, deepdream, logit, match, neuron
 from dreamgram.activation_maximization.options import (
-    COMMANDS,
+    OPTIONS_OF_COMMANDS,
     AccentuateOptions,
     AmplifyOptions,
     CaricatureOptions,
@@ -86,10 +86,10 @@ def _describe_as_table(model: str, shape: Sequence[int], found: Sequence[Layer])
     return "\n".join([head, "", *lines])
 
 
-def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
+def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Done:
     """Make a contact sheet with one image for each of the chosen units of a layer.
 
-    If the options name a folder, the image of each unit is also saved to its own file. ``again`` is the recipe (the
+    If the options name a folder, the image of each unit is also saved to its own file. ``original`` is the recipe (the
     stored settings) of a picture that is to be made again. If a folder was named when that picture was first made,
     the recipe records which units were optimized in the same batch, and these batches are used again.
     """
@@ -97,7 +97,7 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
         raise OptionError("timelapse", "cannot be used with a folder: finished units have no intermediate frames")
     layer, size = options.layer, options.size
     where = None if options.position is None else parse_position(options.position)
-    session = Session("units", "units.png", options, job, again)
+    session = Session("units", "units.png", options, job, original)
     shape = default_shape(session.model, size)
     title = f"{options.model}  {layer}  activation{f' at {options.position}' if where else ''}"
     look: Any = {"columns": options.columns, "title": title}
@@ -106,7 +106,7 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
         objective = channel(layer, some) if where is None else neuron(layer, some, where)
         return session.ascend(objective, title=_name_units(some), size=size)
 
-    found = again.made.get(FOUND) if again else None
+    found = original.made.get(FOUND) if original else None
     alone = found is not None and "unit" in found  # The picture to make again is one of those in a folder.
     batches = {} if found is None else batches_of(found)
     chosen = list(batches) or session.parse_units(options.units, layer, size)
@@ -137,9 +137,9 @@ def units(options: UnitsOptions, job: Job, again: Recipe | None = None) -> Done:
     return Done(dreams.stopped, interrupted=UNITS_ONWARD if options.folder else Done.interrupted)
 
 
-def examples(options: ExamplesOptions, job: Job, again: Recipe | None = None) -> Done:
+def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None) -> Done:
     """Make a contact sheet that shows the image of each unit beside the real pictures that activate the unit most."""
-    session = Session("examples", "examples.png", options, job, again)
+    session = Session("examples", "examples.png", options, job, original)
     layer, size = options.layer, options.size
     chosen = session.parse_units(options.units, layer, size)
     best = top_examples(session.model, layer, chosen, _find_pictures(session, options.data, size), options.top)
@@ -197,14 +197,14 @@ def _find_pictures(session: Session, folder: Path | None, size: int | None) -> I
         yield path.stem, crop_middle(picture, (height, width))  # Networks are usually tested on such center crops.
 
 
-def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Done:
+def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> Done:
     """Make a contact sheet of digit classes in two or three rows.
 
     In the first row, each image is optimized only for the activation of its class. The images in the second row are
     also regularized. With ``options.compare``, the third row is made like the second, but with the network
     ``digits-robust``.
     """
-    session = Session("digits", "digits.png", options, job, again)
+    session = Session("digits", "digits.png", options, job, original)
     chosen = session.parse_units(options.classes, "logits")
     regularized = logit(chosen) - sparing(options.pixel_sum, options.blur)
     minus = f"activation - {options.pixel_sum:g} x sum of pixels - {options.blur:g} x what a blur would change"
@@ -234,12 +234,12 @@ def digits(options: DigitsOptions, job: Job, again: Recipe | None = None) -> Don
     return Done(stopped)
 
 
-def maximize(options: MaximizeOptions, job: Job, again: Recipe | None = None) -> Done:
+def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None) -> Done:
     """Make a picture that maximizes an objective, which ``options.objective`` gives as an expression.
 
     If the objective is for several pictures, such as one for each class in ``logit(0-9)``, make a contact sheet.
     """
-    session = Session("maximize", "maximized.png", options, job, again)
+    session = Session("maximize", "maximized.png", options, job, original)
     shape = default_shape(session.model, options.size)
 
     def count_units(layer: str) -> int:
@@ -281,9 +281,9 @@ def maximize(options: MaximizeOptions, job: Job, again: Recipe | None = None) ->
     return Done(dreams.stopped)
 
 
-def amplify(options: AmplifyOptions, job: Job, again: Recipe | None = None) -> Done:
+def amplify(options: AmplifyOptions, job: Job, original: Recipe | None = None) -> Done:
     """Make a deep dream of a photo."""
-    session = Session("amplify", "amplified.png", options, job, again, parts=options.octaves)
+    session = Session("amplify", "amplified.png", options, job, original, parts=options.octaves)
     photo = session.open(options.photo, options.size, [options.layer])
     objective = deepdream(options.layer) if options.unit is None else channel(options.layer, options.unit)
     dreams = session.run(deep_dream.amplify, objective, photo=photo, octaves=options.octaves, steps=options.steps)
@@ -291,27 +291,27 @@ def amplify(options: AmplifyOptions, job: Job, again: Recipe | None = None) -> D
     return Done(dreams.stopped)
 
 
-def invert(options: InvertOptions, job: Job, again: Recipe | None = None) -> Done:
+def invert(options: InvertOptions, job: Job, original: Recipe | None = None) -> Done:
     """Make an image, starting from noise, to which a layer responds as it does to a photo."""
-    session = Session("invert", "inverted.png", options, job, again)
+    session = Session("invert", "inverted.png", options, job, original)
     photo = session.open(options.photo, options.size, [options.layer])
     dreams = session.ascend(match(options.layer, photo) - total_variation(options.smoothness))
     session.save_one(dreams)
     return Done(dreams.stopped)
 
 
-def caricature(options: CaricatureOptions, job: Job, again: Recipe | None = None) -> Done:
+def caricature(options: CaricatureOptions, job: Job, original: Recipe | None = None) -> Done:
     """Make an image, starting from noise, that exaggerates what a layer sees in a photo."""
-    session = Session("caricature", "caricature.png", options, job, again)
+    session = Session("caricature", "caricature.png", options, job, original)
     photo = session.open(options.photo, options.size, [options.layer])
     dreams = session.ascend(objectives.caricature(options.layer, photo))
     session.save_one(dreams)
     return Done(dreams.stopped)
 
 
-def accentuate(options: AccentuateOptions, job: Job, again: Recipe | None = None) -> Done:
+def accentuate(options: AccentuateOptions, job: Job, original: Recipe | None = None) -> Done:
     """Change a photo so that what a unit looks for stands out."""
-    session = Session("accentuate", "accentuated.png", options, job, again)
+    session = Session("accentuate", "accentuated.png", options, job, original)
     photo = session.open(options.photo, options.size, [options.layer])
     objective = gradient_ascent.accentuate(
         session.model, options.layer, options.unit, photo, near=options.near, nearness=options.nearness
@@ -342,15 +342,15 @@ def replay(options: ReplayOptions, job: Job) -> Done:
 
     On the same machine, the result is bit-identical, unless it is made on a GPU with random transforms.
     """
-    recipe = Recipe.read(options.picture, COMMANDS)
+    recipe = Recipe.read(options.picture, OPTIONS_OF_COMMANDS)
     for line in recipe.check(options.picture):
         job.tell(line)
     random = getattr(recipe.options, "transform", "robust") != "none"
     if random and find_device(getattr(recipe.options, "device", "cpu")).type == "cuda":
         job.tell("on a GPU, a picture that is made with random transforms differs slightly each time")
-    again = recipe.options.change(output=options.output, overwrite=options.overwrite)
+    repeated = recipe.options.change(output=options.output, overwrite=options.overwrite)
     work: Any = WORK[recipe.command]  # Each function takes the options of its own command.
-    done: Done = work(again, job, recipe)
+    done: Done = work(repeated, job, recipe)
     return done
 
 

@@ -162,7 +162,7 @@ def channel(layer: str, unit: int | Iterable[int]) -> Objective:
         layer: name of the layer.
         unit: index of the channel. With several indices, one image is made for each.
     """
-    units, label = _units(unit)
+    units, label = _units_and_label(unit)
     indices = _OnDevices(torch.tensor(units))
     return Objective(
         f"{layer}:{label}",
@@ -185,7 +185,7 @@ def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None
         position: (row, column) in the output of a convolution, or (token,) in the output of a transformer layer. The
             default is the middle. Negative numbers count from the end.
     """
-    units, label = _units(unit)
+    units, label = _units_and_label(unit)
     indices = _OnDevices(torch.tensor(units))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
@@ -207,7 +207,7 @@ def logit(unit: int | Iterable[int], layer: str = "logits") -> Objective:
 
     The softmax is omitted because its output also rises when the logits of the other classes fall.
     """
-    return replace(neuron(layer, unit), name=f"{layer}:{_units(unit)[1]}")
+    return replace(neuron(layer, unit), name=f"{layer}:{_units_and_label(unit)[1]}")
 
 
 @objective
@@ -216,7 +216,7 @@ def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
 
     The log-odds equal the logit of the class minus the log of the sum of the exponentials of the other logits.
     """
-    units, label = _units(unit)
+    units, label = _units_and_label(unit)
     indices = _OnDevices(torch.tensor(units))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
@@ -353,7 +353,7 @@ def ramp(start: float, end: float) -> Objective:
     return Objective(f"({start:g} to {end:g})", frozenset(), lambda a: start + (end - start) * a[PROGRESS])
 
 
-def _units(unit: int | Iterable[int]) -> tuple[list[int], str]:
+def _units_and_label(unit: int | Iterable[int]) -> tuple[list[int], str]:
     """Return the list of units, one for each image, and a label such as ``3,7`` that names them."""
     units = [operator.index(each) for each in (unit if isinstance(unit, Iterable) else [unit])]
     if not units:

@@ -405,7 +405,7 @@ class EachOptions(Options):
     about: str = option("", "Description of how the pictures are made.", group="Input")
 
 
-COMMANDS: dict[str, type[PictureOptions]] = {
+OPTIONS_OF_COMMANDS: dict[str, type[PictureOptions]] = {
     "dream units": UnitsOptions,
     "dream examples": ExamplesOptions,
     "dream digits": DigitsOptions,

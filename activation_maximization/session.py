@@ -31,7 +31,7 @@ class Session:
     """A run of one ``dream`` command that makes a picture, with the network, the input files and the output path."""
 
     def __init__(
-        self, command: str, file: str, options: PictureOptions, job: Job, again: Recipe | None = None, parts: int = 1
+        self, command: str, file: str, options: PictureOptions, job: Job, original: Recipe | None = None, parts: int = 1
     ) -> None:
         """Load the network and check that the output can be written.
 
@@ -40,12 +40,12 @@ class Session:
             file: name of the picture in ``outputs/`` if the options name no output file.
             options: options of the command.
             job: job that shows progress and messages to the user.
-            again: recipe (the stored settings) of the picture to make again; None for a new picture.
+            original: recipe (the stored settings) of the picture to make again; None for a new picture.
             parts: number of optimizations in the run, such as the octaves of a deep dream, each with ``options.steps``
                 steps.
 
         Raises:
-            ValueError: the network takes neither gray nor RGB images, or its weights differ from those in ``again``.
+            ValueError: the network takes neither gray nor RGB images, or its weights differ from those in ``original``.
             OSError: the output cannot be written.
         """
         self.command = command
@@ -58,8 +58,8 @@ class Session:
         self.model = self.inputs.load_model(options.model, options.weights).to(self.device)
         self.options = options.change(precision=find_precision(options.precision, self.device, self.model))
         self.setting = describe_setting(self.device, self.options.precision)
-        if again:
-            again.check_network(self.inputs)
+        if original:
+            original.check_network(self.inputs)
         self.shape = default_shape(self.model)
         """Shape (C, H, W) of the network's default input."""
         if self.shape[0] not in (1, 3):

@@ -230,9 +230,9 @@ def adam(settling: float, carried: bool = False, average: float = 0.0) -> str:
         optimizer = adam_factory(settling, carried, average)
         made = stylize(photo, [painting], size=300, steps=200, optimizer=optimizer, precision="float32")
         preset = PRESETS["default"]
-        with torch.no_grad(), capture(load("vgg16"), preset.layers) as read:
+        with torch.no_grad(), capture(load("vgg16"), preset.layers) as activations_of:
             tiles = [whole(preset.layers)]
-            loss = total_loss(read, photo, [Style(painting, 300, [1.0])], preset, lambda image: tiles)  # noqa: B023
+            loss = total_loss(activations_of, photo, [Style(painting, 300, [1.0])], preset, lambda image: tiles)  # noqa: B023
             losses.append(f"{loss(made.image).item():.3f}")
     return ", ".join(losses)
 

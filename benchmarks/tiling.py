@@ -80,9 +80,9 @@ def agreement(size: int = 1024, side: int = 400) -> str:
     image = (photo + 0.2 * torch.rand_like(photo)).clamp(0, 1)
     found = []
     for budget in (Budget(0, 10**6), Budget(0, side)):
-        with capture(network, preset.layers) as read:
+        with capture(network, preset.layers) as activations_of:
             tiles_of = partial(budget.tiles, network, preset.layers)
-            loss = total_loss(read, photo, [Style(painting, size, [1.0])], preset, tiles_of)
+            loss = total_loss(activations_of, photo, [Style(painting, size, [1.0])], preset, tiles_of)
             leaf = image.clone().requires_grad_()
             value = loss(leaf)
             [gradient] = torch.autograd.grad(value, leaf)
@@ -98,8 +98,8 @@ def planned(width: int, height: int, optimizer: str) -> int:
     The limit is computed, and nothing is painted.
     """
     network, layers, device = load("vgg16"), PRESETS["default"].layers, torch.device("cpu")
-    with capture(network, layers, choose_dtype("auto", device)) as read:
-        per_pixel = bytes_of_a_pixel(read, device)
+    with capture(network, layers, choose_dtype("auto", device)) as activations_of:
+        per_pixel = bytes_of_a_pixel(activations_of, device)
     taken = memory(device, None)[1] + LOADED
     smallest = smallest_tile(network, layers)
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from dreamgram.activation_maximization.cli import COMMANDS as DREAM
-from dreamgram.style_transfer.cli import COMMANDS as STYLIZE
+from dreamgram.activation_maximization.cli import DREAM_COMMANDS
+from dreamgram.style_transfer.cli import STYLIZE_COMMANDS
 from dreamgram.workbench.console import EXIT_CODES, Command, table
 
 DOCUMENT = Path(__file__).with_name("options.md")
@@ -24,8 +24,8 @@ shows debug messages and the traceback of an error.
 
 def commands() -> dict[str, Command]:
     """Return all commands by their full names."""
-    found = {"stylize": STYLIZE["stylize"], **{f"stylize {name}": STYLIZE[name] for name in ("replay", "resume")}}
-    return found | {f"dream {name}": command for name, command in DREAM.items()}
+    found = {f"stylize {name}".replace("stylize stylize", "stylize"): each for name, each in STYLIZE_COMMANDS.items()}
+    return found | {f"dream {name}": command for name, command in DREAM_COMMANDS.items()}
 
 
 def text() -> str:

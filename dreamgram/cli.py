@@ -10,11 +10,11 @@ from dreamgram.image_optimization.names import unknown
 from dreamgram.workbench.console import EXIT_CODES
 from dreamgram.workbench.version import __version__
 
-COMMANDS = {
+SUBPROGRAMS = {
     "dream": ("activation_maximization.cli", "Make pictures of what a filter, a neuron or a class looks for."),
     "stylize": ("style_transfer.cli", "Paint photos and videos in the style of a painting."),
 }
-"""Commands by name, each with its module and a sentence for the help. The function ``main`` of the module runs the
+"""Programs by name, each with its module and a sentence for the help. The function ``main`` of the module runs the
 command; the argument of ``main`` is the name that the help shows for the program."""
 
 HELP = "\n".join(
@@ -24,7 +24,7 @@ HELP = "\n".join(
         "Activation maximization and style transfer by gradient ascent on the input image of a network.",
         "",
         "Commands:",
-        *(f"  {name:9}{text}" for name, (_, text) in COMMANDS.items()),
+        *(f"  {name:9}{text}" for name, (_, text) in SUBPROGRAMS.items()),
         "",
         "Options:",
         "  -h, --help  Show this help and exit.",
@@ -39,14 +39,14 @@ HELP = "\n".join(
 def main() -> None:
     """Run the command that the first command-line argument names, with the remaining arguments."""
     word = sys.argv[1] if len(sys.argv) > 1 else ""
-    if word in COMMANDS:
+    if word in SUBPROGRAMS:
         del sys.argv[1]
-        import_module(f"dreamgram.{COMMANDS[word][0]}").main(f"dreamgram {word}")
+        import_module(f"dreamgram.{SUBPROGRAMS[word][0]}").main(f"dreamgram {word}")
     elif word == "--version":
         print(f"dreamgram {__version__}")
     elif word in ("", "-h", "--help"):
         print(HELP)
     else:
-        kind, known = ("option", ["--help", "--version"]) if word.startswith("-") else ("command", COMMANDS)
+        kind, known = ("option", ["--help", "--version"]) if word.startswith("-") else ("command", SUBPROGRAMS)
         print(f"error: {unknown(kind, word, known)}", file=sys.stderr)
         sys.exit(2)

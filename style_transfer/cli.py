@@ -43,7 +43,7 @@ def list_styles() -> str:
     return "\n".join(f"{name:15}{(draw.__doc__ or '').strip().splitlines()[0]}" for name, draw in DRAWN_STYLES.items())
 
 
-COMMANDS = {
+STYLIZE_COMMANDS = {
     "stylize": Command(
         StylizeOptions, stylize, {"--list-styles": ("List the styles that the program draws, and exit.", list_styles)}
     ),
@@ -54,7 +54,7 @@ COMMANDS = {
 
 def main(program: str = "stylize") -> None:
     """Run ``stylize`` with the command-line arguments; ``program`` is the program name that the help shows."""
-    run(program, COMMANDS, default="stylize")
+    run(program, STYLIZE_COMMANDS, default="stylize")
 
 
 if __name__ == "__main__":

@@ -21,18 +21,18 @@ from dreamgram.workbench.options import OptionError, check_applies
 from dreamgram.workbench.recipe import Recipe
 
 
-def paint(options: StylizeOptions, job: Job, again: Recipe | None = None, state: State | None = None) -> Done:
+def paint(options: StylizeOptions, job: Job, original: Recipe | None = None, state: State | None = None) -> Done:
     """Paint what ``options.photo`` names: a photo, a folder of photos, or a video.
 
     Args:
         options: the input, the paintings and all settings.
         job: the job, which shows progress and messages to the user.
-        again: the recipe (the record of settings) of an earlier run that is to be repeated or resumed; None for a new
+        original: the recipe (the record of settings) of an earlier run to repeat or resume; None for a new
             run.
         state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo.
 
     Raises:
-        ValueError: an option or an input is not valid, or the network's weights are not those recorded in ``again``.
+        ValueError: an option or an input is not valid, or the network's weights are not those recorded in ``original``.
         OSError: a file is missing, or it cannot be read or written.
     """
     options = options.drafted()
@@ -50,8 +50,8 @@ def paint(options: StylizeOptions, job: Job, again: Recipe | None = None, state:
     target = output_path(options.output, "stylized.png", options.overwrite)
     if options.checkpoint:
         prepare_checkpoint(options.checkpoint, options.overwrite or state is not None)
-    plan = None if again is None else plan_of(again)
-    return Painter(options, job, again=again).paint_photo(photo, target, plan, state)
+    plan = None if original is None else plan_of(original)
+    return Painter(options, job, original=original).paint_photo(photo, target, plan, state)
 
 
 def replay(options: ReplayOptions, job: Job) -> Done:
@@ -62,9 +62,9 @@ def replay(options: ReplayOptions, job: Job) -> Done:
     recipe = Recipe.read(options.picture, {"stylize": StylizeOptions})
     for line in recipe.check(options.picture):
         job.tell(line)
-    again = recipe.options.change(output=options.output, overwrite=options.overwrite)
-    assert isinstance(again, StylizeOptions)
-    return paint(again, job, recipe)
+    repeated = recipe.options.change(output=options.output, overwrite=options.overwrite)
+    assert isinstance(repeated, StylizeOptions)
+    return paint(repeated, job, recipe)
 
 
 def resume(options: ResumeOptions, job: Job) -> Done:
@@ -76,11 +76,11 @@ def resume(options: ResumeOptions, job: Job) -> Done:
     for line in recipe.check(options.checkpoint):
         job.tell(line)
     kept = {"output": options.output or recipe.made.get("output"), "checkpoint": options.checkpoint}
-    again = recipe.options.change(**kept, overwrite=options.overwrite)
-    assert isinstance(again, StylizeOptions)
-    if again.timelapse:
+    resumed = recipe.options.change(**kept, overwrite=options.overwrite)
+    assert isinstance(resumed, StylizeOptions)
+    if resumed.timelapse:
         job.tell("the animation will show only the remaining steps")
-    return paint(again, job, recipe, state)
+    return paint(resumed, job, recipe, state)
 
 
 def plan_of(recipe: Recipe) -> list[Budget] | None:

@@ -35,7 +35,9 @@ a larger result, the drawing is enlarged like a painting from a file."""
 class Painter:
     """A painter that paints photos one after another with the same paintings, network and options."""
 
-    def __init__(self, options: StylizeOptions, job: Job, several: bool = False, again: Recipe | None = None) -> None:
+    def __init__(
+        self, options: StylizeOptions, job: Job, several: bool = False, original: Recipe | None = None
+    ) -> None:
         """Read the paintings, the network and the masks.
 
         Args:
@@ -43,7 +45,7 @@ class Painter:
             job: the job, which shows progress and messages to the user.
             several: True if several pictures will be painted. In this case, the constructor raises any error that would
                 recur for every picture.
-            again: the recipe (the record of settings) of a picture that is to be made again or resumed. The network
+            original: the recipe (the record of settings) of a picture that is to be made again or resumed. The network
                 must have the weights recorded in the recipe.
         """
         self.job = job
@@ -56,8 +58,8 @@ class Painter:
         self.model = self.inputs.load_model(options.model, options.weights).to(device)
         self.options = options.change(precision=find_precision(options.precision, device, self.model))
         self.setting = describe_setting(device, self.options.precision)
-        if again:
-            again.check_network(self.inputs)
+        if original:
+            original.check_network(self.inputs)
         self.pictures: dict[str, Any] = {
             "content_mask": self._read_mask(options.content_mask),
             "style_masks": [self._read_mask(mask) for mask in options.style_mask or []],

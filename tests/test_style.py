@@ -133,7 +133,7 @@ def test_the_tree_can_travel() -> None:
     assert sum(path.stat().st_size for path in tracked if path.is_file()) < 60e6
 
 
-SHARED = {"COMMANDS", "ReplayOptions"}
+SHARED = {"ReplayOptions"}
 """Names that mean the same in both applications."""
 
 

@@ -256,7 +256,7 @@ class Recipe:
             raise ValueError(f"{source} was interrupted, so it cannot be made again")
         self.check_files()
         told = [f"{source} was made with {name}, which this version does not know" for name in self.unknown]
-        if _numbers(self.version) > _numbers(__version__):
+        if _version_numbers(self.version) > _version_numbers(__version__):
             told.append(f"{source} was made by Dreamgram {self.version}, which is newer than this one, {__version__}")
         return told
 
@@ -304,5 +304,5 @@ def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
     return False
 
 
-def _numbers(version: str) -> list[int]:
+def _version_numbers(version: str) -> list[int]:
     return [int(part) for part in version.split(".") if part.isdecimal()]

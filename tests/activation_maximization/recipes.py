@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from dreamgram.activation_maximization.options import COMMANDS
+from dreamgram.activation_maximization.options import OPTIONS_OF_COMMANDS
 from dreamgram.image_optimization.optimize import Step
 from dreamgram.workbench.job import Job, Watcher
 from dreamgram.workbench.recipe import Recipe
@@ -16,7 +16,7 @@ NEWER = ("transform", "parameterization")
 
 
 def recipe(path: str | Path) -> Recipe:
-    return Recipe.read(Path(path), COMMANDS)
+    return Recipe.read(Path(path), OPTIONS_OF_COMMANDS)
 
 
 def recorded(path: str | Path) -> dict[str, Any]:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from dreamgram.activation_maximization.cli import COMMANDS as COMMAND_LINE
+from dreamgram.activation_maximization.cli import DREAM_COMMANDS
 from dreamgram.activation_maximization.gradient_ascent import maximize
 from dreamgram.activation_maximization.options import (
-    COMMANDS,
+    OPTIONS_OF_COMMANDS,
     AccentuateOptions,
     DigitsOptions,
     ExamplesOptions,
@@ -26,7 +26,7 @@ from dreamgram.workbench.console import flags_of
 from dreamgram.workbench.options import OptionError, Options, declaration, is_flag, type_of
 from tests.test_package import HEAVY, ROOT
 
-CLASSES = [*COMMANDS.values(), LayersOptions]
+CLASSES = [*OPTIONS_OF_COMMANDS.values(), LayersOptions]
 REQUIRED: dict[str, Any] = {"photo": "photo.jpg", "unit": 3, "objective": "deepdream(pool2)"}
 
 
@@ -118,8 +118,8 @@ def test_help_is_there_at_once() -> None:
     """The help of no command imports what takes long."""
     code = f"""
 import sys
-from dreamgram.activation_maximization.cli import COMMANDS, main
-for word in COMMANDS:
+from dreamgram.activation_maximization.cli import DREAM_COMMANDS, main
+for word in DREAM_COMMANDS:
     sys.argv[1:] = [word, "--help"]
     try:
         main()
@@ -130,10 +130,10 @@ assert not heavy, heavy
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT, check=False)
     assert run.returncode == 0, run.stderr
-    assert run.stdout.count("usage: dream ") == len(COMMAND_LINE)
+    assert run.stdout.count("usage: dream ") == len(DREAM_COMMANDS)
 
 
 def test_every_command_that_makes_a_picture_can_be_made_again() -> None:
-    assert {f"dream {word}" for word in COMMAND_LINE} - {"dream layers", "dream replay"} == set(COMMANDS)
-    for word, command in COMMAND_LINE.items():
+    assert {f"dream {word}" for word in DREAM_COMMANDS} - {"dream layers", "dream replay"} == set(OPTIONS_OF_COMMANDS)
+    for word, command in DREAM_COMMANDS.items():
         assert command.help.endswith("."), word

@@ -42,8 +42,8 @@ def test_tiles_have_the_loss_and_the_gradient_of_the_whole(
     previous = Previous(content.flip(3), (torch.rand(1, 1, 187, 171) > 0.5).float()) if masked else None
     results = []
     for tiles_of in (lambda image: [whole(preset.layers)], divided(vgg16, preset.layers, 96)):
-        with capture(vgg16, preset.layers) as read:
-            total = total_loss(read, content, styles, preset, tiles_of, regions, previous)
+        with capture(vgg16, preset.layers) as activations_of:
+            total = total_loss(activations_of, content, styles, preset, tiles_of, regions, previous)
             leaf = image.clone().requires_grad_()
             value = total(leaf)
             value.backward()
