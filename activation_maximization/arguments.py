@@ -127,8 +127,8 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
     """Return ``given`` as one transform, a function that changes the images before the network sees them.
 
     Args:
-        given: a transform, a string such as ``jitter(0.1)``, a list of transforms to apply in order, or None for the
-            default, ``robust()``.
+        given: a transform, a string such as ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``, a list of transforms to
+            apply in order, or None for the default, ``robust()``.
     """
     if given is None:
         return robust()

@@ -11,6 +11,10 @@ and never evaluated as Python. The grammar is:
     factor    = {"+" | "-"} (number | "(" sum ")" | call)
     call      = name ["(" [argument {"," argument}] ")"]
     argument  = [name "="] value, which is parsed according to the type of the parameter
+
+A transform is a sum of calls that are applied from left to right, such as ``jitter(0.1) + robust(5)``:
+
+    transform = call {"+" call}
 """
 
 from __future__ import annotations
@@ -19,6 +23,7 @@ import inspect
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -32,7 +37,7 @@ from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective, 
 from dreamgram.activation_maximization.regularizers import REGULARIZERS
 from dreamgram.image_optimization.names import did_you_mean, unknown
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
-from dreamgram.image_optimization.transforms import Transform, robust
+from dreamgram.image_optimization.transforms import Chain, Transform, robust
 
 VECTOR_FILES = (".npy", ".safetensors")
 """Extensions of the files that :func:`load_vector` can read."""
@@ -72,7 +77,8 @@ def parse_objective(
         ValueError: the text is malformed, calls an unknown function, or calls a function with wrong arguments.
     """
     parser = _Parser(text, {**OBJECTIVES, **REGULARIZERS}, photo, count_units)
-    value = parser.whole(parser.sum)
+    value = parser.sum()
+    parser.end()
     if not isinstance(value, Objective):
         raise parser.error("a number alone is nothing to maximize")
     return value
@@ -90,12 +96,55 @@ def vector_files(text: str) -> list[Path]:
 def parse_transform(text: str) -> Transform:
     """Return the transform that ``text`` describes, such as ``none``, ``jitter(0.1)`` or ``robust(degrees=5)``.
 
+    Several transforms that are joined by ``+`` are applied from left to right.
+
     Raises:
         ValueError: the text is malformed, calls an unknown function, or calls a function with wrong arguments.
     """
-    parser = _Parser(text, {"none": none, "jitter": jitter, "robust": robust})
-    transform: Transform = parser.whole(parser.call)
-    return transform
+    transforms = _parse_transforms(text, TRANSFORMS)
+    return transforms[0] if len(transforms) == 1 else Chain(tuple(transforms))
+
+
+def write_out_transform(text: str) -> str:
+    """Return the transform that ``text`` describes as a text in which the defaults of all parameters are written out.
+
+    For example, ``jitter`` becomes ``jitter(translate=0.05)``.
+
+    Raises:
+        ValueError: the text is not a valid transform.
+    """
+    return " + ".join(_parse_transforms(text, {name: _writer(name, TRANSFORMS[name]) for name in TRANSFORMS}))
+
+
+def _parse_transforms(text: str, functions: Mapping[str, Callable[..., Any]]) -> list[Any]:
+    """Parse ``text``, a transform, and return the results of its calls of ``functions``, from left to right."""
+    parser = _Parser(text, functions)
+    wanted = f"a transform: {', '.join(functions)}"
+    results = [parser.call(wanted)]
+    while parser.take(r"\+"):
+        results.append(parser.call(wanted))
+    parser.end("'+' or the end")
+    return results
+
+
+def _writer(name: str, function: Callable[..., Any]) -> Callable[..., str]:
+    """Return a function with the parameters of ``function`` that returns the text of a call of ``function``."""
+
+    @wraps(function)
+    def write(**given: Any) -> str:
+        bound = inspect.signature(function).bind(**given)
+        bound.apply_defaults()
+        arguments = [f"{key}={_written(value)}" for key, value in bound.arguments.items()]
+        return f"{name}({', '.join(arguments)})" if arguments else name
+
+    return write
+
+
+def _written(value: Any) -> str:
+    """Return a number, or a tuple of numbers, as it is typed in an expression."""
+    if isinstance(value, tuple):
+        return f"({', '.join(map(_written, value))})"
+    return repr(value).removesuffix(".0")
 
 
 def parse_parameterization(name: str) -> type[Parameterization]:
@@ -123,6 +172,10 @@ def jitter(translate: float = 0.05) -> Transform:
         translate: largest shift in either direction, as a fraction of the image's width and height.
     """
     return robust(degrees=0, translate=translate, scale=(1, 1), shear=0)
+
+
+TRANSFORMS: Mapping[str, Callable[..., Transform]] = {"none": none, "jitter": jitter, "robust": robust}
+"""Functions that return transforms, by name."""
 
 
 def load_vector(path: Path) -> Tensor:
@@ -280,16 +333,10 @@ class _Parser:
         rest = self.text[self.at :].strip()
         return self.error(f"expected {wanted}, not {_shown(rest) if rest else 'the end'}")
 
-    def whole(self, read: Callable[[], Any]) -> Any:
-        """Parse the text with the parsing method ``read`` and return the result.
-
-        Raises:
-            ValueError: some text is left over at the end.
-        """
-        value = read()
+    def end(self, wanted: str = "the end") -> None:
+        """Raise a ValueError if some text is left over. The message says that ``wanted`` was expected instead."""
         if self.text[self.at :].strip():
-            raise self.unexpected("the end")
-        return value
+            raise self.unexpected(wanted)
 
     def sum(self) -> float | Objective:
         """Parse a sum, which is one or more products that are added or subtracted, and return its value."""
@@ -341,11 +388,14 @@ class _Parser:
             raise self.error("a number is too large")
         return value
 
-    def call(self) -> Any:
-        """Parse a function's name and arguments, and return the result of calling the function with these arguments."""
+    def call(self, wanted: str = "a number, a function or '('") -> Any:
+        """Parse a function's name and arguments, and return the result of calling the function with these arguments.
+
+        If there is no name, the error message says that ``wanted`` was expected.
+        """
         name = self.take(r"[^\W\d]\w*")
         if name is None:
-            raise self.unexpected("a number, a function or '('")
+            raise self.unexpected(wanted)
         if name not in self.functions:
             raise self.error(unknown("function", name, self.functions))
         self.calls += 1

@@ -135,8 +135,8 @@ def maximize(
             :data:`dreamgram.image_optimization.parameterizations.PARAMETERIZATIONS`, such as ``fourier``. The default
             is :class:`FourierImage` for 3 channels, else :class:`PixelImage`.
         transform: random function that is applied to the images in every step before the network sees them, a list of
-            such functions, or a text such as ``none`` or ``jitter(0.1)``. The default is
-            :func:`dreamgram.image_optimization.transforms.robust`.
+            such functions, or a text such as ``none``, ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``. The functions
+            are applied from left to right. The default is :func:`dreamgram.image_optimization.transforms.robust`.
         init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. The result has the height and width of
             these images, and ``size`` is ignored.
         seed: seed of the noise and the transforms. All images use the same seed, so that an image does not depend on

@@ -121,11 +121,12 @@ class AscentOptions(PictureOptions):
         "becoming noise. robust: slight rotations, shifts, zooms and shears, whose limits can be set; for example, "
         "robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most 0.1 of each side, for "
         "pictures that must stay upright, such as spectrograms. none: no transform; the objective then reaches "
-        "a higher value, but the picture looks mostly like noise.",
+        "a higher value, but the picture looks mostly like noise. Several transforms, such as "
+        "'jitter(0.1) + robust(5)', are applied from left to right.",
         group=OPTIMIZATION,
         metavar="EXPRESSION",
         parse=_check_transform,
-        values=("robust(degrees=5)", "jitter(0.1)", "none"),
+        values=("robust(degrees=5)", "jitter(0.1) + robust(5)", "none"),
     )
     parameterization: str | None = option(
         None,

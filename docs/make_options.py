@@ -24,7 +24,7 @@ shows debug messages and the traceback of an error.
 
 def commands() -> dict[str, Command]:
     """Return all commands by their full names."""
-    found = {f"stylize {name}".replace("stylize stylize", "stylize"): each for name, each in STYLIZE_COMMANDS.items()}
+    found = {"stylize" if name == "stylize" else f"stylize {name}": each for name, each in STYLIZE_COMMANDS.items()}
     return found | {f"dream {name}": command for name, command in DREAM_COMMANDS.items()}
 
 

@@ -162,6 +162,7 @@ def test_transforms_and_parameterizations_as_typed(job: list[object], command: C
     line = ["dream", *job, "--model", "digits", "--steps", 2, *(["--layer", "conv1"] if job[0] == "invert" else [])]
     choices: list[list[object]] = [
         *([], ["--transform", "none"], ["--transform", "jitter(0.1)"], ["--transform", "robust(degrees=20)"]),
+        ["--transform", "jitter(0.1) + robust(degrees=20)"],
         *(["--parameterization", name] for name in ("fourier", "phases")),
     ]
     made = set()

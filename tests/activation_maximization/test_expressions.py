@@ -16,10 +16,12 @@ from dreamgram.activation_maximization.expressions import (
     parse_objective,
     parse_parameterization,
     parse_transform,
+    write_out_transform,
 )
 from dreamgram.activation_maximization.objectives import OBJECTIVES, PROGRESS, Objective, objective
 from dreamgram.activation_maximization.regularizers import REGULARIZERS
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
+from dreamgram.image_optimization.transforms import Chain
 from dreamgram.models.digits import digit_sample
 from tests.activation_maximization.expression_examples import DIGIT, EXAMPLES, VECTOR, example_of
 
@@ -233,6 +235,8 @@ def test_transforms() -> None:
         "robust(degrees=5, scale=(0.9, 1.1))": dg.robust(degrees=5, scale=(0.9, 1.1)),
         "robust(5, 0.2, (1, 1), shear=0)": dg.robust(5, 0.2, (1, 1), 0),
         "jitter(0.2)": dg.robust(0, 0.2, (1, 1), 0),
+        "jitter(0.2) + robust(5)": Chain((dg.robust(0, 0.2, (1, 1), 0), dg.robust(5))),
+        "robust(5)+none+jitter(0.2)": Chain((dg.robust(5), dg.robust(0, 0.2, (1, 1), 0))),
     }.items():
         torch.manual_seed(3)
         assert torch.equal(transform(images), seen(text))
@@ -246,14 +250,31 @@ def test_transforms() -> None:
         ("robust(scale=0.9)", r"expected two numbers such as \(0.9, 1.1\) for scale of robust"),
         ("robust(scale=(0.9, 1.1, 1.2))", "expected two numbers"),
         ("jitter(8", r"expected ',' or '\)'"),
-        ("jitter(0.1) + robust", "expected the end"),
-        ("", "expected a number, a function"),
+        ("jitter(0.1) + ", "expected a transform: none, jitter, robust, not the end"),
+        ("jitter(0.1) + 3", "expected a transform: none, jitter, robust, not '3'"),
+        ("jitter(0.1), robust", r"expected '\+' or the end, not ', robust'"),
+        ("jitter(0.1) - robust", r"expected '\+' or the end, not '- robust'"),
+        ("jitter + " * 100 + "jitter", "more than 100 functions are called"),
+        ("", "expected a transform"),
         ("logit(3)", "no function 'logit'; there are none, jitter, robust"),
     ],
 )
 def test_malformed_transforms(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_transform(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("none()", "none"),
+        ("jitter", "jitter(translate=0.05)"),
+        ("robust(5, scale=(1, 1.1))", "robust(degrees=5, translate=0.1, scale=(1, 1.1), shear=10)"),
+        ("jitter(1e-7)+jitter", "jitter(translate=1e-07) + jitter(translate=0.05)"),
+    ],
+)
+def test_a_transform_is_written_out(text: str, expected: str) -> None:
+    assert write_out_transform(text) == write_out_transform(expected) == expected
 
 
 def test_parameterizations() -> None:
