@@ -13,11 +13,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from dreamgram.activation_maximization.expressions import parse_objective, parse_parameterization, parse_transform
+from dreamgram.activation_maximization.expressions import (
+    default_parameterization,
+    parse_objective,
+    parse_parameterization,
+    parse_transform,
+)
 from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective
 from dreamgram.image_optimization.layers import default_shape, reach_layers
 from dreamgram.image_optimization.optimize import Listener
-from dreamgram.image_optimization.parameterizations import FourierImage, Parameterization, PixelImage
+from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
 
 OVERSHOOT = 0.5
@@ -115,11 +120,10 @@ def as_batch(images: Any, name: str) -> Tensor:
 def as_parameterization(given: type[Parameterization] | str | None, channels: int) -> type[Parameterization]:
     """Return the parameterization class ``given``, which may be a class or the name of a class.
 
-    If ``given`` is None, return :class:`FourierImage` for images of 3 ``channels`` and :class:`PixelImage` for other
-    images.
+    If ``given`` is None, return the default for images with this number of ``channels``.
     """
     if given is None:
-        return FourierImage if channels == 3 else PixelImage
+        given = default_parameterization(channels)
     return parse_parameterization(given) if isinstance(given, str) else given
 
 

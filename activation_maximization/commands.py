@@ -128,6 +128,7 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
         about = {**describe_unit(dreams, 0, chosen), "batch": batches[chosen[0]]}
         session.save(dreams.images[0], dreams.stopped, {FOUND: about})
         return Done(dreams.stopped)
+    look["columns"] = session.choose_columns(len(dreams.images))
     sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=chosen, **look)
     made = {FOUND: {"batches": batches}} if batches else None
     session.save(sheet(dreams.images, activations=dreams.activations.tolist()), dreams.stopped, made)
@@ -274,6 +275,7 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
         session.save_one(dreams)
         return Done(dreams.stopped)
     labels = objective.units or range(objective.images)
+    look["columns"] = session.choose_columns(len(dreams.images))
     sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=labels, **look)
     session.warn_of_silent(dreams.silent, [f"picture {label}" for label in labels])
     session.save(sheet(dreams.images, activations=dreams.activations.tolist()), dreams.stopped)

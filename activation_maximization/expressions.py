@@ -158,6 +158,11 @@ def parse_parameterization(name: str) -> type[Parameterization]:
     return PARAMETERIZATIONS[name]
 
 
+def default_parameterization(channels: int) -> str:
+    """Return the name of the default parameterization of images with this number of ``channels``."""
+    return "fourier" if channels == 3 else "pixels"
+
+
 def none() -> Transform:
     """Return the transform that leaves the images unchanged."""
     return lambda images: images

@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from dreamgram.activation_maximization.defaults import (
     BLUR,
@@ -17,7 +18,18 @@ from dreamgram.activation_maximization.defaults import (
     PIXEL_SUM,
     STEPS,
 )
-from dreamgram.workbench.options import NETWORKS, NetworkOptions, Options, OutputOptions, PictureOptions, option
+from dreamgram.workbench.options import (
+    NETWORKS,
+    ImageShape,
+    NetworkOptions,
+    Options,
+    OutputOptions,
+    PictureOptions,
+    option,
+)
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 OBJECTIVE, PICTURE, OPTIMIZATION, OUTPUT = "Objective", "Picture", "Optimization", "Output"
 
@@ -102,6 +114,13 @@ class SizeOptions(Options):
         values=(64, 128, 224),
     )
 
+    def resolved(self, shape: ImageShape | None = None) -> Self:
+        """Return a copy in which ``size`` is set, if the network takes square images."""
+        resolved = super().resolved(shape)
+        if resolved.size is not None or shape is None or shape[1] != shape[2]:
+            return resolved
+        return resolved.change(size=shape[1])
+
 
 @dataclass(frozen=True, kw_only=True)
 class LayersOptions(SizeOptions, NetworkOptions):
@@ -139,6 +158,17 @@ class AscentOptions(PictureOptions):
         metavar="NAME",
         values=("pixels", "fourier", "phases"),
     )
+
+    def resolved(self, shape: ImageShape | None = None) -> Self:
+        """Return a copy in which the parameterization and all parameters of the transform are set."""
+        from dreamgram.activation_maximization import expressions  # PyTorch takes a while to load.
+
+        resolved = super().resolved(shape)
+        parameterization = resolved.parameterization
+        if parameterization is None and shape is not None:
+            parameterization = expressions.default_parameterization(shape[0])
+        transform = expressions.write_out_transform(resolved.transform)
+        return resolved.change(transform=transform, parameterization=parameterization)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,8 +15,8 @@ from dreamgram.activation_maximization import gradient_ascent
 from dreamgram.activation_maximization.examples import Example
 from dreamgram.activation_maximization.gradient_ascent import Dreams
 from dreamgram.activation_maximization.objectives import Objective, check_units
-from dreamgram.activation_maximization.options import AscentOptions, parse_ranges
-from dreamgram.activation_maximization.sheets import contact_sheet, lay_out, short
+from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, parse_ranges
+from dreamgram.activation_maximization.sheets import contact_sheet, default_columns, lay_out, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
@@ -56,12 +56,13 @@ class Session:
         self.path = output_path(options.output, file, options.overwrite)
         self.inputs = Inputs()
         self.model = self.inputs.load_model(options.model, options.weights).to(self.device)
-        self.options = options.change(precision=find_precision(options.precision, self.device, self.model))
-        self.setting = describe_setting(self.device, self.options.precision)
         if original:
             original.check_network(self.inputs)
-        self.shape = default_shape(self.model)
+        self.shape = self.inputs.shape = default_shape(self.model)
         """Shape (C, H, W) of the network's default input."""
+        precision = find_precision(options.precision, self.device, self.model)
+        self.options = options.change(precision=precision).resolved(self.shape)
+        self.setting = describe_setting(self.device, precision)
         if self.shape[0] not in (1, 3):
             raise ValueError(
                 f"{options.model} takes images of {self.shape[0]} channels, which no picture file can hold: use Python"
@@ -89,6 +90,13 @@ class Session:
         assert isinstance(options, AscentOptions)
         how = {"transform": options.transform, "parameterization": options.parameterization, **how}
         return self.run(gradient_ascent.maximize, objective, title, steps=options.steps, **how)
+
+    def choose_columns(self, count: int) -> int:
+        """Return the number of columns of a contact sheet of ``count`` pictures, and set it in the options."""
+        assert isinstance(self.options, SheetOptions)
+        columns = self.options.columns or default_columns(count)
+        self.options = self.options.change(columns=columns)
+        return columns
 
     def open(self, photo: Path, size: int, layers: Sequence[str]) -> Tensor:
         """Read a photo and resize it so that its longer side has ``size`` pixels.

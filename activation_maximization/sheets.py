@@ -22,6 +22,11 @@ PAPER, TEXT_COLOR, VALUE_COLOR = "#ffffff", "#1a1a1a", "#6b6b6b"
 """Colors of the background, of the text, and of the part of a caption that is aligned to the right."""
 
 
+def default_columns(count: int) -> int:
+    """Return the default number of columns of a sheet of ``count`` images: about as many as there are rows."""
+    return math.ceil(math.sqrt(count))
+
+
 @dataclass(frozen=True)
 class Layout:
     """The sizes of a contact sheet and of its parts, in pixels. Each size is (H, W)."""
@@ -52,7 +57,7 @@ def lay_out(
     """
     if columns is not None and columns < 1:
         raise ValueError(f"columns must be at least 1, not {columns}")
-    columns = min(columns or math.ceil(math.sqrt(count)), count)
+    columns = min(columns or default_columns(count), count)
     factor = max(1, math.ceil(TILE / max(size)))
     tile = (size[0] * factor, size[1] * factor)
     head = 2 * TEXT + GAP if title else 0

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from dreamgram.style_transfer.presets import PRESETS, choose_preset
 from dreamgram.workbench.options import (
+    ImageShape,
     OutputOptions,
     PictureOptions,
     RunOptions,
@@ -200,7 +201,7 @@ class StyleOptions(RunOptions):
             return self
         return self.change(draft=False, size=max(1, self.size // 2), steps=max(1, self.steps // 2))
 
-    def resolved(self) -> Self:
+    def resolved(self, shape: ImageShape | None = None) -> Self:
         """Return a copy in which the style loss, the layers and the weights of all losses are set.
 
         Each of these options that is None gets the preset's value.

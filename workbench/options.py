@@ -45,6 +45,10 @@ The list is written by hand, because loading the registry of networks would impo
 """
 
 
+ImageShape = tuple[int, int, int]
+"""Type of the shape (C, H, W) of an image."""
+
+
 class OptionError(ValueError):
     """The error raised if an option has an invalid value, or cannot be used with the given input, such as a video.
 
@@ -155,12 +159,15 @@ class Options:
                 raise ValueError(unknown("option", name, known))
         return replace(self, **changes)
 
-    def resolved(self) -> Self:
+    def resolved(self, shape: ImageShape | None = None) -> Self:
         """Return these options with each placeholder, such as None, replaced by the value that it stands for.
 
         For example, None can stand for a weight that depends on another option. A subclass whose options can have
         placeholders overrides this method. The settings that are stored in a picture have no placeholders, so that the
         picture can be made again even if a later version has other defaults.
+
+        ``shape`` is the shape (C, H, W) of the images that the network takes. If it is None, the placeholders that
+        depend on it remain.
         """
         return self
 

@@ -21,7 +21,7 @@ from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.models import load
 from dreamgram.models.provenance import sources, state_hash
-from dreamgram.workbench.options import Options, declaration
+from dreamgram.workbench.options import ImageShape, Options, declaration
 from dreamgram.workbench.version import __version__
 
 DIGITS = 16
@@ -50,11 +50,13 @@ class Inputs:
         """Checksum of each file, the first digits of its SHA-256 hash in hexadecimal, by the file's path as given."""
         self.network = ""
         """Hash of the network's weights; "" for networks that come with the package."""
+        self.shape: ImageShape | None = None
+        """Shape (C, H, W) of the images that the network takes; None if no option depends on it."""
 
     def copy(self) -> Inputs:
         """Return a copy, to which the inputs of one picture can be added without changing the original."""
         copied = Inputs()
-        copied.checksums, copied.network = dict(self.checksums), self.network
+        copied.checksums, copied.network, copied.shape = dict(self.checksums), self.network, self.shape
         return copied
 
     def read(self, path: Path, channels: int = 3) -> images.Picture:
@@ -128,6 +130,9 @@ class Recipe:
     """Version of Dreamgram that made the picture."""
     unknown: tuple[str, ...] = ()
     """Names of options that were read from a file and that this version of Dreamgram does not know."""
+    shape: ImageShape | None = field(default=None, compare=False)
+    """Shape (C, H, W) of the images that the network takes. It is not stored in the file, and serves to resolve the
+    options of pictures of earlier versions, with which this recipe is compared."""
 
     @classmethod
     def of(cls, command: str, options: Options, inputs: Inputs, made: Mapping[str, Any] | None = None) -> Recipe:
@@ -136,7 +141,8 @@ class Recipe:
         The recipe names the installed version of Dreamgram as the version that made the picture.
         ``made`` holds values that are determined during the run and are needed to make the picture again.
         """
-        return cls(command, options.resolved(), dict(inputs.checksums), inputs.network, made or {})
+        resolved, shape = options.resolved(inputs.shape), inputs.shape
+        return cls(command, resolved, dict(inputs.checksums), inputs.network, made or {}, shape=shape)
 
     @classmethod
     def parse(cls, text: str, commands: Commands, source: object) -> Recipe:
@@ -170,11 +176,12 @@ class Recipe:
             raise ValueError(f"{source} holds no recipe of Dreamgram that can be read")
         try:
             options, strange = commands[kept["command"]].from_record(record)
+            options = options.resolved()
         except (ValueError, RecursionError) as error:
             raise ValueError(f"the recipe in {source} cannot be followed: {error}") from None
         return cls(
             kept["command"],
-            options.resolved(),
+            options,
             {str(name): str(value) for name, value in files.items()},
             str(kept.get("network", "")),
             made,
@@ -215,7 +222,7 @@ class Recipe:
         """
         if other.command != self.command:
             return f"by {other.command}, not {self.command}"
-        if different := self.options.difference(other.options):
+        if different := self.options.difference(other.options.resolved(self.shape)):
             return f"with {different}"
         if other.unknown:
             return f"with {other.unknown[0]}, which this version does not know"

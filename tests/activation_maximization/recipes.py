@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,15 @@ def old_note(new: Recipe, **found: Any) -> str:
     kept |= {"command": new.command, "version": "0.1.0", "device": "cpu", "output": None, "overwrite": False}
     kept |= {"folder": "each"} if new.command == "dream units" else {}
     return json.dumps({**kept, "files": dict(new.files), "stopped": "finished", **found})
+
+
+def unresolved_note(new: Recipe) -> str:
+    """The note of a picture with the recipe ``new`` from before the recipe said what the defaults stand for."""
+    kept = json.loads(new.note())
+    defaults = {each.name: each.default for each in fields(new.options)}
+    kept["options"] |= {name: None for name in ("parameterization", "size", "columns") if defaults.get(name, 0) is None}
+    kept["options"] |= {"transform": "robust"}
+    return json.dumps(kept)
 
 
 class Stopping(Watcher):

@@ -11,7 +11,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from dreamgram.activation_maximization import commands
+from dreamgram.activation_maximization import commands, expressions, session
 from dreamgram.activation_maximization.options import DigitsOptions
 from dreamgram.activation_maximization.session import Session
 from dreamgram.image_optimization import images
@@ -19,8 +19,9 @@ from dreamgram.image_optimization.image_writing import SIDE_LIMITS
 from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.optimize import Step
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
+from dreamgram.models.digits import DigitCNN
 from dreamgram.workbench.job import Job, Watcher
-from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded
+from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded, unresolved_note
 from tests.conftest import Command
 
 
@@ -191,6 +192,54 @@ def test_a_picture_of_version_0_1_0_is_made_again(job: list[object], command: Co
     run = command("dream", "replay", "old.png", "-o", "again.png")
     assert (run.code, run.err) == (0, "")
     assert Image.open("again.png").tobytes() == Image.open("new.png").tobytes()
+
+
+DEFAULTS = [
+    ["units", "--layer", "conv2", "--units", "3,5,7,9,11", "--steps", 2],
+    ["maximize", "channel(conv2, 2-4)", "--transform", "jitter + robust", "--steps", 2],
+    ["examples", "--layer", "conv2", "--units", "3", "--top", 2, "--steps", 2],
+    ["invert", "photo.png", "--model", "digits", "--layer", "conv1", "--size", 40, "--steps", 2],
+    ["caricature", "photo.png", "--layer", "relu2_2", "--size", 48, "--steps", 2],
+]
+
+
+@pytest.mark.parametrize("job", DEFAULTS)
+def test_a_replay_does_not_depend_on_defaults(
+    job: list[object], command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images.save(photo, "photo.png")
+    assert command("dream", *job, "-o", "new.png").code == 0
+    monkeypatch.setattr(expressions.robust, "__defaults__", (40, 0.3, (0.5, 1.5), 30))
+    monkeypatch.setattr(expressions.jitter, "__defaults__", (0.3,))
+    monkeypatch.setattr(expressions, "default_parameterization", lambda channels: "phases")
+    monkeypatch.setattr(session, "default_columns", lambda count: 1)
+    monkeypatch.setattr(DigitCNN, "input_shape", (1, 32, 32) if job[0] != "examples" else (1, 28, 28))
+    run = command("dream", "replay", "new.png", "-o", "again.png")
+    assert (run.code, run.err) == (0, "")
+    assert Image.open("again.png").tobytes() == Image.open("new.png").tobytes()
+    assert command("dream", *job, "-o", "other.png").code == 0
+    assert Image.open("other.png").tobytes() != Image.open("new.png").tobytes()
+
+
+@pytest.mark.parametrize("job", [job for job in DEFAULTS if "jitter + robust" not in job])
+def test_a_picture_whose_recipe_has_placeholders_is_made_again(
+    job: list[object], command: Command, photo: Tensor
+) -> None:
+    images.save(photo, "photo.png")
+    assert command("dream", *job, "-o", "new.png").code == 0
+    with Image.open("new.png") as picture:
+        images.save(picture, "old.png", unresolved_note(recipe("new.png")))
+    assert command("dream", "replay", "old.png", "-o", "again.png").code == 0
+    assert Image.open("again.png").tobytes() == Image.open("new.png").tobytes()
+    assert recorded("again.png") == recorded("new.png")
+
+
+def test_a_recipe_has_no_placeholders(command: Command) -> None:
+    assert command("dream", "units", "--layer", "conv2", "--units", "0-4", "--steps", 1, "-o", "a.png").code == 0
+    found = recorded("a.png")
+    assert (found["size"], found["columns"], found["parameterization"]) == (28, 3, "pixels")
+    assert found["transform"] == "robust(degrees=15, translate=0.1, scale=(0.85, 1.15), shear=10)"
+    assert found["precision"] in ("float32", "bfloat16")
 
 
 def test_a_photo_for_a_gray_network_as_typed(command: Command, photo: Tensor) -> None:

@@ -18,7 +18,7 @@ from dreamgram.activation_maximization.objectives import channel
 from dreamgram.activation_maximization.options import UnitsOptions
 from dreamgram.activation_maximization.regularizers import total_variation
 from dreamgram.image_optimization import images
-from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded
+from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded, unresolved_note
 from tests.conftest import Command
 
 UNITS = ["units", "--layer", "conv2", "--units", "4,9,17", "--size", 24, "--steps", 3, "--folder", "each"]
@@ -154,6 +154,22 @@ def test_a_folder_of_version_0_1_0_is_continued(command: Command) -> None:
     after = {path.name: path.read_bytes() for path in Path("each").iterdir()}
     assert {name: after[name] for name in before} == before
     assert set(after) == {*before, "0020.png"}
+
+
+def test_a_folder_whose_recipes_have_placeholders_is_continued(command: Command) -> None:
+    line = ["dream", "units", "--layer", "conv2", "--steps", 3, "--folder", "each"]
+    assert command(*line, "--units", "4,9").code == 0
+    for path in Path("each").iterdir():
+        with Image.open(path) as picture:
+            images.save(picture, path, unresolved_note(recipe(path)), overwrite=True)
+    before = {path.name: path.read_bytes() for path in Path("each").iterdir()}
+    for different in (["--parameterization", "fourier"], ["--transform", "jitter"], ["--size", "24"]):
+        assert "was made with" in command(*line, "--units", "4,9", *different).err
+    run = command(*line, "--units", "4,9,17")
+    assert run.code == 0, run.err
+    after = {path.name: path.read_bytes() for path in Path("each").iterdir()}
+    assert {name: after[name] for name in before} == before
+    assert set(after) == {*before, "0017.png"}
 
 
 NETWORK = """
