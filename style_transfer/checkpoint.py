@@ -25,6 +25,13 @@ from dreamgram.workbench.recipe import Recipe
 NOTE = "dreamgram"
 """Key of the metadata entry in which a checkpoint file holds the recipe, the settings of the run."""
 
+_OLD_NAMES = {
+    "image of the scale before": "image_before",
+    "losses of scale ": "losses_of_scale_",
+    "pairs and sides of tiles": "budgets",
+}
+"""Beginnings of the names of tensors in checkpoints of version 0.1.0, and what replaces them."""
+
 
 class Checkpoint:
     """A listener, called by the optimization after every step, that saves the state of the run to a file.
@@ -96,7 +103,15 @@ def read_checkpoint(path: Path) -> tuple[State, Recipe]:
         recipe = Recipe.parse(file.metadata()[NOTE], {"stylize": StylizeOptions}, path)
         # The tensors are cloned to memory that PyTorch allocates. In memory with a different alignment, sums would be
         # rounded differently.
-        return {name: file.get_tensor(name).clone() for name in file.keys()}, recipe  # noqa: SIM118
+        return {_new_name(name): file.get_tensor(name).clone() for name in file.keys()}, recipe  # noqa: SIM118
+
+
+def _new_name(name: str) -> str:
+    """Return the present name of a tensor, given its name in a checkpoint file of this or an older version."""
+    for old, new in _OLD_NAMES.items():
+        if name.startswith(old):
+            return new + name.removeprefix(old)
+    return name
 
 
 @contextmanager

@@ -49,7 +49,7 @@ COARSEST = 72
 ADAM_RATE = 0.02
 """Adam's learning rate: in one step, a pixel changes by about 5 of 255 levels."""
 
-IMAGE_BEFORE, LOSSES_OF_SCALE, BUDGETS = "image of the scale before", "losses of scale ", "pairs and sides of tiles"
+IMAGE_BEFORE, LOSSES_OF_SCALE, BUDGETS = "image_before", "losses_of_scale_", "budgets"
 """Names of the tensors that are saved with the optimizer's state, so that a run can be resumed. The tensors hold
 the result of the last finished scale, the losses of each finished scale, and the memory budgets of all scales. The
 name of the tensor with the losses of a scale is the value of ``LOSSES_OF_SCALE`` followed by the index of the scale."""

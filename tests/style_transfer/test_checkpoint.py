@@ -65,9 +65,7 @@ def test_killed_and_resumed_as_typed(photo_file: Path, tmp_path: Path) -> None:
     line += ["--style-layers", "relu1_1,relu2_1"]
     assert start(*line, "-o", "unbroken.png").wait() == 0
     process = start(*line, "--checkpoint", "run.ckpt", "-o", "resumed.png")
-    while not (
-        (tmp_path / "run.ckpt").exists() and "image of the scale before" in read_checkpoint(tmp_path / "run.ckpt")[0]
-    ):
+    while not ((tmp_path / "run.ckpt").exists() and "image_before" in read_checkpoint(tmp_path / "run.ckpt")[0]):
         assert process.poll() is None
         time.sleep(0.005)
     process.send_signal(signal.SIGKILL)
@@ -114,27 +112,33 @@ def test_stopped_and_resumed_as_typed(command: Command, photo: Tensor, monkeypat
         ),
     ],
 )
-def test_tensors_have_the_names_of_version_0_1_0(
+def test_tensors_have_short_names(
     optimizer: str, names: set[str], photo: Tensor, painting: Tensor, vgg16: nn.Module
 ) -> None:
     keeper = Keeper()
     options: dict[str, Any] = {"size": 40, "scales": [32, 40], "steps": 1, "optimizer": optimizer}
     stylize(photo, [painting], model=vgg16, listeners=[keeper], **options)
-    names |= {"losses", "pairs and sides of tiles"}
+    names |= {"losses", "budgets"}
     assert keeper.states[1].keys() == names
-    assert keeper.states[2].keys() == names | {"image of the scale before", "losses of scale 0"}
+    assert keeper.states[2].keys() == names | {"image_before", "losses_of_scale_0"}
+    assert all(name.isidentifier() for name in keeper.states[2])
 
 
 def test_a_recipe_of_version_0_1_0_is_resumed(command: Command, photo: Tensor) -> None:
-    """The settings in the checkpoint are flat."""
+    """The settings in the checkpoint are flat, and the names of three tensors are phrases."""
     images.save(photo, "photo.png")
-    whole = StylizeOptions(photo=Path("photo.png"), style=["marbling"], size=40, steps=4, output=Path("whole.png"))
-    paint(whole, Job())
-    paint(whole.change(output=Path("part.png"), checkpoint=Path("run.ckpt")), stopping_at(2))
+    layers = {"content_layers": {"relu2_1": 1}, "style_layers": {"relu1_1": 1}}
+    whole = StylizeOptions(photo=Path("photo.png"), style=["marbling"], size=170, steps=4, optimizer="adam", **layers)
+    paint(whole.change(output=Path("whole.png")), Job())
+    paint(whole.change(output=Path("part.png"), checkpoint=Path("run.ckpt")), stopping_at(4))
     state, recipe = read_checkpoint(Path("run.ckpt"))
     flat = {**recipe.options.record(), "files": dict(recipe.files), "output": "a.png"}
     flat |= {"command": "stylize", "version": "0.1.0", "checkpoint": "run.ckpt", "resume_from": None, "tiled": None}
-    save_file(state, "old.ckpt", {NOTE: json.dumps(flat)})
+    old_names = {"image_before": "image of the scale before", "losses_of_scale_0": "losses of scale 0"}
+    old_names |= {"budgets": "pairs and sides of tiles"}
+    assert set(old_names) < set(state)
+    old_state = {old_names.get(name, name): tensor for name, tensor in state.items()}
+    save_file(old_state, "old.ckpt", {NOTE: json.dumps(flat)})
     run = command("stylize", "resume", "old.ckpt")
     assert run.code == 0, run.err
     assert Image.open("a.png").tobytes() == Image.open("whole.png").tobytes()
