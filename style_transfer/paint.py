@@ -20,6 +20,9 @@ from dreamgram.workbench.job import Done, Job, output_path
 from dreamgram.workbench.options import OptionError, check_applies
 from dreamgram.workbench.recipe import Recipe
 
+CHANGED = "0.2.0"
+"""The version of Dreamgram that last changed how pictures are optimized: L-BFGS, and the steps at smaller sizes."""
+
 
 def paint(options: StylizeOptions, job: Job, original: Recipe | None = None, state: State | None = None) -> Done:
     """Paint what ``options.photo`` names: a photo, a folder of photos, or a video.
@@ -57,10 +60,11 @@ def paint(options: StylizeOptions, job: Job, original: Recipe | None = None, sta
 def replay(options: ReplayOptions, job: Job) -> Done:
     """Make a picture again from its recipe, the settings stored in its file.
 
-    On the same machine, the new picture is identical to the original.
+    On the same machine, the new picture is identical to the original, unless a version before :data:`CHANGED` made it.
+    In that case, a message says that the picture will differ.
     """
     recipe = Recipe.read(options.picture, {"stylize": StylizeOptions})
-    for line in recipe.check(options.picture):
+    for line in recipe.check(options.picture, CHANGED):
         job.tell(line)
     repeated = recipe.options.change(output=options.output, overwrite=options.overwrite)
     assert isinstance(repeated, StylizeOptions)
@@ -73,7 +77,7 @@ def resume(options: ResumeOptions, job: Job) -> Done:
     On the same machine, the picture is identical to that of an uninterrupted run.
     """
     state, recipe = read_checkpoint(options.checkpoint)
-    for line in recipe.check(options.checkpoint):
+    for line in recipe.check(options.checkpoint, CHANGED):
         job.tell(line)
     kept = {"output": options.output or recipe.made.get("output"), "checkpoint": options.checkpoint}
     resumed = recipe.options.change(**kept, overwrite=options.overwrite)

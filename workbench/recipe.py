@@ -251,10 +251,11 @@ class Recipe:
                     pairs[theirs] = ours
         return pairs
 
-    def check(self, source: object) -> list[str]:
+    def check(self, source: object, changed: str = "") -> list[str]:
         """Check that the picture can be made again, and return warning messages to show to the user beforehand.
 
-        ``source`` is the file that holds the recipe; the messages name it.
+        ``source`` is the file that holds the recipe; the messages name it. ``changed`` is the version of Dreamgram
+        that last changed the optimization, so that earlier versions made other pictures from the same recipe.
 
         Raises:
             ValueError: the run that made the picture was interrupted, or an input file is missing or has changed.
@@ -265,6 +266,11 @@ class Recipe:
         told = [f"{source} was made with {name}, which this version does not know" for name in self.unknown]
         if _version_numbers(self.version) > _version_numbers(__version__):
             told.append(f"{source} was made by Dreamgram {self.version}, which is newer than this one, {__version__}")
+        if [] < _version_numbers(self.version) < _version_numbers(changed):
+            told.append(
+                f"{source} was made by Dreamgram {self.version}; version {changed} changed the optimization, so the "
+                "picture will differ"
+            )
         return told
 
     def check_network(self, inputs: Inputs) -> None:

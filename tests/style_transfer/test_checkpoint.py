@@ -141,6 +141,7 @@ def test_a_recipe_of_version_0_1_0_is_resumed(command: Command, photo: Tensor) -
     save_file(old_state, "old.ckpt", {NOTE: json.dumps(flat)})
     run = command("stylize", "resume", "old.ckpt")
     assert run.code == 0, run.err
+    assert "old.ckpt was made by Dreamgram 0.1.0; version 0.2.0 changed the optimization" in run.err
     assert Image.open("a.png").tobytes() == Image.open("whole.png").tobytes()
 
 

@@ -6,7 +6,7 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import astuple
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import numpy as np
@@ -73,6 +73,18 @@ def test_a_draft_as_typed(command: Command, photo_file: Path) -> None:
     assert command(*how, "--size", 48, "--steps", 2, "-o", "small.png").code == 0
     for name in ("again.png", "small.png"):
         assert Image.open(name).tobytes() == Image.open("draft.png").tobytes()
+
+
+def test_a_replay_says_that_an_old_picture_will_differ(command: Command, photo_file: Path) -> None:
+    line = ["stylize", photo_file, "--style", "marbling", "--size", 40, "--steps", 1]
+    assert command(*line, "-o", "new.png").code == 0
+    made = Recipe.read(Path("new.png"), COMMANDS)
+    with Image.open("new.png") as picture:
+        images.save(picture, "old.png", replace(made, version="0.1.0").note())
+    run = command("stylize", "replay", "old.png", "-o", "a.png")
+    reason = "version 0.2.0 changed the optimization, so the picture will differ"
+    assert (run.code, run.err) == (0, f"old.png was made by Dreamgram 0.1.0; {reason}\n")
+    assert command("stylize", "replay", "new.png", "-o", "b.png").err == ""
 
 
 def test_masks_colors_and_layers_as_typed(command: Command, photo_file: Path) -> None:

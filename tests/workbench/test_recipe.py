@@ -148,6 +148,14 @@ def test_the_user_is_told_of_a_newer_version_and_of_unknown_options() -> None:
         assert replace(recipe(), version=version).check("a.png") == []
 
 
+def test_the_user_is_told_of_a_version_with_another_optimization() -> None:
+    assert replace(recipe(), version="0.1.0").check("a.png", changed="0.2.0") == [
+        "a.png was made by Dreamgram 0.1.0; version 0.2.0 changed the optimization, so the picture will differ"
+    ]
+    for version in ("0.2.0", "0.10", "", "strange"):
+        assert not any("will differ" in line for line in replace(recipe(), version=version).check("a.png", "0.2.0"))
+
+
 def test_what_cannot_be_followed_again(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"a\.png was interrupted, so it cannot be made again"):
         recipe().stop("interrupted").check("a.png")
