@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import inspect
 import json
 import shutil
 import signal
@@ -19,6 +20,7 @@ from dreamgram.image_optimization import images
 from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.optimize import OPTIMIZERS
 from dreamgram.image_optimization.video_conversion import read_frames
+from dreamgram.style_transfer import stylizer
 from dreamgram.style_transfer.budget import WHOLE, Budget
 from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES
 from dreamgram.style_transfer.losses import STYLE_LOSSES
@@ -73,6 +75,24 @@ def test_a_draft_as_typed(command: Command, photo_file: Path) -> None:
     assert command(*how, "--size", 48, "--steps", 2, "-o", "small.png").code == 0
     for name in ("again.png", "small.png"):
         assert Image.open(name).tobytes() == Image.open("draft.png").tobytes()
+
+
+def test_a_photo_passes_through_few_functions(
+    command: Command, photo_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Count the project's functions from the one that parses the path of the photo to the one that calls the engine."""
+    way: list[str] = []
+
+    def optimize(*given: object, **named: object) -> None:
+        frames = [each for each in inspect.stack() if each.frame.f_globals["__name__"].startswith("dreamgram.")]
+        way.extend(each.function for each in frames)
+        raise ValueError("this is far enough")
+
+    monkeypatch.setattr(stylizer, "optimize", optimize)
+    run = command("stylize", photo_file, "--style", "marbling", "--size", 40)
+    assert run.err == "error: this is far enough\n"
+    assert (way[0], way[-1]) == ("_paint_scale", "main")
+    assert len(way[: way.index("_dispatch") + 1]) <= 8, way
 
 
 def test_a_replay_says_that_an_old_picture_will_differ(command: Command, photo_file: Path) -> None:
