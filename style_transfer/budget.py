@@ -23,11 +23,12 @@ SHARE = 0.9
 VECTORS, MORE_VECTORS = 11, 3
 """Maximum memory of an optimization step, except for the curvature pairs and the pass through the network, as a
 multiple of the memory of the image. It includes the image, its gradient, the optimizer's temporary tensors, and the
-photo's activations. For an optimizer that stores curvature pairs, ``MORE_VECTORS`` is added to ``VECTORS``."""
+photo's activations. For an optimizer that stores curvature pairs, ``MORE_VECTORS`` is added to ``VECTORS``. The command
+``python -m benchmarks.budget`` measures both."""
 
 FOR_TILING = 250_000_000
 """Bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only if a
-picture is tiled."""
+picture is tiled. The command ``python -m benchmarks.budget`` measures this memory."""
 
 LOADED = 200_000_000
 """Bytes that a run needs for libraries that are loaded during the run and for memory fragmentation."""
@@ -41,18 +42,20 @@ FEWEST_PAIRS = 3
 
 TRANSIENT = 2.3
 """Peak memory of a forward and backward pass, as a multiple of the memory of the tensors that the forward pass saves
-for the backward pass. The memory beyond these tensors is used for gradients, type conversions and matrix products."""
+for the backward pass. The memory beyond these tensors is used for gradients, type conversions and matrix products.
+The command ``python -m benchmarks.budget`` measures this ratio."""
 
 TILE_OVERHEAD = 1.3
 """Peak memory per pixel of a pass over one tile, divided by the peak memory per pixel of a pass over an untiled
 picture. A tile is a part of the picture together with the surrounding pixels on which the part's activations depend.
 The ratio is above 1 because a pass over a tile also copies the activations of the part, without those of the
-surrounding pixels."""
+surrounding pixels. The command ``python -m benchmarks.budget`` measures the ratio."""
 
 REGION, MATRICES = 130, 12_000_000
 """Additional memory, in bytes, for each region of the photo after the first. Each region can have a different style.
 ``REGION`` is the memory for gradients, for each pixel of the picture or tile that passes through the network.
-``MATRICES`` is the memory for the statistics of the styles, which does not depend on the number of pixels."""
+``MATRICES`` is the memory for the statistics of the styles, which does not depend on the number of pixels.
+The command ``python -m benchmarks.budget`` measures ``MATRICES``."""
 
 SAMPLES = 64, 128
 """Sides, in pixels, of the two square images with which the memory per pixel of a pass through the network is measured.
