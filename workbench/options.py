@@ -396,8 +396,11 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
         return None
     [kind, *_] = [part for part in parts if part is not type(None)]
     base = get_origin(kind) or kind
-    if base is Literal:  # on a command line, a number is text
-        return next((choice for choice in get_args(kind) if str(choice) == str(value)), value)
+    if base is Literal:
+        # Early pictures recorded a missing choice, such as that of an animation, as false.
+        if value is False and type(None) in parts:
+            return None
+        return next((choice for choice in get_args(kind) if str(choice) == str(value)), value)  # a number may be text
     if base is bool and isinstance(value, bool):
         return value
     if base in (int, float) and not isinstance(value, bool):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from dreamgram.activation_maximization.options import OPTIONS_OF_COMMANDS
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.optimize import Step
 from dreamgram.style_transfer.options import StylizeOptions
@@ -325,6 +326,13 @@ def test_a_folder_of_version_0_1_0_is_continued(tmp_path: Path) -> None:
     asked = {"size": 40, "blend": [2, 1], "steps": 2, "style_layers": {"relu1_1": 1, "relu3_1": 1}}
     new = recipe(photo=Path("elsewhere.jpg"), precision="bfloat16", **asked)
     assert is_made(path, new, overwrite=False)
+
+
+@pytest.mark.parametrize("name", ["digits.png", "filters.png", "examples.png", "brushwork.jpg"])
+def test_recipes_of_the_gallery_are_read(name: str) -> None:
+    """Some of these pictures were made before options were renamed."""
+    found = Recipe.read(ROOT / "outputs" / "gallery" / name, {**COMMANDS, **OPTIONS_OF_COMMANDS})
+    assert (found.unknown, found.stopped) == ((), "finished")
 
 
 def test_an_interrupted_picture_is_not_made(tmp_path: Path) -> None:
