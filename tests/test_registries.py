@@ -11,7 +11,7 @@ from dataclasses import fields
 
 import pytest
 
-from dreamgram.activation_maximization.cli import COMMANDS
+from dreamgram.activation_maximization.cli import DREAM_COMMANDS
 from dreamgram.activation_maximization.objectives import OBJECTIVES
 from dreamgram.activation_maximization.options import AscentOptions, PhotoOptions
 from dreamgram.activation_maximization.regularizers import REGULARIZERS
@@ -44,7 +44,7 @@ def missing(names: Iterable[str], text: str) -> list[str]:
 
 FUNCTIONS = {**OBJECTIVES, **REGULARIZERS}
 LISTS: dict[str, tuple[Iterable[str], str]] = {
-    "the help of `maximize` in activation_maximization/cli.py": (FUNCTIONS, COMMANDS["maximize"].help),
+    "the help of `maximize` in activation_maximization/cli.py": (FUNCTIONS, DREAM_COMMANDS["maximize"].help),
     "the list of objectives and regularizers in README.md": (FUNCTIONS, page("README.md")),
     "the help of `parameterization` in activation_maximization/options.py": (
         PARAMETERIZATIONS,
