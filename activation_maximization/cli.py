@@ -15,11 +15,11 @@ from dreamgram.activation_maximization.options import (
     InvertOptions,
     LayersOptions,
     MaximizeOptions,
-    ReplayOptions,
     UnitsOptions,
 )
 from dreamgram.workbench.console import Command, run
 from dreamgram.workbench.job import Done, Job
+from dreamgram.workbench.options import ReplayOptions
 
 ABOUT = "Make pictures of what a filter, a neuron or a class looks for, by gradient ascent on the input of a network."
 

@@ -41,7 +41,6 @@ from dreamgram.activation_maximization.options import (
     InvertOptions,
     LayersOptions,
     MaximizeOptions,
-    ReplayOptions,
     UnitsOptions,
     parse_position,
 )
@@ -55,8 +54,9 @@ from dreamgram.models import load
 from dreamgram.models.digits import digit_sample
 from dreamgram.workbench.device import find_device
 from dreamgram.workbench.job import Done, Job
-from dreamgram.workbench.options import OptionError
+from dreamgram.workbench.options import OptionError, PictureOptions, ReplayOptions
 from dreamgram.workbench.recipe import Inputs, Recipe
+from dreamgram.workbench.recipe import replay as replay_recipe
 
 UNITS_ONWARD = "interrupted: saved the units that are finished; the same command continues with the others"
 
@@ -344,16 +344,16 @@ def replay(options: ReplayOptions, job: Job) -> Done:
 
     On the same machine, the result is bit-identical, unless it is made on a GPU with random transforms.
     """
-    recipe = Recipe.read(options.picture, OPTIONS_OF_COMMANDS)
-    for line in recipe.check(options.picture):
-        job.tell(line)
-    random = getattr(recipe.options, "transform", "robust") != "none"
-    if random and find_device(getattr(recipe.options, "device", "cpu")).type == "cuda":
-        job.tell("on a GPU, a picture that is made with random transforms differs slightly each time")
-    repeated = recipe.options.change(output=options.output, overwrite=options.overwrite)
-    work: Any = WORK[recipe.command]  # Each function takes the options of its own command.
-    done: Done = work(repeated, job, recipe)
-    return done
+
+    def make(repeated: PictureOptions, original: Recipe) -> Done:
+        random = getattr(repeated, "transform", "robust") != "none"
+        if random and find_device(repeated.device).type == "cuda":
+            job.tell("on a GPU, a picture that is made with random transforms differs slightly each time")
+        work: Any = WORK[original.command]  # Each function takes the options of its own command.
+        done: Done = work(repeated, job, original)
+        return done
+
+    return replay_recipe(options, job.tell, OPTIONS_OF_COMMANDS, make)
 
 
 def _name_units(numbers: Sequence[int]) -> str:

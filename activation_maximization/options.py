@@ -23,7 +23,6 @@ from dreamgram.workbench.options import (
     ImageShape,
     NetworkOptions,
     Options,
-    OutputOptions,
     PictureOptions,
     option,
 )
@@ -420,13 +419,6 @@ class AccentuateOptions(PhotoOptions, AscentOptions):
         group=OBJECTIVE,
         values=(3.0, 30.0, 300.0),
     )
-
-
-@dataclass(frozen=True, kw_only=True)
-class ReplayOptions(OutputOptions):
-    """The options of ``dream replay``."""
-
-    picture: Path = option(help="Picture that was made by `dream`.", group="Input", positional=True)
 
 
 @dataclass(frozen=True, kw_only=True)

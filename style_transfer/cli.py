@@ -3,9 +3,10 @@
 # PyTorch is imported only when there is work to do, so that the help appears at once.
 from __future__ import annotations
 
-from dreamgram.style_transfer.options import ReplayOptions, ResumeOptions, StylizeOptions
+from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
 from dreamgram.workbench.console import Command, run
 from dreamgram.workbench.job import Done, Job
+from dreamgram.workbench.options import ReplayOptions
 
 
 def stylize(options: StylizeOptions, job: Job) -> Done:

@@ -310,13 +310,6 @@ class StylizeOptions(StyleOptions, PictureOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayOptions(OutputOptions):
-    """The options of the command ``stylize replay``, which recreates a picture from the settings stored in its file."""
-
-    picture: Path = option(help="Picture to make again, which stylize made.", group="Input", positional=True)
-
-
-@dataclass(frozen=True, kw_only=True)
 class ResumeOptions(OutputOptions):
     """The options of the command ``stylize resume``, which continues a run that was stopped."""
 

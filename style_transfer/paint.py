@@ -14,11 +14,12 @@ from dreamgram.image_optimization.video import VIDEO_ENDINGS, VIDEO_FORMATS
 from dreamgram.style_transfer.budget import Budget
 from dreamgram.style_transfer.checkpoint import prepare_checkpoint, read_checkpoint
 from dreamgram.style_transfer.folder import READABLE, paint_each
-from dreamgram.style_transfer.options import ReplayOptions, ResumeOptions, StylizeOptions
+from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
 from dreamgram.style_transfer.painter import Painter
 from dreamgram.workbench.job import Done, Job, output_path
-from dreamgram.workbench.options import OptionError, check_applies
+from dreamgram.workbench.options import OptionError, ReplayOptions, check_applies
 from dreamgram.workbench.recipe import Recipe
+from dreamgram.workbench.recipe import replay as replay_recipe
 
 CHANGED = "0.2.0"
 """The version of Dreamgram that last changed how pictures are optimized: L-BFGS, and the steps at smaller sizes."""
@@ -63,12 +64,11 @@ def replay(options: ReplayOptions, job: Job) -> Done:
     On the same machine, the new picture is identical to the original, unless a version before :data:`CHANGED` made it.
     In that case, a message says that the picture will differ.
     """
-    recipe = Recipe.read(options.picture, {"stylize": StylizeOptions})
-    for line in recipe.check(options.picture, CHANGED):
-        job.tell(line)
-    repeated = recipe.options.change(output=options.output, overwrite=options.overwrite)
-    assert isinstance(repeated, StylizeOptions)
-    return paint(repeated, job, recipe)
+
+    def make(repeated: StylizeOptions, original: Recipe) -> Done:
+        return paint(repeated, job, original)
+
+    return replay_recipe(options, job.tell, {"stylize": StylizeOptions}, make, CHANGED)
 
 
 def resume(options: ResumeOptions, job: Job) -> Done:

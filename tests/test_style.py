@@ -133,10 +133,6 @@ def test_the_tree_can_travel() -> None:
     assert sum(path.stat().st_size for path in tracked if path.is_file()) < 60e6
 
 
-SHARED = {"ReplayOptions"}
-"""Names that mean the same in both applications."""
-
-
 def test_a_constant_has_one_meaning() -> None:
     """No public constant, alias or class has the name of one in another file."""
     homes: dict[str, set[Path]] = {}
@@ -147,6 +143,6 @@ def test_a_constant_has_one_meaning() -> None:
             names = [each.id for target in targets for each in ast.walk(target) if isinstance(each, ast.Name)]
             names += [node.name] if isinstance(node, ast.ClassDef) else []
             for name in names:
-                if name[0].isupper() and name not in SHARED:
+                if name[0].isupper():
                     homes.setdefault(name, set()).add(file)
     assert not {name: files for name, files in homes.items() if len(files) > 1}

@@ -283,6 +283,13 @@ class OutputOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ReplayOptions(OutputOptions):
+    """The options of the commands that make a picture again from its recipe."""
+
+    picture: Path = option(help="Picture to make again. Its file contains its recipe.", group="Input", positional=True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class PictureOptions(OutputOptions, NetworkOptions, RunOptions):
     """The options of every command that optimizes a picture and writes it to a file."""
 

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from torch import nn
 
@@ -21,7 +21,7 @@ from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.models import load
 from dreamgram.models.provenance import sources, state_hash
-from dreamgram.workbench.options import ImageShape, Options, declaration
+from dreamgram.workbench.options import ImageShape, Options, ReplayOptions, declaration
 from dreamgram.workbench.version import __version__
 
 DIGITS = 16
@@ -293,6 +293,31 @@ class Recipe:
                 raise ValueError(f"{name}, used to make this picture, is missing")
             if checksum(Path(name)) != kept:
                 raise ValueError(f"{name}, used to make this picture, has changed since")
+
+
+Result = TypeVar("Result")
+
+
+def replay(
+    options: ReplayOptions,
+    tell: Callable[[str], None],
+    commands: Commands,
+    work: Callable[[Any, Recipe], Result],
+    changed: str = "",
+) -> Result:
+    """Make a picture again from the recipe that is stored in its file, and return the result of ``work``.
+
+    ``tell`` shows a message to the user. ``commands`` maps the names of the commands that could have made the picture
+    to the classes of their options. ``work`` makes a picture, given its options and the recipe of the picture to make
+    again. ``changed`` is the version that last changed the optimization; see :meth:`Recipe.check`.
+
+    Raises:
+        ValueError: the file contains no recipe, or a recipe of another command.
+    """
+    recipe = Recipe.read(options.picture, commands)
+    for line in recipe.check(options.picture, changed):
+        tell(line)
+    return work(recipe.options.change(output=options.output, overwrite=options.overwrite), recipe)
 
 
 def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:

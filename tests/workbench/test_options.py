@@ -8,11 +8,12 @@ from typing import Any, Literal
 
 import pytest
 
-from dreamgram.style_transfer.options import ReplayOptions, ResumeOptions, StyleOptions, StylizeOptions
+from dreamgram.style_transfer.options import ResumeOptions, StyleOptions, StylizeOptions
 from dreamgram.workbench.options import (
     GROUPS,
     OptionError,
     Options,
+    ReplayOptions,
     check_applies,
     declaration,
     option,
