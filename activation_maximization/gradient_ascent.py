@@ -29,7 +29,7 @@ The two limits bound the memory that a batch needs.
 """
 
 LARGE_GPU, TIMES = 32 * 10**9, 4
-"""Memory, in bytes, from which on a GPU makes larger batches, and the factor by which both limits then rise.
+"""Free memory, in bytes, from which on a GPU makes larger batches, and the factor by which both limits then rise.
 
 Starting a batch takes a tenth of a second, which is a fifth of the time that a batch of 64 small images takes.
 """
@@ -428,7 +428,7 @@ class _Part:
         noise = [type(image).from_noise((1, *shape), strength, self.device).leaf.detach() for strength in strengths]
         starts = list(zip(noise, torch.randint(2**62, (len(noise),)).tolist(), strict=True))
         while self.silent and starts:
-            count = max(1, len(self.numbers) // len(self.silent))
+            count = 1 if self.photo is not None else max(1, len(self.numbers) // len(self.silent))
             some, starts = starts[:count], starts[count:]
             answers = self._test_starts(type(image), shape, some)
             # Each image gets the first start that answers, or else the last.
@@ -452,11 +452,12 @@ class _Part:
             image.leaf.copy_(torch.cat([noise for noise, _ in starts]).repeat_interleave(len(numbers), 0))
 
         def views(images: Tensor) -> Tensor:
+            # With a photo, there is only one start, so that all images and the photo are transformed together.
             seen = []
-            for some, (_, seed) in zip(images.split(len(numbers)), starts, strict=False):
+            for some, (_, seed) in zip(images.split(len(images) // len(starts)), starts, strict=True):
                 with seeded(seed):
                     seen.append(self.transform(some))
-            return torch.cat([*seen, images[len(starts) * len(numbers) :]])  # the objective's photo, if any, is last
+            return torch.cat(seen)
 
         part = _Part(self.activations_of, self.objective, numbers.repeat(len(starts)), self.device, views)
         part.find_silent(image)
@@ -508,7 +509,7 @@ class _Part:
 def batch_size(pixels: int, device: torch.device | None = None) -> int:
     """Return the largest number of images in a batch on ``device``. ``pixels`` is the number of pixels of one image."""
     cuda = device is not None and device.type == "cuda"
-    large = cuda and torch.cuda.get_device_properties(device).total_memory >= LARGE_GPU
+    large = cuda and torch.cuda.mem_get_info(device)[0] >= LARGE_GPU
     times = TIMES if large else 1
     return max(1, min(times * BATCH, times * PIXELS // pixels))
 

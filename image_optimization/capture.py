@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import itertools
-import weakref
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +20,6 @@ from dreamgram.image_optimization.replay import is_own
 
 ActivationsOf = Callable[[Tensor], dict[str, Tensor]]
 """A function that returns the activations of images (N, C, H, W) in [0, 1], by layer name."""
-
-PROGRAMS: WeakKeyDictionary[nn.Module, dict[tuple[object, ...], Program | None]] = WeakKeyDictionary()
-"""The compiled programs of each network, by everything on which they depend, such as the layers and the image shape.
-
-If compiling failed, there is None instead of a program."""
 
 Activations = Mapping[str, Tensor]
 """Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer, (N, T, F) of T tokens.
@@ -119,28 +112,25 @@ class Reader:
         """Return a function that does the same as this object, but runs a compiled network.
 
         The network is compiled for each shape of the images, when images of this shape are passed for the first time.
-        Compiled programs are kept as long as the network. If the network cannot be compiled, it runs as usual.
+        A network that cannot be compiled, that changes its buffers or that may do something else in every forward pass
+        (:func:`is_recordable`) runs as usual.
         """
-        programs = PROGRAMS.setdefault(self.model, {})
-        here = weakref.ref(self)  # a program that is kept must not keep the network
-
-        def run(image: Tensor, *tensors: Tensor) -> Sequence[Tensor]:
-            reader = here()
-            if reader is None:
-                raise RuntimeError("this compiled network cannot be compiled again")
-            return reader._run(image, *tensors)
+        programs: dict[tuple[torch.Size, bool], Program] = {}
+        steady: bool | None = None
 
         def activations_of(image: Tensor) -> dict[str, Tensor]:
-            if not self.names:
-                return {}
-            if not self.handles:
-                with torch.no_grad():
-                    self(image)  # this chooses the memory format
-            differentiable = torch.is_grad_enabled() and image.requires_grad
-            case = (*self._structure(), *self.names, self.dtype, self.order, image.device, image.shape, differentiable)
+            nonlocal steady
+            if not self.names or not is_recordable(self.model):
+                return self(image)
+            if steady is None:
+                steady = self._is_steady(image)
+            if not steady:
+                return self(image)
+            image = image.contiguous(memory_format=self.order)  # a program is compiled for one memory format
+            case = image.shape, torch.is_grad_enabled() and image.requires_grad
             if case not in programs:
-                programs[case] = compile_for(run, image, self._tensors())
-            return self._read(programs[case] or self._run, image)
+                programs[case] = compile_for(self._run, image, self._tensors()) or self._run
+            return self._read(programs[case], image, self._tensors())
 
         return activations_of
 
@@ -150,35 +140,43 @@ class Reader:
             self._add_hooks(image)
             self.weights = _fast_weights(self.model, self.dtype, self.order)
 
-    def _read(self, run: Program, image: Tensor) -> dict[str, Tensor]:
+    def _read(self, run: Program, image: Tensor, tensors: Iterable[Tensor] = ()) -> dict[str, Tensor]:
         """Return the activations for ``image`` by layer name. ``run`` is :meth:`_run`, or does the same."""
         within = Range() if self.dtype == torch.float16 else None
-        outputs = run(within.enter(image) if within else image, *self._tensors())
+        outputs = run(within.enter(image) if within else image, *tensors)
         return dict(zip(self.names, within.leave(outputs) if within else outputs, strict=True))
 
-    def _structure(self) -> list[object]:
-        """Return the modules of the network and their hooks, except for the hooks of this package."""
-        hooks = [hook for module in self.model.modules() for hook in hooks_of(module) if not is_own(hook)]
-        return [id(each) for each in (*self.model.modules(), *hooks)]
+    def _is_steady(self, image: Tensor) -> bool:
+        """Run the network on ``image``, and return whether it changes none of its buffers."""
+        before = [(buffer, buffer._version) for buffer in self._buffers().values()]
+        with torch.no_grad():
+            self(image)
+        after = self._buffers().values()
+        return all(new is old and new._version == version for (old, version), new in zip(before, after, strict=True))
 
     def _tensors(self) -> list[Tensor]:
         """Return the converted parameters and the buffers of the network."""
-        return [*self.weights.values(), *self.model.buffers()]
+        return [*self.weights.values(), *self._buffers().values()]
+
+    def _buffers(self) -> dict[str, Tensor]:
+        return dict(self.model.named_buffers(remove_duplicate=False))
 
     def _run(self, image: Tensor, *tensors: Tensor) -> list[Tensor]:
         """Run the network on ``image``, and return the activations of all requested layers.
 
-        The network uses ``tensors``, the result of :meth:`_tensors`, instead of its own parameters and buffers.
+        If ``tensors`` are given, the network uses them instead of its converted parameters and its buffers.
         """
+        state = dict(zip([*self.weights, *self._buffers()], tensors, strict=True)) if tensors else self.weights
         self.calls.clear()
         low = self.dtype != torch.float32
         autocast = torch.autocast(image.device.type, self.dtype) if low else nullcontext()
-        with suppress(_Complete), autocast, fused(self.groups):
-            image = image.contiguous(memory_format=self.order)
-            names = [*self.weights, *(name for name, _ in self.model.named_buffers())]
-            functional_call(self.model, dict(zip(names, tensors, strict=True)), (image,), tie_weights=False)
-        activations, self.activations = self.activations, {}
-        return [activations[name] for name in self.names]
+        try:
+            with suppress(_Complete), autocast, fused(self.groups):
+                image = image.contiguous(memory_format=self.order)
+                functional_call(self.model, state, (image,), tie_weights=False)  # all parameters are given
+            return [self.activations[name] for name in self.names]
+        finally:
+            self.activations = {}  # even after an error, such as running out of memory
 
     def _add_hooks(self, image: Tensor) -> None:
         """Add a forward hook to each module whose activations are requested.

@@ -5,6 +5,9 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+MOST_REDUCED = 32
+"""Largest factor by which an image is reduced on an NVIDIA GPU. PyTorch fails for much larger factors."""
+
 
 def fit(image: Tensor, size: int) -> Tensor:
     """Resize ``image`` (N, C, H, W) in [0, 1] so that its longer side has ``size`` pixels."""
@@ -25,6 +28,8 @@ def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
     """Resize ``image`` (N, C, H, W) in [0, 1] to ``size`` (H, W), with antialiased bicubic interpolation."""
     if tuple(image.shape[2:]) == size:
         return image
+    if image.is_cuda and max(image.shape[2] / size[0], image.shape[3] / size[1]) > MOST_REDUCED:
+        return resize(image.cpu(), size).to(image.device)
     return interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
 
 

@@ -23,7 +23,7 @@ class PretendedGraph:
     replays = 0
     """Number of replays of all recordings."""
 
-    waits = ()
+    waits: tuple[str, ...] = ()
 
     def __init__(self, device: torch.device) -> None:
         self.operations: list[tuple[Any, Any, Any, list[Tensor]]] = []

@@ -227,8 +227,8 @@ class RunOptions(Options):
         False,
         "Compile the network before the first step. This takes about ten seconds for each picture size, or a second if "
         "it was done before. Every step on an NVIDIA GPU then takes 10 to 20 % less time, so it pays for long jobs, "
-        "such as many pictures of the same size. On a CPU, it hardly pays. It needs a C compiler. A network that cannot "
-        "be compiled runs as usual.",
+        "such as many pictures of the same size. On a CPU, it hardly pays. It needs a C compiler. A network that "
+        "cannot be compiled runs as usual.",
         group="Network",
     )
     seed: int = option(

@@ -12,6 +12,7 @@ import torch
 import torchvision
 from PIL import Image
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from dreamgram.activation_maximization import deep_dream
 from dreamgram.activation_maximization.deep_dream import amplify
@@ -409,3 +410,16 @@ def test_a_notebook_shows_the_pictures(digits: nn.Module) -> None:
     assert Image.open(BytesIO(png)).size[0] > 2 * 112
     odd = maximize(nn.Sequential(nn.Conv2d(5, 2, 3)), channel("0", 0), size=9, steps=1)
     assert odd._repr_png_() is None  # of five channels there is no picture; a notebook then prints it
+
+
+def test_a_silent_image_beside_a_photo() -> None:
+    """A silent image and the photo of the objective are transformed together, even if the transform changes sizes."""
+    network = nn.Sequential(nn.Conv2d(3, 2, 3), nn.ReLU(), nn.Conv2d(2, 2, 3), nn.ReLU())
+    with torch.no_grad():
+        network[2].bias.copy_(torch.tensor([1.0, -1e3]))  # unit 1 never answers
+    photo = torch.rand(1, 3, 12, 12)
+    wanted = channel("3", [0, 1]) - 0.1 * match("1", photo)
+    dreams = maximize(
+        network, wanted, size=12, steps=2, transform=lambda images: pad(images, (2, 2, 2, 2), mode="reflect")
+    )
+    assert dreams.silent == (1,)

@@ -231,3 +231,32 @@ def test_a_step_that_cannot_be_recorded(recording: None, caplog: pytest.LogCaptu
     assert "recording a step failed: aten._local_scalar_dense.default is not permitted" in message
     replaying.GRAPHS.pop("cpu")
     assert all(map(torch.equal, tried, run()))
+
+
+@pytest.mark.parametrize(("waits", "runs"), [([""], 2), (["copy", ""], 3), (["copy", "copy"], 6)])
+def test_a_second_step_runs_first_if_the_first_one_waits(
+    monkeypatch: pytest.MonkeyPatch, waits: list[str], runs: int
+) -> None:
+    """Some steps copy data once, in the first step. A step that waits in the second step, too, is never recorded."""
+
+    class Waiting(PretendedGraph):
+        def warm_up(self, step: replaying.StepFunction) -> tuple[Tensor, ...]:
+            self.waits = tuple(filter(None, [waits.pop(0)]))
+            return super().warm_up(step)
+
+        def record(self, step: replaying.StepFunction) -> tuple[Tensor, ...]:
+            if self.waits:
+                raise RuntimeError(self.waits[0])
+            return super().record(step)
+
+    monkeypatch.setitem(replaying.GRAPHS, "cpu", Waiting)
+    ran, total = [], torch.zeros(())
+
+    def step() -> tuple[Tensor, ...]:
+        ran.append(1)
+        return (total.add_(1),)
+
+    do_step = replaying.replayed(step, torch.device("cpu"))
+    assert [do_step()[0].item() for _ in range(6)] == [1, 2, 3, 4, 5, 6]
+    assert len(ran) == runs
+    assert not waits
