@@ -38,20 +38,20 @@ def pixel_sum(weight: float = 0.08) -> Objective:
 
 
 @regularizer
-def sparing(ink: float = PIXEL_SUM, smoothness: float = BLUR) -> Objective:
+def sparing(pixel_sum_weight: float = PIXEL_SUM, blur_weight: float = BLUR) -> Objective:
     """Return a regularizer that favors little ink and soft edges, so that optimized images of digits are readable.
 
     The amount of ink is the sum of the pixel values.
 
-    With the default ``ink`` and ``smoothness``, the digits are also recognized by networks that were not used for the
+    With the default weights, the digits are also recognized by networks that were not used for the
     optimization. The script ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
 
     Args:
-        ink: weight that the sum of the pixel values has at the last step. The weight rises linearly from 0.4 times
-            this value at the first step, so that a digit is drawn before unneeded ink is removed.
-        smoothness: weight of :func:`blur`.
+        pixel_sum_weight: weight of :func:`pixel_sum` at the last step. The weight rises linearly from 0.4 times this
+            value at the first step, so that a digit is drawn before unneeded ink is removed.
+        blur_weight: weight of :func:`blur`.
     """
-    return ramp(0.4 * ink, ink) * pixel_sum(1) + blur(smoothness)
+    return ramp(0.4 * pixel_sum_weight, pixel_sum_weight) * pixel_sum(1) + blur(blur_weight)
 
 
 @regularizer

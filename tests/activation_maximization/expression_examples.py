@@ -26,7 +26,7 @@ EXAMPLES: dict[str, tuple[str, Objective]] = {
     "caricature": ("caricature(conv2, power=2.5)", dg.caricature("conv2", DIGIT, 2.5)),
     "ramp": ("logit(3) - ramp(0, .1) * pixel_sum(1)", dg.logit(3) - dg.ramp(0, 0.1) * dg.pixel_sum(1)),
     "pixel_sum": ("logit(3) - pixel_sum", dg.logit(3) - dg.pixel_sum()),
-    "sparing": ("logit(0-9) - sparing(smoothness=1e3)", dg.logit(range(10)) - dg.sparing(smoothness=1000)),
+    "sparing": ("logit(0-9) - sparing(blur_weight=1e3)", dg.logit(range(10)) - dg.sparing(blur_weight=1000)),
     "l1": ("l1(2, center=0)", dg.l1(2, 0)),
     "l2": ("l2(2)", dg.l2(2)),
     "total_variation": ("match(conv2) - total_variation(0.5)", dg.match("conv2", DIGIT) - dg.total_variation(0.5)),
