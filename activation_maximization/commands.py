@@ -107,8 +107,8 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
         return session.ascend(objective, title=_name_units(some), size=size)
 
     found = original.made.get(FOUND) if original else None
-    alone = found is not None and "unit" in found  # The picture to make again is one of those in a folder.
     batches = {} if found is None else batches_of(found)
+    alone = found is not None and "unit" in found  # The picture to make again is one of those in a folder.
     chosen = list(batches) or session.parse_units(options.units, layer, size)
     if alone:
         session.check_picture(shape[1:])

@@ -29,7 +29,7 @@ The two limits bound the memory that a batch needs.
 """
 
 LARGE_GPU, TIMES = 32 * 10**9, 4
-"""Free memory, in bytes, from which on a GPU makes larger batches, and the factor by which both limits then rise.
+"""Memory, in bytes, from which on a GPU makes larger batches, and the factor by which both limits then rise.
 
 Starting a batch takes a tenth of a second, which is a fifth of the time that a batch of 64 small images takes.
 """
@@ -509,7 +509,8 @@ class _Part:
 def batch_size(pixels: int, device: torch.device | None = None) -> int:
     """Return the largest number of images in a batch on ``device``. ``pixels`` is the number of pixels of one image."""
     cuda = device is not None and device.type == "cuda"
-    large = cuda and torch.cuda.mem_get_info(device)[0] >= LARGE_GPU
+    # The free memory would change from run to run, and with it the batches, which determine the rounding.
+    large = cuda and torch.cuda.get_device_properties(device).total_memory >= LARGE_GPU
     times = TIMES if large else 1
     return max(1, min(times * BATCH, times * PIXELS // pixels))
 

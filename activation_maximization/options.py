@@ -69,7 +69,7 @@ def parse_ranges(text: str) -> list[range] | None:
     """
     if text.strip() == "all":
         return None
-    found = [re.fullmatch(r"\s*([0-9]+)(?:-([0-9]+))?\s*", part) for part in text.split(",")]
+    found = [re.fullmatch(r"\s*([0-9]+)(?:-([0-9]*))?\s*", part) for part in text.split(",")]
     ranges = [range(int(each[1]), int(each[2] or each[1]) + 1) for each in found if each]
     if len(ranges) != len(found) or not all(ranges):
         raise ValueError(f"must be 'all', or numbers and ranges such as 0-11 or 3,7, not {text!r}")

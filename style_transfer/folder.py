@@ -48,7 +48,7 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
             problem = " ".join(str(error).split())
-            job.fail(f"failed: {problem}" if str(pair[0]) in problem else f"failed: {pair[0]}: {problem}")
+            job.fail(f"failed: {problem}" if str(pair[0]) in problem else f"failed: {pair[0]}: {problem}", error)
             count["failed"] += 1
             return Done(failed=1)
         if done is None or done.stopped != "interrupted":

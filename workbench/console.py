@@ -183,9 +183,9 @@ class Terminal(Watcher):
         if not self.quiet:
             self.fail(line)
 
-    def fail(self, line: str) -> None:
+    def fail(self, line: str, error: Exception | None = None) -> None:
         with self._undisturbed():
-            print(line, file=sys.stderr)
+            print(line + _flag_for(error), file=sys.stderr)
 
     def wrote(self, path: Path, seconds: float) -> None:
         if self.quiet:
@@ -230,6 +230,8 @@ def fit_line(title: str, notes: Sequence[str], columns: int) -> tuple[str, str]:
 
 
 def _minutes(seconds: float) -> str:
+    if seconds < 45:
+        return "less than a minute"
     minutes = max(round(seconds / 60), 1)
     hours = f"about {minutes / 60:.1f} hours"
     return hours if minutes > 90 else f"about {minutes} minute{'s' * (minutes != 1)}"
@@ -293,8 +295,11 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
 
 def _message(error: Exception) -> str:
     """Return the error's message on one line. If a file may not be overwritten, the message names the flag for it."""
-    flag = " (--overwrite)" if isinstance(error, OutputExistsError) else ""
-    return " ".join(str(error).split()) + flag
+    return " ".join(str(error).split()) + _flag_for(error)
+
+
+def _flag_for(error: Exception | None) -> str:
+    return " (--overwrite)" if isinstance(error, OutputExistsError) else ""
 
 
 def _fail(message: str, code: int) -> int:

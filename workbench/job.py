@@ -12,7 +12,7 @@ import signal
 import threading
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -48,8 +48,8 @@ class Watcher:
     def tell(self, line: str) -> None:
         """Show a message of one line to the user."""
 
-    def fail(self, line: str) -> None:
-        """Show the message ``line``, which says that a file could not be processed.
+    def fail(self, line: str, error: Exception | None = None) -> None:
+        """Show the message ``line``, which says that a file could not be processed because of ``error``.
 
         By default, this method calls :meth:`tell`.
         """
@@ -135,9 +135,9 @@ class Job:
         """Show a one-line message to the user; see :meth:`Watcher.tell`."""
         self.watcher.tell(line)
 
-    def fail(self, line: str) -> None:
+    def fail(self, line: str, error: Exception | None = None) -> None:
         """Show the user the message ``line`` about a file that could not be processed; see :meth:`Watcher.fail`."""
-        self.watcher.fail(line)
+        self.watcher.fail(line, error)
 
     def wrote(self, path: Path) -> None:
         """Show the user that the file ``path`` has been written; see :meth:`Watcher.wrote`."""
@@ -181,7 +181,8 @@ class Job:
         if self.stopping or not self.stepped:
             raise KeyboardInterrupt
         self.stopping = True
-        self.watcher.stopping()
+        with suppress(Exception):  # a message that cannot be shown must not end the run before the picture is saved
+            self.watcher.stopping()
 
 
 def free(path: Path, overwrite: bool = False) -> Path:

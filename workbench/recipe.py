@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
@@ -343,4 +344,5 @@ def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
 
 
 def _version_numbers(version: str) -> list[int]:
-    return [int(part) for part in version.split(".") if part.isdecimal()]
+    """Return the numbers in ``version``; [0, 2, 0] for both 0.2.0 and its pre-release 0.2.0rc1."""
+    return [int(found[0]) for part in version.split(".") if (found := re.match(r"[0-9]+", part))]

@@ -343,10 +343,11 @@ def test_what_cannot_be_made_again(command: Command, photo: Tensor) -> None:
     images.save(photo, "other.png", '{"command": "stylize", "options": {}}')
     run = command("dream", "replay", "other.png")
     assert (run.code, run.err) == (2, "error: other.png was made by 'stylize', not by a command of dream\n")
-    units = '{"command": "dream units", "options": {}, "made": {"found": {"batches": {"3": [4]}}}}'
-    images.save(photo, "damaged.png", units)
-    run = command("dream", "replay", "damaged.png")
-    assert (run.code, run.err) == (2, "error: the recipe does not say in which batches the units were made\n")
+    for found in ({"batches": {"3": [4]}}, 5, [], "unit"):
+        units = json.dumps({"command": "dream units", "options": {}, "made": {"found": found}})
+        images.save(photo, "damaged.png", units, overwrite=True)
+        run = command("dream", "replay", "damaged.png")
+        assert (run.code, run.err) == (2, "error: the recipe does not say in which batches the units were made\n")
 
 
 def test_a_network_of_one_size_gets_the_middle_of_the_photo(command: Command, photo: Tensor) -> None:

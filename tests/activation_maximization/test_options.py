@@ -21,6 +21,7 @@ from dreamgram.activation_maximization.options import (
     LayersOptions,
     PhotoOptions,
     UnitsOptions,
+    parse_ranges,
 )
 from dreamgram.workbench.console import flags_of
 from dreamgram.workbench.options import OptionError, Options, declaration, is_flag, type_of
@@ -137,3 +138,9 @@ def test_every_command_that_makes_a_picture_can_be_made_again() -> None:
     assert {f"dream {word}" for word in DREAM_COMMANDS} - {"dream layers", "dream replay"} == set(OPTIONS_OF_COMMANDS)
     for word, command in DREAM_COMMANDS.items():
         assert command.help.endswith("."), word
+
+
+def test_an_open_range_is_a_single_unit() -> None:
+    """Version 0.1.0 read it so, and old recipes contain it."""
+    assert UnitsOptions(units="3-,5-6").units == "3-,5-6"
+    assert parse_ranges("3-,5-6") == [range(3, 4), range(5, 7)]

@@ -58,7 +58,10 @@ def test_a_folder_as_typed(command: Command, photos: Path) -> None:
     # With different options, existing pictures are overwritten only with --overwrite.
     run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2)
     assert run.code == 1
-    assert "0.png was made with style_weight 1.0, not 2.0; choose another output or" in run.err
+    assert (
+        "0.png was made with style_weight 1.0, not 2.0; choose another output or overwrite it (--overwrite)" in run.err
+    )
+    assert run.err.count("(--overwrite)") == 4
     assert run.out.splitlines()[-1] == "out: 4 failed"
     run = command("stylize", photos, *QUICK, "-o", "out", "--style-weight", 2, "--overwrite")
     assert (run.code, run.out.splitlines()[-1]) == (0, "out: 4 painted")

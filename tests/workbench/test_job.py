@@ -104,6 +104,20 @@ def test_the_second_ctrl_c_and_one_before_the_first_step_do_not_wait() -> None:
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
+def test_ctrl_c_saves_the_picture_even_if_nothing_can_be_shown() -> None:
+    """The program that reads the messages may have been ended by the same Ctrl-C."""
+
+    class Gone(Recorder):
+        def stopping(self) -> None:
+            raise BrokenPipeError
+
+    job = Job(Gone())
+    with job.taking_interrupts():
+        job(step(1))
+        ctrl_c()
+    assert job.stopping
+
+
 def test_ctrl_c_is_left_alone_where_something_else_handles_it() -> None:
     """It is ignored in the background, and a program that embeds this one may have a handler of its own."""
     for handler in (signal.SIG_IGN, lambda *_: None):

@@ -371,3 +371,11 @@ def test_a_model_file_that_changes_while_it_is_loaded(tmp_path: Path) -> None:
     )
     with pytest.raises(ValueError, match="changed while the network was loaded"):
         Inputs().load_model(f"{file}:net", None)
+
+
+def test_a_picture_of_a_pre_release_is_not_said_to_differ() -> None:
+    """The pre-release has the changes of the release."""
+    kept = json.loads(OLD)
+    for version, told in (("0.1.9", 1), ("0.2.0rc1", 0), ("0.2.0", 0)):
+        found = replace(Recipe.parse(json.dumps(kept), COMMANDS, "a.png"), version=version, files={})
+        assert len(found.check("a.png", "0.2.0")) == told
