@@ -107,7 +107,7 @@ def test_only_the_command_lines_know_flags() -> None:
 
 
 def test_ctrl_c_has_two_homes() -> None:
-    """The optimization loop ends a run with the result so far. Without a result, the console sets the exit code."""
+    """The optimization loop ends a run with the result so far. The job turns a run without a result into none."""
     homes = {
         file.relative_to(ROOT).as_posix()
         for file, tree in trees()
@@ -116,7 +116,7 @@ def test_ctrl_c_has_two_homes() -> None:
         and node.type is not None
         and "KeyboardInterrupt" in ast.unparse(node.type)
     }
-    assert homes == {"image_optimization/optimize.py", "workbench/console.py"}
+    assert homes == {"image_optimization/optimize.py", "workbench/job.py"}
 
 
 def test_the_page_of_options_is_up_to_date() -> None:

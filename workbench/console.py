@@ -18,13 +18,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.memory import is_out_of_memory, keep_freed_memory
 from dreamgram.image_optimization.names import did_you_mean, unknown
-from dreamgram.workbench.job import Done, Job, Watcher
+from dreamgram.workbench.job import Done, Job, Watcher, unless_interrupted
 from dreamgram.workbench.options import (
     GROUPS,
     OptionError,
@@ -272,12 +273,11 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
         logging.basicConfig(format="%(message)s")
         logging.getLogger("dreamgram").setLevel(logging.DEBUG)
     try:
-        code = _dispatch(name, commands, default, about, arguments, terminal)
+        ended = unless_interrupted(partial(_dispatch, name, commands, default, about, arguments, terminal))
+        code = INTERRUPTED if ended is None else ended
+        if ended is None:
+            terminal.tell("interrupted: nothing was saved")
         sys.stdout.flush()
-    except KeyboardInterrupt:
-        # No job turns a Ctrl-C into a result before its first step, or if it is the second one.
-        code = INTERRUPTED
-        terminal.tell("interrupted: nothing was saved")
     except BrokenPipeError:  # the reader of the output, such as ``head``, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         code = 0

@@ -11,7 +11,7 @@ import itertools
 import signal
 import threading
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -183,6 +183,17 @@ class Job:
         self.stopping = True
         with suppress(Exception):  # a message that cannot be shown must not end the run before the picture is saved
             self.watcher.stopping()
+
+
+def unless_interrupted(work: Callable[[], int]) -> int | None:
+    """Return the result of ``work``, or None if Ctrl-C ended it without a result.
+
+    No job turns a Ctrl-C into a result before its first step, or if it is the second one.
+    """
+    try:
+        return work()
+    except KeyboardInterrupt:
+        return None
 
 
 def free(path: Path, overwrite: bool = False) -> Path:
