@@ -42,6 +42,7 @@ COUNTS = ("0-11", "3,7", "all")
 MANY_STEPS = (32, 128, 512)
 STEPS_HELP = "Optimization steps. More steps give a clearer picture, but there is little improvement beyond 500."
 PHOTO_SIZES = (128, 224, 512)
+PHOTOS = ("photo.jpg", "photos/cat.png", "../photo.webp")
 
 
 def _parameterizations() -> Sequence[str]:
@@ -230,6 +231,7 @@ class UnitsOptions(SizeOptions, LayerOptions, SheetOptions):
         compare=False,
         recorded=False,
         metavar="FOLDER",
+        values=("units", "outputs/conv2", "../dreams"),
     )
 
 
@@ -251,6 +253,7 @@ class ExamplesOptions(SizeOptions, LayerOptions):
         "pictures of 28x28 pixels, the default is a set of 1,000 handwritten digits.",
         group="Input",
         metavar="FOLDER",
+        values=("photos", "data/validation", "../pictures"),
     )
     top: int = option(
         EXAMPLES,
@@ -316,12 +319,14 @@ class MaximizeOptions(SizeOptions, SheetOptions):
         "Photo to compare the picture with, for the objectives 'match' and 'caricature'.",
         group="Input",
         metavar="FILE",
+        values=PHOTOS,
     )
     init: Path | None = option(
         None,
         "Picture to start from instead of noise. To change a photo only a little, start from the photo itself.",
         group="Input",
         metavar="FILE",
+        values=PHOTOS,
     )
 
 
@@ -329,7 +334,9 @@ class MaximizeOptions(SizeOptions, SheetOptions):
 class PhotoOptions(PictureOptions):
     """Options common to the commands that start with a photo."""
 
-    photo: Path = option(help="Photo to show to the network.", group="Input", compare=False, positional=True)
+    photo: Path = option(
+        help="Photo to show to the network.", group="Input", compare=False, positional=True, values=PHOTOS
+    )
     model: str = option(
         "vgg16",
         f"Network to visualize: {NETWORKS}.",
@@ -425,7 +432,12 @@ class AccentuateOptions(PhotoOptions, AscentOptions):
 class EachOptions(Options):
     """Options that :func:`dreamgram.activation_maximization.folder.make_each` stores in the pictures that it saves."""
 
-    about: str = option("", "Description of how the pictures are made.", group="Input")
+    about: str = option(
+        "",
+        "Description of how the pictures are made.",
+        group="Input",
+        values=("", "10 seeds", "32 steps; no regularizer"),
+    )
 
 
 OPTIONS_OF_COMMANDS: dict[str, type[PictureOptions]] = {

@@ -14,8 +14,9 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
+from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
 
 from dreamgram.image_optimization.errors import OutputExistsError
@@ -32,8 +33,14 @@ SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_500}
 """Largest width and height of a picture, in pixels, in the formats that limit them. A JPEG could have up to 65,535, but
 the library that writes it does not."""
 
-IMAGE_WIDTH, BITS_PER_SAMPLE, XMP_PACKET = 256, 258, 700
-"""Numbers of the TIFF tags for the width, the bits per channel and the XMP packet."""
+Tag = ExifTags.Base
+"""Numbers of TIFF tags, by name."""
+
+SECTIONS = (Tag.ExifOffset, Tag.GPSInfo)
+"""TIFF tags whose values are further sets of tags."""
+
+GRAY, RGB, UNASSOCIATED_ALPHA, UNCOMPRESSED = 1, 2, 2, 1
+"""Values of the TIFF tags PhotometricInterpretation (the first two), ExtraSamples and Compression."""
 
 
 def to_pillow(image: Tensor) -> Image.Image:
@@ -196,7 +203,10 @@ def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[s
     EXIF data that is too long for a JPEG is omitted.
     """
     options: dict[str, Any] = {"icc_profile": _srgb_profile()} if colored else {}
-    if exif and not (kind == "JPEG" and len(exif) > SEGMENT):
+    if exif and kind == "TIFF":
+        options["exif"] = Image.Exif()
+        options["exif"].load(exif)
+    elif exif and not (kind == "JPEG" and len(exif) > SEGMENT):
         options["exif"] = exif
     if note is None:
         return options
@@ -204,11 +214,7 @@ def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[s
         options["pnginfo"] = PngInfo()
         options["pnginfo"].add_itxt(PNG_KEY, note)
     elif kind == "TIFF":
-        tags = Image.Exif()
-        if exif:
-            tags.load(exif)
-        tags[XMP_PACKET] = encode_xmp(note)
-        options["exif"] = tags
+        options.setdefault("exif", Image.Exif())[Tag.XMLPacket] = encode_xmp(note)
     elif kind == "JPEG":
         options["extra"] = encode_jpeg_xmp(note)  # Pillow's option "xmp" refuses a long packet
     else:
@@ -234,26 +240,29 @@ def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, note: str | Non
 def _encode_deep_tiff(levels: Array, options: dict[str, Any]) -> bytes:
     """Return the bytes of a TIFF with 16-bit channels.
 
-    Pillow writes the bytes of the pixels as if they were an 8-bit picture of twice the width. Afterwards, the TIFF tags
-    for the width and for the bits per channel are corrected.
+    Pillow encodes the TIFF tags. The uncompressed pixels follow them as a single strip.
     """
     if levels.shape[2] == 2:  # few programs can read gray with alpha
         levels = levels[:, :, [0, 0, 0, 1]]
     height, width, channels = levels.shape
-    modes = {1: "L", 3: "RGB", 4: "RGBA"}
-    halves = Image.frombytes(modes[channels], (2 * width, height), levels.astype("<u2").tobytes())
+    pixels = levels.astype("<u2").tobytes()
+    tags = ImageFileDirectory_v2()
+    exif = options.get("exif", Image.Exif())
+    for tag in exif:
+        tags[tag] = exif.get_ifd(tag) if tag in SECTIONS else exif[tag]
+    tags[Tag.ImageWidth], tags[Tag.ImageLength] = width, height
+    tags[Tag.SamplesPerPixel], tags[Tag.BitsPerSample] = channels, (16,) * channels
+    tags[Tag.PhotometricInterpretation] = GRAY if channels == 1 else RGB
+    if channels == 4:
+        tags[Tag.ExtraSamples] = UNASSOCIATED_ALPHA
+    if "icc_profile" in options:
+        tags[Tag.InterColorProfile] = options["icc_profile"]
+    tags[Tag.Compression] = UNCOMPRESSED
+    tags[Tag.StripOffsets] = 0  # relative to the end of the tags
+    tags[Tag.RowsPerStrip], tags[Tag.StripByteCounts] = height, len(pixels)
     file = BytesIO()
-    halves.save(file, "TIFF", **options)  # uncompressed, because libtiff cannot write all EXIF tags
-    data = bytearray(file.getvalue())
-    [directory] = struct.unpack_from("<I", data, 4)
-    [entries] = struct.unpack_from("<H", data, directory)
-    for entry in range(directory + 2, directory + 2 + 12 * entries, 12):
-        tag, _, count, value = struct.unpack_from("<HHII", data, entry)
-        if tag == IMAGE_WIDTH:
-            struct.pack_into("<I", data, entry + 8, width)
-        if tag == BITS_PER_SAMPLE:  # more than two values do not fit into the entry, which then points to them
-            struct.pack_into(f"<{count}H", data, value if count > 2 else entry + 8, *[16] * count)
-    return bytes(data)
+    tags.save(file)
+    return file.getvalue() + pixels
 
 
 def _encode_deep_png(levels: Array, options: dict[str, Any]) -> bytes:

@@ -218,6 +218,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         group="Input",
         compare=False,
         positional=True,
+        values=("photo.jpg", "photos", "film.mp4"),
     )
     style: list[str] = option(
         help="Painting whose style to use: a file, or the name of a painting that the program makes itself (see "
@@ -225,7 +226,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         "This option may be given several times.",
         group="Input",
         metavar="FILE|NAME",
-        values=(["brushwork"], ["painting.jpg", "marbling"]),
+        values=(["brushwork"], ["painting.jpg"], ["painting.jpg", "marbling"]),
     )
     content_mask: Path | None = option(
         None,
@@ -234,6 +235,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         group="Input",
         applies=("photo",),
         metavar="FILE",
+        values=("mask.png", "masks/sky.png", "mask.gif"),
     )
     style_mask: list[Path] | None = option(
         None,
@@ -242,20 +244,21 @@ class StylizeOptions(StyleOptions, PictureOptions):
         group="Input",
         applies=("photo",),
         metavar="FILE",
+        values=(["mask.png"], ["masks/painting.png"], ["first.png", "second.png"]),
     )
     init: str = option(
         INIT,
         "Image to start from: content (the photo), noise, or a picture file. noise keeps less of the photo's detail.",
         group=SCALES,
         metavar="content|noise|FILE",
-        values=("content", "noise"),
+        values=("content", "noise", "start.png"),
     )
     model: str = option(
         "vgg16",
         "Network whose activations are compared: vgg16, vgg19, or another network with VGG's layer names.",
         group="Network",
         metavar="NAME",
-        values=("vgg16", "vgg19"),
+        values=("vgg16", "vgg19", "my_network.py:vgg"),
     )
     bits: Literal[8, 16] | None = option(
         None,
@@ -297,6 +300,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         recorded=False,
         applies=("photo",),
         metavar="FILE",
+        values=("run.ckpt", "outputs/run.ckpt", "../run.ckpt"),
     )
     checkpoint_every: float = option(
         60.0,
@@ -313,4 +317,9 @@ class StylizeOptions(StyleOptions, PictureOptions):
 class ResumeOptions(OutputOptions):
     """The options of the command ``stylize resume``, which continues a run that was stopped."""
 
-    checkpoint: Path = option(help="File that stylize --checkpoint wrote for the run.", group="Input", positional=True)
+    checkpoint: Path = option(
+        help="File that stylize --checkpoint wrote for the run.",
+        group="Input",
+        positional=True,
+        values=("run.ckpt", "outputs/run.ckpt", "../run.ckpt"),
+    )

@@ -447,11 +447,16 @@ def _add_argument(group: Any, each: Field[Any], hint: Any) -> None:
         return
     choices = () if known.choices else choices_of(each, hint)  # looking up some choices needs PyTorch
     metavar = known.metavar or "|".join(map(str, choices)) or _METAVARS.get(_kind(hint), "TEXT")
-    action = "append" if is_list(hint) and known.parse is None else None  # a comma-separated list is given once
+    action = "append" if _is_repeated(each, hint) else None
     group.add_argument(*flags, dest=each.name, action=action, metavar=metavar, help=help)
 
 
 _METAVARS = {int: "N", float: "X", Path: "FILE"}
+
+
+def _is_repeated(each: Field[Any], hint: Any) -> bool:
+    """Return whether each value of a list is given by an option of its own, rather than by a comma-separated list."""
+    return is_list(hint) and declaration(each).parse is None
 
 
 def _kind(hint: Any) -> Any:
@@ -466,12 +471,12 @@ def _is_shown(default: Any) -> bool:
     return not any(default is each for each in (MISSING, None, False))
 
 
-def _shown(value: Any) -> str:
-    """Return ``value`` as it is typed on the command line."""
+def _shown(value: Any, separator: str = ",") -> str:
+    """Return ``value`` as it is typed on the command line, with ``separator`` between the values of a list."""
     if isinstance(value, Mapping):
         return ",".join(f"{name}={_shown(each)}" for name, each in value.items())
     if isinstance(value, list):
-        return ",".join(map(_shown, value))
+        return separator.join(map(_shown, value))
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
@@ -507,6 +512,7 @@ def table(options: type[Options]) -> str:
             lines += ["", f"**{group}**", "", "| option | default | try | what it does |", "|---|---|---|---|"]
         name = ", ".join(flags_of(each))
         default = _shown(each.default) if _is_shown(each.default) else ""
-        tries = ", ".join(f"`{_shown(value)}`" for value in known.values)
+        separator = f" {flags_of(each)[0]} " if _is_repeated(each, type_of(options, each.name)) else ","
+        tries = ", ".join(f"`{_shown(value, separator)}`" for value in known.values)
         lines.append(f"| `{name}` | {default} | {tries} | {known.help.replace('|', chr(92) + '|')} |")
     return "\n".join(lines).strip()

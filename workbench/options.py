@@ -70,8 +70,9 @@ class Declaration:
     group: str
     """Heading of the help under which the option is listed, one of :data:`GROUPS`."""
     values: Sequence[Any] = ()
-    """Representative values, usually three, for the documentation, for tests and for the marks of a slider in a
-    graphical interface. A value may be the text that a user would type on the command line, such as ``4G``."""
+    """Three representative values, or all values if there are only two, for the documentation, for tests and for the
+    marks of a slider in a graphical interface. A Boolean option needs none. A value may be the text that a user would
+    type on the command line, such as ``4G``."""
     flags: Sequence[str] = ()
     """Names of the option on the command line. By default, there is one, derived from the name of the field:
     ``--style-weight`` for ``style_weight``."""
@@ -257,6 +258,7 @@ class NetworkOptions(Options):
         "Weights file to use instead of the network's own weights: safetensors or a PyTorch state dict.",
         group="Network",
         metavar="FILE",
+        values=("cnn.safetensors", "vgg16-397923af.pth", "trained/last.pt"),
     )
 
 
@@ -272,6 +274,7 @@ class OutputOptions(Options):
         recorded=False,
         flags=("--output", "-o"),
         metavar="FILE",
+        values=("picture.png", "picture.webp", "pictures/picture.tif"),
     )
     overwrite: bool = option(
         False,
@@ -286,7 +289,12 @@ class OutputOptions(Options):
 class ReplayOptions(OutputOptions):
     """The options of the commands that make a picture again from its recipe."""
 
-    picture: Path = option(help="Picture to make again. Its file contains its recipe.", group="Input", positional=True)
+    picture: Path = option(
+        help="Picture to make again. Its file contains its recipe.",
+        group="Input",
+        positional=True,
+        values=("outputs/picture.png", "picture.jpg", "picture.webp"),
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 from dataclasses import fields
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -54,18 +55,8 @@ def test_every_proposed_value_survives_a_file(options: type[Options], name: str,
     again, unknown = options.from_record(json.loads(json.dumps(given.record())))
     assert unknown == []
     assert again == given
-    assert getattr(again, name) == value
+    assert getattr(again, name) == (Path(value) if isinstance(getattr(again, name), Path) else value)
     assert not given.difference(again)
-
-
-@pytest.mark.parametrize("options", CLASSES)
-def test_every_option_is_explained(options: type[Options]) -> None:
-    for each in fields(options):
-        known = declaration(each)
-        assert known.help[0].isupper() or known.help.startswith("mp4"), each.name
-        assert known.help.endswith("."), each.name
-        is_file = "Path" in str(type_of(options, each.name))
-        assert is_file or is_flag(type_of(options, each.name)) or len(known.values) >= 2, each.name
 
 
 def test_what_changes_nothing_in_a_unit_is_not_compared() -> None:

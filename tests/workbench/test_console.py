@@ -32,7 +32,9 @@ class CountOptions(Options):
     """The options of a small command."""
 
     file: Path = option(help="File to count in.", group="Input", positional=True)
-    letter: list[str] = option(["a"], "Letter to count. May be given several times.", group="Input", metavar="LETTER")
+    letter: list[str] = option(
+        ["a"], "Letter to count. May be given several times.", group="Input", metavar="LETTER", values=(["a", "b"],)
+    )
     most: int = option(100, "Largest count.", group="Picture", least=1, values=(1, 100))
     share: float | None = option(None, "Share of the file, in % of it | all.", group="Picture", above=0)
     loud: bool = option(False, "Count aloud.", group="Output", flags=("--loud", "-l"))
@@ -231,6 +233,7 @@ def test_a_program_with_a_default_command(program: Program) -> None:
 def test_the_options_as_a_table() -> None:
     text = table(CountOptions)
     assert text.startswith("**Input**\n\n| option | default | try | what it does |\n|---|---|---|---|\n| `FILE` |")
+    assert "| `--letter` |  | `a --letter b` | Letter" in text
     assert "| `--most` | 100 | `1`, `100` | Largest count. |" in text
     assert r"| `--share` |  |  | Share of the file, in % of it \| all. |" in text
 
@@ -241,9 +244,11 @@ def test_every_telling_value_of_an_option_of_stylize_can_be_typed() -> None:
     for each, known in ((each, each.metadata["declaration"]) for each in StylizeOptions.__dataclass_fields__.values()):
         for value in known.values:
             typed = value if isinstance(value, list) else [value]
-            words = [word for one in typed for word in (f"--{each.name.replace('_', '-')}", str(one))]
+            flag = [] if known.positional else [f"--{each.name.replace('_', '-')}"]
+            words = [word for one in typed for word in (*flag, str(one))]
             words += [] if each.name == "style" else ["--style", "marbling"]
-            found = parse(parser, StylizeOptions, ["a.jpg", *words])
+            words += [] if known.positional else ["a.jpg"]
+            found = parse(parser, StylizeOptions, words)
             assert vars(found) == vars(base.change(**{each.name: value}))
 
 

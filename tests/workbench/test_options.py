@@ -8,22 +8,33 @@ from typing import Any, Literal
 
 import pytest
 
-from dreamgram.style_transfer.options import ResumeOptions, StyleOptions, StylizeOptions
+from dreamgram.activation_maximization.options import OPTIONS_OF_COMMANDS, EachOptions, LayersOptions
+from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
 from dreamgram.workbench.options import (
     GROUPS,
     OptionError,
     Options,
     ReplayOptions,
     check_applies,
+    choices_of,
     declaration,
+    is_flag,
     option,
     parse_bytes,
     parse_layer_weights,
     parse_numbers,
+    type_of,
 )
 
+CLASSES = [*OPTIONS_OF_COMMANDS.values(), LayersOptions, EachOptions, StylizeOptions, ReplayOptions, ResumeOptions]
+
 BASE = StylizeOptions(photo=Path("photo.jpg"), style=["marbling"])
-VALUES = [(each.name, value) for each in fields(StylizeOptions) for value in declaration(each).values]
+VALUES = [
+    (each.name, value)
+    for each in fields(StylizeOptions)
+    if declaration(each).recorded
+    for value in declaration(each).values
+]
 OPENINGS = {"Of", "In", "What", "Whose", "Which", "That", "By", "To", "From", "With", "As", "Where", "How", "Whether"}
 """Words that no help text opens with."""
 
@@ -217,7 +228,14 @@ def test_a_record_has_the_losses_that_the_preset_stands_for() -> None:
     assert (resolved.losses.content, resolved.losses.style) == (options.losses.content, options.losses.style)
 
 
-@pytest.mark.parametrize("options", [StyleOptions, StylizeOptions, ReplayOptions, ResumeOptions])
+@pytest.mark.parametrize("options", CLASSES)
+def test_every_option_has_three_telling_values_or_all_values(options: type[Options]) -> None:
+    for each in fields(options):
+        hint, values = type_of(options, each.name), declaration(each).values
+        assert is_flag(hint) or len(values) >= 3 or set(values) == set(choices_of(each, hint)), each.name
+
+
+@pytest.mark.parametrize("options", CLASSES)
 def test_every_option_has_a_group_and_help_of_whole_sentences(options: type[Options]) -> None:
     for each in fields(options):
         known = declaration(each)
