@@ -46,7 +46,7 @@ from dreamgram.activation_maximization.options import (
 )
 from dreamgram.activation_maximization.regularizers import sparing, total_variation
 from dreamgram.activation_maximization.session import Session, crop_middle, draw_sheet
-from dreamgram.activation_maximization.sheets import contact_sheet, short
+from dreamgram.activation_maximization.sheets import Look, contact_sheet, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.layers import Layer, default_shape, list_layers, reach_layers
 from dreamgram.image_optimization.optimize import in_turn
@@ -100,7 +100,7 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
     session = Session("units", "units.png", options, job, original)
     shape = default_shape(session.model, size)
     title = f"{options.model}  {layer}  activation{f' at {options.position}' if where else ''}"
-    look: Any = {"columns": options.columns, "title": title}
+    look: Look = {"columns": options.columns, "title": title}
 
     def make(some: list[int]) -> Dreams:
         objective = channel(layer, some) if where is None else neuron(layer, some, where)
@@ -145,11 +145,11 @@ def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None)
     chosen = session.parse_units(options.units, layer, size)
     best = top_examples(session.model, layer, chosen, _find_pictures(session, options.data, size), options.top)
     title = f"{options.model}  {layer}  dreams with their mean activation, and what excited each unit most"
-    look: Any = {"columns": 1 + len(best[0]), "title": title}
-    session.check_sheet(len(chosen) * look["columns"], default_shape(session.model, size)[1:], **look)
+    look: Look = {"columns": 1 + len(best[0]), "title": title}
+    session.check_sheet(len(chosen) * (1 + len(best[0])), default_shape(session.model, size)[1:], **look)
     dreams = session.ascend(channel(layer, chosen), size=size)
 
-    def draw(pictures: Tensor, activations: Sequence[float] = ()) -> Any:
+    def draw(pictures: Tensor, activations: Sequence[float] = ()) -> Image.Image:
         tiles: list[Tensor] = []
         captions: list[str] = []
         for number, (picture, found) in enumerate(zip(pictures, best, strict=False)):
@@ -223,7 +223,7 @@ def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> 
         return replace(made, activations=evaluate(model, logit(chosen), made.images))
 
     labels = chosen * len(rows)
-    look: Any = {"columns": len(chosen), "title": "logits", "rows": [title for title, _, _ in rows]}
+    look: Look = {"columns": len(chosen), "title": "logits", "rows": [title for title, _, _ in rows]}
     session.check_sheet(len(labels), session.shape[1:], **look)
     sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=labels, **look)
     dreams, stopped = in_turn(rows, make_row)
@@ -265,7 +265,7 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
             init = images.resize(init, (objective.photo.shape[2], objective.photo.shape[3]))
     given = objective.photo if init is None else init
     size = shape[1:] if given is None else given.shape[2:]
-    look: Any = {"columns": options.columns, "title": f"{options.model}  {options.objective}"}
+    look: Look = {"columns": options.columns, "title": f"{options.model}  {options.objective}"}
     if objective.images == 1:
         session.check_picture(size)
     else:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
@@ -16,7 +16,7 @@ from dreamgram.activation_maximization.examples import Example
 from dreamgram.activation_maximization.gradient_ascent import Dreams
 from dreamgram.activation_maximization.objectives import Objective, check_units
 from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, parse_ranges
-from dreamgram.activation_maximization.sheets import contact_sheet, default_columns, lay_out, short
+from dreamgram.activation_maximization.sheets import Look, contact_sheet, default_columns, lay_out, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
@@ -25,6 +25,9 @@ from dreamgram.workbench.device import describe_setting, find_device, find_preci
 from dreamgram.workbench.job import Job, beside, output_path
 from dreamgram.workbench.options import PictureOptions
 from dreamgram.workbench.recipe import Inputs, Recipe
+
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
 
 
 class Session:
@@ -140,7 +143,7 @@ class Session:
         if self.options.timelapse:
             check_frame(self.options.timelapse, (height, width))
 
-    def check_sheet(self, count: int, size: Sequence[int], **look: Any) -> None:
+    def check_sheet(self, count: int, size: Sequence[int], **look: Unpack[Look]) -> None:
         """Check that the formats of the output and of its animation can hold a contact sheet.
 
         The sheet has ``count`` images of ``size`` (H, W). ``look`` holds further arguments of :func:`contact_sheet`.
@@ -245,7 +248,7 @@ def crop_middle(picture: Tensor, size: tuple[int, int]) -> Tensor:
 
 
 def draw_sheet(
-    pictures: Tensor, labels: Sequence[object], activations: Sequence[float] = (), **look: Any
+    pictures: Tensor, labels: Sequence[object], activations: Sequence[float] = (), **look: Unpack[Look]
 ) -> Image.Image:
     """Draw a contact sheet of images, each with its label and, if ``activations`` are given, its activation.
 

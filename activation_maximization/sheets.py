@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypedDict
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -43,6 +43,14 @@ class Layout:
     """Height of the title, including the gap below; 0 without a title."""
     label: int
     """Height of the heading of a row, including the gap below; 0 without headings."""
+
+
+class Look(TypedDict, total=False):
+    """The arguments of :func:`contact_sheet` that are the same for every frame of an animation and its picture."""
+
+    columns: int | None
+    title: str
+    rows: Sequence[str]
 
 
 def lay_out(
