@@ -49,7 +49,7 @@ class Parameterization(Protocol):
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Return images that start from ``image`` (N, C, H, W), with values in [0, 1]."""
+        """Return images to optimize whose initial values are those of ``image``, (N, C, H, W) in [0, 1]."""
 
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {}
@@ -92,7 +92,7 @@ class PixelImage:
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Return images that start from ``image`` (N, C, H, W), with values in [0, 1]."""
+        """Return images to optimize whose initial values are those of ``image``, (N, C, H, W) in [0, 1]."""
         return cls(image.clamp(0, 1))
 
     def render(self) -> Tensor:
@@ -158,7 +158,7 @@ class FourierImage:
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Return images that start from ``image`` (N, C, H, W), with values in [0, 1]."""
+        """Return images to optimize whose initial values are those of ``image``, (N, C, H, W) in [0, 1]."""
         size = (image.shape[2], image.shape[3])
         scale = (cls.GAIN / frequencies(size)).to(image.device)
         return cls(torch.view_as_real(spectrum_of(image) / scale), size)
@@ -209,7 +209,7 @@ class PhaseImage:
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Return images that start from the phases of ``image`` (N, C, H, W), with values in [0, 1].
+        """Return images to optimize whose initial phases are those of ``image``, (N, C, H, W) in [0, 1].
 
         The magnitudes of ``image`` are not used.
         """
