@@ -198,7 +198,9 @@ def _observe(
         with torch.no_grad(), fields if receptive_fields else nullcontext():
             functional_call(model, weights, (image,))
     except Exception as error:  # the user's network may raise anything
-        failure = error
+        # A traceback that is kept keeps all pictures of the functions that called this one, until Python looks for
+        # cycles.
+        failure = error.with_traceback(None)
     finally:
         for handle in handles:
             handle.remove()

@@ -261,7 +261,9 @@ def _saved(activations_of: ActivationsOf, side: int, device: torch.device) -> in
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
-        return tensor
+        # The graph would hold a reference to itself if it held the very tensor that it computed. Python cannot see such
+        # a cycle, so that the memory would never be freed.
+        return tensor.detach()
 
     image = torch.zeros(1, 3, side, side, device=device, requires_grad=True)
     with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):

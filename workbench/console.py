@@ -62,6 +62,9 @@ _ALONE = "torch" not in sys.modules
 """True if PyTorch had not been imported before this module. The process then probably runs only one command, and is not
 a notebook or a test."""
 
+_USUAL = gc.get_threshold()
+"""Numbers of new objects after which Python looks for garbage, by default."""
+
 _GLOBAL = ("--debug", "--quiet")
 
 EXIT_CODES = (
@@ -111,8 +114,7 @@ class Terminal(Watcher):
     def begin(self, title: str, setting: str) -> None:
         from tqdm.auto import tqdm
 
-        if _ALONE and not gc.get_freeze_count():
-            gc.freeze()  # collecting PyTorch's objects at exit would take half a second
+        _end_imports()
         notebook = "ipykernel" in sys.modules
         hidden = True if self.quiet else False if notebook else None  # None: only in a terminal
         look = "{desc} {percentage:3.0f}%|{bar}| {remaining} left{postfix}"
@@ -263,8 +265,7 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
         default: name of the command to run if the first argument is not the name of a command.
         about: description of the program, for the help of a program with several commands.
     """
-    # Importing PyTorch creates many objects and no garbage. Garbage collection would take a third of a second.
-    gc.set_threshold(100_000, 50, 50)
+    _begin_imports()
     keep_freed_memory()
     arguments = [argument for argument in sys.argv[1:] if argument not in _GLOBAL]
     debug, quiet = ("--debug" in sys.argv[1:], "--quiet" in sys.argv[1:])
@@ -291,6 +292,25 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
             raise
         code = _fail("there is not enough memory for this; try a smaller size", FAILED)
     sys.exit(code)
+
+
+def _begin_imports() -> None:
+    """Let Python look for garbage rarely, if this process runs only one command.
+
+    Importing PyTorch creates many objects and no garbage. Garbage collection would take a third of a second.
+    """
+    if _ALONE:
+        gc.set_threshold(100_000, 50, 50)
+
+
+def _end_imports() -> None:
+    """Let Python look for garbage as usual, except among the objects that exist already.
+
+    Looking for garbage among PyTorch's objects at exit would take half a second.
+    """
+    if _ALONE and not gc.get_freeze_count():
+        gc.freeze()
+        gc.set_threshold(*_USUAL)  # else the pictures of a folder would pile up
 
 
 def _message(error: Exception) -> str:

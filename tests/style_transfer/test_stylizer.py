@@ -1,7 +1,9 @@
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
+import weakref
 from collections.abc import Iterator, Sequence
 from functools import partial
 from io import BytesIO
@@ -508,3 +510,19 @@ def test_paintings_that_are_not_used_any_more_are_forgotten(
         assert [is_forgotten(number) for number in (1, 2, 3)] == [True] * 3  # they are new
         assert [is_forgotten(number) for number in (3, 2, 1)] == [False] * 3
         assert is_forgotten(0)  # the first one was forgotten when the fourth came
+
+
+def test_a_stylizer_is_freed_without_a_search_for_cycles(painting: Tensor, vgg16: nn.Module) -> None:
+    """A folder of photos takes one stylizer for each photo, and Python looks for cycles only now and then."""
+    stylizer = Stylizer(torch.rand(1, 3, 32, 32), [painting], model=vgg16, size=32, steps=1, **SHALLOW)
+    stylizer.run()
+    gc.collect()
+    gc.disable()
+    try:
+        later = stylizer.change(photo=torch.rand(1, 3, 32, 32))
+        later.run()
+        seen = weakref.ref(later)
+        del later
+        assert seen() is None
+    finally:
+        gc.enable()

@@ -452,3 +452,14 @@ finally:
 """
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-2:] == ["[]", "True"]
+
+
+def test_garbage_is_collected_as_usual_once_there_is_work(photo: Tensor, tmp_path: Path) -> None:
+    """Garbage is collected rarely while modules are imported. If it stayed so, the photos of a folder would pile up."""
+    (tmp_path / "photos").mkdir()
+    images.save(photo, tmp_path / "photos/a.png")
+    code = "import atexit, gc; usual = gc.get_threshold(); atexit.register(lambda: print(gc.get_threshold() == usual))"
+    code += "; from dreamgram.style_transfer.cli import main; main()"
+    line = ["photos", "--style", "marbling", "--size", "32", "--steps", "1", "--style-layers", "relu1_1", "--quiet"]
+    process = subprocess.run([sys.executable, "-c", code, *line], cwd=tmp_path, capture_output=True, text=True)
+    assert (process.stdout, process.stderr) == ("True\n", "")
