@@ -48,6 +48,7 @@ from dreamgram.activation_maximization.regularizers import sparing, total_variat
 from dreamgram.activation_maximization.session import Session, crop_middle, draw_sheet
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, short
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.files import same_file
 from dreamgram.image_optimization.layers import Layer, default_shape, list_layers, reach_layers
 from dreamgram.image_optimization.optimize import in_turn
 from dreamgram.models import load
@@ -106,6 +107,8 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
         objective = channel(layer, some) if where is None else neuron(layer, some, where)
         return session.ascend(objective, title=_name_units(some), size=size)
 
+    if options.folder and same_file(session.path.parent, options.folder) and session.path.stem.isdigit():
+        raise OptionError("output", f"must not be {session.path}: the pictures of units are saved under such names")
     found = original.made.get(FOUND) if original else None
     batches = {} if found is None else batches_of(found)
     alone = found is not None and "unit" in found  # The picture to make again is one of those in a folder.
@@ -247,7 +250,8 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
         return reach_layers(session.model, torch.zeros(1, *shape), [layer])[0].channels
 
     for path in vector_files(options.objective):
-        session.inputs.add(path)
+        if path.is_file():
+            session.inputs.add(path)
     # Whether the network can take the whole photo depends on the layers. To find the layers, the expression is parsed
     # with a blank image in place of the photo.
     stand_in = None if options.photo is None else torch.zeros(1, *shape)

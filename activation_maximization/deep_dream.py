@@ -19,6 +19,9 @@ from dreamgram.image_optimization.parameterizations import FourierImage
 from dreamgram.image_optimization.precision import Precision
 from dreamgram.image_optimization.transforms import robust
 
+MOST_OCTAVES = 100
+"""Largest number of octaves. With the usual ratio of their sizes, no photo is large enough for as many."""
+
 
 def amplify(
     model: nn.Module,
@@ -71,7 +74,7 @@ def amplify(
             f"amplify needs 1 octave or more and a ratio above 1, not {octaves} octaves and a ratio of {ratio:g}"
         )
     height, width = photo.shape[2:]
-    if min(height, width) / ratio ** (octaves - 1) < 1:
+    if octaves > MOST_OCTAVES or min(height, width) / ratio ** (octaves - 1) < 1:
         raise ValueError(f"the photo of {width}x{height} pixels is too small for {octaves} octaves")
     _check_smallest(model, objective, photo, ratio ** (octaves - 1))
     shapes = [(round(height / ratio**k), round(width / ratio**k)) for k in reversed(range(octaves))]

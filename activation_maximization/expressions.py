@@ -35,7 +35,8 @@ from torch import Tensor
 
 from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective, check_units
 from dreamgram.activation_maximization.regularizers import REGULARIZERS
-from dreamgram.image_optimization.names import did_you_mean, unknown
+from dreamgram.image_optimization.files import check_regular
+from dreamgram.image_optimization.names import did_you_mean, shorten, unknown
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
 
@@ -85,12 +86,12 @@ def parse_objective(
 
 
 def vector_files(text: str) -> list[Path]:
-    """List the existing vector files (.npy or .safetensors) that are named in ``text``.
+    """List the vector files (.npy or .safetensors) that are named in ``text``, whether they exist or not.
 
     ``text`` is an expression for an objective.
     """
     words = [Path(_name(word)) for word in re.findall(NAME, text)]
-    return [path for path in dict.fromkeys(words) if path.suffix in VECTOR_FILES and path.is_file()]
+    return [path for path in dict.fromkeys(words) if path.suffix in VECTOR_FILES]
 
 
 def parse_transform(text: str) -> Transform:
@@ -193,6 +194,7 @@ def load_vector(path: Path) -> Tensor:
     """
     if path.suffix not in VECTOR_FILES:
         raise ValueError(f"a vector is read from a .npy or .safetensors file, not from {str(path)!r}")
+    check_regular(path)
     try:
         found = [np.load(path, allow_pickle=False)] if path.suffix == ".npy" else list(load_file(path).values())
         [vector] = [torch.as_tensor(each).float() for each in found]
@@ -331,12 +333,12 @@ class _Parser:
 
     def error(self, problem: str) -> ValueError:
         """Return a ValueError that states the problem and quotes the expression."""
-        return ValueError(f"{problem} (in {_shown(self.text)})")
+        return ValueError(f"{problem} (in {shorten(self.text)})")
 
     def unexpected(self, wanted: str) -> ValueError:
         """Return a ValueError which says that something other than ``wanted`` is at the current position."""
         rest = self.text[self.at :].strip()
-        return self.error(f"expected {wanted}, not {_shown(rest) if rest else 'the end'}")
+        return self.error(f"expected {wanted}, not {shorten(rest) if rest else 'the end'}")
 
     def end(self, wanted: str = "the end") -> None:
         """Raise a ValueError if some text is left over. The message says that ``wanted`` was expected instead."""
@@ -506,8 +508,3 @@ def _kind(parameter: inspect.Parameter) -> str:
 def _usage(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
     """Return the signature of the function ``name`` for a message, such as ``channel(layer, unit)``."""
     return f"{name}({', '.join(each for each in parameters if each != 'photo')})"
-
-
-def _shown(text: str) -> str:
-    """Return ``text`` in quotes on one line, shortened if it has more than 60 characters."""
-    return repr(text if len(text) <= 60 else f"{text[:57]}...")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from PIL import Image
 
+from dreamgram.activation_maximization.expressions import MOST_UNITS
 from dreamgram.activation_maximization.gradient_ascent import BATCH, Dreams
 from dreamgram.activation_maximization.options import EachOptions
 from dreamgram.image_optimization import images
@@ -134,14 +136,25 @@ def batches_of(found: Mapping[str, Any]) -> dict[int, list[int]]:
     Raises:
         ValueError: ``found`` does not have a batch for each unit, because the recipe is damaged.
     """
-    try:
+    batches: dict[int, list[int]] = {}
+    with suppress(AttributeError, KeyError, TypeError, ValueError):
         given = {found["unit"]: found["batch"]} if "unit" in found else found["batches"]
-        batches = {int(unit): [int(each) for each in batch] for unit, batch in given.items()}
-    except (AttributeError, KeyError, TypeError, ValueError):
-        batches = {}
-    if not batches or not all(unit in batch for unit, batch in batches.items()):
+        # The keys of an object in JSON are text.
+        batches = {int(unit) if isinstance(unit, str) else unit: batch for unit, batch in given.items()}
+    if not batches or not all(_is_batch(batch, unit) for unit, batch in batches.items()):
         raise ValueError("the recipe does not say in which batches the units were made")
     return batches
+
+
+def _is_batch(batch: object, unit: object) -> bool:
+    """Return whether ``batch`` is a list of different units, one of which is ``unit``. It may come from any file."""
+    return (
+        isinstance(batch, list)
+        and len(batch) <= MOST_UNITS
+        and all(type(each) is int and 0 <= each < MOST_UNITS for each in [unit, *batch])
+        and len(set(batch)) == len(batch)
+        and unit in batch
+    )
 
 
 def make_again(batches: Mapping[int, list[int]], make: Make) -> Each:
@@ -168,12 +181,32 @@ def _read_each(made: Mapping[int, Path], recipe: Recipe, stopped: str) -> Each:
 
     ``made`` maps each unit to its picture file.
     """
-    commands = {recipe.command: type(recipe.options)}
-    about = [Recipe.read(path, commands).made[FOUND] for path in made.values()]
+    about = [_read_unit(unit, path, recipe) for unit, path in made.items()]
     pictures = [images.load(path, channels=_channels(path))[0] for path in made.values()]
+    for path, picture in zip(made.values(), pictures, strict=True):
+        if picture.shape != pictures[0].shape:
+            raise ValueError(f"{path} has a different size or different colors than the other pictures; delete it")
     activations = [each["activation"] for each in about]
     dreams = _join(pictures, activations, [each["silent"] for each in about], stopped)
     return Each(list(made), dreams, {unit: each["batch"] for unit, each in zip(made, about, strict=True)})
+
+
+def _read_unit(unit: int, path: Path, recipe: Recipe) -> Mapping[str, Any]:
+    """Return the description of a unit that is stored in its picture; see :func:`describe_unit`.
+
+    Raises:
+        ValueError: the description is damaged, or is that of a different unit.
+    """
+    found = Recipe.read(path, {recipe.command: type(recipe.options)}).made.get(FOUND)
+    if not (
+        isinstance(found, dict)
+        and found.get("unit") == unit
+        and _is_batch(found.get("batch"), found["unit"])
+        and isinstance(found.get("silent"), bool)
+        and isinstance(found.get("activation"), float)
+    ):
+        raise ValueError(f"{path} does not say how its unit was made; delete it to make it again")
+    return found
 
 
 def _join(pictures: list[torch.Tensor], activations: Sequence[float], silent: Sequence[bool], stopped: str) -> Dreams:

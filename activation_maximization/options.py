@@ -18,12 +18,14 @@ from dreamgram.activation_maximization.defaults import (
     PIXEL_SUM,
     STEPS,
 )
+from dreamgram.image_optimization.names import shorten
 from dreamgram.workbench.options import (
     NETWORKS,
     ImageShape,
     NetworkOptions,
     Options,
     PictureOptions,
+    model_files,
     option,
 )
 
@@ -62,6 +64,13 @@ def _check_transform(text: str) -> str:
     return text
 
 
+def _vector_files(text: str) -> list[Path]:
+    """Return the vector files that are named in ``text``, an expression for an objective."""
+    from dreamgram.activation_maximization.expressions import vector_files
+
+    return vector_files(text)
+
+
 def parse_ranges(text: str) -> list[range] | None:
     """Return the ranges of numbers in ``text``, such as ``0-11`` or ``3,7``, or None if ``text`` is ``all``.
 
@@ -73,7 +82,7 @@ def parse_ranges(text: str) -> list[range] | None:
     found = [re.fullmatch(r"\s*([0-9]+)(?:-([0-9]*))?\s*", part) for part in text.split(",")]
     ranges = [range(int(each[1]), int(each[2] or each[1]) + 1) for each in found if each]
     if len(ranges) != len(found) or not all(ranges):
-        raise ValueError(f"must be 'all', or numbers and ranges such as 0-11 or 3,7, not {text!r}")
+        raise ValueError(f"must be 'all', or numbers and ranges such as 0-11 or 3,7, not {shorten(text)}")
     return ranges
 
 
@@ -92,7 +101,7 @@ def parse_position(text: str) -> list[int]:
     try:
         return [int(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"must be ROW,COLUMN, or TOKEN in a transformer, not {text!r}") from None
+        raise ValueError(f"must be ROW,COLUMN, or TOKEN in a transformer, not {shorten(text)}") from None
 
 
 def _check_position(text: str) -> str:
@@ -196,6 +205,7 @@ class LayerOptions(AscentOptions):
         "same folder as the picture, and has a search box.",
         group=OUTPUT,
         compare=False,
+        adds_file=True,
     )
 
 
@@ -311,6 +321,7 @@ class MaximizeOptions(SizeOptions, SheetOptions):
         "'logit(0-9) - sparing()'. If a term names several units, as logit(0-9) does, one picture is made for each "
         "unit.",
         group="Input",
+        files=_vector_files,
         positional=True,
         values=("logit(0-9) - sparing()", "channel(conv2, 3) - 0.5 * channel(conv2, 7)", "deepdream(pool2)"),
     )
@@ -341,6 +352,7 @@ class PhotoOptions(PictureOptions):
         "vgg16",
         f"Network to visualize: {NETWORKS}.",
         group="Network",
+        files=model_files,
         metavar="NAME",
         values=("vgg16", "vgg19", "torchvision:resnet50"),
     )

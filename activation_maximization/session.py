@@ -22,7 +22,7 @@ from dreamgram.image_optimization.layers import default_shape, describe, reach_l
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
 from dreamgram.image_optimization.video import load_av
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
-from dreamgram.workbench.job import Job, beside, output_path
+from dreamgram.workbench.job import Job, beside, check_distinct, output_path
 from dreamgram.workbench.options import PictureOptions
 from dreamgram.workbench.recipe import Inputs, Recipe
 
@@ -57,6 +57,7 @@ class Session:
             load_av()
         self.device = find_device(options.device)
         self.path = output_path(options.output, file, options.overwrite)
+        check_distinct("output", self.path, options.files())
         self.inputs = Inputs()
         self.model = self.inputs.load_model(options.model, options.weights).to(self.device)
         if original:

@@ -103,7 +103,13 @@ class Adam:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from ``state``, the result of :meth:`state`. Later steps may overwrite its tensors."""
+        """Resume from ``state``, the result of :meth:`state`. Later steps may overwrite its tensors.
+
+        Raises:
+            ValueError: the state is damaged: a mean square is negative.
+        """
+        if (state["square"] < 0).any():
+            raise ValueError("cannot resume: square holds negative numbers")
         self.leaf.copy_(state["leaf"])
         self.mean = state["mean"].to(self.mean)
         self.square = state["square"].to(self.square)

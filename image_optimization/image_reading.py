@@ -18,6 +18,8 @@ import torch
 from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from dreamgram.image_optimization.files import check_regular
+
 LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
 """Weights of red, green and blue in the ITU-R BT.601 conversion to gray, as a tensor (3, 1, 1)."""
 
@@ -93,7 +95,14 @@ def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
 
 
 def check_file(path: Path) -> None:
-    """Raise IsADirectoryError if ``path`` is a folder, or FileNotFoundError if it does not exist."""
+    """Check that ``path`` is a file.
+
+    Raises:
+        IsADirectoryError: ``path`` is a folder.
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: ``path`` is not a regular file but, for example, a pipe.
+    """
+    check_regular(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not an image file")
     if not path.exists():

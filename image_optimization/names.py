@@ -11,6 +11,16 @@ from collections.abc import Iterable
 LISTED = 20
 """Maximum number of existing names that a message lists."""
 
+LONGEST = 80
+"""Largest number of characters of a value that a message quotes."""
+
+
+def shorten(value: object) -> str:
+    """Return ``value`` as it is written in Python, shortened to at most :data:`LONGEST` characters, for a message."""
+    text = repr(value[:LONGEST] if isinstance(value, str) else value)
+    shortened = len(text) > LONGEST or (isinstance(value, str) and len(value) > LONGEST)
+    return f"{text[: LONGEST - 3]}..." if shortened else text
+
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
     """Return a hint such as ``"did you mean 'pool2'? "``, with the most similar of ``names``.
@@ -29,7 +39,7 @@ def unknown(kind: str, name: str, known: Iterable[str], listed: str = "there are
     """
     known = list(known)
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
-    return f"no {kind} {name!r}; {did_you_mean(name, known)}{listed} {', '.join(known[:LISTED])}{more}"
+    return f"no {kind} {shorten(name)}; {did_you_mean(name, known)}{listed} {', '.join(known[:LISTED])}{more}"
 
 
 def must_be(name: object, choices: Iterable[object]) -> str:
@@ -39,7 +49,7 @@ def must_be(name: object, choices: Iterable[object]) -> str:
     """
     choices = list(choices)
     hint = did_you_mean(str(name), [choice for choice in choices if isinstance(choice, str)]).strip()
-    return f"must be {either(choices)}, not {name!r}{hint and f'; {hint}'}"
+    return f"must be {either(choices)}, not {shorten(name)}{hint and f'; {hint}'}"
 
 
 def either(names: Iterable[object]) -> str:

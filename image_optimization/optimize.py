@@ -69,7 +69,8 @@ class Optimizer(Protocol):
     def state(self) -> State:
         """Return a dictionary of all tensors that are needed to resume the run, with the optimized one as ``"leaf"``.
 
-        The next step may overwrite these tensors.
+        After a step, all numbers in the tensors must be finite. Only where a number is negative infinity before the
+        first step, it may stay so. The next step may overwrite these tensors.
         """
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -155,7 +156,7 @@ class Run:
 
 
 class NonFiniteLoss(ArithmeticError):
-    """Exception that reports that the loss became infinite or NaN."""
+    """Exception that reports that the loss or the image became infinite or NaN."""
 
 
 @contextmanager
@@ -227,9 +228,9 @@ def optimize(
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed before the first step was done.
-        NonFiniteLoss: the loss became infinite or NaN; the message gives the number of the step.
+        NonFiniteLoss: the loss or the image became infinite or NaN; the message gives the number of the step.
         ValueError: ``steps`` or ``learning_rate`` is not positive, there is no optimizer of the given name, or
-            ``state`` belongs to a different optimizer or to an image of a different size.
+            ``state`` is damaged, or belongs to a different optimizer or to an image of a different size.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
@@ -239,12 +240,7 @@ def optimize(
     check_every = 1 if image.leaf.device.type == "cpu" else CHECK_EVERY
     losses: list[Tensor] = []
     if state is not None:
-        for name, tensor in method.state().items():
-            if name not in state or state[name].shape != tensor.shape:
-                raise ValueError(
-                    "cannot resume: the state belongs to a different optimizer, to a different image size, or to an "
-                    "older version of Dreamgram"
-                )
+        _check_state(state, method.state(), steps)
         method.load(state)
         losses = list(state["losses"].to(image.leaf.device))
 
@@ -269,7 +265,40 @@ def optimize(
             raise  # there is no result yet
         stopped = "interrupted"
     method.finish()
+    if not image.leaf.isfinite().all():  # the last step is followed by no loss that would show it
+        raise NonFiniteLoss(f"the image is not finite after step {len(losses)}; a smaller weight may help")
     return Run(torch.stack(losses).cpu(), stopped)
+
+
+def _check_state(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor], steps: int) -> None:
+    """Check that a run of ``steps`` steps can be resumed from ``state``, which may have been read from any file.
+
+    ``fresh`` is the state of the optimizer before its first step. Numbers in ``state`` must be finite. Only where a
+    number in ``fresh`` is negative infinity, it may be so in ``state``, too.
+
+    Raises:
+        ValueError: a tensor is missing, is not known or is damaged, or the state is not that of such a run.
+    """
+    if state.keys() != {*fresh, "losses"} or any(state[name].shape != fresh[name].shape for name in fresh):
+        raise ValueError(
+            "cannot resume: the state belongs to a different optimizer, to a different image size, or to an older "
+            "version of Dreamgram"
+        )
+    for name, tensor in fresh.items():
+        if _kind(state[name]) != _kind(tensor):
+            raise ValueError(f"cannot resume: {name} has the type {state[name].dtype}, not {tensor.dtype}")
+    losses = state["losses"]
+    if not losses.ndim or not 1 <= len(losses) <= steps or not losses.is_floating_point():
+        raise ValueError(f"cannot resume: a run of {steps} steps cannot have losses of the shape {tuple(losses.shape)}")
+    for name, tensor in state.items():
+        unset = fresh[name].isneginf().to(tensor.device) if name in fresh else torch.zeros((), dtype=torch.bool)
+        if not (tensor.isfinite() | (tensor.isneginf() & unset)).all():
+            raise ValueError(f"cannot resume: {name} holds numbers that are not finite")
+
+
+def _kind(tensor: Tensor) -> torch.dtype:
+    """Return the type of a tensor's numbers. Single and double precision count as the same."""
+    return torch.float64 if tensor.dtype == torch.float32 else tensor.dtype
 
 
 def _step_function(

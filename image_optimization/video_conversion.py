@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamgram.image_optimization.files import check_regular
 from dreamgram.image_optimization.images import replacing, to_pillow
 from dreamgram.image_optimization.video import VIDEO_FORMATS, add_pictures, load_av, to_frame
 
@@ -115,6 +116,7 @@ def convert_video(video: Path, output: Path, convert: Callable[[int, Tensor], Te
 
 
 def _open(video: Path) -> Any:
+    check_regular(video)
     av = load_av()
     try:
         container = av.open(str(video))

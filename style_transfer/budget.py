@@ -15,6 +15,7 @@ from dreamgram.image_optimization.capture import ActivationsOf
 from dreamgram.image_optimization.layers import device_of, list_layers
 from dreamgram.image_optimization.lbfgs import HISTORY
 from dreamgram.image_optimization.memory import release_kept_memory
+from dreamgram.image_optimization.names import shorten
 from dreamgram.style_transfer.tiling import Tile, smallest_side, split, whole
 
 SHARE = 0.9
@@ -66,6 +67,11 @@ SMALLEST_TILE = 256
 part's activations depend. A smaller tile would consist almost entirely of surrounding pixels."""
 
 
+MOST_SCALES, MOST_PAIRS, MOST_SIDE = 100, 1000, 10**9
+"""Largest number of budgets, one for each scale, and largest numbers in a budget, that are read from a file. They are
+far above those of any honest file."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """The memory budget of an optimization: the number of curvature pairs to keep and the size of a tile of the image.
@@ -98,6 +104,23 @@ class Budget:
 
 WHOLE = Budget(HISTORY, 10**6)
 """The budget of a picture that fits into memory without tiles and with the default number of curvature pairs."""
+
+
+def read_budgets(numbers: object) -> list[Budget]:
+    """Return the budgets in ``numbers``, a list of the pairs and the side of each scale, as read from a file.
+
+    Raises:
+        ValueError: ``numbers`` is anything else, or a number is out of range.
+    """
+    if not isinstance(numbers, list | tuple) or len(numbers) > MOST_SCALES:
+        raise ValueError(f"budgets must be a list of at most {MOST_SCALES}, not {shorten(numbers)}")
+    for each in numbers:
+        if not isinstance(each, list | tuple) or [type(number) for number in each] != [int, int]:
+            raise ValueError(f"a budget must be two whole numbers, not {shorten(each)}")
+        if each[0] > MOST_PAIRS or each[1] > MOST_SIDE:
+            most = f"{MOST_PAIRS} pairs and tiles of {MOST_SIDE} pixels a side"
+            raise ValueError(f"a budget must have at most {most}, not {shorten(each)}")
+    return [Budget(*each) for each in numbers]
 
 
 @dataclass

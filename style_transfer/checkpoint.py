@@ -16,6 +16,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from dreamgram.image_optimization.errors import OutputExistsError
+from dreamgram.image_optimization.files import check_regular
 from dreamgram.image_optimization.images import check_folder, replacing
 from dreamgram.image_optimization.optimize import State, Step
 from dreamgram.style_transfer.options import StylizeOptions
@@ -117,6 +118,7 @@ def _new_name(name: str) -> str:
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
     """Open a checkpoint file for reading. The errors raised are those of :func:`read_checkpoint`."""
+    check_regular(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a checkpoint")
     if not path.exists():

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Literal
 from dreamgram.style_transfer.presets import PRESETS, choose_preset
 from dreamgram.workbench.options import (
     ImageShape,
-    OutputOptions,
     PictureOptions,
+    RecipeOptions,
     RunOptions,
+    model_files,
     option,
     parse_bytes,
     parse_layer_weights,
@@ -225,6 +226,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         "--list-styles). "
         "This option may be given several times.",
         group="Input",
+        files=lambda name: [Path(name)],
         metavar="FILE|NAME",
         values=(["brushwork"], ["painting.jpg"], ["painting.jpg", "marbling"]),
     )
@@ -250,6 +252,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         INIT,
         "Image to start from: content (the photo), noise, or a picture file. noise keeps less of the photo's detail.",
         group=SCALES,
+        files=lambda what: [] if what in ("content", "noise") else [Path(what)],
         metavar="content|noise|FILE",
         values=("content", "noise", "start.png"),
     )
@@ -257,6 +260,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         "vgg16",
         "Network whose activations are compared: vgg16, vgg19, or another network with VGG's layer names.",
         group="Network",
+        files=model_files,
         metavar="NAME",
         values=("vgg16", "vgg19", "my_network.py:vgg"),
     )
@@ -289,6 +293,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         "Also save a plot of the loss, in the same folder as the picture.",
         group="Output",
         compare=False,
+        adds_file=True,
         applies=("photo", "folder"),
     )
     checkpoint: Path | None = option(
@@ -314,7 +319,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ResumeOptions(OutputOptions):
+class ResumeOptions(RecipeOptions):
     """The options of the command ``stylize resume``, which continues a run that was stopped."""
 
     checkpoint: Path = option(

@@ -5,21 +5,21 @@ The commands ``stylize replay`` and ``stylize resume`` are implemented here, too
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.optimize import State
 from dreamgram.image_optimization.video import VIDEO_ENDINGS, VIDEO_FORMATS
-from dreamgram.style_transfer.budget import Budget
+from dreamgram.style_transfer.budget import Budget, read_budgets
 from dreamgram.style_transfer.checkpoint import prepare_checkpoint, read_checkpoint
 from dreamgram.style_transfer.folder import READABLE, paint_each
 from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
-from dreamgram.style_transfer.painter import Painter
-from dreamgram.workbench.job import Done, Job, output_path
+from dreamgram.style_transfer.painter import PLOT_ENDING, Painter
+from dreamgram.workbench.job import Done, Job, check_distinct, output_path
 from dreamgram.workbench.options import OptionError, ReplayOptions, check_applies
-from dreamgram.workbench.recipe import Recipe
+from dreamgram.workbench.recipe import Recipe, parse_json
 from dreamgram.workbench.recipe import replay as replay_recipe
+from dreamgram.workbench.trust import check_trusted_output
 
 CHANGED = "0.2.0"
 """The version of Dreamgram that last changed how pictures are optimized: L-BFGS, and the steps at smaller sizes."""
@@ -41,6 +41,9 @@ def paint(options: StylizeOptions, job: Job, original: Recipe | None = None, sta
     """
     options = options.drafted()
     photo = options.photo
+    if original is not None and (photo.is_dir() or photo.suffix.lower() in VIDEO_ENDINGS):
+        kind = "folder" if photo.is_dir() else "video"
+        raise ValueError(f"only a picture of one photo can be made again, and {photo} is a {kind}")
     if photo.is_dir():
         check_applies_to(options, "folder")
         target = _output_folder(options.output)
@@ -52,6 +55,7 @@ def paint(options: StylizeOptions, job: Job, original: Recipe | None = None, sta
         check_applies_to(options, "video")
         return paint_video(options, job)
     target = output_path(options.output, "stylized.png", options.overwrite)
+    _check_distinct(options, target)
     if options.checkpoint:
         prepare_checkpoint(options.checkpoint, options.overwrite or state is not None)
     plan = None if original is None else plan_of(original)
@@ -77,10 +81,15 @@ def resume(options: ResumeOptions, job: Job) -> Done:
     On the same machine, the picture is identical to that of an uninterrupted run.
     """
     state, recipe = read_checkpoint(options.checkpoint)
-    for line in recipe.check(options.checkpoint, CHANGED):
+    told = recipe.check(options.checkpoint, CHANGED, trust=options.trust)
+    output = options.output or recipe.output
+    if output != options.output and output is not None and not options.trust:
+        different = recipe.compare(output)[0] if options.overwrite and output.exists() else ""
+        check_trusted_output(output, options.checkpoint, different)
+    for line in told:
         job.tell(line)
-    kept = {"output": options.output or recipe.made.get("output"), "checkpoint": options.checkpoint}
-    resumed = recipe.options.change(**kept, overwrite=options.overwrite)
+    kept = {"output": output, "checkpoint": options.checkpoint, "overwrite": options.overwrite}
+    resumed = recipe.options.change(**kept)
     assert isinstance(resumed, StylizeOptions)
     if resumed.timelapse:
         job.tell("the animation will show only the remaining steps")
@@ -99,12 +108,25 @@ def plan_of(recipe: Recipe) -> list[Budget] | None:
     """
     try:
         if "plan" in recipe.made:
-            return [Budget(*map(int, each)) for each in recipe.made["plan"]]
+            return read_budgets(recipe.made["plan"])
         if "tiled" in recipe.made:  # version 0.1.0: height, width, pairs, side
-            return [Budget(*map(int, each[2:])) for each in json.loads(recipe.made["tiled"])]
-    except (TypeError, ValueError):
+            return read_budgets([each[2:] for each in parse_json(recipe.made["tiled"])])
+    except (TypeError, ValueError, RecursionError):
         raise ValueError("the recipe does not say how the picture was tiled") from None
     return None
+
+
+def _check_distinct(options: StylizeOptions, target: Path) -> None:
+    """Check that the picture ``target`` and the checkpoint would destroy no file, and not each other.
+
+    Raises:
+        ValueError: two of the files are the same.
+    """
+    check_distinct("output", target, options.files())
+    if options.checkpoint is not None:
+        written = [("animation", target.with_suffix(f".{options.timelapse}"))] if options.timelapse else []
+        written += [("plot", target.with_name(f"{target.stem}{PLOT_ENDING}"))] if options.plot else []
+        check_distinct("checkpoint", options.checkpoint, [("output", target), *written, *options.files()])
 
 
 def check_applies_to(options: StylizeOptions, kind: str) -> None:

@@ -23,13 +23,17 @@ from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES, draw_style
 from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer, blend_shares
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
-from dreamgram.workbench.job import Done, Job, beside
+from dreamgram.workbench.job import Done, Job, beside, check_distinct
 from dreamgram.workbench.options import OptionError
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 LARGEST_DRAWN = 1536
 """Maximum width and height, in pixels, of a drawn style, which is a square painting that the program draws itself. For
 a larger result, the drawing is enlarged like a painting from a file."""
+
+
+PLOT_ENDING = "-loss.png"
+"""Ending of the name of the plot of the loss. It replaces the extension of the picture's name."""
 
 
 class Painter:
@@ -58,6 +62,9 @@ class Painter:
         self.model = self.inputs.load_model(options.model, options.weights).to(device)
         self.options = options.change(precision=find_precision(options.precision, device, self.model))
         self.setting = describe_setting(device, self.options.precision)
+        self.replaces = options.overwrite and original is None
+        """True if an animation and a plot may replace files. A recipe may ask for them, but the user named only the
+        picture."""
         if original:
             original.check_network(self.inputs)
         self.pictures: dict[str, Any] = {
@@ -101,6 +108,7 @@ class Painter:
 
         Return how painting ended. If ``path`` already holds the finished picture with the same settings, return None.
         """
+        check_distinct("output", path, self.options.change(photo=file).files())
         inputs = self.inputs.copy()
         inputs.add(file)
         if is_made(path, self.recipe(file, inputs), self.options.overwrite):
@@ -148,7 +156,7 @@ class Painter:
         if options.plot:
             from dreamgram.style_transfer.plot import save_plot  # matplotlib takes half a second to load
 
-            plot = beside(path, "-loss.png", options.overwrite, inputs.checksums)
+            plot = beside(path, PLOT_ENDING, self.replaces, inputs.checksums)
             save_plot(result.history, stylizer.scales, plot)
             self.job.wrote(plot)
         return self._done(result.stopped)
@@ -200,7 +208,7 @@ class Painter:
         def show(kept: Tensor) -> Image:
             return images.to_pillow(finish(self.options.colors, images.resize(kept, size), photo))
 
-        path = beside(path, f".{self.options.timelapse}", self.options.overwrite, inputs)
+        path = beside(path, f".{self.options.timelapse}", self.replaces, inputs)
         save_animation(timelapse, show, path)
         self.job.wrote(path)
 

@@ -33,7 +33,7 @@ from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import choose_dtype, products_in_full_precision
 from dreamgram.image_optimization.replay import is_own
 from dreamgram.models import load
-from dreamgram.style_transfer.budget import Budget, Planner, smallest_tile
+from dreamgram.style_transfer.budget import Budget, Planner, read_budgets, smallest_tile
 from dreamgram.style_transfer.colors import finish, prepare
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import INIT, StyleOptions
@@ -280,7 +280,11 @@ class Stylizer:
             products_in_full_precision(self.device),
             capture(self.model, self.losses.layers, dtype) as activations_of,
         ):
-            past = _Past(self._budgets(activations_of)) if state is None else _Past.of(state)
+            if state is None:
+                past = _Past(self._budgets(activations_of))
+            else:
+                past = _Past.of(state, [fitted_size(self._photo, scale) for scale in self.scales])
+                state = {name: tensor for name, tensor in state.items() if name not in past.state()}
 
             def paint(number: int) -> Run:
                 nonlocal past, state
@@ -434,10 +438,31 @@ class _Past:
     """One tensor (steps,) for each finished scale: the loss before each step."""
 
     @classmethod
-    def of(cls, state: State) -> _Past:
-        """Return the results of the finished scales that are stored in ``state``, the saved state of an earlier run."""
-        history = [state[name] for name in sorted(state) if name.startswith(LOSSES_OF_SCALE)]
-        return cls([Budget(*budget) for budget in state[BUDGETS].tolist()], state.get(IMAGE_BEFORE), history)
+    def of(cls, state: State, sizes: Sequence[tuple[int, int]]) -> _Past:
+        """Return the results of the finished scales that are stored in ``state``, the saved state of an earlier run.
+
+        ``sizes`` are the sizes (H, W) of the image at all scales. The state may have been read from any file.
+
+        Raises:
+            ValueError: the state is damaged, or belongs to a run with other scales.
+        """
+        names = [name for name in (f"{LOSSES_OF_SCALE}{number}" for number in range(len(sizes))) if name in state]
+        history, image = [state[name] for name in names], state.get(IMAGE_BEFORE)
+        try:
+            known = cls(read_budgets(state[BUDGETS].tolist()), image, history)
+        except (KeyError, ValueError) as error:
+            raise ValueError(f"cannot resume: the memory budgets are damaged: {error}") from None
+        losses = [*history, *([state["losses"]] if "losses" in state else [])]
+        tensors = [*losses, *([] if image is None else [image])]
+        if not (
+            len(known.budgets) == len(sizes) > len(history)
+            and all(name in state for name in known.state())  # the losses of the first scales, without a gap
+            and (None if image is None else image.shape) == ((1, 3, *sizes[len(history) - 1]) if history else None)
+            and all(each.ndim == 1 and len(each) for each in losses)
+            and all(each.is_floating_point() and each.isfinite().all() for each in tensors)
+        ):
+            raise ValueError("cannot resume: the finished scales are damaged, or belong to a different run")
+        return known
 
     def state(self) -> State:
         """Return all fields as tensors, by name."""

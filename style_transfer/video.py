@@ -15,6 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.files import is_inside
 from dreamgram.image_optimization.optimize import Listener, Step
 from dreamgram.image_optimization.video import VIDEO_FORMATS
 from dreamgram.image_optimization.video_conversion import convert_video, count_frames, first_frame
@@ -24,7 +25,7 @@ from dreamgram.style_transfer.folder import ONWARD
 from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.style_transfer.painter import Painter
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer
-from dreamgram.workbench.job import Done, Job, free
+from dreamgram.workbench.job import Done, Job, check_distinct, free
 from dreamgram.workbench.recipe import is_made
 
 KNOWN = 0.25
@@ -72,9 +73,12 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
     count = count_frames(options.photo)
     output = options.output or free(Path("outputs", "stylized.mp4"))
     images.check_output(output, options.overwrite, VIDEO_FORMATS)
+    folder = output.with_name(f"{output.name}.frames")
+    check_distinct("output", output, options.files())
+    if within := [path for _, path in options.files() if is_inside(path, folder)]:
+        raise ValueError(f"{within[0]} is in {folder}, where the painted frames are kept: choose another output")
     painter = Painter(options, job, several=True)
     painter.inputs.add(options.photo)
-    folder = output.with_name(f"{output.name}.frames")
     stylizer = _stylizer(painter, first_frame(options.photo))
     before: Before | None = None
     written = 0

@@ -11,6 +11,7 @@ import argparse
 import gc
 import logging
 import os
+import re
 import shutil
 import sys
 import textwrap
@@ -37,6 +38,7 @@ from dreamgram.workbench.options import (
     is_required,
     type_of,
 )
+from dreamgram.workbench.trust import UntrustedError
 from dreamgram.workbench.version import __version__
 
 if TYPE_CHECKING:
@@ -52,11 +54,17 @@ than this interval, the duration is printed soon after the run begins."""
 SOON_STEPS, SOON_SECONDS = 5, 5
 """Numbers of steps and of seconds after which the duration of a run is first estimated, whichever comes first."""
 
+LONGEST_MESSAGE = 1000
+"""Largest number of characters of a message; the middle of a longer message is left out."""
+
 FAR_OFF = 1.5
 """Factor by which an estimate of the duration must be wrong for a corrected estimate to be printed."""
 
 LEAST_BAR, LONGEST_TITLE = 10, 24
 """Smallest width of a progress bar and largest width of the title before it, in columns."""
+
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+"""Regular expression for characters that control a terminal or the direction of text, or that are only half of one."""
 
 _ALONE = "torch" not in sys.modules
 """True if PyTorch had not been imported before this module. The process then probably runs only one command, and is not
@@ -121,7 +129,7 @@ class Terminal(Watcher):
         self.bar = tqdm(
             total=100, bar_format=look, leave=False, file=sys.stderr, dynamic_ncols=not notebook, disable=hidden
         )
-        self.title, self.setting, self.first, self.expected = title, setting, None, 0.0
+        self.title, self.setting, self.first, self.expected = printable(title), setting, None, 0.0
         self.began = self.said = time.perf_counter()
         if not self.bar.disable:
             self._show([], refresh=True)
@@ -188,13 +196,13 @@ class Terminal(Watcher):
 
     def fail(self, line: str, error: Exception | None = None) -> None:
         with self._undisturbed():
-            print(line + _flag_for(error), file=sys.stderr)
+            print(printable(line) + _flag_for(error), file=sys.stderr)
 
     def wrote(self, path: Path, seconds: float) -> None:
         if self.quiet:
             return
         with self._undisturbed():
-            print(f"{path}  {seconds:.1f} s", flush=True)
+            print(f"{printable(str(path))}  {seconds:.1f} s", flush=True)
 
     def stopping(self) -> None:
         if not self.quiet:
@@ -314,12 +322,26 @@ def _end_imports() -> None:
 
 
 def _message(error: Exception) -> str:
-    """Return the error's message on one line. If a file may not be overwritten, the message names the flag for it."""
-    return " ".join(str(error).split()) + _flag_for(error)
+    """Return the error's message on one line. If an option would allow what was refused, the message names its flag."""
+    return printable(" ".join(str(error).split())) + _flag_for(error)
 
 
 def _flag_for(error: Exception | None) -> str:
-    return " (--overwrite)" if isinstance(error, OutputExistsError) else ""
+    remedies = error.remedies if isinstance(error, UntrustedError) else ()
+    if isinstance(error, OutputExistsError):
+        remedies = ("overwrite",)
+    return f" ({' or '.join(f'--{name}' for name in remedies)})" if remedies else ""
+
+
+def printable(text: str) -> str:
+    """Return ``text`` with the characters that could control a terminal escaped, and without the middle if it is long.
+
+    A file from a stranger may hold names of any length, with any characters. Line feeds are kept.
+    """
+    if len(text) > LONGEST_MESSAGE:
+        half = LONGEST_MESSAGE // 2
+        text = f"{text[:half]} ... {text[-half:]}"
+    return _CONTROLS.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def _fail(message: str, code: int) -> int:

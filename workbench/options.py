@@ -17,6 +17,7 @@ it is therefore enough to declare it and to write the code that uses its value.
 from __future__ import annotations
 
 import math
+import os
 import re
 import types
 import typing
@@ -26,8 +27,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
-from dreamgram.image_optimization.names import must_be, unknown
+from dreamgram.image_optimization.names import LONGEST, must_be, shorten, unknown
 from dreamgram.image_optimization.precision import Precision
+from dreamgram.models.provenance import sources
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -44,6 +46,15 @@ NETWORKS = "digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, t
 The list is written by hand, because loading the registry of networks would import PyTorch.
 """
 
+
+MOST_VALUES = 1000
+"""Largest number of values of an option that holds a list or a table."""
+
+MOST_CHARACTERS, MOST_BYTES = 100_000, 4096
+"""Largest length of a text in characters, and of a file name in bytes."""
+
+MOST = 1_000_000
+"""Largest whole number, such as the number of steps or of pixels, of an option that declares no limit of its own."""
 
 ImageShape = tuple[int, int, int]
 """Type of the shape (C, H, W) of an image."""
@@ -84,7 +95,7 @@ class Declaration:
     least: float = -math.inf
     """Smallest allowed value."""
     most: float = math.inf
-    """Largest allowed value."""
+    """Largest allowed value. By default, that of a whole number is :data:`MOST`, unless it has a ``parse``."""
     above: float = -math.inf
     """Exclusive lower limit: the value must be larger than this limit."""
     choices: Callable[[], Sequence[str]] | None = None
@@ -96,6 +107,11 @@ class Declaration:
     """True if the value is given on the command line without a flag. Such a value names the input file."""
     applies: Sequence[str] = KINDS
     """Kinds of input that the option can be used with."""
+    files: Callable[[str], Sequence[Path]] | None = None
+    """Function that returns the files that a text names. An option of the type Path needs no such function."""
+    adds_file: bool = False
+    """True if the option makes the command write another file beside the picture, such as an animation. ``replay``
+    makes only the picture again."""
     recorded: bool = True
     """True if the recipe, the record of settings that is stored in a picture, includes the option. Names of output
     files, for example, are not included."""
@@ -172,6 +188,23 @@ class Options:
         """
         return self
 
+    def files(self) -> list[tuple[str, Path]]:
+        """List all files and folders that the recorded options name, each after the name of its option.
+
+        The files may be missing. A name that could also mean something else, such as a drawn style, counts as a file.
+        """
+        found: list[tuple[str, Path]] = []
+        for each in fields(self):
+            known, value = declaration(each), getattr(self, each.name)
+            for one in value if isinstance(value, list) else [value]:
+                paths = [one] if isinstance(one, Path) else known.files(one) if known.files and one is not None else []
+                found += [(each.name, path) for path in paths if known.recorded]
+        return found
+
+    def only_picture(self) -> Self:
+        """Return a copy of these options that makes the picture but no other file, such as an animation."""
+        return self.change(**{each.name: each.default for each in fields(self) if declaration(each).adds_file})
+
     def record(self) -> dict[str, Any]:
         """Return the values of the options that are stored in a picture, by name, in a form that JSON can hold.
 
@@ -209,7 +242,7 @@ class Options:
         for each in fields(self):
             theirs, ours = getattr(other, each.name), getattr(self, each.name)
             if each.compare and _plain(theirs) != _plain(ours):
-                return f"{each.name} {_plain(theirs)}, not {_plain(ours)}"
+                return f"{each.name} {_brief(theirs)}, not {_brief(ours)}"
         return ""
 
 
@@ -242,6 +275,11 @@ class RunOptions(Options):
     )
 
 
+def model_files(name: str) -> list[Path]:
+    """Return the Python files that loading the network called ``name`` runs; empty for an installed network."""
+    return sources(name, None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NetworkOptions(Options):
     """The options that choose the network that a command uses."""
@@ -251,6 +289,7 @@ class NetworkOptions(Options):
         f"Network to use: {NETWORKS}.",
         group="Network",
         metavar="NAME",
+        files=model_files,
         values=("digits", "vgg16", "torchvision:resnet50"),
     )
     weights: Path | None = option(
@@ -286,7 +325,21 @@ class OutputOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ReplayOptions(OutputOptions):
+class RecipeOptions(OutputOptions):
+    """The options of the commands that follow the recipe in a file: ``replay`` and ``resume``."""
+
+    trust: bool = option(
+        False,
+        "Trust the recipe, the settings in the file: run the Python file of the network if the recipe names one, and "
+        "use files outside the current folder. Without this option, a file from a stranger can do neither.",
+        group="Input",
+        compare=False,
+        recorded=False,
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReplayOptions(RecipeOptions):
     """The options of the commands that make a picture again from its recipe."""
 
     picture: Path = option(
@@ -315,6 +368,7 @@ class PictureOptions(OutputOptions, NetworkOptions, RunOptions):
         "'dreamgram[video]').",
         group="Output",
         compare=False,
+        adds_file=True,
         applies=("photo", "folder"),
         values=("webp", "gif", "mp4"),
     )
@@ -389,6 +443,7 @@ def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
         OptionError: ``value`` cannot be converted or is not allowed.
     """
     known = declaration(declared)
+    _check_length(declared.name, value)
     if isinstance(value, str) and known.parse is not None:
         try:
             value = known.parse(value)
@@ -398,11 +453,26 @@ def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
         one = is_list(hint) and value is not None and not isinstance(value, list | tuple)
         value = _convert(declared.name, hint, [value] if one else value)
     choices = choices_of(declared, hint)
-    if choices and value is not None and value not in choices:
+    missing = value is None and type(None) in get_args(hint)
+    if choices and not missing and value not in choices:
         raise OptionError(declared.name, must_be(value, choices))
     for number in _numbers(value):
         _check_range(declared.name, known, number)
     return value
+
+
+def _check_length(name: str, value: Any) -> None:
+    """Check that a text, or a list or table and the texts in it, are not longer than any that is of use.
+
+    Raises:
+        OptionError: there are too many characters or values.
+    """
+    several = isinstance(value, list | tuple | Mapping)
+    if several and len(value) > MOST_VALUES:
+        raise OptionError(name, f"must have at most {MOST_VALUES} values, not {len(value)}")
+    for text in value if several else [value]:
+        if isinstance(text, str) and len(text) > MOST_CHARACTERS:
+            raise OptionError(name, f"must have at most {MOST_CHARACTERS} characters, not {len(text)}")
 
 
 def _convert(name: str, hint: Any, value: Any) -> Any:
@@ -421,23 +491,38 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
     if base in (int, float) and not isinstance(value, bool):
         return _number(name, base, value)
     if base is Path and isinstance(value, str | Path):
-        return Path(value)
+        return file_name(name, value)
     if base is str and isinstance(value, str):
         return value
     if base is list and isinstance(value, list | tuple):
         return [_convert(name, get_args(kind)[0], each) for each in value]
     if base is dict and isinstance(value, Mapping):
         return {str(key): _number(name, float, each) for key, each in value.items()}
-    raise OptionError(name, f"must be {_describe(base)}, not {value!r}")
+    raise OptionError(name, f"must be {_describe(base)}, not {shorten(value)}")
+
+
+def file_name(name: str, value: str | Path) -> Path:
+    """Return ``value`` as a path; ``name`` is the option that it is given for.
+
+    Raises:
+        OptionError: no file can have this name, because it is too long or has characters such as a zero byte.
+    """
+    try:
+        encoded = os.fsencode(value)
+    except UnicodeEncodeError:
+        encoded = b"\0"
+    if b"\0" in encoded or len(encoded) > MOST_BYTES:
+        raise OptionError(name, f"must be a file name, not {shorten(str(value))}")
+    return Path(value)
 
 
 def _number(name: str, kind: type, value: Any) -> Any:
     try:
         number = kind(value)
     except (TypeError, ValueError, OverflowError):
-        raise OptionError(name, f"must be {_describe(kind)}, not {value!r}") from None
+        raise OptionError(name, f"must be {_describe(kind)}, not {shorten(value)}") from None
     if kind is int and not isinstance(value, str) and number != value:
-        raise OptionError(name, f"must be a whole number, not {value!r}")
+        raise OptionError(name, f"must be a whole number, not {shorten(value)}")
     return number
 
 
@@ -455,10 +540,19 @@ def _check_range(name: str, known: Declaration, number: float) -> None:
     if isinstance(number, float) and not math.isfinite(number):
         raise OptionError(name, f"must be a finite number, not {number}")
     if number <= known.above:
-        raise OptionError(name, f"must be above {known.above:g}, not {number}")
+        raise OptionError(name, f"must be above {known.above:g}, not {shorten(number)}")
     if not known.least <= number <= known.most:
         limits = f"at least {known.least:g}" if known.most == math.inf else f"from {known.least:g} to {known.most:g}"
-        raise OptionError(name, f"must be {limits}, not {number}")
+        raise OptionError(name, f"must be {limits}, not {shorten(number)}")
+    counted = isinstance(number, int) and known.parse is None  # a number of bytes, for example, is parsed
+    if counted and known.most == math.inf and number > MOST:
+        raise OptionError(name, f"must be at most {MOST:,}, not {shorten(number)}")
+
+
+def _brief(value: Any) -> str:
+    """Return ``value`` for a message: a short text as it is, and any other value as :func:`shorten` returns it."""
+    plain = _plain(value)
+    return plain if isinstance(plain, str) and len(plain) <= LONGEST else shorten(plain)
 
 
 def _plain(value: Any) -> Any:
@@ -479,7 +573,7 @@ def parse_numbers(text: str) -> list[float]:
     try:
         return [float(part) for part in text.split(",")]
     except ValueError:
-        raise ValueError(f"must be numbers such as 2,1, not {text!r}") from None
+        raise ValueError(f"must be numbers such as 2,1, not {shorten(text)}") from None
 
 
 def parse_layer_weights(text: str) -> dict[str, float]:
@@ -494,11 +588,13 @@ def parse_layer_weights(text: str) -> dict[str, float]:
     for part in text.split(","):
         layer, _, weight = part.strip().partition("=")
         if layer in weights:
-            raise ValueError(f"must name every layer once, but {text!r} has {layer} twice")
+            raise ValueError(f"must name every layer once, but {shorten(text)} has {layer} twice")
         try:
             weights[layer] = float(weight or 1)
         except ValueError:
-            raise ValueError(f"must be layers with weights such as relu1_1=1,relu3_1=0.5, not {text!r}") from None
+            raise ValueError(
+                f"must be layers with weights such as relu1_1=1,relu3_1=0.5, not {shorten(text)}"
+            ) from None
     return weights
 
 
@@ -511,5 +607,5 @@ def parse_bytes(text: str) -> int:
     found = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([kMGT])B?", text.strip(), re.IGNORECASE)
     number = float(found[1]) if found else 0
     if not found or number <= 0:
-        raise ValueError(f"must be an amount of memory such as 4G or 800M, not {text!r}")
+        raise ValueError(f"must be an amount of memory such as 4G or 800M, not {shorten(text)}")
     return int(number * 1000 ** (1 + "kmgt".index(found[2].lower())))

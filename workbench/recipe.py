@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -20,9 +20,13 @@ from torch import nn
 
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
+from dreamgram.image_optimization.files import check_regular
+from dreamgram.image_optimization.names import LISTED, LONGEST, shorten
 from dreamgram.models import load
 from dreamgram.models.provenance import sources, state_hash
-from dreamgram.workbench.options import ImageShape, Options, ReplayOptions, declaration
+from dreamgram.workbench.job import check_distinct
+from dreamgram.workbench.options import ImageShape, Options, ReplayOptions, declaration, file_name
+from dreamgram.workbench.trust import check_trusted
 from dreamgram.workbench.version import __version__
 
 DIGITS = 16
@@ -38,6 +42,12 @@ Commands = Mapping[str, type[Options]]
 _OLD = {"command", "version", "files", "stopped", "overwrite", "checkpoint", "resume_from", "list_styles"}
 """Names of the entries that are not options in the dictionary of settings that Dreamgram 0.1.0 stores in a picture.
 This dictionary holds options and other values together."""
+
+_PATTERNS = {"network": "[0-9a-f]{0,64}", "version": ".{0,100}", "stopped": "finished|converged|interrupted"}
+"""Regular expressions that entries of a recipe match. A hash of a file matches the same one as that of a network."""
+
+MOST_FILES = 10_000
+"""Largest number of input files in a recipe."""
 
 _OLD_MADE = ("output", "tiled", "found")
 """Names of the entries, in the settings stored by version 0.1.0, that hold values determined during the run."""
@@ -94,7 +104,9 @@ def checksum(path: Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file or folder.
+        ValueError: ``path`` is not a regular file but, for example, a pipe.
     """
+    check_regular(path)
     if not path.exists():
         raise FileNotFoundError(f"no file {path}")
     found = hashlib.sha256()
@@ -159,14 +171,15 @@ class Recipe:
                 valid.
         """
         try:
-            kept = json.loads(text)
+            kept = parse_json(text)
         except (ValueError, RecursionError):
             kept = None
         if not isinstance(kept, dict) or not isinstance(kept.get("command"), str):
             raise ValueError(f"{source} holds no recipe of Dreamgram that can be read")
         tools = sorted({command.split()[0] for command in commands})
         if kept["command"] not in commands:
-            raise ValueError(f"{source} was made by {kept['command']!r}, not by a command of {' or '.join(tools)}")
+            made_by = shorten(kept["command"])
+            raise ValueError(f"{source} was made by {made_by}, not by a command of {' or '.join(tools)}")
         if "options" in kept:
             record, made = kept["options"], kept.get("made", {})
         else:
@@ -178,17 +191,18 @@ class Recipe:
         try:
             options, strange = commands[kept["command"]].from_record(record)
             options = options.resolved()
+            _check_entries(kept, files, made)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"the recipe in {source} cannot be followed: {error}") from None
         return cls(
             kept["command"],
             options,
-            {str(name): str(value) for name, value in files.items()},
-            str(kept.get("network", "")),
+            files,
+            kept.get("network", ""),
             made,
-            str(kept.get("stopped", "finished")),
-            str(kept.get("version", "")),
-            tuple(map(str, strange)),
+            kept.get("stopped", "finished"),
+            kept.get("version", ""),
+            tuple(strange),
         )
 
     @classmethod
@@ -226,7 +240,7 @@ class Recipe:
         if different := self.options.difference(other.options.resolved(self.shape)):
             return f"with {different}"
         if other.unknown:
-            return f"with {other.unknown[0]}, which this version does not know"
+            return f"with {other.unknown[0][:LONGEST]}, which this version does not know"
         for theirs, ours in self._shared_files(other).items():
             if other.files.get(theirs, self.files[ours]) != self.files[ours]:
                 return f"from a different {theirs}"
@@ -237,6 +251,23 @@ class Recipe:
     def same_as(self, other: Recipe) -> bool:
         """Return whether this recipe and ``other`` make the same picture."""
         return not self.difference(other)
+
+    def compare(self, path: Path) -> tuple[str, bool]:
+        """Return how the recipe in the picture file ``path`` differs from this one, and whether it is finished.
+
+        The difference is that of :meth:`difference`: "" if both recipes make the same picture.
+        """
+        try:
+            found = Recipe.read(path, {self.command: type(self.options)})
+        except (ValueError, OSError):
+            return "without a recipe of this command", True
+        return self.difference(found), found.stopped != "interrupted"
+
+    @property
+    def output(self) -> Path | None:
+        """Path of the picture to write, which only the recipe in a checkpoint holds."""
+        output = self.made.get("output")
+        return None if output is None else Path(output)
 
     def _shared_files(self, other: Recipe) -> dict[str, str]:
         """Map names of files in ``other`` to the names of the corresponding files in this recipe.
@@ -252,19 +283,26 @@ class Recipe:
                     pairs[theirs] = ours
         return pairs
 
-    def check(self, source: object, changed: str = "") -> list[str]:
+    def check(self, source: str | Path, changed: str = "", *, trust: bool = False) -> list[str]:
         """Check that the picture can be made again, and return warning messages to show to the user beforehand.
 
-        ``source`` is the file that holds the recipe; the messages name it. ``changed`` is the version of Dreamgram
-        that last changed the optimization, so that earlier versions made other pictures from the same recipe.
+        Args:
+            source: the file that holds the recipe; the messages name it.
+            changed: the version of Dreamgram that last changed the optimization, so that earlier versions made other
+                pictures from the same recipe.
+            trust: whether the user trusts the recipe to run a Python file, and to name files outside the current folder
+                and the folder of ``source``.
 
         Raises:
+            UntrustedError: the recipe needs the user's trust, and ``trust`` is False.
             ValueError: the run that made the picture was interrupted, or an input file is missing or has changed.
         """
         if self.stopped == "interrupted":
             raise ValueError(f"{source} was interrupted, so it cannot be made again")
+        if not trust:
+            check_trusted(self.options, self.files, Path(source))
         self.check_files()
-        told = [f"{source} was made with {name}, which this version does not know" for name in self.unknown]
+        told = [f"{source} was made with {name}, which this version does not know" for name in _listed(self.unknown)]
         if _version_numbers(self.version) > _version_numbers(__version__):
             told.append(f"{source} was made by Dreamgram {self.version}, which is newer than this one, {__version__}")
         if [] < _version_numbers(self.version) < _version_numbers(changed):
@@ -313,12 +351,15 @@ def replay(
     again. ``changed`` is the version that last changed the optimization; see :meth:`Recipe.check`.
 
     Raises:
-        ValueError: the file contains no recipe, or a recipe of another command.
+        UntrustedError: the recipe needs the user's trust, and ``options.trust`` is False.
+        ValueError: the file contains no recipe, or a recipe of another command, or it is also the output.
     """
     recipe = Recipe.read(options.picture, commands)
-    for line in recipe.check(options.picture, changed):
+    if options.output is not None:
+        check_distinct("output", options.output, [("picture to make again", options.picture)])
+    for line in recipe.check(options.picture, changed, trust=options.trust):
         tell(line)
-    return work(recipe.options.change(output=options.output, overwrite=options.overwrite), recipe)
+    return work(recipe.options.only_picture().change(output=options.output, overwrite=options.overwrite), recipe)
 
 
 def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
@@ -331,16 +372,57 @@ def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
     """
     if not path.exists():
         return False
-    try:
-        found = Recipe.read(path, {recipe.command: type(recipe.options)})
-        different, finished = recipe.difference(found), found.stopped != "interrupted"
-    except (ValueError, OSError):
-        different, finished = "without a recipe of this command", True
+    different, finished = recipe.compare(path)
     if not different:
         return finished
     if not overwrite:
         raise OutputExistsError(f"{path} was made {different}; choose another output or overwrite it")
     return False
+
+
+def parse_json(text: str) -> Any:
+    """Parse JSON from a file that anyone may have written.
+
+    Raises:
+        ValueError: ``text`` is not JSON, or has a key twice in one object.
+        RecursionError: lists or objects are nested too deeply.
+    """
+
+    def to_dict(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) < len(pairs):
+            raise ValueError("a key is given twice")
+        return found
+
+    return json.loads(text, object_pairs_hook=to_dict)
+
+
+def _check_entries(kept: Mapping[str, Any], files: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Check the entries of a recipe, ``kept``, other than its options and what depends on the command.
+
+    Raises:
+        ValueError: an entry has the wrong type or an impossible value.
+    """
+    for name, pattern in _PATTERNS.items():
+        value = kept.get(name)
+        if value is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
+            raise ValueError(f"its {name} must not be {shorten(value)}")
+    if len(files) > MOST_FILES:
+        raise ValueError(f"it names more than {MOST_FILES} files")
+    for name, value in files.items():
+        file_name("files", name)
+        if not (isinstance(value, str) and re.fullmatch(_PATTERNS["network"], value)):
+            raise ValueError(f"the hash of {shorten(name)} must not be {shorten(value)}")
+    if made.get("output") is not None:
+        if not isinstance(made["output"], str):
+            raise ValueError(f"its output must be a file name, not {shorten(made['output'])}")
+        file_name("output", made["output"])
+
+
+def _listed(names: Sequence[str]) -> list[str]:
+    """Return the first of ``names``, shortened, and how many more there are, as a list for several messages."""
+    listed = [name[:LONGEST] for name in names[:LISTED]]
+    return [*listed, f"{len(names) - LISTED} more options"] if len(names) > LISTED else listed
 
 
 def _version_numbers(version: str) -> list[int]:

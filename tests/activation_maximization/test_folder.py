@@ -193,7 +193,7 @@ def test_two_networks_are_not_mixed(command: Command) -> None:
     assert run.code == 2
     assert "mix/0000.png was made from a different nets.py; choose another output" in run.err
     for path in ("mix/0000.png", "a.png"):
-        run = command("dream", "replay", path, "-o", "c.png")
+        run = command("dream", "replay", path, "-o", "c.png", "--trust")
         assert (run.code, run.err) == (2, "error: nets.py, used to make this picture, has changed since\n")
     assert not Path("b.png").exists()
     assert command(*mine, "--units", "0-7", "-o", "b.png", "--overwrite").code == 0
@@ -206,12 +206,12 @@ def test_two_networks_of_one_file_are_not_mixed(command: Command) -> None:
     torch.save({"0.weight": torch.rand(8, 1, 3, 3), "0.bias": torch.rand(8)}, "state.pt")
     run = command(*mine, "--units", "0-3", "-o", "a.png")
     assert run.code == 0, run.err
-    assert command("dream", "replay", "a.png", "-o", "again.png").code == 0
+    assert command("dream", "replay", "a.png", "-o", "again.png", "--trust").code == 0
     torch.save({"0.weight": torch.rand(8, 1, 3, 3), "0.bias": torch.rand(8)}, "state.pt")
     run = command(*mine, "--units", "0-7", "-o", "b.png")
     assert run.code == 2
     assert "mix/0000.png was made with different network weights; choose another output" in run.err
-    run = command("dream", "replay", "a.png", "-o", "c.png")
+    run = command("dream", "replay", "a.png", "-o", "c.png", "--trust")
     assert (run.code, run.err) == (2, "error: the network has different weights now from when the picture was made\n")
 
 

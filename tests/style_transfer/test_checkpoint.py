@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -57,11 +58,13 @@ def test_from_the_state_of_any_step_it_ends_the_same(
 
 
 def test_killed_and_resumed_as_typed(photo_file: Path, tmp_path: Path) -> None:
+    shutil.copy(photo_file, tmp_path / "photo.jpg")
+
     def start(*arguments: object) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-c", "from dreamgram.style_transfer.cli import main; main()", *map(str, arguments)]
         return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
-    line = [photo_file, "--style", "marbling", "--size", 230, "--steps", 6, "--checkpoint-every", 0]
+    line = ["photo.jpg", "--style", "marbling", "--size", 230, "--steps", 6, "--checkpoint-every", 0]
     line += ["--style-layers", "relu1_1,relu2_1"]
     assert start(*line, "-o", "unbroken.png").wait() == 0
     process = start(*line, "--checkpoint", "run.ckpt", "-o", "resumed.png")
@@ -195,7 +198,10 @@ def test_errors(command: Command, photo: Tensor) -> None:
     run = command("stylize", "resume", "a.png")
     assert (run.code, run.err) == (2, "error: a.png is not a checkpoint of stylize\n")
     run = command("stylize", "a.png", "--style", "marbling", "--checkpoint", "a.png")
-    assert (run.code, run.err) == (2, "error: a.png is not a checkpoint of stylize\n")
+    assert (run.code, run.err) == (2, "error: the checkpoint a.png is also the photo; choose another checkpoint\n")
+    images.save(photo, "b.png")
+    run = command("stylize", "a.png", "--style", "marbling", "--checkpoint", "b.png")
+    assert (run.code, run.err) == (2, "error: b.png is not a checkpoint of stylize\n")
     assert images.load("a.png").shape == photo.shape  # the file was not overwritten
     run = command("stylize", "resume", ".")
     assert (run.code, run.err) == (2, "error: . is a folder, not a checkpoint\n")

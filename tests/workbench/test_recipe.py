@@ -21,6 +21,7 @@ from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.workbench.console import Terminal
 from dreamgram.workbench.options import declaration
 from dreamgram.workbench.recipe import Inputs, Recipe, checksum, is_made
+from dreamgram.workbench.trust import UntrustedError
 from dreamgram.workbench.version import __version__
 from tests.conftest import Command
 
@@ -163,13 +164,15 @@ def test_what_cannot_be_followed_again(tmp_path: Path) -> None:
     photo = tmp_path / "photo.jpg"
     photo.write_text("a picture")
     made = recipe({str(photo): checksum(photo)})
-    assert made.check("a.png") == []
+    with pytest.raises(UntrustedError, match=r"a\.png would read .*photo\.jpg, which is outside"):
+        made.check("a.png")
+    assert made.check("a.png", trust=True) == made.check(tmp_path / "a.png") == []
     photo.write_text("another picture")
     with pytest.raises(ValueError, match=r"photo\.jpg, used to make this picture, has changed since"):
-        made.check("a.png")
+        made.check("a.png", trust=True)
     photo.unlink()
     with pytest.raises(ValueError, match=r"photo\.jpg, used to make this picture, is missing"):
-        made.check("a.png")
+        made.check("a.png", trust=True)
 
 
 @pytest.mark.parametrize(

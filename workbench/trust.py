@@ -1,0 +1,80 @@
+"""Decide what the recipe in a file may do.
+
+A recipe, the settings in a picture or a checkpoint, may come from a stranger. Without the user's trust, it can name
+only files in the current folder and in the folder of the file that holds the recipe, and it can run no Python file.
+"""
+
+# This module does not import PyTorch, because the console imports it before there is work to do.
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from dreamgram.image_optimization.files import is_inside
+from dreamgram.workbench.options import Options, model_files
+
+
+class UntrustedError(ValueError):
+    """The error raised if a recipe would run code, or use a file, that the user has neither named nor trusted.
+
+    The message does not say how to allow it. In Python, this is one of the arguments in ``remedies``. The command line
+    adds the names of its flags to the message.
+    """
+
+    def __init__(self, message: str, remedies: tuple[str, ...] = ("trust",)) -> None:
+        super().__init__(message)
+        self.remedies = remedies
+        """Names of the options that can allow it."""
+
+
+def check_trusted(options: Options, files: Iterable[str], source: Path) -> None:
+    """Check that a recipe runs no Python file, and reads no file outside the folders that it may name.
+
+    Args:
+        options: the options in the recipe.
+        files: names of all files that the recipe says were read.
+        source: the file that holds the recipe.
+
+    Raises:
+        UntrustedError: the recipe names a Python file, or a file outside these folders.
+    """
+    name = str(getattr(options, "model", ""))
+    if code := model_files(name):
+        function = name.rpartition(":")[2]
+        raise UntrustedError(
+            f"{source} would run the function {function} in the Python file {code[0]}; trust it only after you have "
+            "read that file"
+        )
+    for path in [*(path for _, path in options.files()), *map(Path, files)]:
+        for each in [path, *_links(path)]:
+            if not _is_near(each, source):
+                raise UntrustedError(f"{source} would read {each}, {_far(source)}; trust {source} to allow it")
+
+
+def check_trusted_output(output: Path, source: Path, different: str = "") -> None:
+    """Check that ``output``, the file to write according to ``source``, is in one of the folders that it may name.
+
+    ``different`` says how a file that is already there was made, if not by the run of ``source``.
+
+    Raises:
+        UntrustedError: the file is elsewhere, or ``different`` is not empty.
+    """
+    near = _is_near(output, source)
+    if not near or different:
+        which = f"which was made {different}" if near else _far(source)
+        message = f"{source} would write {output}, {which}; name an output, or trust {source} to allow it"
+        raise UntrustedError(message, ("output", "trust"))
+
+
+def _is_near(path: Path, source: Path) -> bool:
+    return is_inside(path, Path()) or is_inside(path, source.parent)
+
+
+def _far(source: Path) -> str:
+    beside = "" if is_inside(source, Path()) else f" and the folder of {source}"
+    return f"which is outside the current folder{beside}"
+
+
+def _links(folder: Path) -> list[Path]:
+    """Return the symbolic links in ``folder`` and its subfolders; empty if it is not a folder."""
+    return [each for each in folder.rglob("*") if each.is_symlink()] if folder.is_dir() else []
