@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from dreamgram.image_optimization.files import same_file
 from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.optimize import in_turn
 from dreamgram.workbench.job import Done, Job
@@ -68,7 +69,7 @@ def list_pictures(photos: Path, output: Path, job: Job) -> list[Path]:
     Raises:
         ValueError: ``photos`` contains no pictures, or ``output`` is the same folder.
     """
-    if output.resolve() == photos.resolve():
+    if same_file(output, photos):
         raise ValueError(f"the output is the folder of the photos, {photos}: choose a different folder")
     there = sorted(path for path in photos.iterdir() if not path.name.startswith("."))
     pictures = [path for path in there if path.suffix.lower() in READABLE and not path.is_dir()]

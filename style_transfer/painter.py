@@ -26,6 +26,7 @@ from dreamgram.workbench.device import describe_setting, find_device, find_preci
 from dreamgram.workbench.job import Done, Job, beside, check_distinct
 from dreamgram.workbench.options import OptionError
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
+from dreamgram.workbench.trust import needs_trust
 
 LARGEST_DRAWN = 1536
 """Maximum width and height, in pixels, of a drawn style, which is a square painting that the program draws itself. For
@@ -159,7 +160,7 @@ class Painter:
             plot = beside(path, PLOT_ENDING, self.replaces, inputs.checksums)
             save_plot(result.history, stylizer.scales, plot)
             self.job.wrote(plot)
-        return self._done(result.stopped)
+        return self._done(recipe, path)
 
     def _tell_of(self, given: images.Picture, file: Path, path: Path) -> None:
         if given.frames > 1:
@@ -176,19 +177,20 @@ class Painter:
         recipe = replace(self.recipe(file, inputs), made={"output": str(output)})
         return Checkpoint(path, recipe, self.options.checkpoint_every, self.job)
 
-    def _done(self, stopped: str) -> Done:
-        """Return the outcome of painting a photo, given ``stopped``, the reason why painting ended.
+    def _done(self, recipe: Recipe, output: Path) -> Done:
+        """Return the outcome of painting a photo, given the recipe and the path of the picture.
 
         If there is a checkpoint file and painting was interrupted, the outcome includes a message that tells how to
         resume from this file. If painting was not interrupted, the file is deleted.
         """
-        path = self.options.checkpoint
+        path, stopped = self.options.checkpoint, recipe.stopped
         if path is None or not path.exists():
             return Done(stopped)
         if stopped != "interrupted":
             path.unlink()
             return Done(stopped)
-        onward = f"stylize resume {path} --overwrite continues from here"
+        trust = " --trust" if needs_trust(recipe.options, recipe.files, output, path) else ""
+        onward = f"stylize resume {path} --overwrite{trust} continues from here"
         return Done(stopped, interrupted=f"{Done.interrupted}\n{onward}")
 
     def _save(self, result: Stylized, given: images.Picture, path: Path, recipe: Recipe, overwrite: bool) -> Path:

@@ -615,6 +615,25 @@ def _changed(base: str, path: str = "crafted.png", **options: Any) -> Callable[[
     return write
 
 
+def _checkpoint_with_output_outside() -> None:
+    kept = record("run.ckpt")
+    kept["made"]["output"] = str(Path.cwd().parent / "outside" / "trusted.png")
+    save_file(load_file("run.ckpt"), "crafted.ckpt", {NOTE: json.dumps(kept)})
+
+
+honest(
+    "honest: an output outside that is trusted",
+    ["stylize", "resume", "crafted.ckpt", "--trust"],
+    ("trusted.png", "crafted.ckpt"),
+    _checkpoint_with_output_outside,
+)
+honest(
+    "honest: an output outside that is not used",
+    ["stylize", "resume", "crafted.ckpt", "-o", "out.png"],
+    ("out.png", "crafted.ckpt"),
+    _checkpoint_with_output_outside,
+)
+
 AGAIN = ["stylize", "replay", "crafted.png", "-o", "out.png"]
 honest("honest: an absolute photo in the current folder", AGAIN, write=_changed("honest.png", photo="{here}/photo.png"))
 honest("honest: a photo that climbs and comes back", AGAIN, write=_changed("honest.png", photo="photos/../photo.png"))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import re
 import shutil
@@ -12,7 +14,9 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+import torch
 
+from dreamgram.image_optimization import images
 from dreamgram.style_transfer import stylizer
 from dreamgram.workbench import recipe
 from tests.conftest import Command
@@ -104,6 +108,52 @@ def test_what_a_file_says_is_data(
     assert run.err.rstrip("\n").isprintable()
     assert len(run.err) < 1000
     assert re.search(case.says, run.err), run.err
+
+
+def test_crafted_pictures_in_a_folder(command: Command) -> None:
+    """The pictures are in the folder of results, where a picture with the right recipe would be kept."""
+    photo = torch.rand(1, 3, 32, 32)
+    line = [
+        "stylize",
+        "photos",
+        "--style",
+        "marbling",
+        "--size",
+        32,
+        "--steps",
+        1,
+        "--style-layers",
+        "relu1_1",
+        "-o",
+        "out",
+    ]
+    images.save(photo, "photos/honest.png")
+    assert command(*line).code == 0
+    kept = json.loads(images.read_note("out/honest.png") or "")
+    notes = {
+        "absolute": json.dumps({**kept, "files": {"/etc/passwd": "0"}, "options": {**kept["options"], "size": 16}}),
+        "argument": json.dumps({**kept, "options": {**kept["options"], "strip": "--overwrite"}}),
+        "code": json.dumps({**kept, "options": {**kept["options"], "model": "evil.py:net"}}),
+        "deep": "[" * 100_000,
+        "huge": json.dumps({**kept, "options": {**kept["options"], "steps": 10**400}}),
+        "long": json.dumps({**kept, "options": {**kept["options"], "x" * 10**6: 1}}),
+        "nan": json.dumps({**kept, "options": {**kept["options"], "tv_weight": math.nan}}),
+        "stopped": json.dumps({**kept, "stopped": ["finished"]}),
+    }
+    Path("evil.py").write_text("open('trace', 'w')")
+    for name, note in notes.items():
+        images.save(photo, f"photos/{name}.png")
+        images.save(photo, f"out/{name}.png", note)
+    before = contents(Path())
+    with at_most(LONGEST):
+        run = command(*line)
+    assert contents(Path()) == before
+    assert run.code == 1
+    assert run.out == f"out: {len(notes)} failed, 1 already existed\n"
+    lines = run.err.splitlines()
+    assert [line.split(".png")[0] for line in lines] == [f"failed: photos/{name}" for name in notes]
+    assert all(line.endswith("choose another output or overwrite it (--overwrite)") for line in lines)
+    assert max(map(len, lines)) < 300
 
 
 def special(folder: str, names: list[str]) -> set[str]:

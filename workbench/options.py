@@ -29,7 +29,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_h
 
 from dreamgram.image_optimization.names import LONGEST, must_be, shorten, unknown
 from dreamgram.image_optimization.precision import Precision
-from dreamgram.models.provenance import sources
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -277,6 +276,8 @@ class RunOptions(Options):
 
 def model_files(name: str) -> list[Path]:
     """Return the Python files that loading the network called ``name`` runs; empty for an installed network."""
+    from dreamgram.models.provenance import sources  # it imports a client for HTTP, which the help does not need
+
     return sources(name, None)
 
 

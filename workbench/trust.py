@@ -66,6 +66,16 @@ def check_trusted_output(output: Path, source: Path, different: str = "") -> Non
         raise UntrustedError(message, ("output", "trust"))
 
 
+def needs_trust(options: Options, files: Iterable[str], output: Path, source: Path) -> bool:
+    """Return whether :func:`check_trusted` or :func:`check_trusted_output` would raise an error."""
+    try:
+        check_trusted(options, files, source)
+        check_trusted_output(output, source)
+    except UntrustedError:
+        return True
+    return False
+
+
 def _is_near(path: Path, source: Path) -> bool:
     return is_inside(path, Path()) or is_inside(path, source.parent)
 

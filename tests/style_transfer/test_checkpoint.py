@@ -104,6 +104,25 @@ def test_stopped_and_resumed_as_typed(command: Command, photo: Tensor, monkeypat
     assert Image.open("a.png").tobytes() == Image.open("unbroken.png").tobytes()
 
 
+def test_the_advice_how_to_resume_can_be_followed(
+    command: Command, photo: Tensor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The user painted a photo from another folder, which a checkpoint may name only if it is trusted."""
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    images.save(photo, tmp_path / "photo.png")
+    line = ["../photo.png", "--style", "marbling", "--size", 40, "--steps", 4, "--style-layers", "relu1_1"]
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "progress", ctrl_c_at(3))
+        run = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "a.png")
+    assert "\nstylize resume run.ckpt --overwrite --trust continues from here\n" in run.err
+    run = command("stylize", "resume", "run.ckpt", "--overwrite")
+    place = "which is outside the current folder"
+    message = f"error: run.ckpt would read ../photo.png, {place}; trust run.ckpt to allow it (--trust)\n"
+    assert (run.code, run.err) == (2, message)
+    assert command("stylize", "resume", "run.ckpt", "--overwrite", "--trust").code == 0
+
+
 @pytest.mark.parametrize(
     ("optimizer", "names"),
     [
