@@ -82,10 +82,12 @@ def resume(options: ResumeOptions, job: Job) -> Done:
     """
     state, recipe = read_checkpoint(options.checkpoint)
     told = recipe.check(options.checkpoint, CHANGED, trust=options.trust)
-    output = options.output or recipe.output
-    if output != options.output and output is not None and not options.trust:
+    output = options.output
+    if output is None and recipe.output is not None:
+        output = recipe.output
         different = recipe.compare(output)[0] if options.overwrite and output.exists() else ""
-        check_trusted_output(output, options.checkpoint, different)
+        if not options.trust:
+            check_trusted_output(output, options.checkpoint, different)
     for line in told:
         job.tell(line)
     kept = {"output": output, "checkpoint": options.checkpoint, "overwrite": options.overwrite}

@@ -332,7 +332,8 @@ class RecipeOptions(OutputOptions):
     trust: bool = option(
         False,
         "Trust the recipe, the settings in the file: run the Python file of the network if the recipe names one, and "
-        "use files outside the current folder. Without this option, a file from a stranger can do neither.",
+        "use files outside the current folder and the folder of the file. Without this option, a file from a stranger "
+        "can do neither.",
         group="Input",
         compare=False,
         recorded=False,

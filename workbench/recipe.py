@@ -404,8 +404,8 @@ def _check_entries(kept: Mapping[str, Any], files: Mapping[str, Any], made: Mapp
         ValueError: an entry has the wrong type or an impossible value.
     """
     for name, pattern in _PATTERNS.items():
-        value = kept.get(name)
-        if value is not None and not (isinstance(value, str) and re.fullmatch(pattern, value)):
+        value = kept.get(name, "finished" if name == "stopped" else "")
+        if not (isinstance(value, str) and re.fullmatch(pattern, value)):
             raise ValueError(f"its {name} must not be {shorten(value)}")
     if len(files) > MOST_FILES:
         raise ValueError(f"it names more than {MOST_FILES} files")

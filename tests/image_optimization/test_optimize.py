@@ -226,6 +226,36 @@ def test_a_loss_that_is_no_number_stops_with_its_step(optimizer: str, bad: float
         )
 
 
+def test_an_image_that_is_no_number_after_the_last_step() -> None:
+    """The loss before the last step is finite, but its gradient is not."""
+    image = PixelImage(torch.full((1, 1, 4, 4), 0.5))
+    with pytest.raises(NonFiniteLoss, match="the image is not finite after step 1"):
+        optimize(image, lambda x: (x - 0.5).sqrt().sum(), steps=1, optimizer="adam")
+
+
+@pytest.mark.parametrize("optimizer", OPTIMIZERS)
+def test_a_state_from_a_file_is_checked(optimizer: str) -> None:
+    def run(**more: Any) -> None:
+        image = PixelImage(torch.full((1, 1, 4, 4), 0.9))
+        optimize(image, lambda x: (x - 0.2).square().sum(), steps=4, optimizer=optimizer, **more)
+
+    states: list[State] = []
+    run(listeners=[lambda step: states.append({name: tensor.clone() for name, tensor in step.state().items()})])
+    state = states[1]
+    run(state={name: tensor.double() if tensor.is_floating_point() else tensor for name, tensor in state.items()})
+    for name, tensor in state.items():
+        others = {other: each for other, each in state.items() if other != name}
+        changed = None, tensor[None], torch.full_like(tensor.double(), torch.nan), tensor.to(torch.complex64)
+        for wrong in changed if name != "losses" else (None, torch.full_like(tensor, torch.nan)):
+            with pytest.raises(ValueError, match="cannot resume: "):
+                run(state=others if wrong is None else {**others, name: wrong})
+    for wrong in (torch.zeros(0), torch.zeros(5), torch.tensor(0.5), torch.zeros(2, dtype=torch.long)):
+        with pytest.raises(ValueError, match="cannot resume: a run of 4 steps cannot have losses of the shape"):
+            run(state={**state, "losses": wrong})
+    with pytest.raises(ValueError, match="cannot resume: "):
+        run(state={**state, "more": torch.zeros(1)})
+
+
 def test_it_stops_when_nothing_is_gained() -> None:
     def steps(tolerance: float) -> tuple[int, str]:
         image = PixelImage.from_noise((1, 1, 4, 4))
