@@ -49,6 +49,7 @@ from dreamgram.activation_maximization.session import Session, crop_middle, draw
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.files import same_file
+from dreamgram.image_optimization.image_opening import READABLE
 from dreamgram.image_optimization.layers import Layer, default_shape, list_layers, reach_layers
 from dreamgram.image_optimization.optimize import in_turn
 from dreamgram.models import load
@@ -190,15 +191,16 @@ def _find_pictures(session: Session, folder: Path | None, size: int | None) -> I
     if not folder.is_dir():
         raise OptionError("data", f"must be a folder of pictures, and there is no folder {folder}")
     session.inputs.add(folder)
-    Image.init()
-    endings = {ending for ending, kind in Image.registered_extensions().items() if kind in Image.OPEN}
-    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower() in endings and each.is_file()):
+    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower() in READABLE and not each.is_dir()):
         try:
-            picture = images.load(path, channels)
+            picture = images.read(path, channels, max_pixels=session.options.max_pixels)
         except (OSError, ValueError) as error:
-            session.job.tell(f"skipped: {error}")
+            problem = " ".join(str(error).split())  # a file name may have several lines
+            session.job.fail(f"skipped: {problem}", error)
             continue
-        yield path.stem, crop_middle(picture, (height, width))  # Networks are usually tested on such center crops.
+        if picture.notice:
+            session.job.tell(picture.notice)
+        yield path.stem, crop_middle(picture.image, (height, width))  # Networks are usually tested on such crops.
 
 
 def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> Done:

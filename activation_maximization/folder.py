@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from PIL import Image
 
 from dreamgram.activation_maximization.expressions import MOST_UNITS
 from dreamgram.activation_maximization.gradient_ascent import BATCH, Dreams
 from dreamgram.activation_maximization.options import EachOptions
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.image_opening import open_image
 from dreamgram.image_optimization.optimize import StopRun, in_turn
 from dreamgram.workbench.job import Done
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
@@ -215,5 +215,5 @@ def _join(pictures: list[torch.Tensor], activations: Sequence[float], silent: Se
 
 
 def _channels(path: Path) -> int:
-    with Image.open(path) as picture:
+    with path.open("rb") as file, open_image(file) as picture:
         return len(picture.getbands())

@@ -58,7 +58,7 @@ class Session:
         self.device = find_device(options.device)
         self.path = output_path(options.output, file, options.overwrite)
         check_distinct("output", self.path, options.files())
-        self.inputs = Inputs()
+        self.inputs = Inputs(options.max_pixels, job.tell)
         self.model = self.inputs.load_model(options.model, options.weights).to(self.device)
         if original:
             original.check_network(self.inputs)

@@ -9,3 +9,11 @@ class OutputExistsError(FileExistsError):
     The message does not say how to allow it. In Python, this is the argument ``overwrite``. The command line adds the
     name of its flag to the message.
     """
+
+
+class TooLargeError(ValueError):
+    """The error raised if a picture or video is too large to be decoded.
+
+    The message does not say how to allow it. In Python, this is the argument ``max_pixels``. The command line adds the
+    name of its flag to the message.
+    """

@@ -11,7 +11,9 @@ from pathlib import Path
 from xml.etree import ElementTree
 from xml.sax.saxutils import escape
 
-from dreamgram.image_optimization.image_reading import check_file, open_image
+from dreamgram.image_optimization.image_opening import open_file, open_image, reading
+from dreamgram.image_optimization.image_tiff import Tag, is_tiff, read_tags
+from dreamgram.image_optimization.limits import MOST_PIXELS
 
 PNG_KEY = "dreamgram"
 """Keyword of the iTXt chunk in which a PNG holds the note, the text that this package stores in a picture file."""
@@ -116,14 +118,18 @@ def read_note(path: str | os.PathLike[str]) -> str | None:
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
-        ValueError: the file is not an image, is damaged, or has more than twice Pillow's ``MAX_IMAGE_PIXELS``.
+        ValueError: the file is not an image, or is damaged.
     """
     path = Path(path)
-    check_file(path)
-    with path.open("rb") as file, open_image(file, path) as picture:
-        text = picture.info.get(PNG_KEY)
-        packet = picture.info.get("xmp")
-        segments = getattr(picture, "applist", [])  # only a JPEG has it
+    text: object = None
+    segments: Sequence[tuple[str, bytes]] = []
+    with open_file(path, MOST_PIXELS) as file, reading(path):
+        if is_tiff(file):  # Pillow opens not all of them
+            packet = read_tags(file).get(Tag.XMLPacket)
+        else:
+            with open_image(file) as picture:
+                text, packet = picture.info.get(PNG_KEY), picture.info.get("xmp")
+                segments = getattr(picture, "applist", [])  # only a JPEG has it
     if isinstance(text, str):
         return str(text)
     if not isinstance(packet, bytes):

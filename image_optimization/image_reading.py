@@ -4,24 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import os
-import struct
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from io import BytesIO
 from pathlib import Path
-from typing import IO, Any
 
 import numpy as np
-import torch
-from PIL import ExifTags, Image, ImageCms, ImageOps, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageCms
 from torch import Tensor
 
-from dreamgram.image_optimization.files import check_regular
-
-LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
-"""Weights of red, green and blue in the ITU-R BT.601 conversion to gray, as a tensor (3, 1, 1)."""
+from dreamgram.image_optimization.image_deep import decode_deep, largest_gray, opacity_of, stored_bits
+from dreamgram.image_optimization.image_opening import open_file, open_image, reading
+from dreamgram.image_optimization.image_samples import Array, Samples
+from dreamgram.image_optimization.image_tiff import (
+    bits_of,
+    count_pages,
+    decode_tiff,
+    is_plain,
+    is_tiff,
+    read_tags,
+    size_of,
+)
+from dreamgram.image_optimization.limits import MOST_PIXELS, check_limits
 
 PROFILE_TOLERANCE = 4
 """Tolerance, in 8-bit levels, for treating an ICC color profile as sRGB.
@@ -29,7 +34,8 @@ PROFILE_TOLERANCE = 4
 A profile is treated as sRGB if converting colors from it to sRGB changes no channel by more than the tolerance.
 """
 
-Array = np.ndarray[Any, np.dtype[Any]]
+ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
+"""Formats, other than TIFF, in which the frames of a file are counted."""
 
 
 @dataclass(frozen=True)
@@ -38,97 +44,123 @@ class Picture:
 
     image: Tensor
     """Image (1, C, H, W) in sRGB, float32 in [0, 1]; C is 3 for color and 1 for gray. Transparent parts are composited
-    over white."""
+    over white. If the file is gray, the three channels share the same memory: clone the tensor before you change it in
+    place."""
     alpha: Tensor | None
     """Opacity (1, 1, H, W) in [0, 1], where 0 is transparent; None if the whole picture is opaque."""
     exif: bytes
     """Encoded EXIF data that describes the picture, such as camera, exposure, author and GPS position; empty if there
     is none. It contains no orientation, because ``image`` is already upright."""
     bits: int
-    """Number of bits per channel in the file: 8 or 16."""
+    """Number of bits per channel: 8, or 16 if the file has more than 8."""
     frames: int
     """Number of frames or pages in the file. ``image`` is the first of them."""
     checksum: str
     """First 16 hexadecimal digits of the SHA-256 of the file."""
+    notice: str = ""
+    """Sentence for the user, beginning with the path, if the range of the numbers in the file is not certain; else
+    empty."""
 
 
-def load(path: str | os.PathLike[str], channels: int = 3) -> Tensor:
+def load(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = MOST_PIXELS) -> Tensor:
     """Return the image in a picture file, (1, ``channels``, H, W) in [0, 1], without the metadata.
 
     The image is the same as that of :func:`read`. ``channels`` is 3 for color or 1 for gray.
     """
-    return read(path, channels).image
+    return read(path, channels, max_pixels=max_pixels).image
 
 
-def read(path: str | os.PathLike[str], channels: int = 3) -> Picture:
+def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = MOST_PIXELS) -> Picture:
     """Read the image, (1, ``channels``, H, W) in sRGB, float32 in [0, 1], and the metadata of a picture file.
 
     The image is turned upright according to its EXIF orientation. If the file has an ICC profile, the colors are
-    converted from it to sRGB with 8-bit precision. Two kinds of 16-bit pictures keep their precision: gray pictures,
-    whose ICC profile is ignored, and color pictures in PNG or TIFF that have no ICC profile or one that is almost sRGB.
-    Transparent parts are composited over white. Only the first frame of an animation is read.
+    converted from it to sRGB with 8-bit precision. Pictures of more than 8 bits keep their precision if they are gray,
+    or if they have no ICC profile or one that is almost sRGB. Transparent parts are composited over white. Only the
+    first frame of an animation is read.
+
+    The file format decides which numbers are black and white, and never the numbers in the picture. In a TIFF, this is
+    the whole range of the type of its numbers, unless the tags SMinSampleValue and SMaxSampleValue state another one.
+    Floating-point numbers range from 0 to 1. For signed, floating-point and 32-bit numbers without these tags,
+    :attr:`Picture.notice` says which range is assumed.
 
     Args:
-        path: a PNG, JPEG, WebP or TIFF, or any other format that Pillow reads.
+        path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, JPEG 2000, AVIF or PSD file, whatever its name. HEIC can also be
+            read if pillow-heif is installed.
         channels: number of channels of the image to return: 3 for color, 1 for gray.
+        max_pixels: largest number of pixels of a picture that is read. The file and the decoded picture may have 1 GB,
+            or more or less in proportion to this number.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
-        ValueError: the file is not an image, is damaged, or has more than twice Pillow's ``MAX_IMAGE_PIXELS``.
+        TooLargeError: the picture is too large. It is refused before it is decoded.
+        ValueError: the file is not an image, or is damaged.
     """
     path = Path(path)
-    check_file(path)
-    data = path.read_bytes()
-    if not data:
-        raise ValueError(f"{path} is empty (0 bytes), not an image")
-    with open_image(BytesIO(data), path) as opened:
-        frames = getattr(opened, "n_frames", 1) if opened.format in ("GIF", "PNG", "WEBP", "TIFF") else 1
-        deep = _is_deep(opened)
-        colors, alpha = _deep_pixels(opened, data) if deep and _is_srgb(opened) else _pixels(opened)
-        bits = 16 if deep or opened.mode.startswith("I") else 8
-        exif = _exif(opened)
-    image = _tensor(colors if alpha is None else colors * alpha + (1 - alpha))
-    if channels == 1:
-        image = (image * LUMA).sum(1, keepdim=True)
-    opacity = None if alpha is None or (alpha == 1).all() else _tensor(alpha)
-    return Picture(image, opacity, exif, bits, frames, hashlib.sha256(data).hexdigest()[:16])
+    with open_file(path, max_pixels) as file:
+        data = file.read()
+    with reading(path):
+        decoded = (_decode_tiff if is_tiff(BytesIO(data)) else _decode)(data, max_pixels)
+        checksum = hashlib.sha256(data).hexdigest()[:16]
+        del data  # the samples and the image are enough to have in memory
+        samples = decoded.samples
+        remark = samples.remark()
+        image, alpha = samples.to_tensors(channels)
+    return Picture(
+        image,
+        alpha,
+        decoded.exif,
+        decoded.bits,
+        decoded.frames,
+        checksum,
+        " ".join(f"{path} {remark}".split()) if remark else "",
+    )
 
 
-def check_file(path: Path) -> None:
-    """Check that ``path`` is a file.
+@dataclass
+class _Decoded:
+    """The parts of a picture file: upright samples in sRGB, and the metadata."""
 
-    Raises:
-        IsADirectoryError: ``path`` is a folder.
-        FileNotFoundError: ``path`` does not exist.
-        ValueError: ``path`` is not a regular file but, for example, a pipe.
-    """
-    check_regular(path)
-    if path.is_dir():
-        raise IsADirectoryError(f"{path} is a folder, not an image file")
-    if not path.exists():
-        raise FileNotFoundError(f"no image file {path}")
+    samples: Samples
+    exif: bytes
+    bits: int
+    frames: int
 
 
-@contextmanager
-def open_image(file: IO[bytes], path: Path) -> Iterator[Image.Image]:
-    """Open the image in ``file`` with Pillow for the duration of a ``with`` block.
+def _decode(data: bytes, max_pixels: int) -> _Decoded:
+    """Decode a picture that is not a TIFF."""
+    with open_image(BytesIO(data)) as picture:
+        bits = stored_bits(picture, data)
+        check_limits(picture.size, len(picture.getbands()) * -(-bits // 8), max_pixels)
+        frames = getattr(picture, "n_frames", 1) if picture.format in ANIMATED else 1
+        profile = picture.info.get("icc_profile")
+        samples = decode_deep(picture, data)
+        samples = _from_pillow(picture, profile, data) if samples is None else _to_srgb(samples, profile)
+        with suppress(Exception):  # broken EXIF data is ignored
+            samples = _turned(samples, picture.getexif().get(ExifTags.Base.Orientation, 1))
+        return _Decoded(samples, _kept_exif(picture.getexif), 8 if bits <= 8 else 16, frames)
 
-    If Pillow cannot open the image, or cannot read it within the block, the error becomes a ValueError with ``path`` in
-    its message.
 
-    Raises:
-        ValueError: the file is not an image, is damaged, or has more than twice Pillow's ``MAX_IMAGE_PIXELS``.
-    """
-    try:
-        with warnings.catch_warnings(), Image.open(file) as opened:
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # twice this size is still an error
-            yield opened
-    except UnidentifiedImageError:
-        raise ValueError(f"{path} is not an image that can be read") from None
-    except Image.DecompressionBombError:
-        raise ValueError(f"{path} unpacks to more than {2 * (Image.MAX_IMAGE_PIXELS or 0):,} pixels: refused") from None
-    except (OSError, SyntaxError, EOFError, ValueError, struct.error) as error:  # Pillow raises all of these
-        raise ValueError(f"{path} is a damaged image: {error}") from error
+def _decode_tiff(data: bytes, max_pixels: int) -> _Decoded:
+    """Decode the first page of a TIFF."""
+    tags = read_tags(BytesIO(data))
+    bits = bits_of(tags)
+    check_limits(size_of(tags), -(-sum(bits) // 8), max_pixels)
+    frames = count_pages(data)
+    if is_plain(tags):
+        with open_image(BytesIO(data)) as picture:  # upright as soon as it is decoded
+            samples = _from_pillow(picture, picture.info.get("icc_profile"), data)
+            return _Decoded(samples, _kept_exif(picture.getexif), 8, frames)
+
+    def read_exif() -> Image.Exif:
+        exif = Image.Exif()
+        exif.load_from_fp(BytesIO(data))
+        return exif
+
+    profile = tags.get(ExifTags.Base.InterColorProfile)
+    decoded = decode_tiff(data, tags)
+    samples = _to_srgb(decoded, profile) if isinstance(decoded, Samples) else _from_pillow(decoded, profile, data)
+    samples = _turned(samples, tags.get(ExifTags.Base.Orientation, 1))
+    return _Decoded(samples, _kept_exif(read_exif), 8 if max(bits) <= 8 else 16, frames)
 
 
 CAMERA_TAGS = (
@@ -141,11 +173,14 @@ All other tags are dropped, because they describe the layout of the file that wa
 """
 
 
-def _exif(picture: Image.Image) -> bytes:
-    """Return the EXIF data to keep from ``picture``, encoded; empty if there is no such data or the data is broken."""
+def _kept_exif(read_exif: Callable[[], Image.Exif]) -> bytes:
+    """Return the EXIF data to keep, encoded, of that which ``read_exif`` reads.
+
+    The result is empty if there is no such data or the data is broken.
+    """
     kept = Image.Exif()
-    try:
-        given = picture.getexif()
+    with suppress(Exception):  # Pillow raises errors of many types for broken data
+        given = read_exif()
         for tag in (ExifTags.Base[name] for name in CAMERA_TAGS):
             if tag in given:
                 kept[tag] = given[tag]
@@ -153,43 +188,56 @@ def _exif(picture: Image.Image) -> bytes:
             if given.get_ifd(part):
                 kept[part] = dict(given.get_ifd(part))
         return kept.tobytes() if len(kept) else b""
-    except (SyntaxError, OSError, ValueError, TypeError, struct.error):
-        return b""
+    return b""
 
 
-def _tensor(pixels: Array) -> Tensor:
-    """Convert pixels (H, W, C) to a tensor (1, C, H, W)."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))).unsqueeze(0)
+def _from_pillow(picture: Image.Image, profile: bytes | None, data: bytes) -> Samples:
+    """Return the samples of ``picture``, converted from its ICC profile ``profile`` to sRGB.
 
-
-def _pixels(picture: Image.Image) -> tuple[Array, Array | None]:
-    """Return the colors (H, W, 3) and the opacity (H, W, 1) of ``picture`` as float32 in [0, 1].
-
-    The opacity is None if the picture has no transparency.
+    ``data`` is the content of the file. The orientation of the picture stays as it is.
     """
-    with suppress(SyntaxError, struct.error):  # broken EXIF data is ignored
-        picture = ImageOps.exif_transpose(picture)
-    profile = picture.info.get("icc_profile")
+    picture.load()
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
-        gray = np.asarray(picture, dtype=np.float32)
-        if not np.isfinite(gray).all():
-            raise ValueError("some pixels are not finite numbers")
-        # Float pixels are taken to range from 0 to 1, or from 0 to 255 if any of them is above 1.
-        top = 65535 if picture.mode != "F" else 255 if gray.max() > 1 else 1
-        return np.repeat((gray / top).clip(0, 1)[:, :, None], 3, axis=2), None
-    alpha = None
+        return _to_srgb(_deep_gray(picture, data), profile)
+    alpha: list[Array] = []
     if picture.has_transparency_data:
+        _scale_transparency(picture, data)
         picture = picture.convert("RGBA")
-        alpha = np.asarray(picture.getchannel("A"), dtype=np.float32)[:, :, None] / 255
+        alpha = [np.asarray(picture.getchannel("A"))[:, :, None]]
         picture = picture.convert("RGB")
+    elif picture.mode == "1" and not profile:
+        return Samples(np.asarray(picture).view(np.uint8)[:, :, None], 1)  # Pillow gives 255 for white
+    elif picture.mode == "1":
+        picture = picture.convert("L")
     elif picture.mode not in ("RGB", "L", "CMYK"):
         picture = picture.convert("RGB")
     if profile:
-        picture = _to_srgb(picture, profile)
-    return np.asarray(picture.convert("RGB"), dtype=np.float32) / 255, alpha
+        picture = _convert(picture, profile)
+    levels: Array = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+    values: Array = levels.reshape(*levels.shape[:2], -1)
+    return Samples(np.concatenate([values, *alpha], axis=2) if alpha else values, values.shape[2])
 
 
-def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
+def _deep_gray(picture: Image.Image, data: bytes) -> Samples:
+    """Return the samples of a gray picture of more than 8 bits, which Pillow has decoded."""
+    values = np.asarray(picture)[:, :, None]
+    if picture.mode == "F":
+        notice = "does not say what its darkest and brightest numbers are: they are taken to be 0 and 1"
+        return Samples(values, 1, high=1, notice=notice)
+    top = largest_gray(picture, data)
+    values = values.astype(np.uint16)
+    if isinstance(picture.info.get("transparency"), int):
+        values = np.concatenate([values, opacity_of(values, picture.info["transparency"], top)], axis=2)
+    return Samples(values, 1, high=top)
+
+
+def _scale_transparency(picture: Image.Image, data: bytes) -> None:
+    """Scale the transparent gray of a PNG with 2 or 4 bits to 8 bits, as Pillow has scaled the pixels."""
+    if picture.mode == "L" and getattr(picture, "format", "") == "PNG" and data[24] in (2, 4):
+        picture.info["transparency"] *= 255 // (2 ** data[24] - 1)
+
+
+def _convert(picture: Image.Image, profile: bytes) -> Image.Image:
     """Convert the colors of ``picture`` from ``profile`` to sRGB.
 
     If the profile is broken, or made for a different number of channels, the picture is returned unchanged, because
@@ -204,40 +252,38 @@ def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
     return converted or picture
 
 
-def _is_deep(picture: Image.Image) -> bool:
-    """Return whether ``picture`` is a PNG or TIFF with several 16-bit channels, which Pillow would reduce to 8 bits."""
-    tiles = getattr(picture, "tile", None)
-    args = tiles[0].args if tiles else ""  # the raw mode from which Pillow will decode the pixels
-    raw = args if isinstance(args, str) else args[0] if args else ""
-    return picture.format in ("PNG", "TIFF") and ";16" in raw and picture.mode in ("RGB", "RGBA", "LA")
+def _to_srgb(samples: Samples, profile: bytes | None) -> Samples:
+    """Convert the colors of ``samples`` from ``profile`` to sRGB, unless the profile is almost sRGB.
 
-
-def _is_srgb(picture: Image.Image) -> bool:
-    """Return whether the picture has no color profile, or one that is sRGB within :data:`PROFILE_TOLERANCE`.
-
-    The decision is based on the conversion of sample colors, because the name of a profile may be misleading.
+    Gray keeps its precision; colors are converted with 8 bits.
     """
-    profile = picture.info.get("icc_profile")
-    steps = np.linspace(0, 255, 6, dtype=np.uint8)
-    colors = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(36, 6, 3)
     if not profile:
-        return True
-    converted = np.asarray(_to_srgb(Image.fromarray(colors), profile), dtype=int)
-    return bool(np.abs(converted - colors).max() <= PROFILE_TOLERANCE)
+        return samples
+    steps = np.linspace(0, 255, 6, dtype=np.uint8)
+    colors: Array = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(36, 6, 3)
+    if samples.colors == 1:
+        colors = np.arange(256, dtype=np.uint8).reshape(16, 16)
+    # The decision is based on sample colors, because the name of a profile may be misleading.
+    converted = np.asarray(_convert(Image.fromarray(colors), profile))
+    expected = colors if converted.ndim == colors.ndim else np.repeat(colors[:, :, None], 3, axis=2)
+    if np.abs(converted.astype(int) - expected).max() <= PROFILE_TOLERANCE:
+        return samples
+    if samples.colors == 1:
+        curve = converted[:, :, 1].ravel() / 255
+        values = np.empty(samples.values.shape, np.float32)
+        for rows, block in samples.blocks():
+            values[rows] = block
+            values[rows, :, :1] = np.interp(block[:, :, :1] * 255, np.arange(256), curve)
+        return Samples(values, 1, high=1, notice=samples.notice)
+    levels = samples.to_levels()
+    made = np.asarray(_convert(Image.fromarray(np.ascontiguousarray(levels[:, :, :3])), profile))
+    return Samples(np.concatenate([made, levels[:, :, 3:]], axis=2), 3, notice=samples.notice)
 
 
-def _deep_pixels(picture: Image.Image, data: bytes) -> tuple[Array, Array | None]:
-    """Decode ``data``, a file with 16-bit channels, and return its colors and opacity as :func:`_pixels` does."""
-    import cv2
-
-    channels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
-    if channels is None:
-        raise ValueError("its pixels cannot be decoded")
-    # OpenCV applies the orientation of a TIFF, but not that of a PNG.
-    orientation = picture.getexif().get(ExifTags.Base.Orientation) if picture.format == "PNG" else None
-    pixels = (TURNS[orientation](channels) if orientation in TURNS else channels).astype(np.float32) / 65535
-    colors, alpha = pixels[:, :, 2::-1], pixels[:, :, 3:]
-    return colors, alpha if alpha.size else None
+def _turned(samples: Samples, orientation: object) -> Samples:
+    """Return ``samples`` rotated or mirrored according to the EXIF ``orientation`` of the picture."""
+    turn = TURNS.get(orientation) if isinstance(orientation, int) else None
+    return samples if turn is None else replace(samples, values=turn(samples.values))
 
 
 TURNS: dict[int, Callable[[Array], Array]] = {

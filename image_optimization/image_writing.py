@@ -14,14 +14,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, ImageCms
+from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
 
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.image_notes import PNG_KEY, SEGMENT, check_note, encode_jpeg_xmp, encode_xmp
-from dreamgram.image_optimization.image_reading import Array
+from dreamgram.image_optimization.image_samples import Array
+from dreamgram.image_optimization.image_tiff import GRAY, RGB, UNASSOCIATED_ALPHA, UNCOMPRESSED, Tag
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 """Formats of pictures that can be written, by file extension."""
@@ -33,14 +34,8 @@ SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_500}
 """Largest width and height of a picture, in pixels, in the formats that limit them. A JPEG could have up to 65,535, but
 the library that writes it does not."""
 
-Tag = ExifTags.Base
-"""Numbers of TIFF tags, by name."""
-
 SECTIONS = (Tag.ExifOffset, Tag.GPSInfo)
 """TIFF tags whose values are further sets of tags."""
-
-GRAY, RGB, UNASSOCIATED_ALPHA, UNCOMPRESSED = 1, 2, 2, 1
-"""Values of the TIFF tags PhotometricInterpretation (the first two), ExtraSamples and Compression."""
 
 
 def to_pillow(image: Tensor) -> Image.Image:

@@ -7,7 +7,8 @@ This module re-exports the main public names of the modules ``image_notes``, ``i
 from __future__ import annotations
 
 from dreamgram.image_optimization.image_notes import read_note
-from dreamgram.image_optimization.image_reading import LUMA, Picture, load, read
+from dreamgram.image_optimization.image_reading import Picture, load, read
+from dreamgram.image_optimization.image_samples import LUMA
 from dreamgram.image_optimization.image_sizes import fit, fitted_size, refine, resize
 from dreamgram.image_optimization.image_writing import (
     FORMATS,
@@ -19,10 +20,12 @@ from dreamgram.image_optimization.image_writing import (
     save,
     to_pillow,
 )
+from dreamgram.image_optimization.limits import MOST_PIXELS
 
 __all__ = [
     "FORMATS",
     "LUMA",
+    "MOST_PIXELS",
     "Picture",
     "check_folder",
     "check_output",

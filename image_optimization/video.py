@@ -20,6 +20,9 @@ VIDEO_FORMATS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"
 VIDEO_ENDINGS = (*VIDEO_FORMATS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv", ".3gp")
 """File extensions of videos that can be read."""
 
+READ_CONTAINERS = ("mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "m4v", "asf", "flv")
+"""Names, in FFmpeg, of the container formats of videos that can be read. None of them refers to other files."""
+
 CODECS = {"webm": ("libvpx-vp9", {"crf": "24", "b": "0"})}
 X264 = ("libx264", {"crf": "17"})
 """Names and options of the video codecs. ``CODECS`` maps a container format to the name and the options of its codec.

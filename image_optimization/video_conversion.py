@@ -13,9 +13,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dreamgram.image_optimization.errors import TooLargeError
 from dreamgram.image_optimization.files import check_regular
 from dreamgram.image_optimization.images import replacing, to_pillow
-from dreamgram.image_optimization.video import VIDEO_FORMATS, add_pictures, load_av, to_frame
+from dreamgram.image_optimization.limits import MOST_PIXELS, check_limits
+from dreamgram.image_optimization.video import READ_CONTAINERS, VIDEO_FORMATS, add_pictures, load_av, to_frame
 
 if TYPE_CHECKING:
     import av
@@ -40,42 +42,50 @@ class Frame(NamedTuple):
     """Time, in seconds, at which the frame appears."""
 
 
-def count_frames(video: Path) -> int:
+def count_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> int:
     """Return the number of frames of a video, as stated in its header or estimated from its duration and frame rate.
 
     Raises:
         ValueError: ``video`` cannot be opened as a video, or it has no pictures.
     """
-    with _open(video) as container:
+    with _open(video, max_pixels) as container:
         stream = container.streams.best("video")
         length = float(container.duration or 0) / 1e6 * float(stream.average_rate or 0)
         return stream.frames or round(length) or 1
 
 
-def read_frames(video: Path) -> Iterator[Frame]:
+def read_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> Iterator[Frame]:
     """Yield the frames of a video in order, upright and resized to the size of the first frame.
 
-    Damaged frames are skipped.
+    Damaged frames are skipped. ``max_pixels`` is the largest number of pixels of a frame.
 
     Raises:
+        TooLargeError: the frames have more pixels.
         ValueError: ``video`` cannot be opened as a video, or it has no pictures.
     """
-    with _open(video) as container:
+    with _open(video, max_pixels) as container:
         yield from (each for each in _read(container, [], lambda line: None) if isinstance(each, Frame))
 
 
-def first_frame(video: Path) -> Tensor:
+def first_frame(video: Path, *, max_pixels: int = MOST_PIXELS) -> Tensor:
     """Return the first readable frame of a video, as an upright image (1, 3, H, W) in [0, 1].
 
     Raises:
         ValueError: ``video`` cannot be opened as a video, or none of its frames can be read.
     """
-    for frame in read_frames(video):
+    for frame in read_frames(video, max_pixels=max_pixels):
         return frame.image
     raise ValueError(f"{video} has no frames that can be read")
 
 
-def convert_video(video: Path, output: Path, convert: Callable[[int, Tensor], Tensor], tell: Tell) -> None:
+def convert_video(
+    video: Path,
+    output: Path,
+    convert: Callable[[int, Tensor], Tensor],
+    tell: Tell,
+    *,
+    max_pixels: int = MOST_PIXELS,
+) -> None:
     """Convert every frame of ``video`` and write the result to ``output``, with the same timestamps and sound.
 
     Damaged frames are skipped.
@@ -87,12 +97,14 @@ def convert_video(video: Path, output: Path, convert: Callable[[int, Tensor], Te
             returns the converted image, (1, 3, H, W) in [0, 1].
         tell: function that shows the user a message. It is called if parts of the video are damaged, or if the format
             of ``output`` cannot hold the sound.
+        max_pixels: largest number of pixels of a frame.
 
     Raises:
+        TooLargeError: the frames have more pixels.
         ValueError: ``video`` cannot be opened as a video, or none of its frames can be read.
     """
     with replacing(output) as beside, ExitStack() as stack:
-        source = stack.enter_context(_open(video))
+        source = stack.enter_context(_open(video, max_pixels))
         sounds = _fitting(source.streams.audio, output, tell)
         heard: list[av.Packet[Any]] = []  # audio packets that come before the first image
         writer: _Writer | None = None
@@ -115,16 +127,28 @@ def convert_video(video: Path, output: Path, convert: Callable[[int, Tensor], Te
             raise ValueError(f"{video} has no frames that can be read")
 
 
-def _open(video: Path) -> Any:
+def _open(video: Path, max_pixels: int) -> Any:
     check_regular(video)
     av = load_av()
+    # A file of another format, such as a playlist, might name further files, which FFmpeg would open.
+    allowed = {"protocol_whitelist": "file", "format_whitelist": ",".join(READ_CONTAINERS)}
     try:
-        container = av.open(str(video))
-    except av.FFmpegError as error:
-        raise ValueError(f"{video} is not a video that can be read: {error.strerror}") from None
-    if container.streams.best("video") is None:
+        container = av.open(str(video), options=allowed)
+    except (av.FFmpegError, ValueError) as error:
+        reason = getattr(error, "strerror", error)
+        raise ValueError(f"{video} is not a video that can be read: {reason}") from None
+    try:
+        pictures = container.streams.best("video")
+        if pictures is None:
+            raise ValueError(f"{video} has no pictures in it")
+        check_limits((pictures.width or 0, pictures.height or 0), 3, max_pixels)
+        pictures.codec_context.options = {"max_pixels": str(max_pixels)}  # a later frame may be larger
+    except TooLargeError as error:
         container.close()
-        raise ValueError(f"{video} has no pictures in it")
+        raise TooLargeError(f"{video} {error}") from None
+    except ValueError:
+        container.close()
+        raise
     return container
 
 
@@ -141,20 +165,24 @@ def _read(container: Any, sounds: list[Any], tell: Tell) -> Iterator[Frame | av.
     size: tuple[int, int] | None = None
     last = -gap
     damaged = 0
-    for packet in container.demux(pictures, *sounds):
-        if packet.stream.index != pictures.index:
-            yield packet
-            continue
+    packets = container.demux(pictures, *sounds)
+    while True:
         try:
-            frames = packet.decode()
+            packet = next(packets, None)
+            frames = [] if packet is None or packet.stream.index != pictures.index else packet.decode()
+            size = size or next(((frame.width, frame.height) for frame in frames), None)
+            images = [_to_image(frame, size) for frame in frames if size]
         except av.FFmpegError:
             damaged += 1
             continue
-        for frame in frames:
-            size = size or (frame.width, frame.height)
+        if packet is None:
+            break
+        if packet.stream.index != pictures.index:
+            yield packet
+        for frame, image in zip(frames, images, strict=True):
             time = Fraction(frame.pts * frame.time_base) if timed and frame.pts is not None else last + gap
             last = time if time > last else last + gap
-            yield Frame(_to_image(frame, size), last)
+            yield Frame(image, last)
     if damaged:
         tell(f"{container.name}: {damaged} packets are damaged and were skipped")
 

@@ -14,7 +14,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from dreamgram.image_optimization.image_reading import Array
+from dreamgram.image_optimization.image_samples import Array
 
 Draw = Callable[[int, np.random.Generator], Image.Image]
 

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dreamgram.image_optimization.image_reading import Array
+from dreamgram.image_optimization.image_samples import Array
 from dreamgram.image_optimization.images import to_pillow
 from dreamgram.style_transfer.losses import Previous
 

@@ -8,14 +8,10 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from dreamgram.image_optimization.files import same_file
+from dreamgram.image_optimization.image_opening import READABLE
 from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.optimize import in_turn
 from dreamgram.workbench.job import Done, Job
-
-_ENDINGS = ("png", "jpg", "jpeg", "jfif", "webp", "avif", "heic", "jp2", "tif", "tiff", "gif", "bmp", "ppm")
-READABLE = tuple(f".{ending}" for ending in _ENDINGS)
-"""File name extensions of pictures. If a file has such an extension but cannot be read, it is reported as failed. A
-file with any other extension is skipped."""
 
 SHOWN = 5
 """Maximum number of skipped files whose names are listed in the message about them."""
@@ -48,8 +44,8 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
         except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
-            problem = " ".join(str(error).split())
-            job.fail(f"failed: {problem}" if str(pair[0]) in problem else f"failed: {pair[0]}: {problem}", error)
+            problem, name = (" ".join(str(each).split()) for each in (error, pair[0]))  # a name may have several lines
+            job.fail(f"failed: {problem}" if name in problem else f"failed: {name}: {problem}", error)
             count["failed"] += 1
             return Done(failed=1)
         if done is None or done.stopped != "interrupted":
@@ -64,7 +60,9 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
 def list_pictures(photos: Path, output: Path, job: Job) -> list[Path]:
     """List the pictures in the folder ``photos``, sorted by name, and tell the user which other files are skipped.
 
-    The message is shown through ``job``. It does not mention hidden files, whose names begin with a dot.
+    A file is a picture if its name has one of the extensions :data:`READABLE`, even if it then cannot be read. The
+    message about all other files is shown through ``job``. It does not mention hidden files, whose names begin with a
+    dot.
 
     Raises:
         ValueError: ``photos`` contains no pictures, or ``output`` is the same folder.

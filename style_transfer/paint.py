@@ -8,11 +8,12 @@ from __future__ import annotations
 from pathlib import Path
 
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.image_opening import READABLE
 from dreamgram.image_optimization.optimize import State
 from dreamgram.image_optimization.video import VIDEO_ENDINGS, VIDEO_FORMATS
 from dreamgram.style_transfer.budget import Budget, read_budgets
 from dreamgram.style_transfer.checkpoint import prepare_checkpoint, read_checkpoint
-from dreamgram.style_transfer.folder import READABLE, paint_each
+from dreamgram.style_transfer.folder import paint_each
 from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
 from dreamgram.style_transfer.painter import PLOT_ENDING, Painter
 from dreamgram.workbench.job import Done, Job, check_distinct, output_path
@@ -90,8 +91,8 @@ def resume(options: ResumeOptions, job: Job) -> Done:
             check_trusted_output(output, options.checkpoint, different)
     for line in told:
         job.tell(line)
-    kept = {"output": output, "checkpoint": options.checkpoint, "overwrite": options.overwrite}
-    resumed = recipe.options.change(**kept)
+    same = {name: getattr(options, name) for name in ("checkpoint", "overwrite", "max_pixels")}
+    resumed = recipe.options.change(**same, output=output)
     assert isinstance(resumed, StylizeOptions)
     if resumed.timelapse:
         job.tell("the animation will show only the remaining steps")

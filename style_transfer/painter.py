@@ -54,7 +54,7 @@ class Painter:
                 must have the weights recorded in the recipe.
         """
         self.job = job
-        self.inputs = Inputs()
+        self.inputs = Inputs(options.max_pixels, job.tell)
         if options.timelapse == "mp4":
             load_av()
         device = find_device(options.device)
@@ -110,10 +110,11 @@ class Painter:
         Return how painting ended. If ``path`` already holds the finished picture with the same settings, return None.
         """
         check_distinct("output", path, self.options.change(photo=file).files())
-        inputs = self.inputs.copy()
-        inputs.add(file)
-        if is_made(path, self.recipe(file, inputs), self.options.overwrite):
-            return None
+        if path.exists():
+            inputs = self.inputs.copy()
+            inputs.add(file)
+            if is_made(path, self.recipe(file, inputs), self.options.overwrite):
+                return None
         return self.paint_photo(file, path, in_folder=True)
 
     def paint_photo(

@@ -81,5 +81,8 @@ def fingerprint(*tensors: Tensor | None) -> str:
             found.update(b"none")
             continue
         found.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
-        found.update(tensor.detach().cpu().contiguous().numpy().data)
+        # The channels of a gray picture may share their memory, which a copy of the whole tensor would not.
+        for part in tensor.detach().flatten(0, -4).unbind() if tensor.ndim > 3 else [tensor.detach()]:
+            for channel in part.unbind() if tensor.ndim > 2 else [part]:
+                found.update(channel.cpu().contiguous().numpy().data)
     return found.hexdigest()[:16]

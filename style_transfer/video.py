@@ -70,7 +70,7 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
     Each painted frame is kept as a PNG in a folder, named like the output with ``.frames`` appended, until the video is
     complete. If the run is stopped, running the same command again resumes it from these frames.
     """
-    count = count_frames(options.photo)
+    count = count_frames(options.photo, max_pixels=options.max_pixels)
     output = options.output or free(Path("outputs", "stylized.mp4"))
     images.check_output(output, options.overwrite, VIDEO_FORMATS)
     folder = output.with_name(f"{output.name}.frames")
@@ -79,7 +79,7 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
         raise ValueError(f"{within[0]} is in {folder}, where the painted frames are kept: choose another output")
     painter = Painter(options, job, several=True)
     painter.inputs.add(options.photo)
-    stylizer = _stylizer(painter, first_frame(options.photo))
+    stylizer = _stylizer(painter, first_frame(options.photo, max_pixels=options.max_pixels))
     before: Before | None = None
     written = 0
 
@@ -102,7 +102,7 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
 
     try:
         with job.part(options.photo.name, painter.setting) as bar:
-            convert_video(options.photo, output, convert, job.tell)
+            convert_video(options.photo, output, convert, job.tell, max_pixels=options.max_pixels)
     except Stopped:
         return Done("interrupted", interrupted=ONWARD)
     for number in range(written):

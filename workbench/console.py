@@ -23,7 +23,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from dreamgram.image_optimization.errors import OutputExistsError
+from dreamgram.image_optimization.errors import OutputExistsError, TooLargeError
 from dreamgram.image_optimization.memory import is_out_of_memory, keep_freed_memory
 from dreamgram.image_optimization.names import did_you_mean, unknown
 from dreamgram.workbench.job import Done, Job, Watcher, unless_interrupted
@@ -327,9 +327,10 @@ def _message(error: Exception) -> str:
 
 
 def _flag_for(error: Exception | None) -> str:
-    remedies = error.remedies if isinstance(error, UntrustedError) else ()
-    if isinstance(error, OutputExistsError):
-        remedies = ("overwrite",)
+    usual: dict[type[Exception], tuple[str, ...]] = {OutputExistsError: ("overwrite",), TooLargeError: ("max-pixels",)}
+    remedies = next((names for kind, names in usual.items() if isinstance(error, kind)), ())
+    if isinstance(error, UntrustedError):
+        remedies = error.remedies
     return f" ({' or '.join(f'--{name}' for name in remedies)})" if remedies else ""
 
 

@@ -27,6 +27,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
 
+from dreamgram.image_optimization.limits import MOST_PIXELS
 from dreamgram.image_optimization.names import LONGEST, must_be, shorten, unknown
 from dreamgram.image_optimization.precision import Precision
 
@@ -245,6 +246,56 @@ class Options:
         return ""
 
 
+def parse_bytes(text: str) -> int:
+    """Convert text such as ``4G``, ``800M`` or ``1.5GB`` to a number of bytes. The units are powers of 1000.
+
+    Raises:
+        ValueError: ``text`` is not a size in bytes.
+    """
+    number = _parse_amount(text, "B?")
+    if number <= 0:
+        raise ValueError(f"must be an amount of memory such as 4G or 800M, not {shorten(text)}")
+    return number
+
+
+def parse_pixels(text: str) -> int:
+    """Convert text such as ``180M``, ``1.5G`` or ``400MP`` to a number of pixels. The units are powers of 1000.
+
+    Raises:
+        ValueError: ``text`` is not a number of pixels with a unit.
+    """
+    number = _parse_amount(text, "P?")
+    if number <= 0:
+        raise ValueError(f"must be a number of pixels such as 180M or 1G, not {shorten(text)}")
+    return number
+
+
+def _parse_amount(text: str, ending: str) -> int:
+    """Convert text such as ``1.5G`` to a number, or to 0 if it is not one. ``ending`` is a regular expression."""
+    found = re.fullmatch(rf"(\d+\.?\d*|\.\d+) *([kMGT]){ending}", text.strip(), re.IGNORECASE)
+    return int(float(found[1]) * 1000 ** (1 + "kmgt".index(found[2].lower()))) if found else 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadingOptions(Options):
+    """The option of every command that reads pictures or videos."""
+
+    max_pixels: int = option(
+        MOST_PIXELS,
+        "Largest number of pixels of a picture that is read, such as 400M for 400 million. The file, and the picture "
+        "when it is unpacked, may also have at most 5.6 bytes for each of these pixels: 1 GB by default. A larger "
+        "picture is refused before it is unpacked, because a small file can unpack to a picture that fills the memory. "
+        "Allow more only for files that you trust.",
+        group="Input",
+        compare=False,
+        recorded=False,
+        parse=parse_pixels,
+        least=1,
+        metavar="PIXELS",
+        values=("50M", "180M", "1G"),
+    )
+
+
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Options):
     """The options of every optimization, whether started from Python or from the command line."""
@@ -326,7 +377,7 @@ class OutputOptions(Options):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RecipeOptions(OutputOptions):
+class RecipeOptions(OutputOptions, ReadingOptions):
     """The options of the commands that follow the recipe in a file: ``replay`` and ``resume``."""
 
     trust: bool = option(
@@ -353,7 +404,7 @@ class ReplayOptions(RecipeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PictureOptions(OutputOptions, NetworkOptions, RunOptions):
+class PictureOptions(OutputOptions, ReadingOptions, NetworkOptions, RunOptions):
     """The options of every command that optimizes a picture and writes it to a file."""
 
     device: str = option(
@@ -598,16 +649,3 @@ def parse_layer_weights(text: str) -> dict[str, float]:
                 f"must be layers with weights such as relu1_1=1,relu3_1=0.5, not {shorten(text)}"
             ) from None
     return weights
-
-
-def parse_bytes(text: str) -> int:
-    """Convert text such as ``4G``, ``800M`` or ``1.5GB`` to a number of bytes. The units are powers of 1000.
-
-    Raises:
-        ValueError: ``text`` is not a size in bytes.
-    """
-    found = re.fullmatch(r"(\d+\.?\d*|\.\d+) *([kMGT])B?", text.strip(), re.IGNORECASE)
-    number = float(found[1]) if found else 0
-    if not found or number <= 0:
-        raise ValueError(f"must be an amount of memory such as 4G or 800M, not {shorten(text)}")
-    return int(number * 1000 ** (1 + "kmgt".index(found[2].lower())))

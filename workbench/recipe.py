@@ -21,6 +21,7 @@ from torch import nn
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.files import check_regular
+from dreamgram.image_optimization.limits import MOST_PIXELS
 from dreamgram.image_optimization.names import LISTED, LONGEST, shorten
 from dreamgram.models import load
 from dreamgram.models.provenance import sources, state_hash
@@ -56,7 +57,16 @@ _OLD_MADE = ("output", "tiled", "found")
 class Inputs:
     """The files that a picture is made from. Each file is hashed when it is read."""
 
-    def __init__(self) -> None:
+    def __init__(self, max_pixels: int = MOST_PIXELS, tell: Callable[[str], None] = lambda line: None) -> None:
+        """Make a record without any files.
+
+        Args:
+            max_pixels: largest number of pixels of a picture that is read.
+            tell: function that shows the user a message. It is called if the range of the numbers in a picture is not
+                certain.
+        """
+        self.max_pixels = max_pixels
+        self.tell = tell
         self.checksums: dict[str, str] = {}
         """Checksum of each file, the first digits of its SHA-256 hash in hexadecimal, by the file's path as given."""
         self.network = ""
@@ -66,14 +76,16 @@ class Inputs:
 
     def copy(self) -> Inputs:
         """Return a copy, to which the inputs of one picture can be added without changing the original."""
-        copied = Inputs()
+        copied = Inputs(self.max_pixels, self.tell)
         copied.checksums, copied.network, copied.shape = dict(self.checksums), self.network, self.shape
         return copied
 
     def read(self, path: Path, channels: int = 3) -> images.Picture:
         """Read the picture in a file and hash the file; see :func:`dreamgram.image_optimization.images.read`."""
-        picture = images.read(path, channels)
+        picture = images.read(path, channels, max_pixels=self.max_pixels)
         self.checksums[str(path)] = picture.checksum
+        if picture.notice:
+            self.tell(picture.notice)
         return picture
 
     def add(self, path: Path) -> None:
@@ -359,7 +371,8 @@ def replay(
         check_distinct("output", options.output, [("picture to make again", options.picture)])
     for line in recipe.check(options.picture, changed, trust=options.trust):
         tell(line)
-    return work(recipe.options.only_picture().change(output=options.output, overwrite=options.overwrite), recipe)
+    same = {name: getattr(options, name) for name in ("output", "overwrite", "max_pixels")}
+    return work(recipe.options.only_picture().change(**same), recipe)
 
 
 def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:

@@ -1,0 +1,209 @@
+"""Open picture files that may come from anybody.
+
+Only known formats are opened, recognized by their content. A picture that is too large is refused before any of it is
+decoded. Whatever else is wrong becomes a single ValueError, and nothing is printed.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import threading
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
+from pathlib import Path
+from typing import IO, Any
+
+from PIL import Image, _imaging
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.PsdImagePlugin import PsdImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from dreamgram.image_optimization.errors import TooLargeError
+from dreamgram.image_optimization.files import check_regular
+from dreamgram.image_optimization.limits import MOST_BYTES, most_bytes
+
+READ_FORMATS: tuple[type[ImageFile], ...] = (
+    *(PngImageFile, JpegImageFile, WebPImageFile, TiffImageFile, GifImageFile, BmpImageFile, PpmImageFile),
+    *(Jpeg2KImageFile, AvifImageFile, PsdImageFile),
+)
+"""Formats of pictures that can be read, as Pillow's classes, in addition to HEIC.
+
+Each of them has a signature by which it is recognized, and is decoded from the file itself: no other program is started
+and no other file is opened.
+"""
+
+READABLE = (
+    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
+    *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".jpf", ".avif", ".heic", ".heif", ".psd"),
+)
+"""File name extensions of pictures, in lower case. In a folder, only files with such an extension are read."""
+
+LONGEST_REASON = 200
+"""Largest number of characters of an error message of another library that is shown."""
+
+# Without a handler, the logging module would print the warnings of Pillow.
+logging.getLogger("PIL").addHandler(logging.NullHandler())
+
+
+class RefusedError(ValueError):
+    """The error raised while a file is read, if the file is not damaged but cannot be read.
+
+    The message continues a sentence that begins with the path of the file.
+    """
+
+
+def check_file(path: Path) -> None:
+    """Check that ``path`` is a file that can be read to its end, and not a folder or a pipe.
+
+    Raises:
+        IsADirectoryError: ``path`` is a folder.
+        FileNotFoundError: ``path`` does not exist.
+        ValueError: ``path`` is a pipe, a device or the like.
+    """
+    check_regular(path)
+    if path.is_dir():
+        raise IsADirectoryError(f"{path} is a folder, not an image file")
+    if not path.exists():
+        raise FileNotFoundError(f"no image file {path}")
+
+
+@contextmanager
+def open_file(path: Path, max_pixels: int) -> Iterator[IO[bytes]]:
+    """Open a picture file for the duration of a ``with`` block, without reading it.
+
+    Raises:
+        FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
+        TooLargeError: the file is larger than 1 GB and than a picture with ``max_pixels`` pixels can be.
+        ValueError: the file is empty, or it is a pipe, a device or the like.
+    """
+    check_file(path)
+    most = max(most_bytes(max_pixels), MOST_BYTES)
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise ValueError(f"{path} is empty (0 bytes), not an image")
+        if size > most:
+            raise TooLargeError(f"{path} is a file of {size / 1e9:.3g} GB, and the limit is {most / 1e9:.3g} GB")
+        yield file
+
+
+def open_image(file: IO[bytes]) -> ImageFile:
+    """Open a picture with Pillow, according to its content; nothing is decoded yet.
+
+    Pillow's own function is not used, because it would apply its own limit of pixels.
+
+    Raises:
+        RefusedError: the format is not one of :data:`READ_FORMATS`. HEIC is also accepted if pillow-heif is installed.
+        Exception: the file is damaged. Pillow raises exceptions of many types.
+    """
+    start = file.read(64)
+    file.seek(0)
+    if _is_heic(start):
+        return _open_heic(file)
+    for kind in READ_FORMATS:
+        accept = Image.OPEN[kind.format or ""][1]
+        if accept and accept(start[:16]) is True:
+            return kind(file)
+    raise RefusedError("is not an image that can be read")
+
+
+def _is_heic(start: bytes) -> bool:
+    """Return whether ``start``, the first bytes of a file, is that of an HEIF container without AVIF in it."""
+    brands = start[8 : int.from_bytes(start[:4], "big")]
+    known = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
+    return start[4:8] == b"ftyp" and brands[:4] in known and b"avif" not in brands and b"avis" not in brands
+
+
+def _open_heic(file: IO[bytes]) -> ImageFile:
+    try:
+        from pillow_heif import HeifImageFile  # an optional package
+    except ImportError:
+        raise RefusedError("is an HEIC image, which needs pillow-heif: pip install 'dreamgram[heif]'") from None
+    opened: ImageFile = HeifImageFile(file)  # type: ignore[no-untyped-call]
+    return opened
+
+
+@contextmanager
+def reading(path: Path) -> Iterator[None]:
+    """Turn all errors of a ``with`` block that decodes the file ``path`` into ValueError, and print no warnings.
+
+    Raises:
+        TooLargeError: the picture is too large.
+        ValueError: the file is not an image, is of a kind that cannot be read, or is damaged.
+    """
+    try:
+        with _SILENCE:
+            yield
+    except TooLargeError as error:
+        raise TooLargeError(f"{path} {error}") from None
+    except RefusedError as error:
+        raise ValueError(f"{path} {error}") from None
+    except MemoryError:
+        raise ValueError(f"{path} needs more memory than there is") from None
+    except Exception as error:  # decoders raise errors of almost any type for damaged files
+        reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
+        raise ValueError(f"{path} is a damaged image: {reason}") from error
+
+
+class _Silence:
+    """A context manager that hides messages about pictures while at least one thread is within its context.
+
+    Pillow issues warnings, and libtiff, which Pillow uses, prints to standard error. What they do with messages is a
+    setting of the whole process. It is changed when the first thread enters, and restored when the last thread leaves.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._threads = 0
+        self._filters = warnings.catch_warnings()
+        self._handlers: list[tuple[Any, int | None]] = []
+        """Functions that set the handlers of libtiff, with the handlers to restore."""
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if not self._threads:
+                self._filters = warnings.catch_warnings()
+                self._filters.__enter__()
+                warnings.filterwarnings("ignore", module=r"PIL\.|pillow_heif|dreamgram\.image_optimization\.image_")
+                self._handlers = [(function, function(None)) for function in _libtiff_setters()]
+            self._threads += 1
+
+    def __exit__(self, *error: object) -> None:
+        with self._lock:
+            self._threads -= 1
+            if not self._threads:
+                self._filters.__exit__(None, None, None)
+                for function, handler in self._handlers:
+                    function(handler)
+
+
+@cache
+def _libtiff_setters() -> list[Any]:
+    """Return the functions with which libtiff is told how to show errors and warnings.
+
+    They are looked up in the copy of libtiff that Pillow uses. Without such a copy, as on Windows, the list is empty.
+    """
+    names = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
+    try:
+        library = ctypes.CDLL(_imaging.__file__)
+        found = [getattr(library, name) for name in names]
+    except (OSError, AttributeError, TypeError):
+        return []
+    for function in found:
+        function.argtypes, function.restype = [ctypes.c_void_p], ctypes.c_void_p
+    return found
+
+
+_SILENCE = _Silence()

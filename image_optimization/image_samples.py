@@ -1,0 +1,114 @@
+"""Samples: the numbers in a picture file, as they are stored, with the range that the file format gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+"""Weights of red, green and blue in the ITU-R BT.601 conversion to gray, as a tensor (3, 1, 1)."""
+
+BLOCK_PIXELS = 2**20
+"""Approximate number of pixels that are converted at a time, so that the conversion needs little memory."""
+
+DARK = 1 / 8
+"""Fraction of the range of 16-bit numbers. If no number in a picture exceeds it, the numbers may have fewer bits."""
+
+
+@dataclass
+class Samples:
+    """The numbers in a picture file, and the range from black to white."""
+
+    values: Array
+    """Numbers (H, W, C) of any type: one channel for gray or three for red, green and blue, and one more for opacity if
+    the picture has transparent parts."""
+    colors: int
+    """Number of channels for the color: 1 or 3."""
+    low: Any = 0
+    """Number that stands for black: one for all channels, or one for each channel, (C,)."""
+    high: Any = 255
+    """Number that stands for white: one for all channels, or one for each channel, (C,). If it is less than ``low``,
+    the numbers count from white to black."""
+    premultiplied: bool = False
+    """True if the colors are multiplied by the opacity."""
+    notice: str = ""
+    """Remark for the user if the file does not say which range its numbers have; "" if it does. It continues a sentence
+    that begins with the path of the file."""
+
+    @property
+    def bits(self) -> int:
+        """The number of bits per channel to which the numbers are closest: 8 or 16."""
+        return 8 if self.values.dtype.itemsize == 1 else 16
+
+    def blocks(self) -> Iterator[tuple[slice, Array]]:
+        """Yield some rows at a time as float32 in [0, 1], (rows, W, C), with their place. Colors are not premultiplied.
+
+        Raises:
+            ValueError: a number is infinite or not a number.
+        """
+        height, width, _ = self.values.shape
+        step = max(BLOCK_PIXELS // width, 1)
+        # Numbers of more than 16 bits do not fit into float32.
+        kind = np.float32 if self.values.dtype.itemsize <= 2 else np.float64
+        low: Array = np.asarray(self.low, kind)
+        span: Any = np.asarray(self.high, kind) - low
+        for top in range(0, height, step):
+            rows = slice(top, min(top + step, height))
+            block = self.values[rows].astype(kind)
+            if self.values.dtype.kind == "f" and not np.isfinite(block).all():
+                raise ValueError("some pixels are not finite numbers")
+            block = ((block - low) / span).clip(0, 1).astype(np.float32, copy=False)
+            if self.premultiplied:
+                colors, alpha = block[..., : self.colors], block[..., self.colors :]
+                np.divide(colors, alpha, out=colors, where=alpha > 0)
+                colors.clip(0, 1, out=colors)
+            yield rows, block
+
+    def to_tensors(self, channels: int) -> tuple[Tensor, Tensor | None]:
+        """Return the image (1, ``channels``, H, W) and the opacity (1, 1, H, W), both float32 in [0, 1].
+
+        Transparent parts are composited over white. The opacity is None if the whole picture is opaque. If the picture
+        is gray, its three channels share the same memory.
+        """
+        height, width, depth = self.values.shape
+        made = torch.empty(1, min(self.colors, channels), height, width)
+        opacity = torch.empty(1, 1, height, width) if depth > self.colors else None
+        for rows, block in self.blocks():
+            if opacity is not None:
+                alpha = block[..., self.colors :]
+                opacity[0, :, rows] = torch.from_numpy(alpha).permute(2, 0, 1)
+                block = block[..., : self.colors] * alpha + (1 - alpha)
+            part = torch.from_numpy(block).permute(2, 0, 1)
+            # Gray is also converted with the weights, whose rounding older pictures have in them.
+            made[0, :, rows] = part if channels == 3 else (part.expand(3, -1, -1) * LUMA).sum(0, keepdim=True)
+        if opacity is not None and (opacity == 1).all():
+            opacity = None
+        return made.expand(1, channels, height, width), opacity
+
+    def to_levels(self) -> Array:
+        """Return the numbers as levels from 0 to 255, (H, W, C)."""
+        if self.values.dtype == np.uint8 and np.all(self.low == 0) and np.all(self.high == 255):
+            return self.values
+        levels = np.empty(self.values.shape, np.uint8)
+        if self.values.dtype == np.uint16 and np.all(self.low == 0) and np.all(self.high == 65535):
+            return np.right_shift(self.values, 8, out=levels, casting="unsafe")
+        for rows, block in self.blocks():
+            levels[rows] = (block * 255).round()
+        return levels
+
+    def remark(self) -> str:
+        """Return ``notice``, or a remark if the numbers are so small that they probably have fewer bits than stated."""
+        if self.notice or self.values.dtype.kind != "u" or self.values.dtype.itemsize != 2:
+            return self.notice
+        top = max(float(np.max(self.high)), float(np.max(self.low)))
+        found = int(self.values[..., : self.colors].max(initial=0))
+        if not 0 < found < DARK * top or np.min(self.high) < np.max(self.low):
+            return ""
+        return f"is very dark: its numbers may be up to {top:.0f}, and the largest is {found}"

@@ -1,0 +1,33 @@
+"""Limits for the size of pictures and videos that are decoded. Importing this module is fast."""
+
+from __future__ import annotations
+
+from dreamgram.image_optimization.errors import TooLargeError
+
+MOST_PIXELS = 180_000_000
+"""Largest number of pixels of a picture that is read, unless the caller chooses another limit."""
+
+MOST_BYTES = 1_000_000_000
+"""Largest size in bytes of a decoded picture and of a file that is read.
+
+If the caller allows more or fewer pixels than :data:`MOST_PIXELS`, this limit changes in proportion.
+"""
+
+
+def most_bytes(max_pixels: int) -> int:
+    """Return the largest number of bytes that a picture may be decoded to if it may have ``max_pixels`` pixels."""
+    return max_pixels * MOST_BYTES // MOST_PIXELS
+
+
+def check_limits(size: tuple[int, int], pixel: int, max_pixels: int) -> None:
+    """Check that a picture of ``size`` (two sides in any order) with ``pixel`` bytes per pixel may be decoded.
+
+    Raises:
+        TooLargeError: the picture has more than ``max_pixels`` pixels, or too many bytes. The message has no path.
+    """
+    pixels = size[0] * size[1]
+    if pixels > max_pixels:
+        raise TooLargeError(f"has {pixels / 1e6:.4g} megapixels, and the limit is {max_pixels / 1e6:.4g}")
+    if pixels * pixel > most_bytes(max_pixels):
+        limit = most_bytes(max_pixels) / 1e9
+        raise TooLargeError(f"unpacks to {pixels * pixel / 1e9:.3g} GB, and the limit is {limit:.3g} GB")
