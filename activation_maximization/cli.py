@@ -117,7 +117,7 @@ DREAM_COMMANDS = {
 
 def main(program: str = "dream") -> None:
     """Run the ``dream`` command line; ``program`` is the name of the program that the help shows."""
-    run(program, DREAM_COMMANDS, about=ABOUT)
+    run(program, DREAM_COMMANDS, about=ABOUT, implementation="dreamgram.activation_maximization.commands")
 
 
 if __name__ == "__main__":

@@ -99,14 +99,15 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
         raise OptionError("timelapse", "cannot be used with a folder: finished units have no intermediate frames")
     layer, size = options.layer, options.size
     where = None if options.position is None else parse_position(options.position)
-    session = Session("units", "units.png", options, job, original)
+    session = Session("units", "units.png", options, job, original, resumes=options.folder is not None)
     shape = default_shape(session.model, size)
     title = f"{options.model}  {layer}  activation{f' at {options.position}' if where else ''}"
     look: Look = {"columns": options.columns, "title": title}
 
     def make(some: list[int]) -> Dreams:
         objective = channel(layer, some) if where is None else neuron(layer, some, where)
-        return session.ascend(objective, title=_name_units(some), size=size)
+        batch = len(some) if options.folder or found else options.batch
+        return session.ascend(objective, title=_name_units(some), size=size, batch=batch)
 
     if options.folder and same_file(session.path.parent, options.folder) and session.path.stem.isdigit():
         raise OptionError("output", f"must not be {session.path}: the pictures of units are saved under such names")
@@ -123,8 +124,9 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
     elif options.folder is None:
         each = Each(chosen, make(chosen), {})
     else:
-        batch = batch_size(shape[1] * shape[2], session.device)
+        batch = options.batch or batch_size(shape[1] * shape[2], session.device)
         recipe = session.recipe()
+        job.interrupted = UNITS_ONWARD
         each = make_each(options.folder, chosen, make, batch=batch, recipe=recipe, overwrite=options.overwrite)
     chosen, dreams, batches = each
     session.warn_of_silent(dreams.silent, [f"unit {unit}" for unit in chosen])

@@ -18,9 +18,10 @@ from dreamgram.activation_maximization.expressions import MOST_UNITS
 from dreamgram.activation_maximization.gradient_ascent import BATCH, Dreams
 from dreamgram.activation_maximization.options import EachOptions
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.errors import NotWrittenError
 from dreamgram.image_optimization.image_opening import open_image
 from dreamgram.image_optimization.optimize import StopRun, in_turn
-from dreamgram.workbench.job import Done
+from dreamgram.workbench.job import Done, save
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 FOUND = "found"
@@ -81,7 +82,8 @@ def make_each(
     Raises:
         OutputExistsError: a file in the folder was made with a different recipe, and ``overwrite`` is False.
         ValueError: ``units`` is empty, or ``batch`` is below 1.
-        OSError: the folder cannot be created or written to.
+        OSError: the folder cannot be created or written to. If that happens after a batch was made, its pictures are
+            saved elsewhere, and the message names one of these files.
         KeyboardInterrupt: Ctrl-C was pressed before any picture was finished.
     """
     if batch < 1:
@@ -100,10 +102,16 @@ def make_each(
         dreams = make(some)
         if dreams.stopped == "interrupted":
             raise StopRun  # Unfinished pictures are discarded.
+        failure = None
         for number, unit in enumerate(some):
             found = {FOUND: describe_unit(dreams, number, some)}
-            note = replace(recipe, made={**recipe.made, **found}).note()
-            images.save(dreams.images[number], paths[unit], note, overwrite=True)  # is_made allowed it
+            made = replace(recipe, made={**recipe.made, **found})
+            try:
+                save(dreams.images[number], paths[unit], made, overwrite=True)  # is_made allowed it
+            except NotWrittenError as error:
+                failure = failure or error  # the other pictures of the batch are saved first
+        if failure:
+            raise failure
         return Done(dreams.stopped)
 
     # If pictures exist already, an empty first batch is added, so that Ctrl-C raises no error before the next picture.

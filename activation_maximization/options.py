@@ -232,6 +232,15 @@ class UnitsOptions(SizeOptions, LayerOptions, SheetOptions):
         parse=_check_position,
         values=("0,0", "2,3", "5"),
     )
+    batch: int | None = option(
+        None,
+        "Number of pictures that are made at a time. By default, up to 64, or more on a large GPU. If a run with "
+        "--folder is killed, the pictures of one batch are lost. A smaller batch takes less memory and more time.",
+        group=OPTIMIZATION,
+        compare=False,
+        least=1,
+        values=(1, 8, 64),
+    )
     folder: Path | None = option(
         None,
         "Also save the picture of each unit as a separate file in this folder. The pictures are made in batches, and "

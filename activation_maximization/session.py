@@ -18,13 +18,14 @@ from dreamgram.activation_maximization.objectives import Objective, check_units
 from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, parse_ranges
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, default_columns, lay_out, short
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
 from dreamgram.image_optimization.video import load_av
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
 from dreamgram.workbench.job import Job, beside, check_distinct, output_path
 from dreamgram.workbench.options import PictureOptions
-from dreamgram.workbench.recipe import Inputs, Recipe
+from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -34,7 +35,14 @@ class Session:
     """A run of one ``dream`` command that makes a picture, with the network, the input files and the output path."""
 
     def __init__(
-        self, command: str, file: str, options: PictureOptions, job: Job, original: Recipe | None = None, parts: int = 1
+        self,
+        command: str,
+        file: str,
+        options: PictureOptions,
+        job: Job,
+        original: Recipe | None = None,
+        parts: int = 1,
+        resumes: bool = False,
     ) -> None:
         """Load the network and check that the output can be written.
 
@@ -46,6 +54,8 @@ class Session:
             original: recipe (the stored settings) of the picture to make again; None for a new picture.
             parts: number of optimizations in the run, such as the octaves of a deep dream, each with ``options.steps``
                 steps.
+            resumes: True if the same command resumes a run that was interrupted. It may then replace the unfinished
+                picture of this run.
 
         Raises:
             ValueError: the network takes neither gray nor RGB images, or its weights differ from those in ``original``.
@@ -56,8 +66,8 @@ class Session:
         if options.timelapse == "mp4":
             load_av()
         self.device = find_device(options.device)
-        self.path = output_path(options.output, file, options.overwrite)
-        check_distinct("output", self.path, options.files())
+        if not resumes:  # otherwise, the output is checked when the recipe is known
+            self.path = output_path(options.output, file, options.overwrite)
         self.inputs = Inputs(options.max_pixels, job.tell)
         self.model = self.inputs.load_model(options.model, options.weights).to(self.device)
         if original:
@@ -71,8 +81,20 @@ class Session:
             raise ValueError(
                 f"{options.model} takes images of {self.shape[0]} channels, which no picture file can hold: use Python"
             )
+        self.overwrite = options.overwrite
+        if resumes:
+            self.overwrite = options.overwrite or self._is_unfinished(options.output)
+            self.path = output_path(options.output, file, self.overwrite)
+        check_distinct("output", self.path, options.files())
         steps: int = options.steps * parts  # type: ignore[attr-defined]  # Every command that makes a picture has the option.
         self.timelapse = Timelapse(steps) if options.timelapse else None
+
+    def _is_unfinished(self, path: Path | None) -> bool:
+        """Return whether ``path`` is the picture of an interrupted run with the same recipe."""
+        try:
+            return path is not None and path.exists() and not is_made(path, self.recipe(), overwrite=False)
+        except OutputExistsError:
+            return False
 
     def run(self, by: Callable[..., Dreams], objective: Objective, title: str = "", **how: Any) -> Dreams:
         """Maximize ``objective`` by calling ``by``, and show progress under ``title``.
@@ -182,7 +204,7 @@ class Session:
         needed to make the picture again, such as the list of the units in each batch.
         """
         recipe = self.recipe(made).stop(stopped)
-        self.path = self.job.save(picture, self.path, recipe, self.options.overwrite)
+        self.path = self.job.save(picture, self.path, recipe, self.overwrite)
 
     def recipe(self, made: Mapping[str, Any] | None = None) -> Recipe:
         """Return the recipe of the picture: the command, its options, the input files and ``made``.

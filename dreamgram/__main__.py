@@ -1,5 +1,5 @@
 """The entry point of ``python -m dreamgram``, which also works in a checkout that is not installed."""
 
-from dreamgram.cli import main
+from dreamgram.start import dreamgram
 
-main()
+dreamgram()

@@ -17,3 +17,10 @@ class TooLargeError(ValueError):
     The message does not say how to allow it. In Python, this is the argument ``max_pixels``. The command line adds the
     name of its flag to the message.
     """
+
+
+class NotWrittenError(OSError):
+    """The error raised if a finished picture could not be written to its file.
+
+    The message names the file in which the picture was saved instead.
+    """

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import platform
+import re
 import struct
 import tempfile
 import zlib
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -47,7 +49,7 @@ def to_pillow(image: Tensor) -> Image.Image:
 def check_output(
     path: str | os.PathLike[str], overwrite: bool = False, formats: Collection[str] = tuple(FORMATS)
 ) -> Path:
-    """Check that a file can be saved at ``path``, create its folder if it is missing, and return ``path``.
+    """Check that a file can be saved at ``path``, and return ``path``; see :func:`check_folder`.
 
     Call this function before a long computation, so that the result can be saved at the end.
 
@@ -69,15 +71,20 @@ def check_output(
 
 
 def check_folder(folder: Path) -> None:
-    """Create ``folder`` if it does not exist, and check that a temporary file can be created in it.
+    """Check that files can be created in ``folder``, and delete files that killed programs left in it.
+
+    If the folder does not exist, the check is that it can be created. It is created when a file is written, so that a
+    command that fails leaves no empty folder.
 
     Raises:
         OSError: the folder cannot be created or written to.
     """
+    there = next(each for each in (folder, *folder.absolute().parents) if each.exists() or each.is_symlink())
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
+        with tempfile.TemporaryFile(dir=there):
             pass
+        if there == folder:
+            _delete_leftovers(folder)
     except OSError as error:
         raise type(error)(f"cannot write into {folder}: {error.strerror or error}") from None
 
@@ -181,15 +188,40 @@ def save(
 def replacing(path: Path) -> Iterator[Path]:
     """Yield the path of a temporary file in the folder of ``path``. The caller writes this file within the context.
 
-    At the end of the context, the temporary file replaces ``path``. If the context raises an error, the temporary file
-    is deleted and ``path`` is unchanged.
+    The folder is created if it does not exist. At the end of the context, the temporary file replaces ``path``. If the
+    context raises an error, the temporary file is deleted and ``path`` is unchanged.
+
+    Raises:
+        OSError: the file cannot be written; the message names ``path``.
     """
-    beside = path.with_name(f".{path.name[:50]}.{os.getpid()}.part")  # file systems limit the length of a name
+    # File systems limit the length of a name. The host and the process are named for _delete_leftovers.
+    beside = path.with_name(f".{path.name[:50]}.{_host()}.{os.getpid()}.part")
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
         yield beside
         beside.replace(path)
+    except OSError as error:
+        if isinstance(error, OutputExistsError) or error.filename not in (None, str(beside), str(path.parent)):
+            raise  # the error is about another file
+        raise OSError(f"cannot write {path}: {error.strerror or error}") from error
     finally:
-        beside.unlink(missing_ok=True)
+        with suppress(OSError):
+            beside.unlink(missing_ok=True)
+
+
+def _delete_leftovers(folder: Path) -> None:
+    """Delete the temporary files of :func:`replacing` whose programs were killed on this computer."""
+    for left in folder.glob(f".*.{_host()}.*.part"):
+        import psutil  # which takes some time to load, and is rarely needed
+
+        number = left.name.split(".")[-2]
+        if number.isdecimal() and not psutil.pid_exists(int(number)):
+            left.unlink(missing_ok=True)
+
+
+def _host() -> str:
+    """Return the first characters of the computer's name that are letters, digits or hyphens."""
+    return re.sub(r"[^\w-].*", "", platform.node())[:20]
 
 
 def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[str, Any]:

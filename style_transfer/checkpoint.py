@@ -7,7 +7,7 @@ its input files.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,9 @@ from dreamgram.workbench.recipe import Recipe
 NOTE = "dreamgram"
 """Key of the metadata entry in which a checkpoint file holds the recipe, the settings of the run."""
 
+INTERVAL, LARGEST_SHARE = 50, 0.02
+"""Shortest interval between saved states, in seconds, and the largest fraction of the time that saving may take."""
+
 _OLD_NAMES = {
     "image of the scale before": "image_before",
     "losses of scale ": "losses_of_scale_",
@@ -37,27 +40,49 @@ _OLD_NAMES = {
 class Checkpoint:
     """A listener, called by the optimization after every step, that saves the state of the run to a file.
 
-    The state is saved at regular intervals, and when the user asks the run to stop. The file always holds a complete
-    state, because a new state replaces the previous one only after it has been written.
+    The state is saved at intervals, and when the user asks the run to stop. The file always holds a complete state,
+    because a new state replaces the previous one only after it has been written.
     """
 
-    def __init__(self, path: Path, recipe: Recipe, seconds: float, job: Job) -> None:
+    def __init__(
+        self,
+        path: Path,
+        recipe: Recipe,
+        seconds: float | None,
+        job: Job,
+        onward: str = "",
+        has_room: Callable[[int], bool] | None = None,
+        kept: bool = False,
+    ) -> None:
         """Store the settings; nothing is written yet.
 
         Args:
             path: the checkpoint file to write.
             recipe: the options and input files of the run, which are saved with each state.
-            seconds: the interval between saves. When an interval is over, the state is saved after the current step.
+            seconds: the interval between saves. When an interval is over, the state is saved after the current step. By
+                default, the first interval is :data:`INTERVAL`, and the next ones are so long that saving takes at most
+                the fraction :data:`LARGEST_SHARE` of the time.
             job: the job that performs the run. The state is also saved when this job is asked to stop.
+            onward: the words that tell the user how to resume the run.
+            has_room: a function that returns whether a state of so many bytes may be saved. If not, the user is told
+                once. By default, all states are saved.
+            kept: True if the file already holds a state of this run.
         """
         self.path = path
         self.note = {NOTE: recipe.note()}
         self.seconds = seconds
         self.job = job
-        self.written = time.monotonic()
+        self.onward = onward
+        self.has_room = has_room
+        self.crowded = False
+        """True if the user has been told that a state is too large."""
+        self.kept = kept
+        if kept:
+            self._tell_job()
+        self.next = time.monotonic() + (INTERVAL if seconds is None else seconds)
 
     def __call__(self, step: Step) -> None:
-        if self.job.stopping or time.monotonic() - self.written >= self.seconds:
+        if self.job.stopping or time.monotonic() >= self.next:
             self.write(step)
 
     def write(self, step: Step) -> None:
@@ -65,17 +90,38 @@ class Checkpoint:
 
         If writing fails, the user sees a message, and the run continues.
         """
-        state = {name: tensor.contiguous().cpu() for name, tensor in step.state().items()}
+        began = time.monotonic()
+        state = step.state()
+        size = sum(tensor.nbytes for tensor in state.values())
+        if self.has_room is None or self.has_room(size):
+            self._save(state)
+        elif not self.crowded:
+            self.crowded = True
+            onward = "continues from an earlier step" if self.kept else "starts over"
+            self.job.tell(
+                f"the state of the run, {size / 1e9:.2g} GB, is too large to be kept, so a stopped run {onward}"
+            )
+        now = time.monotonic()  # the next interval begins after the writing
+        self.next = now + (max(INTERVAL, (now - began) / LARGEST_SHARE) if self.seconds is None else self.seconds)
+
+    def _save(self, state: State) -> None:
+        copies = {name: tensor.contiguous().cpu() for name, tensor in state.items()}
         try:
             with replacing(self.path) as beside:
-                save_file(state, beside, self.note)
+                save_file(copies, beside, self.note)
         except (OSError, SafetensorError) as error:
             self.job.tell(f"the checkpoint could not be written, the run continues: {error}")
-        self.written = time.monotonic()  # the next interval begins after the writing
+            return
+        self.kept = True
+        self._tell_job()
+
+    def _tell_job(self) -> None:
+        """Let the job say how to resume the run, if Ctrl-C ends it at once."""
+        self.job.interrupted = f"interrupted: {self.onward}"
 
 
 def prepare_checkpoint(path: Path, overwrite: bool) -> None:
-    """Check that a checkpoint can be written to ``path``, and create its parent folder if that does not exist.
+    """Check that a checkpoint can be written to ``path``.
 
     Call this function before the optimization begins.
 
@@ -105,6 +151,12 @@ def read_checkpoint(path: Path) -> tuple[State, Recipe]:
         # The tensors are cloned to memory that PyTorch allocates. In memory with a different alignment, sums would be
         # rounded differently.
         return {_new_name(name): file.get_tensor(name).clone() for name in file.keys()}, recipe  # noqa: SIM118
+
+
+def read_recipe(path: Path) -> Recipe:
+    """Read only the recipe in the checkpoint ``path``. The errors raised are those of :func:`read_checkpoint`."""
+    with _open(path) as file:
+        return Recipe.parse(file.metadata()[NOTE], {"stylize": StylizeOptions}, path)
 
 
 def _new_name(name: str) -> str:

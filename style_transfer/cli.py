@@ -55,7 +55,7 @@ STYLIZE_COMMANDS = {
 
 def main(program: str = "stylize") -> None:
     """Run ``stylize`` with the command-line arguments; ``program`` is the program name that the help shows."""
-    run(program, STYLIZE_COMMANDS, default="stylize")
+    run(program, STYLIZE_COMMANDS, default="stylize", implementation="dreamgram.style_transfer.paint")
 
 
 if __name__ == "__main__":

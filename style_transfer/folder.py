@@ -12,6 +12,8 @@ from dreamgram.image_optimization.image_opening import READABLE
 from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.optimize import in_turn
 from dreamgram.workbench.job import Done, Job
+from dreamgram.workbench.options import OptionError
+from dreamgram.workbench.state import claimed
 
 SHOWN = 5
 """Maximum number of skipped files whose names are listed in the message about them."""
@@ -26,7 +28,8 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
         photos: the folder of photos.
         output: the folder of results, which must be a different folder.
         paint: a function that paints one picture, given its path and the path of the PNG. It returns the outcome as a
-            :class:`Done`, or None if the picture had already been painted in an earlier run.
+            :class:`Done`, or None if the picture had already been painted in an earlier run. It is not called for a
+            picture that another program is painting at the same time.
         job: the job, through which the user is told which files fail. A failure does not stop the remaining files.
 
     Returns:
@@ -37,10 +40,17 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
     """
     pictures = list_pictures(photos, output, job)
     count: Counter[str] = Counter()
+    job.interrupted = ONWARD
 
     def paint_one(pair: tuple[Path, Path]) -> Done:
         try:
-            done = paint(*pair)
+            with claimed(pair[1]) as mine:
+                if not mine:
+                    count["left to another run"] += 1
+                    return Done()
+                done = paint(*pair)
+        except OptionError:
+            raise  # it would recur for every photo
         except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise

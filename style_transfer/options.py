@@ -298,8 +298,9 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     checkpoint: Path | None = option(
         None,
-        "Save the state of the run to this file at regular intervals. If the run is stopped, the command 'stylize "
-        "resume FILE' resumes it. The file is deleted when the picture is finished.",
+        "Save the state of the run to this file, so that 'stylize resume FILE' resumes the run if it is stopped. By "
+        "default, the state is saved in a folder of the program's own, and 'stylize resume' resumes the last run. The "
+        "file is deleted when the picture is finished.",
         group="Output",
         compare=False,
         recorded=False,
@@ -307,14 +308,29 @@ class StylizeOptions(StyleOptions, PictureOptions):
         metavar="FILE",
         values=("run.ckpt", "outputs/run.ckpt", "../run.ckpt"),
     )
-    checkpoint_every: float = option(
-        60.0,
-        "Seconds between checkpoints. 0 saves one after every step.",
+    checkpoint_every: float | None = option(
+        None,
+        "Seconds after which the state of the run is saved again. 0 saves it after every step. By default, it is first "
+        "saved within a minute, and then so seldom that saving takes at most 2 % of the time.",
         group="Output",
         compare=False,
         least=0,
         metavar="SECONDS",
         values=(0.0, 60.0, 600.0),
+    )
+    state_limit: int = option(
+        10**9,
+        "Largest disk space, such as 4G, for the states of all unfinished runs in the program's own folder. If they "
+        "need more, those of the oldest runs are deleted. A run whose state alone needs more cannot be resumed. 0 "
+        "keeps no state.",
+        group="Output",
+        compare=False,
+        recorded=False,
+        applies=("photo",),
+        parse=parse_bytes,
+        least=0,
+        metavar="BYTES",
+        values=("100M", "1G", "16G"),
     )
 
 
@@ -322,9 +338,11 @@ class StylizeOptions(StyleOptions, PictureOptions):
 class ResumeOptions(RecipeOptions):
     """The options of the command ``stylize resume``, which continues a run that was stopped."""
 
-    checkpoint: Path = option(
-        help="File that stylize --checkpoint wrote for the run.",
+    checkpoint: Path | None = option(
+        None,
+        "File that stylize --checkpoint wrote for the run, or the name of the run, which was shown when the run was "
+        "stopped. By default, the last unfinished run that was started in this folder.",
         group="Input",
         positional=True,
-        values=("run.ckpt", "outputs/run.ckpt", "../run.ckpt"),
+        values=("run.ckpt", "outputs/run.ckpt", "portrait"),
     )

@@ -5,6 +5,7 @@ The commands ``stylize replay`` and ``stylize resume`` are implemented here, too
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 
 from dreamgram.image_optimization import images
@@ -16,17 +17,25 @@ from dreamgram.style_transfer.checkpoint import prepare_checkpoint, read_checkpo
 from dreamgram.style_transfer.folder import paint_each
 from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
 from dreamgram.style_transfer.painter import PLOT_ENDING, Painter
+from dreamgram.style_transfer.unfinished import ENDING, find_run, is_kept, keeping_run
 from dreamgram.workbench.job import Done, Job, check_distinct, output_path
 from dreamgram.workbench.options import OptionError, ReplayOptions, check_applies
-from dreamgram.workbench.recipe import Recipe, parse_json
+from dreamgram.workbench.recipe import Recipe, is_made, parse_json
 from dreamgram.workbench.recipe import replay as replay_recipe
+from dreamgram.workbench.state import claimed
 from dreamgram.workbench.trust import check_trusted_output
 
 CHANGED = "0.2.0"
 """The version of Dreamgram that last changed how pictures are optimized: L-BFGS, and the steps at smaller sizes."""
 
 
-def paint(options: StylizeOptions, job: Job, original: Recipe | None = None, state: State | None = None) -> Done:
+def paint(
+    options: StylizeOptions,
+    job: Job,
+    original: Recipe | None = None,
+    state: State | None = None,
+    kept: Path | None = None,
+) -> Done:
     """Paint what ``options.photo`` names: a photo, a folder of photos, or a video.
 
     Args:
@@ -35,6 +44,7 @@ def paint(options: StylizeOptions, job: Job, original: Recipe | None = None, sta
         original: the recipe (the record of settings) of an earlier run to repeat or resume; None for a new
             run.
         state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo.
+        kept: the file in the program's own folder from which ``state`` was read, if it is from there.
 
     Raises:
         ValueError: an option or an input is not valid, or the network's weights are not those recorded in ``original``.
@@ -60,7 +70,9 @@ def paint(options: StylizeOptions, job: Job, original: Recipe | None = None, sta
     if options.checkpoint:
         prepare_checkpoint(options.checkpoint, options.overwrite or state is not None)
     plan = None if original is None else plan_of(original)
-    return Painter(options, job, original=original).paint_photo(photo, target, plan, state)
+    own = kept is None and options.checkpoint is None and options.state_limit > 0
+    with keeping_run(target) if own else nullcontext(kept) as run:
+        return Painter(options, job, original=original).paint_photo(photo, target, plan, state, run=run)
 
 
 def replay(options: ReplayOptions, job: Job) -> Done:
@@ -81,22 +93,37 @@ def resume(options: ResumeOptions, job: Job) -> Done:
 
     On the same machine, the picture is identical to that of an uninterrupted run.
     """
-    state, recipe = read_checkpoint(options.checkpoint)
-    told = recipe.check(options.checkpoint, CHANGED, trust=options.trust)
-    output = options.output
-    if output is None and recipe.output is not None:
-        output = recipe.output
-        different = recipe.compare(output)[0] if options.overwrite and output.exists() else ""
-        if not options.trust:
-            check_trusted_output(output, options.checkpoint, different)
+    path = find_run(options.checkpoint)
+    with claimed(path) as mine:
+        if not mine:
+            raise ValueError(f"{path.name.removesuffix(ENDING)} is still running")
+        return _resume(path, options, job)
+
+
+def _resume(path: Path, options: ResumeOptions, job: Job) -> Done:
+    """Resume the run whose state is in the file ``path``."""
+    state, recipe = read_checkpoint(path)
+    kept = is_kept(path)
+    trust = options.trust or kept  # only this program writes to its own folder
+    told = recipe.check(path, CHANGED, trust=trust)
+    overwrite = options.overwrite or (kept and recipe.made.get("overwrite") is True)
+    output = options.output or recipe.output
+    if output is not None:
+        if output != options.output and not trust:
+            different = recipe.compare(output)[0] if overwrite and output.exists() else ""
+            check_trusted_output(output, path, different)
+        if is_made(output, recipe, overwrite):
+            path.unlink()  # the run was stopped after its picture had been saved
+            return Done(summary=f"{output} is finished")
+        overwrite = True  # there is no file, or the unfinished picture of this run
     for line in told:
         job.tell(line)
-    same = {name: getattr(options, name) for name in ("checkpoint", "overwrite", "max_pixels")}
-    resumed = recipe.options.change(**same, output=output)
+    place = {"output": output, "checkpoint": None if kept else path, "overwrite": overwrite}
+    resumed = recipe.options.change(**place, max_pixels=options.max_pixels)
     assert isinstance(resumed, StylizeOptions)
     if resumed.timelapse:
         job.tell("the animation will show only the remaining steps")
-    return paint(resumed, job, recipe, state)
+    return paint(resumed, job, recipe, state, path if kept else None)
 
 
 def plan_of(recipe: Recipe) -> list[Budget] | None:

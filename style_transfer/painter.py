@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import torch
 from PIL.Image import Image
 from torch import Tensor
 
@@ -21,7 +24,8 @@ from dreamgram.style_transfer.checkpoint import Checkpoint
 from dreamgram.style_transfer.colors import finish
 from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES, draw_style
 from dreamgram.style_transfer.options import StylizeOptions
-from dreamgram.style_transfer.stylizer import Stylized, Stylizer, blend_shares
+from dreamgram.style_transfer.stylizer import Stylized, Stylizer
+from dreamgram.style_transfer.unfinished import ENDING, make_room
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
 from dreamgram.workbench.job import Done, Job, beside, check_distinct
 from dreamgram.workbench.options import OptionError
@@ -75,8 +79,8 @@ class Painter:
         }
         self.stylizer: Stylizer | None = None
         if several:
-            smallest_size(self.model, options.losses.layers)
-            blend_shares(options.blend, len(self.paintings))
+            side = smallest_size(self.model, options.losses.layers)
+            self.prepare(torch.zeros(1, 3, side, side))
 
     def prepare(self, photo: Tensor, plan: Sequence[Budget] | None = None) -> Stylizer:
         """Return a :class:`Stylizer`, which performs the style transfer, for a photo (1, 3, H, W) in [0, 1].
@@ -124,6 +128,7 @@ class Painter:
         plan: Sequence[Budget] | None = None,
         state: State | None = None,
         in_folder: bool = False,
+        run: Path | None = None,
     ) -> Done:
         """Paint the photo in ``file`` and save the result as ``path``, with an animation and a loss plot if requested.
 
@@ -137,6 +142,8 @@ class Painter:
             in_folder: True if the photo is one of a folder. The result is then saved only if it is finished, and it
                 replaces any file at ``path``. The caller must have checked with :func:`is_made` that the file may be
                 replaced.
+            run: the file in the program's own folder that is to hold the state of the run, unless the options name a
+                checkpoint file; None to keep no state.
         """
         options, inputs = self.options, self.inputs.copy()
         given = inputs.read(file)
@@ -145,7 +152,7 @@ class Painter:
         self._tell_of(given, file, path)
         stylizer = self.prepare(given.image, plan)
         timelapse = Timelapse(sum(stylizer.steps)) if options.timelapse else None
-        keeper = self._checkpoint(file, path, inputs, state)
+        keeper = self._checkpoint(file, path, inputs, state, run)
         with self.job.part(file.name, self.setting) as bar:
             listeners = [each for each in (timelapse, keeper, bar) if each]
             result = stylizer.run(state=state, listeners=listeners)
@@ -161,7 +168,7 @@ class Painter:
             plot = beside(path, PLOT_ENDING, self.replaces, inputs.checksums)
             save_plot(result.history, stylizer.scales, plot)
             self.job.wrote(plot)
-        return self._done(recipe, path)
+        return self._done(result.stopped, keeper)
 
     def _tell_of(self, given: images.Picture, file: Path, path: Path) -> None:
         if given.frames > 1:
@@ -169,30 +176,41 @@ class Painter:
         if given.alpha is not None and path.suffix.lower() in (".jpg", ".jpeg"):
             self.job.tell(f"{path.name} cannot be transparent: the transparent parts of {file} become white")
 
-    def _checkpoint(self, file: Path, output: Path, inputs: Inputs, state: State | None) -> Checkpoint | None:
-        path = self.options.checkpoint
+    def _checkpoint(
+        self, file: Path, output: Path, inputs: Inputs, state: State | None, run: Path | None
+    ) -> Checkpoint | None:
+        """Return the listener that saves the state of the run, or None if the state is not kept.
+
+        The arguments are those of :meth:`paint_photo`.
+        """
+        options = self.options
+        path = options.checkpoint or run
         if path is None:
             return None
-        if state is None:
+        if state is None and options.checkpoint:
             path.unlink(missing_ok=True)  # so that nobody resumes an earlier run by mistake
-        recipe = replace(self.recipe(file, inputs), made={"output": str(output)})
-        return Checkpoint(path, recipe, self.options.checkpoint_every, self.job)
+        made: dict[str, Any] = {"output": str(output)}
+        has_room = None
+        if not options.checkpoint:
+            made |= {"folder": str(Path.cwd()), "overwrite": options.overwrite}
+            has_room = partial(make_room, path, limit=options.state_limit)
+        recipe = replace(self.recipe(file, inputs), made=made)
+        name = shlex.quote(str(options.checkpoint or path.name.removesuffix(ENDING)))
+        unsafe = options.checkpoint and needs_trust(recipe.options, recipe.files, output, path)
+        onward = f"stylize resume {name}{' --trust' if unsafe else ''} continues it"
+        return Checkpoint(path, recipe, options.checkpoint_every, self.job, onward, has_room, kept=state is not None)
 
-    def _done(self, recipe: Recipe, output: Path) -> Done:
-        """Return the outcome of painting a photo, given the recipe and the path of the picture.
+    def _done(self, stopped: str, keeper: Checkpoint | None) -> Done:
+        """Return the outcome of painting a photo, given ``stopped``, the reason why painting ended.
 
-        If there is a checkpoint file and painting was interrupted, the outcome includes a message that tells how to
-        resume from this file. If painting was not interrupted, the file is deleted.
+        If painting was interrupted and ``keeper`` has saved the state of the run, the outcome includes a message that
+        tells how to resume. If painting was not interrupted, the file with the state is deleted.
         """
-        path, stopped = self.options.checkpoint, recipe.stopped
-        if path is None or not path.exists():
-            return Done(stopped)
-        if stopped != "interrupted":
-            path.unlink()
-            return Done(stopped)
-        trust = " --trust" if needs_trust(recipe.options, recipe.files, output, path) else ""
-        onward = f"stylize resume {path} --overwrite{trust} continues from here"
-        return Done(stopped, interrupted=f"{Done.interrupted}\n{onward}")
+        if keeper and stopped != "interrupted":
+            keeper.path.unlink(missing_ok=True)
+        elif keeper and keeper.kept:
+            return Done(stopped, interrupted=f"{Done.interrupted}; {keeper.onward}")
+        return Done(stopped)
 
     def _save(self, result: Stylized, given: images.Picture, path: Path, recipe: Recipe, overwrite: bool) -> Path:
         options = self.options

@@ -27,6 +27,7 @@ from dreamgram.style_transfer.painter import Painter
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer
 from dreamgram.workbench.job import Done, Job, check_distinct, free
 from dreamgram.workbench.recipe import is_made
+from dreamgram.workbench.state import claimed
 
 KNOWN = 0.25
 """Minimum fraction of a frame's pixels that must have reliable optical flow from the previous frame. If the fraction
@@ -69,6 +70,10 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
 
     Each painted frame is kept as a PNG in a folder, named like the output with ``.frames`` appended, until the video is
     complete. If the run is stopped, running the same command again resumes it from these frames.
+
+    Raises:
+        ValueError: another program is painting the same output at the same time, or an option or the video is invalid.
+        OSError: a file is missing, or it cannot be read or written.
     """
     count = count_frames(options.photo, max_pixels=options.max_pixels)
     output = options.output or free(Path("outputs", "stylized.mp4"))
@@ -77,11 +82,20 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
     check_distinct("output", output, options.files())
     if within := [path for _, path in options.files() if is_inside(path, folder)]:
         raise ValueError(f"{within[0]} is in {folder}, where the painted frames are kept: choose another output")
+    with claimed(output) as mine:
+        if not mine:
+            raise ValueError(f"{output} is being painted by another run")
+        return _paint_video(options, job, output, folder, count)
+
+
+def _paint_video(options: StylizeOptions, job: Job, output: Path, folder: Path, count: int) -> Done:
+    """Paint a video of ``count`` frames and save the result as ``output``. Keep the painted frames in ``folder``."""
     painter = Painter(options, job, several=True)
     painter.inputs.add(options.photo)
     stylizer = _stylizer(painter, first_frame(options.photo, max_pixels=options.max_pixels))
     before: Before | None = None
     written = 0
+    job.interrupted = ONWARD
 
     def convert(number: int, frame: Tensor) -> Tensor:
         nonlocal before, written

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from dreamgram.image_optimization import images
 from dreamgram.models import load
+from dreamgram.workbench.state import STATE_VARIABLE
 
 
 @pytest.fixture(scope="session")
@@ -47,6 +48,14 @@ def painting() -> Tensor:
     from dreamgram.style_transfer.drawn_styles import draw_style
 
     return draw_style("stained-glass", 64)
+
+
+@pytest.fixture(autouse=True)
+def state(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder for the program's own files, a different one for each test."""
+    folder = tmp_path_factory.mktemp("state")
+    monkeypatch.setenv(STATE_VARIABLE, str(folder))
+    return folder
 
 
 @pytest.fixture(autouse=True)

@@ -294,9 +294,9 @@ def test_core_dependencies_and_commands(site: Path) -> None:
     }
     commands = {entry.name: entry.value for entry in package.entry_points if entry.group == "console_scripts"}
     assert commands == {
-        "dream": "dreamgram.activation_maximization.cli:main",
-        "stylize": "dreamgram.style_transfer.cli:main",
-        "dreamgram": "dreamgram.cli:main",
+        "dream": "dreamgram.start:dream",
+        "stylize": "dreamgram.start:stylize",
+        "dreamgram": "dreamgram.start:dreamgram",
     }
 
 

@@ -13,7 +13,10 @@ from docs import make_options
 from tests.test_package import PACKAGES, ROOT
 
 FILES = [file for package in PACKAGES for file in sorted((ROOT / package).rglob("*.py"))]
-FRONT_ENDS = {ROOT / "workbench" / "console.py", ROOT / "dreamgram" / "cli.py", ROOT / "models" / "train_digits.py"}
+FRONT_ENDS = {
+    *(ROOT / "workbench" / "console.py", ROOT / "workbench" / "interrupts.py"),
+    *(ROOT / "dreamgram" / "cli.py", ROOT / "models" / "train_digits.py"),
+}
 """Files that may print and exit."""
 
 PRINTING = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import gc
+import io
 import logging
 import os
 import re
@@ -20,10 +21,11 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import MISSING, Field, dataclass, field, fields
 from functools import partial
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
-from dreamgram.image_optimization.errors import OutputExistsError, TooLargeError
+from dreamgram.image_optimization.errors import NotWrittenError, OutputExistsError, TooLargeError
 from dreamgram.image_optimization.memory import is_out_of_memory, keep_freed_memory
 from dreamgram.image_optimization.names import did_you_mean, unknown
 from dreamgram.workbench.job import Done, Job, Watcher, unless_interrupted
@@ -264,7 +266,9 @@ def progress(title: str, setting: str = "") -> Iterator[Job]:
         yield job
 
 
-def run(name: str, commands: Mapping[str, Command], default: str = "", about: str = "") -> NoReturn:
+def run(
+    name: str, commands: Mapping[str, Command], default: str = "", about: str = "", implementation: str = ""
+) -> NoReturn:
     """Run the program ``name`` with the command-line arguments of this process, and exit.
 
     Args:
@@ -272,20 +276,26 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
         commands: the program's commands by name.
         default: name of the command to run if the first argument is not the name of a command.
         about: description of the program, for the help of a program with several commands.
+        implementation: module that all commands import. It is imported before a command runs, while Ctrl-C can still
+            end the process at once.
     """
     _begin_imports()
     keep_freed_memory()
     arguments = [argument for argument in sys.argv[1:] if argument not in _GLOBAL]
     debug, quiet = ("--debug" in sys.argv[1:], "--quiet" in sys.argv[1:])
     terminal = Terminal(quiet)
+    job = Job(terminal)
     if debug:
         logging.basicConfig(format="%(message)s")
         logging.getLogger("dreamgram").setLevel(logging.DEBUG)
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # names of files need not be UTF-8
     try:
-        ended = unless_interrupted(partial(_dispatch, name, commands, default, about, arguments, terminal))
+        work = partial(_dispatch, name, commands, default, about, implementation, arguments, job, quiet)
+        ended = unless_interrupted(work)
         code = INTERRUPTED if ended is None else ended
         if ended is None:
-            terminal.tell("interrupted: nothing was saved")
+            terminal.tell(job.interrupted)
         sys.stdout.flush()
     except BrokenPipeError:  # the reader of the output, such as ``head``, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -294,7 +304,9 @@ def run(name: str, commands: Mapping[str, Command], default: str = "", about: st
         if debug:
             raise
         # An ArithmeticError means that the loss became infinite or NaN, which can happen with valid input.
-        code = _fail(_message(error), FAILED if isinstance(error, ArithmeticError) else WRONG)
+        code = _fail(_message(error), FAILED if isinstance(error, ArithmeticError | NotWrittenError) else WRONG)
+    except SystemExit as left:  # raised by a network of the user's own
+        code = _fail(f"the network ended the program with sys.exit({left.code!r})", FAILED)
     except (MemoryError, RuntimeError) as error:
         if debug or not is_out_of_memory(error):
             raise
@@ -355,8 +367,10 @@ def _dispatch(
     commands: Mapping[str, Command],
     default: str,
     about: str,
+    implementation: str,
     arguments: list[str],
-    terminal: Terminal,
+    job: Job,
+    quiet: bool,
 ) -> int:
     """Run the command that the first argument names, or ``default`` if it names no command; return the exit code.
 
@@ -382,20 +396,27 @@ def _dispatch(
         if flag in rest:
             print(text())
             return 0
-    job = Job(terminal)
     try:
         options = parse(parser, command.options, rest)
+        if implementation:
+            import_module(implementation)
         with job.taking_interrupts():
             done = command.work(options, job)
+            job.over = True
+            return _show(done, job, quiet)
     except OptionError as error:  # name the option as on the command line
         flags = {each.name: flags_of(each)[0] for each in fields(command.options)}
         raise ValueError(f"{flags.get(error.name, error.name)} {error.problem}") from error
+
+
+def _show(done: Done, job: Job, quiet: bool) -> int:
+    """Print the outcome of a command, and return the exit code."""
     if done.answer:
         print(done.answer)
-    if done.summary and not terminal.quiet:
+    if done.summary and not quiet:
         print(done.summary)
     if done.stopped == "interrupted":
-        terminal.tell(done.interrupted)
+        job.tell(done.interrupted)
         return INTERRUPTED
     return FAILED if done.failed else 0
 

@@ -9,15 +9,20 @@ from __future__ import annotations
 
 import itertools
 import signal
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from dreamgram.image_optimization.errors import NotWrittenError, OutputExistsError
 from dreamgram.image_optimization.files import is_inside, same_file
+from dreamgram.workbench.interrupts import leave
+from dreamgram.workbench.state import state_folder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -99,6 +104,11 @@ class Job:
     """True if the job has been asked to stop. The optimization then ends after its current step."""
     stepped: bool = False
     """True if at least one step of the optimization is done, so that there is a picture to save."""
+    over: bool = False
+    """True if the work is done, so that there is nothing left to interrupt."""
+    interrupted: str = "interrupted: nothing was saved"
+    """Message for the user if Ctrl-C ends the work at once, without a result. The work changes it as soon as there is
+    something that was saved."""
 
     @contextmanager
     def part(self, title: str, setting: str = "") -> Iterator[Job]:
@@ -143,6 +153,8 @@ class Job:
 
     def wrote(self, path: Path) -> None:
         """Show the user that the file ``path`` has been written; see :meth:`Watcher.wrote`."""
+        if self.interrupted == Job.interrupted:
+            self.interrupted = f"interrupted: {path} was saved"
         self.watcher.wrote(path, time.perf_counter() - self.began)
 
     def save(
@@ -154,11 +166,11 @@ class Job:
         folder. Finished work is therefore never lost, even if another program wrote ``path`` during the work. With
         ``overwrite``, the existing file is replaced. The method :meth:`wrote` reports the written file to the user. The
         keyword arguments ``how`` are passed to :func:`dreamgram.image_optimization.images.save`.
-        """
-        from dreamgram.image_optimization import images
 
-        path = free(path, overwrite)
-        images.save(picture, path, recipe.note(), overwrite, **how)
+        Raises:
+            NotWrittenError: the picture could not be written, for example because the disk is full; see :func:`save`.
+        """
+        path = save(picture, free(path, overwrite), recipe, overwrite, **how)
         self.wrote(path)
         return path
 
@@ -166,20 +178,23 @@ class Job:
     def taking_interrupts(self) -> Iterator[Job]:
         """Let Ctrl-C, pressed during the ``with`` statement, stop this job gently, as :meth:`stop` does.
 
-        If Ctrl-C is pressed before the first step is done, or a second time, KeyboardInterrupt is raised at once. This
-        context manager has no effect outside the main thread, or if the program already handles or ignores Ctrl-C.
+        If Ctrl-C is pressed before the first step is done, or a second time, KeyboardInterrupt is raised at once. When
+        the work is over, Ctrl-C does nothing. This context manager has no effect outside the main thread, or if the
+        program already handles or ignores Ctrl-C.
         """
-        main = threading.current_thread() is threading.main_thread()
-        if not main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        main, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
+        if not main or before not in (signal.default_int_handler, leave):
             yield self
             return
         signal.signal(signal.SIGINT, self._interrupt)
         try:
             yield self
         finally:
-            signal.signal(signal.SIGINT, signal.default_int_handler)
+            signal.signal(signal.SIGINT, before)
 
     def _interrupt(self, *_: object) -> None:
+        if self.over:
+            return
         if self.stopping or not self.stepped:
             raise KeyboardInterrupt
         self.stopping = True
@@ -196,6 +211,33 @@ def unless_interrupted(work: Callable[[], int]) -> int | None:
         return work()
     except KeyboardInterrupt:
         return None
+
+
+def save(picture: Tensor | Image.Image, path: Path, recipe: Recipe, overwrite: bool = False, **how: Any) -> Path:
+    """Save a picture with its recipe, and return ``path``; see :func:`dreamgram.image_optimization.images.save`.
+
+    A finished picture is not lost if ``path`` cannot be written, for example because the disk is full or the folder is
+    gone. It is then saved in a folder of the program's own, or in the folder for temporary files.
+
+    Raises:
+        NotWrittenError: the picture was saved elsewhere; the message names the file.
+        OSError: the picture could not be saved anywhere.
+    """
+    from dreamgram.image_optimization import images
+
+    try:
+        return images.save(picture, path, recipe.note(), overwrite, **how)
+    except OutputExistsError:
+        raise
+    except OSError as error:
+        kept = None
+        for folder in (partial(state_folder, "saved"), tempfile.gettempdir):
+            if kept is None:
+                with suppress(OSError):
+                    kept = images.save(picture, free(Path(folder(), path.name)), recipe.note(), **how)
+        if kept is None:
+            raise
+        raise NotWrittenError(f"{error}; the picture was saved as {kept}") from error
 
 
 def free(path: Path, overwrite: bool = False) -> Path:
@@ -247,7 +289,7 @@ def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
     """Return the path of the file that a command will write.
 
     The path is ``output`` or, if ``output`` is None, that of a new file in ``outputs/`` called ``name``. The path is
-    checked, and its folder is created if it does not exist. Call this function before the work begins.
+    checked. Call this function before the work begins.
 
     Raises:
         ValueError: the file extension is not that of a picture.

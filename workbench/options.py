@@ -247,11 +247,13 @@ class Options:
 
 
 def parse_bytes(text: str) -> int:
-    """Convert text such as ``4G``, ``800M`` or ``1.5GB`` to a number of bytes. The units are powers of 1000.
+    """Convert text such as ``4G``, ``800M``, ``1.5GB`` or ``0`` to a number of bytes. The units are powers of 1000.
 
     Raises:
         ValueError: ``text`` is not a size in bytes.
     """
+    if text.strip() == "0":
+        return 0
     number = _parse_amount(text, "B?")
     if number <= 0:
         raise ValueError(f"must be an amount of memory such as 4G or 800M, not {shorten(text)}")
@@ -558,13 +560,13 @@ def file_name(name: str, value: str | Path) -> Path:
     """Return ``value`` as a path; ``name`` is the option that it is given for.
 
     Raises:
-        OptionError: no file can have this name, because it is too long or has characters such as a zero byte.
+        OptionError: no file can have this name, because it is empty, is too long or has characters such as a zero byte.
     """
     try:
         encoded = os.fsencode(value)
     except UnicodeEncodeError:
         encoded = b"\0"
-    if b"\0" in encoded or len(encoded) > MOST_BYTES:
+    if not encoded or b"\0" in encoded or len(encoded) > MOST_BYTES:  # Path("") would be the current folder
         raise OptionError(name, f"must be a file name, not {shorten(str(value))}")
     return Path(value)
 

@@ -74,7 +74,7 @@ def test_interrupted_before_anything_is_finished(command: Command) -> None:
     options = UnitsOptions(layer="conv2", size=24, steps=3, folder="each", units="4")
     with pytest.raises(KeyboardInterrupt):
         commands.units(options, Stopping().job)
-    assert not list(Path("each").iterdir())
+    assert not Path("each").exists()
 
 
 def test_killed_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:

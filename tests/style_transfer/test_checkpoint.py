@@ -88,18 +88,17 @@ def test_stopped_and_resumed_as_typed(command: Command, photo: Tensor, monkeypat
         run = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "a.png")
     assert run.code == 130
     assert "stopping after this step" in run.err
-    assert "interrupted: saved the picture so far\nstylize resume run.ckpt --overwrite continues from here\n" in run.err
+    assert "interrupted: saved the picture so far; stylize resume run.ckpt continues it\n" in run.err
     assert len(read_checkpoint(Path("run.ckpt"))[0]["losses"]) == 3
     assert Recipe.read(Path("a.png"), COMMANDS).stopped == "interrupted"
     for arguments, message in (
         ([*line, "--checkpoint", "run.ckpt", "-o", "b.png"], "run.ckpt exists: stylize resume run.ckpt continues it"),
         (["replay", "a.png"], "a.png was interrupted, so it cannot be made again"),
-        (["resume", "run.ckpt"], "a.png exists; choose another output or overwrite it"),
     ):
         run = command("stylize", *arguments)
         assert run.code == 2
         assert message in run.err
-    assert command("stylize", "resume", "run.ckpt", "--overwrite").code == 0
+    assert command("stylize", "resume", "run.ckpt").code == 0  # it replaces the unfinished picture
     assert not Path("run.ckpt").exists()  # there is nothing to continue
     assert Image.open("a.png").tobytes() == Image.open("unbroken.png").tobytes()
 
@@ -169,7 +168,8 @@ def test_a_recipe_of_version_0_1_0_is_resumed(command: Command, photo: Tensor) -
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:
     recorder = Recorder()
-    keeper = Checkpoint(tmp_path / "gone" / "run.ckpt", RECIPE, 0, Job(recorder))
+    (tmp_path / "file").touch()
+    keeper = Checkpoint(tmp_path / "file" / "run.ckpt", RECIPE, 0, Job(recorder))
     keeper(Step(1, 2, torch.tensor(0.5), torch.rand(1, 3, 4, 4), 0.5, lambda: {"leaf": torch.zeros(3)}))
     [line] = recorder.told
     assert line.startswith("the checkpoint could not be written, the run continues: ")

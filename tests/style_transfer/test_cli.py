@@ -369,7 +369,8 @@ def test_ctrl_c_saves_the_picture_so_far(photo_file: Path, tmp_path: Path) -> No
     out, err = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "a.png  " in out
-    assert err == "stopping after this step; Ctrl-C again stops at once\ninterrupted: saved the picture so far\n"
+    said = "interrupted: saved the picture so far; stylize resume a continues it"
+    assert err == f"stopping after this step; Ctrl-C again stops at once\n{said}\n"
     assert Image.open(tmp_path / "a.png").size == (171, 200)
 
 

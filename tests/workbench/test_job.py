@@ -164,10 +164,12 @@ def test_finished_work_is_never_refused(tmp_path: Path, photo: Tensor) -> None:
 def test_names_of_files_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert output_path(None, "stylized.png", overwrite=False) == Path("outputs/stylized.png")
+    assert not Path("outputs").exists()  # a command that fails leaves no empty folder
+    Path("outputs").mkdir()
     Path("outputs/stylized.png").touch()
     assert output_path(None, "stylized.png", overwrite=True) == Path("outputs/stylized-2.png")  # never the last one's
     assert output_path(Path("new/a.png"), "stylized.png", overwrite=False) == Path("new/a.png")
-    assert Path("new").is_dir()
+    Path("new").mkdir()
     Path("new/a.png").touch()
     with pytest.raises(FileExistsError, match="exists; choose another output or overwrite it"):
         output_path(Path("new/a.png"), "stylized.png", overwrite=False)

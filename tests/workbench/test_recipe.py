@@ -53,7 +53,7 @@ def test_a_recipe_of_version_0_1_0() -> None:
     found = Recipe.parse(OLD, COMMANDS, "a.png")
     expected = StylizeOptions(
         photo=Path("p.jpg"), style=["marbling"], size=40, blend=[2, 1], steps=2, precision="bfloat16",
-        style_layers={"relu1_1": 1, "relu3_1": 1}, max_memory=800_000_000,
+        style_layers={"relu1_1": 1, "relu3_1": 1}, max_memory=800_000_000, checkpoint_every=60,
     )  # fmt: skip
     assert vars(found.options) == vars(expected.resolved())
     assert (found.version, found.stopped, found.unknown, dict(found.made)) == (

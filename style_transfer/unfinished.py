@@ -1,0 +1,154 @@
+"""Unfinished runs: the program keeps the state of every run in a folder of its own until the picture is finished."""
+
+from __future__ import annotations
+
+import itertools
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from dreamgram.image_optimization.images import check_folder
+from dreamgram.style_transfer.checkpoint import read_recipe
+from dreamgram.workbench.recipe import Recipe
+from dreamgram.workbench.state import DAY, claimed, delete_old_claims, state_folder
+
+ABANDONED = 30 * DAY
+"""Number of seconds after which the state of a run that nobody has resumed is deleted."""
+
+ENDING = ".ckpt"
+"""File extension of the states."""
+
+
+def runs_folder() -> Path:
+    """Return the folder that holds the states of unfinished runs.
+
+    Raises:
+        OSError: the folder cannot be created.
+    """
+    return state_folder("runs")
+
+
+@contextmanager
+def keeping_run(output: Path) -> Iterator[Path | None]:
+    """Yield the path of the file that is to hold the state of a new run, and claim it for this program.
+
+    The file is named after ``output``, the picture to write. If another run is called the same, a number is added. The
+    states of abandoned runs are deleted. Yield None if the program has no folder in which it can keep states.
+    """
+    try:
+        folder = runs_folder()
+        check_folder(folder)
+    except OSError:
+        yield None
+        return
+    delete_old_claims()
+    for path in folder.glob(f"*{ENDING}"):
+        if time.time() - _written(path) > ABANDONED:
+            _delete(path)
+    for number in itertools.count(1):
+        path = folder / f"{output.stem[:40]}{f'-{number}' if number > 1 else ''}{ENDING}"
+        with claimed(path) as mine:
+            if mine and (not path.exists() or is_meant_for(path, output)):
+                yield path
+                return
+
+
+def list_runs() -> dict[str, Recipe]:
+    """Return the recipe of every unfinished run by the run's name, the oldest first."""
+    try:
+        paths = sorted(runs_folder().glob(f"*{ENDING}"), key=_written)
+    except OSError:
+        return {}
+    found = {}
+    for path in paths:
+        with suppress(ValueError, OSError):
+            found[path.name.removesuffix(ENDING)] = read_recipe(path)
+    return found
+
+
+def find_run(name: Path | None) -> Path:
+    """Return the file of the run to resume.
+
+    Args:
+        name: a checkpoint file or the name of an unfinished run. By default, the run is the last unfinished one that
+            was started in the current folder.
+
+    Raises:
+        FileNotFoundError: there is no such run.
+        ValueError: the run was started in a different folder, so that the names of its files mean other files here.
+    """
+    if name is not None and name.exists():
+        return name
+    runs = list_runs()
+    here = [each for each, recipe in runs.items() if recipe.made.get("folder") == str(Path.cwd())]
+    listed = ", ".join(f"{each} in {recipe.made.get('folder')}" for each, recipe in runs.items())
+    if name is None and not here:
+        others = f"; there are {listed}" if runs else ""
+        raise FileNotFoundError(f"no unfinished run was started in this folder{others}")
+    wanted = here[-1] if name is None else str(name)
+    if wanted not in runs:
+        raise FileNotFoundError(f"no checkpoint {name}" + (f"; the unfinished runs are {listed}" if runs else ""))
+    if wanted not in here:
+        raise ValueError(f"{wanted} was started in {runs[wanted].made.get('folder')}: resume it there")
+    return runs_folder() / f"{wanted}{ENDING}"
+
+
+def is_kept(path: Path) -> bool:
+    """Return whether the checkpoint ``path`` is one that the program keeps by itself."""
+    try:
+        return path.parent == runs_folder()
+    except OSError:
+        return False
+
+
+def is_meant_for(path: Path, output: Path) -> bool:
+    """Return whether the run whose state is in the file ``path`` makes the picture ``output``."""
+    try:
+        made = read_recipe(path).made
+        return Path(made["folder"], made["output"]) == output.absolute()
+    except (KeyError, OSError, TypeError, ValueError):
+        return False
+
+
+def make_room(path: Path, size: int, limit: int) -> bool:
+    """Return whether a state of ``size`` bytes can be kept in the file ``path``.
+
+    All states together may take ``limit`` bytes. If they would take more, the oldest states of other runs are deleted,
+    but not those of runs that are still running.
+    """
+    if size > limit:
+        return False
+    others = sorted((each for each in path.parent.glob(f"*{ENDING}") if each != path), key=_written)
+    free = limit - size - sum(map(_size_of, others))
+    for each in others:
+        if free >= 0:
+            break
+        taken = _size_of(each)
+        free += taken if _delete(each) else 0
+    return free >= 0
+
+
+def _delete(path: Path) -> bool:
+    """Delete the state of a run, and return whether it was deleted. The state of a running run is kept."""
+    with claimed(path) as mine:
+        if mine:
+            with suppress(OSError):
+                path.unlink()
+                return True
+    return False
+
+
+def _written(path: Path) -> float:
+    """Return the time at which the file was written, in seconds, or that of now if another program has deleted it."""
+    try:
+        return path.stat().st_mtime
+    except OSError:
+        return time.time()
+
+
+def _size_of(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
