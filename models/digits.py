@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import relu
 
+from dreamgram.models.fitting import fill
 from dreamgram.models.registry import WEIGHTS, network, read_weights
 
 
@@ -77,7 +78,7 @@ def digits(weights: Path) -> DigitCNN:
     Each convolution is followed by pooling.
     """
     model = DigitCNN()
-    model.load_state_dict(read_weights(weights))
+    fill(model, read_weights(weights))
     return model
 
 
@@ -94,7 +95,7 @@ def digits_robust(weights: Path) -> DigitCNN:
 def digits_mlp(weights: Path) -> DigitMLP:
     """Build the fully connected network for digits, with two hidden layers of 500 units with sigmoids."""
     model = DigitMLP()
-    model.load_state_dict(read_weights(weights))
+    fill(model, read_weights(weights))
     return model
 
 

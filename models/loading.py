@@ -1,21 +1,23 @@
 """Load a network by its name.
 
-A name is one of this package's own (``digits``, ``vgg16``, ...), ``torchvision:NAME``, ``timm:NAME``, or
-``path/to/file.py:function`` for your own function that returns a ``torch.nn.Module``. Your file may import modules from
-its folder: see :class:`dreamgram.models.project.Project`.
+A name is one of this package's own (``digits``, ``vgg16``, ...), ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` for
+a network of the Hugging Face Hub, or ``path/to/file.py:function`` for your own function that returns a
+``torch.nn.Module``. Your file may import modules from its folder: see :class:`dreamgram.models.project.Project`.
 """
 
 from __future__ import annotations
 
 import importlib
 import inspect
+import math
 import pkgutil
-from collections.abc import Callable, Sequence
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamgram.image_optimization.names import unknown
+from dreamgram.models.fitting import classes_of, fill, fitting, renamed, take_images, unfetched
+from dreamgram.models.hub import from_hub
 from dreamgram.models.project import Project
 from dreamgram.models.registry import Network, read_weights, registered
 
@@ -41,9 +43,11 @@ def load(name: str, weights: Path | None = None) -> nn.Module:
     conventions.
 
     Args:
-        name: a network of this package, such as ``vgg16``, or ``torchvision:NAME``, ``timm:NAME`` or
+        name: a network of this package, such as ``vgg16``, or ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` or
             ``path/to/file.py:function``.
-        weights: local file with weights (safetensors or a PyTorch state dict) to use instead of the default weights.
+        weights: local file with weights to use instead of the default weights: safetensors, a PyTorch state dict, or a
+            checkpoint of a training program that contains one. :func:`dreamgram.models.fitting.renamed` says which
+            prefixes the names of its tensors may have.
 
     Raises:
         ValueError: there is no such network, the weights do not fit it, or the user's file raises an error.
@@ -53,18 +57,20 @@ def load(name: str, weights: Path | None = None) -> nn.Module:
     """
     if weights is not None and not weights.is_file():
         raise FileNotFoundError(f"no weights file {weights}")
-    source, _, rest = name.rpartition(":")
+    source, _, rest = name.rpartition(":") if not name.startswith("hf:") else name.partition(":")
     if source == "torchvision":
         model = _torchvision(rest, weights)
     elif source == "timm":
         model = _timm(rest, weights)
+    elif source == "hf":
+        model = from_hub(rest, weights)
     elif source.endswith(".py"):
         model = _from_file(Path(source), rest, weights)
     elif name in (shipped := networks()):
         entry = shipped[name]
-        model = _fitting(name, weights, lambda: entry.build(weights or entry.weights))
+        model = fitting(name, weights, lambda: entry.build(weights or entry.weights))
     else:
-        others = "torchvision:NAME, timm:NAME or path/to/file.py:function"
+        others = "torchvision:NAME, timm:NAME, hf:NAME or path/to/file.py:function"
         raise ValueError(unknown("network", name, shipped) + f", or {others}")
     return model.eval()
 
@@ -82,35 +88,6 @@ def loaded_files(path: Path) -> list[Path]:
     return [path, *(file.relative_to(here) if file.is_relative_to(here) else file for file in others)]
 
 
-def _fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> nn.Module:
-    """Return the network that ``build`` makes. If the user gave ``weights``, errors of ``build`` become a ValueError.
-
-    Raises:
-        ValueError: the user's ``weights`` cannot be read or do not fit; the message is one line.
-    """
-    try:
-        return build()
-    except Exception as error:  # safetensors, pickle and load_state_dict share no exception.
-        if weights is None:
-            raise
-        reason = " ".join(str(error).split())[:200]
-        raise ValueError(f"the weights in {weights} do not fit {name}: {reason}") from error
-
-
-def _take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """Make ``model`` take images in [0, 1] and normalize them itself, and set its default input shape.
-
-    The result is ``model``. A hook normalizes the images, so that the layers of ``model`` keep their names.
-    """
-    import torch
-
-    model.register_buffer("image_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
-    model.register_buffer("image_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
-    model.register_forward_pre_hook(lambda module, args: ((args[0] - module.image_mean) / module.image_std, *args[1:]))
-    model.input_shape = tuple(shape)  # type: ignore[assignment]
-    return model
-
-
 def _torchvision(name: str, weights: Path | None) -> nn.Module:
     import torchvision.models as zoo
 
@@ -118,26 +95,48 @@ def _torchvision(name: str, weights: Path | None) -> nn.Module:
     known = [each for each in zoo.list_models() if not each.startswith("quantized_")]
     if name not in known:
         raise ValueError(unknown("torchvision network", name, known))
-    pretrained = zoo.get_model_weights(name).DEFAULT
+    entries: Any = zoo.get_model_weights(name)
+    pretrained = entries.DEFAULT
     if weights is None:
         try:
             model: nn.Module = zoo.get_model(name, weights=pretrained)  # This checks the hash of the file.
         except (OSError, RuntimeError, HTTPException) as error:  # The download failed, or the hash is wrong.
-            reason = getattr(error, "reason", error)
-            raise OSError(_unfetched(f"{pretrained.url} ({reason})")) from error
+            raise unfetched(pretrained.url, error) from error
     else:
-        # The builder sets these arguments itself when it downloads the weights.
-        parts = {"weights_backbone": None, "aux_loss": True}
-        accepted = inspect.signature(zoo.get_model_builder(name)).parameters
-        empty = zoo.get_model(name, weights=None, **{key: parts[key] for key in parts if key in accepted})
-        if hasattr(empty, "transform_input"):
-            empty.transform_input = True
-        model = _fitting(name, weights, lambda: _filled(empty, weights))
+        # The name of a file that torchvision published says how images must be prepared for its weights.
+        pretrained = next((each for each in entries if Path(each.url).name == weights.name), pretrained)
+        model = fitting(name, weights, lambda: _torchvision_filled(name, weights))
     preset = pretrained.transforms()
     # Presets for detection and segmentation have no crop or no mean: those networks normalize images themselves.
-    size = getattr(preset, "crop_size", [224])[0]
+    size = getattr(model, "image_size", getattr(preset, "crop_size", [224])[0])
     mean, std = getattr(preset, "mean", [0.0] * 3), getattr(preset, "std", [1.0] * 3)
-    return _take_images(model, (3, size, size), mean, std)
+    return take_images(model, (3, size, size), mean, std)
+
+
+def _torchvision_filled(name: str, weights: Path) -> nn.Module:
+    """Return the network ``name`` of torchvision, of the size that the tensors in ``weights`` have.
+
+    The size is the side of the images of a vision transformer, and the number of classes of any network.
+    """
+    import torchvision.models as zoo
+
+    # The builder sets these arguments itself when it downloads the weights.
+    parts = {"weights_backbone": None, "aux_loss": True}
+    accepted = inspect.signature(zoo.get_model_builder(name)).parameters
+    arguments: dict[str, Any] = {key: parts[key] for key in parts if key in accepted}
+    state = read_weights(weights)
+    by_end = {".".join(key.split(".")[-2:]): tensor for key, tensor in state.items()}
+    if name.startswith("vit_") and {"encoder.pos_embedding", "conv_proj.weight"} <= set(by_end):
+        patches = by_end["encoder.pos_embedding"].shape[1] - 1  # One of the tokens is the class token.
+        arguments["image_size"] = math.isqrt(patches) * by_end["conv_proj.weight"].shape[-1]
+    empty: Any = zoo.get_model(name, weights=None, **arguments)
+    if name in zoo.list_models(module=zoo):  # Classifiers, not detection or segmentation.
+        own = empty.state_dict()
+        if classes := classes_of(renamed(state, own), own):
+            empty = zoo.get_model(name, weights=None, **arguments, **classes)
+    if hasattr(empty, "transform_input"):
+        empty.transform_input = True
+    return fill(empty, state)
 
 
 def _timm(name: str, weights: Path | None) -> nn.Module:
@@ -151,13 +150,20 @@ def _timm(name: str, weights: Path | None) -> nn.Module:
         try:
             model: nn.Module = timm.create_model(name, pretrained=True)
         except Exception as error:  # Each of timm's download libraries has its own errors.
-            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
-            raise OSError(_unfetched(f"the weights of timm:{name} ({reason})")) from error
+            raise unfetched(f"the weights of timm:{name}", error) from error
     else:
-        empty = timm.create_model(name, pretrained=False)
-        model = _fitting(name, weights, lambda: _filled(empty, weights))
+        model = fitting(name, weights, lambda: _timm_filled(timm, name, weights))
     config = timm.data.resolve_model_data_config(model)
-    return _take_images(model, config["input_size"], config["mean"], config["std"])
+    return take_images(model, config["input_size"], config["mean"], config["std"])
+
+
+def _timm_filled(timm: Any, name: str, weights: Path) -> nn.Module:
+    """Return the network ``name`` of timm, with as many classes as ``weights`` has."""
+    state = read_weights(weights)
+    empty: nn.Module = timm.create_model(name, pretrained=False)
+    if more := classes_of(renamed(state, own := empty.state_dict()), own):
+        empty = timm.create_model(name, pretrained=False, **more)
+    return fill(empty, state)
 
 
 def _from_file(path: Path, function: str, weights: Path | None) -> nn.Module:
@@ -180,13 +186,6 @@ def _from_file(path: Path, function: str, weights: Path | None) -> nn.Module:
         raise ValueError(f"{function}() in {path} failed: {project.explain(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{function} in {path} must return a torch.nn.Module, not {type(model).__name__}")
-    return model if weights is None else _fitting(f"{path}:{function}", weights, lambda: _filled(model, weights))
-
-
-def _filled(model: nn.Module, weights: Path) -> nn.Module:
-    model.load_state_dict(read_weights(weights))
-    return model
-
-
-def _unfetched(what: str) -> str:
-    return f"could not fetch {what}; give a local file as the weights"
+    if weights is None:
+        return model
+    return fitting(f"{path}:{function}", weights, lambda: fill(model, read_weights(weights)))

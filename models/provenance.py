@@ -13,16 +13,18 @@ if TYPE_CHECKING:
 
 
 def sources(name: str, weights: Path | None) -> list[Path]:
-    """List the user's files that ``load(name, weights)`` reads.
+    """List the user's files and folders that ``load(name, weights)`` reads.
 
     If ``name`` is ``path/to/file.py:function``, the list begins with this file. If ``load`` has loaded the file, the
     next items are the files of the modules that the user's file has imported so far from its folder, its package or the
     current folder, in alphabetical order. The path of a module inside the current folder is relative to that folder.
-    The path of any other module is absolute. The last item is ``weights``, if given. For networks of this package,
-    torchvision and timm, the list has no files except ``weights``.
+    The path of any other module is absolute. If ``name`` is ``hf:FOLDER``, the list begins with the folder. The last
+    item is ``weights``, if given. For all other networks, the list has no files except ``weights``.
     """
-    source, _, _ = name.rpartition(":")
+    source, _, rest = name.rpartition(":")
     files = loaded_files(Path(source)) if source.endswith(".py") else []
+    if source == "hf" and Path(rest).is_dir():
+        files = [Path(rest)]
     return files if weights is None else [*files, weights]
 
 

@@ -6,7 +6,10 @@ in any module of this folder.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from argparse import Namespace
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from pickle import UnpicklingError
@@ -51,10 +54,15 @@ def network(name: str, weights: str) -> Callable[[Builder], Builder]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors, by name, from a safetensors file or from a PyTorch state dict.
+    """Read the tensors, by name, from a safetensors file or from a file that ``torch.save`` wrote.
+
+    Tensors in nested dictionaries get dotted names: the tensor ``w`` of ``{"state_dict": {"w": ...}}``, as in the
+    checkpoints of Lightning, is called ``state_dict.w``. Everything else in the file, such as hyperparameters, is
+    ignored. Reading a file runs no code from it.
 
     Raises:
-        ValueError: the file name does not end in ``.safetensors``, and the file is not a PyTorch state dict.
+        ValueError: the file contains no tensors by name, or an object of a class that could run code. The message names
+            that class.
     """
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -63,7 +71,34 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     import torch
 
     try:
-        state: dict[str, Tensor] = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError:  # PyTorch's message advises to run whatever code is in the file.
-        raise ValueError("the file holds no tensors that torch.save or safetensors wrote") from None
-    return state
+        # A namespace holds only data. Many training programs store their arguments in one.
+        with torch.serialization.safe_globals([Namespace]):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except UnpicklingError as error:  # PyTorch's message advises to run whatever code is in the file.
+        asked = re.search(r"GLOBAL (\S+)", str(error))
+        if asked is None:
+            raise ValueError("the file holds no tensors that torch.save or safetensors wrote") from None
+        raise ValueError(
+            f"the file asks for {asked[1]}, which could run any code; save only model.state_dict() with torch.save"
+        ) from None
+    found: OrderedDict[str, Tensor] = OrderedDict()
+    found._metadata = {}  # type: ignore[attr-defined]
+    _collect(content, "", found)
+    if not found:
+        raise ValueError("the file holds no tensors by name, as in model.state_dict()")
+    return found
+
+
+def _collect(content: object, prefix: str, found: OrderedDict[str, Tensor]) -> None:
+    """Add to ``found`` the tensors and the versions of modules in the dictionary ``content`` and in nested ones."""
+    if not isinstance(content, Mapping):
+        return
+    for name, version in getattr(content, "_metadata", {}).items():
+        found._metadata[(prefix + name).removesuffix(".")] = version  # type: ignore[attr-defined]
+    for name, value in content.items():
+        if not isinstance(name, str):  # An optimizer numbers its tensors.
+            continue
+        if hasattr(value, "shape") or name.endswith("_extra_state"):
+            found[prefix + name] = value
+        else:
+            _collect(value, f"{prefix}{name}.", found)

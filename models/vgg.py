@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
+from dreamgram.models.fitting import fill, renamed
 from dreamgram.models.registry import network, read_weights
 
 CONFIGURATIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
@@ -16,6 +18,10 @@ Zisserman, arXiv:1409.1556."""
 
 MEAN = (103.939, 116.779, 123.68)
 """Mean of the blue, green and red channels over ImageNet, in [0, 255]."""
+
+
+TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Mean and standard deviation of the red, green and blue channels in [0, 1], with which torchvision normalizes."""
 
 
 class VGG(nn.Sequential):
@@ -66,5 +72,27 @@ def _load(name: str, weights: Path) -> VGG:
     for key in [key for key in state if key.endswith(".weight_index")]:
         layer = key.removesuffix(".weight_index")
         state[f"{layer}.weight"] = state.pop(f"{layer}.weight_palette")[state.pop(key).long()]
-    model.load_state_dict({key: tensor.float() for key, tensor in state.items()})
+    if any(key.endswith("features.0.weight") for key in state):
+        _fill_from_torchvision(model, state)
+    else:
+        fill(model, {key: tensor.float() for key, tensor in state.items()})
     return model
+
+
+def _fill_from_torchvision(model: VGG, state: Mapping[str, Tensor]) -> None:
+    """Fill ``model`` with weights under the names of torchvision, such as ``features.0.weight``.
+
+    Torchvision's VGG takes RGB images in [0, 1], normalized with :data:`TORCHVISION_MEAN` and :data:`TORCHVISION_STD`.
+    The first convolution and the mean of ``model`` are changed so that the activations are the same.
+    """
+    own = {f"features.{place}": layer for place, (layer, _) in enumerate(model.named_children())}
+    tensors = {f"{place}.{kind}" for place in own for kind in ("weight", "bias") if own[place].startswith("conv")}
+    fitted = renamed(state, tensors)
+    kept = {key: tensor.float() for key, tensor in fitted.items() if not key.startswith("classifier.")}
+    parts = {key: key.rpartition(".") for key in kept}
+    fill(model, {f"{own.get(place, place)}.{kind}": kept[key] for key, (place, _, kind) in parts.items()})
+    scale = 255 * torch.tensor(TORCHVISION_STD).flip(0).view(3, 1, 1)
+    with torch.no_grad():
+        first = model.get_parameter("conv1_1.weight")
+        first.copy_(first.flip(1) / scale)
+    model.mean = 255 * torch.tensor(TORCHVISION_MEAN).flip(0).view(1, 3, 1, 1)

@@ -40,7 +40,9 @@ KINDS = ("photo", "folder", "video")
 GROUPS = ("Input", "Objective", "Picture", "Losses", "Optimization", "Network", "Output")
 """Groups of options, in the order in which the help shows them."""
 
-NETWORKS = "digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME or path/to/file.py:function"
+NETWORKS = (
+    "digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME, hf:NAME or path/to/file.py:function"
+)
 """Networks that the help of ``--model`` lists.
 
 The list is written by hand, because loading the registry of networks would import PyTorch.
@@ -328,7 +330,7 @@ class RunOptions(Options):
 
 
 def model_files(name: str) -> list[Path]:
-    """Return the Python files that loading the network called ``name`` runs; empty for an installed network."""
+    """Return the files and folders that loading the network called ``name`` reads; empty for an installed network."""
     from dreamgram.models.provenance import sources  # it imports a client for HTTP, which the help does not need
 
     return sources(name, None)
@@ -348,7 +350,8 @@ class NetworkOptions(Options):
     )
     weights: Path | None = option(
         None,
-        "Weights file to use instead of the network's own weights: safetensors or a PyTorch state dict.",
+        "Weights file to use instead of the network's own weights: safetensors, a PyTorch state dict, or a checkpoint "
+        "of a training program. Prefixes such as module. and model. in the names of its tensors are removed.",
         group="Network",
         metavar="FILE",
         values=("cnn.safetensors", "vgg16-397923af.pth", "trained/last.pt"),

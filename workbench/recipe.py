@@ -99,7 +99,7 @@ class Inputs:
             ValueError: a file changed while the network was loaded. In that case, the hash of the file may not match
                 the contents that were loaded.
         """
-        before = {path: checksum(path) for path in sources(name, weights) if path.is_file()}
+        before = {path: checksum(path) for path in sources(name, weights) if path.exists()}
         model = load(name, weights)
         files = sources(name, weights)
         for path in files:

@@ -39,7 +39,7 @@ def check_trusted(options: Options, files: Iterable[str], source: Path) -> None:
         UntrustedError: the recipe names a Python file, or a file outside these folders.
     """
     name = str(getattr(options, "model", ""))
-    if code := model_files(name):
+    if code := [path for path in model_files(name) if path.suffix == ".py"]:
         function = name.rpartition(":")[2]
         raise UntrustedError(
             f"{source} would run the function {function} in the Python file {code[0]}; trust it only after you have "

@@ -88,3 +88,8 @@ def test_the_sources_of_a_file_of_the_users(tmp_path: Path, monkeypatch: pytest.
 def test_other_networks_have_no_source_but_the_weights(name: str) -> None:
     assert sources(name, None) == []
     assert sources(name, Path("w.pt")) == [Path("w.pt")]
+
+
+def test_the_folder_of_a_network_is_a_source(tmp_path: Path) -> None:
+    assert sources(f"hf:{tmp_path}", Path("w.pt")) == [tmp_path, Path("w.pt")]
+    assert sources(f"hf:{tmp_path / 'none'}", None) == []

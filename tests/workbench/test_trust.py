@@ -157,3 +157,13 @@ def test_only_the_picture_is_made_again(command: Command, photo: Tensor) -> None
     assert command("dream", *line).code == 0
     run = command("dream", "replay", "c.png", "-o", "d.png", "--overwrite")
     assert (run.code, [line.split()[0] for line in run.out.splitlines()]) == (0, ["d.png"])
+
+
+def test_a_network_in_a_folder_is_a_file_that_the_recipe_names(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "home/net").mkdir(parents=True)
+    (tmp_path / "net").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    for model in ("hf:net", "hf:google/vit-base-patch16-224", "timm:resnet18"):
+        check_trusted(MaximizeOptions(objective="logit(1)", model=model), [], Path("a.png"))
+    with pytest.raises(UntrustedError, match=r"a\.png would read \.\./net, which is outside"):
+        check_trusted(MaximizeOptions(objective="logit(1)", model="hf:../net"), [], Path("a.png"))

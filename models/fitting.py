@@ -1,0 +1,139 @@
+"""Fill a network with the tensors of a weights file, whatever prefixes a training program added to their names."""
+
+from __future__ import annotations
+
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
+"""Names that wrappers put between the names of a network's modules: ``nn.DataParallel`` and others, ``torch.compile``,
+and ``torch.distributed``."""
+
+NAMES_SHOWN = 3
+"""Largest number of names that an error message shows of each kind."""
+
+
+def fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> nn.Module:
+    """Return the network that ``build`` makes. If the user gave ``weights``, errors of ``build`` become a ValueError.
+
+    Raises:
+        ValueError: the user's ``weights`` cannot be read or do not fit; the message is one line.
+    """
+    try:
+        return build()
+    except Exception as error:  # safetensors, pickle and load_state_dict share no exception.
+        if weights is None:
+            raise
+        reason = " ".join(str(error).split())
+        raise ValueError(f"the weights in {weights} do not fit {name}: {reason}") from error
+
+
+def take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """Make ``model`` take images in [0, 1] and normalize them itself, and set its default input shape (C, H, W).
+
+    The result is ``model``. A hook normalizes the images, so that the layers of ``model`` keep their names.
+    """
+    import torch
+
+    model.register_buffer("image_mean", torch.tensor(mean).view(-1, 1, 1), persistent=False)
+    model.register_buffer("image_std", torch.tensor(std).view(-1, 1, 1), persistent=False)
+    model.register_forward_pre_hook(lambda module, args: ((args[0] - module.image_mean) / module.image_std, *args[1:]))
+    model.input_shape = tuple(shape)  # type: ignore[assignment]
+    return model
+
+
+def unfetched(what: str, error: Exception, instead: str = "a local file as the weights") -> OSError:
+    """Return an error: ``what``, such as a URL, could not be fetched because of ``error``; give ``instead``."""
+    reason = (str(getattr(error, "reason", error)).strip() or type(error).__name__).splitlines()[0]
+    return OSError(f"could not fetch {what} ({reason}); give {instead}")
+
+
+def fill(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
+    """Copy the tensors ``state`` (by name) into ``model``, after :func:`renamed` has matched their names. Return it.
+
+    Raises:
+        ValueError: a tensor of the network is missing in ``state``, has another shape there, or ``state`` has more
+            tensors than the network. The message names the first of each kind.
+    """
+    own: dict[str, Tensor] = model.state_dict()
+    fitted = renamed(state, own)
+    try:
+        model.load_state_dict(fitted)
+    except RuntimeError as error:
+        raise ValueError(_mismatch(fitted, own) or " ".join(str(error).split())[:200]) from error
+    return model
+
+
+def renamed(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
+    """Return the tensors ``state`` under the names of a network's tensors, ``names``, as far as they match.
+
+    A prefix is removed or added so that as many names as possible match. Examples of such prefixes are ``module.``,
+    ``model.``, ``state_dict.`` and ``state_dict.net.``. Tensors without the removed prefix are omitted. If several
+    prefixes fit equally well, the first in the file is used. The names in :data:`WRAPPERS` are also removed in the
+    middle of a name, if no module of the network is called so.
+    """
+    wanted = set(names)
+    wrappers = WRAPPERS - {part for name in wanted for part in name.split(".")}
+    bare = {_without(wrappers, name): name for name in state}
+    # Each pair of names with the same end votes for the prefix that one of them has and the other lacks.
+    removed: Counter[str] = Counter(prefix for name in bare for prefix, end in _splits(name) if end in wanted)
+    added: Counter[str] = Counter(prefix for name in names for prefix, end in _splits(name) if end in bare)
+    strip, stripped = max(removed.items(), key=lambda item: item[1], default=("", 0))
+    add, extended = max(added.items(), key=lambda item: item[1], default=("", 0))
+    if extended > stripped:
+        return {add + name: state[full] for name, full in bare.items()}
+    # PyTorch stores the versions of modules beside the tensors. Some modules cannot be filled without them. The version
+    # of a wrapper is replaced by that of the module in it, which comes later.
+    versions = {f"{_without(wrappers, name)}.": each for name, each in getattr(state, "_metadata", {}).items()}
+    kept = OrderedDict((name.removeprefix(strip), state[full]) for name, full in bare.items() if name.startswith(strip))
+    if versions:
+        kept._metadata = {  # type: ignore[attr-defined]
+            name.removeprefix(strip).removesuffix("."): each
+            for name, each in versions.items()
+            if name.startswith(strip)
+        }
+    return kept
+
+
+def _without(wrappers: Collection[str], name: str) -> str:
+    return ".".join(part for part in name.split(".") if part not in wrappers)
+
+
+def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, int]:
+    """Return the argument ``num_classes`` for a network with the tensors ``own``, if those of the file need it.
+
+    The file needs it if the last layers of both differ only in their first dimension, the number of classes.
+    """
+    if not own or (last := list(own)[-1]) not in state or state[last].shape == own[last].shape:
+        return {}
+    return {"num_classes": len(state[last])} if state[last].shape[1:] == own[last].shape[1:] else {}
+
+
+def _splits(name: str) -> list[tuple[str, str]]:
+    """Return all ways to split a dotted name into a prefix, which may be empty, and the rest."""
+    starts = [0, *(place + 1 for place, character in enumerate(name) if character == ".")]
+    return [(name[:start], name[start:]) for start in starts]
+
+
+def _mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
+    """Describe in one line how the tensors ``state`` differ from the network's tensors ``own``; "" if they do not."""
+    parts = []
+    if missing := [name for name in own if name not in state]:
+        parts.append(f"missing {_first(missing)}")
+    if unexpected := [name for name in state if name not in own]:
+        parts.append(f"unexpected {_first(unexpected)}")
+    both = [name for name in own if name in state and hasattr(own[name], "shape")]  # extra state has no shape
+    shapes = [(name, tuple(state[name].shape), tuple(own[name].shape)) for name in both]
+    if other := [f"{name} is {its} in the file, not {ours}" for name, its, ours in shapes if its != ours]:
+        parts.append(_first(other))
+    return "; ".join(parts)
+
+
+def _first(names: Sequence[str]) -> str:
+    more = f", ... ({len(names)} in all)" if len(names) > NAMES_SHOWN else ""
+    return ", ".join(names[:NAMES_SHOWN]) + more

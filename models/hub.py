@@ -1,0 +1,127 @@
+"""Load a network from the Hugging Face Hub, or from a local folder with the same files."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from dreamgram.models.fitting import fill, fitting, take_images, unfetched
+from dreamgram.models.registry import read_weights
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def from_hub(name: str, weights: Path | None) -> nn.Module:
+    """Load the network ``name`` of the Hugging Face Hub, such as ``google/vit-base-patch16-224``, or from a folder.
+
+    Networks of timm are built by timm, and all others by transformers. Code from the Hub is never run. If the network
+    also reads texts, as CLIP does, only the part for images is returned.
+
+    Raises:
+        ValueError: the network is not for images, lacks weights, or does not say how images are normalized.
+        OSError: the network does not exist or cannot be downloaded.
+        ModuleNotFoundError: a package of the extra ``hf`` is not installed.
+    """
+    folder = Path(name).is_dir()
+    if folder and not Path(name, "config.json").is_file():
+        raise FileNotFoundError(f"no file {Path(name, 'config.json')}, which describes the network")
+    hub = _needed("huggingface_hub")
+    try:
+        with _few_messages():
+            file = Path(name, "config.json") if folder else Path(hub.hf_hub_download(name, "config.json"))
+            # The file of a network of timm names its architecture, that of transformers one or several classes.
+            build = _from_timm if "architecture" in json.loads(file.read_text(encoding="utf-8")) else _from_transformers
+            return build(name, weights, folder)
+    except (ValueError, ModuleNotFoundError):
+        raise
+    except Exception as error:  # Each of the libraries has its own errors.
+        raise unfetched(f"hf:{name}", error, "a local folder, as hf:FOLDER") from error
+
+
+@contextmanager
+def _few_messages() -> Iterator[None]:
+    """Keep the libraries from logging warnings inside the context. Their errors contain what matters."""
+    loggers = [logging.getLogger(name) for name in ("huggingface_hub", "transformers", "timm")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
+
+
+def _needed(package: str) -> Any:
+    try:
+        return importlib.import_module(package)
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"hf:NAME needs the package {package}: pip install 'dreamgram[hf]'") from error
+
+
+def _from_timm(name: str, weights: Path | None, folder: bool) -> nn.Module:
+    timm = _needed("timm")
+    model: nn.Module = timm.create_model(f"{'local-dir' if folder else 'hf-hub'}:{name}", pretrained=weights is None)
+    if weights is not None:
+        model = fitting(f"hf:{name}", weights, lambda: fill(model, read_weights(weights)))
+    config = timm.data.resolve_model_data_config(model)
+    return take_images(model, config["input_size"], config["mean"], config["std"])
+
+
+def _from_transformers(name: str, weights: Path | None, folder: bool) -> nn.Module:
+    transformers = _needed("transformers")
+    known: dict[str, Any] = {"local_files_only": folder, "trust_remote_code": False}
+    config = transformers.AutoConfig.from_pretrained(name, **known)
+    names: list[str] = config.architectures or ["AutoModel"]
+    network: Any = getattr(transformers, names[0], None)
+    if not (isinstance(network, type) and issubclass(network, transformers.PreTrainedModel)):
+        network = transformers.AutoModel
+    try:
+        processor = transformers.AutoImageProcessor.from_pretrained(name, **known)
+    except Exception as error:
+        reason = "it has no readable preprocessor_config.json, which says how images are normalized"
+        raise ValueError(f"hf:{name} cannot be used: {reason}") from error
+    if weights is None:
+        model, report = network.from_pretrained(name, config=config, output_loading_info=True, **known)
+        if missing := sorted(report["missing_keys"]):
+            raise ValueError(f"hf:{name} has no weights for {', '.join(missing[:3])}")
+    else:
+        model = getattr(network, "from_config", network)(config)
+        model = fitting(f"hf:{name}", weights, lambda: fill(model, read_weights(weights)))
+    vision = getattr(model, "vision_model", model)
+    if vision.main_input_name != "pixel_values":
+        raise ValueError(f"hf:{name} takes {vision.main_input_name}, not images")
+    return _with_processor(vision.float(), processor, _input_shape(vision.config, processor))
+
+
+def _input_shape(config: Any, processor: Any) -> tuple[int, int, int]:
+    """Return the shape (C, H, W) of the images that a network was made for."""
+    size = getattr(config, "image_size", None)
+    if size is None:
+        measures = dict(
+            (processor.crop_size if getattr(processor, "do_center_crop", False) else None) or processor.size
+        )
+        known = {key: value for key, value in measures.items() if value is not None}
+        either = next(iter(known.values()))
+        size = (known.get("height", either), known.get("width", either))
+    height, width = (size, size) if isinstance(size, int) else size
+    return getattr(config, "num_channels", 3), height, width
+
+
+def _with_processor(model: nn.Module, processor: Any, shape: tuple[int, int, int]) -> nn.Module:
+    """Make ``model`` prepare images in [0, 1] as ``processor`` does, except that they are not resized."""
+    # The processor takes values from 0 to 255.
+    scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
+    normalized = getattr(processor, "do_normalize", False)
+    mean = [value / scale for value in processor.image_mean] if normalized else [0.0]
+    std = [value / scale for value in processor.image_std] if normalized else [1 / scale]
+    take_images(model, shape, mean, std)
+    if getattr(processor, "do_flip_channel_order", False):
+        model.register_forward_pre_hook(lambda module, args: (args[0].flip(1), *args[1:]))
+    return model
