@@ -20,7 +20,7 @@ from dreamgram.activation_maximization.options import EachOptions
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import NotWrittenError
 from dreamgram.image_optimization.image_opening import open_image
-from dreamgram.image_optimization.optimize import StopRun, in_turn
+from dreamgram.image_optimization.optimize import Ending, StopRun, in_turn
 from dreamgram.workbench.job import Done, save
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
@@ -91,10 +91,9 @@ def make_each(
     units = list(units)
     if not units:
         raise ValueError("no units given")
-    if isinstance(recipe, str):
-        recipe = Recipe.of("make_each", EachOptions(about=recipe), Inputs())
+    kept = recipe if isinstance(recipe, Recipe) else Recipe.of("make_each", EachOptions(about=recipe), Inputs())
     paths = {unit: images.check_output(Path(folder, f"{unit:04}.png"), overwrite=True) for unit in units}
-    to_do = [unit for unit, path in paths.items() if not is_made(path, recipe, overwrite)]
+    to_do = [unit for unit, path in paths.items() if not is_made(path, kept, overwrite)]
 
     def make_some(some: list[int]) -> Done:
         if not some:
@@ -105,7 +104,7 @@ def make_each(
         failure = None
         for number, unit in enumerate(some):
             found = {FOUND: describe_unit(dreams, number, some)}
-            made = replace(recipe, made={**recipe.made, **found})
+            made = replace(kept, made={**kept.made, **found})
             try:
                 save(dreams.images[number], paths[unit], made, overwrite=True)  # is_made allowed it
             except NotWrittenError as error:
@@ -117,8 +116,8 @@ def make_each(
     # If pictures exist already, an empty first batch is added, so that Ctrl-C raises no error before the next picture.
     there: list[list[int]] = [[]] if len(to_do) < len(paths) else []
     _, stopped = in_turn([*there, *(to_do[start : start + batch] for start in range(0, len(to_do), batch))], make_some)
-    made = {unit: path for unit, path in paths.items() if is_made(path, recipe, overwrite)}
-    return _read_each(made, recipe, stopped)
+    made = {unit: path for unit, path in paths.items() if is_made(path, kept, overwrite)}
+    return _read_each(made, kept, stopped)
 
 
 def describe_unit(dreams: Dreams, number: int, batch: Sequence[int]) -> dict[str, Any]:
@@ -184,7 +183,7 @@ def make_again(batches: Mapping[int, list[int]], make: Make) -> Each:
     return Each(list(made), dreams, made)
 
 
-def _read_each(made: Mapping[int, Path], recipe: Recipe, stopped: str) -> Each:
+def _read_each(made: Mapping[int, Path], recipe: Recipe, stopped: Ending) -> Each:
     """Read the finished pictures from their files, and the descriptions of their units from the recipes in the files.
 
     ``made`` maps each unit to its picture file.
@@ -217,7 +216,9 @@ def _read_unit(unit: int, path: Path, recipe: Recipe) -> Mapping[str, Any]:
     return found
 
 
-def _join(pictures: list[torch.Tensor], activations: Sequence[float], silent: Sequence[bool], stopped: str) -> Dreams:
+def _join(
+    pictures: list[torch.Tensor], activations: Sequence[float], silent: Sequence[bool], stopped: Ending
+) -> Dreams:
     numbers = tuple(number for number, each in enumerate(silent) if each)
     return Dreams(torch.stack(pictures), torch.tensor(activations), torch.empty(0, len(pictures)), stopped, numbers)
 

@@ -17,7 +17,7 @@ from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, P
 from dreamgram.activation_maximization.sheets import contact_sheet, short
 from dreamgram.image_optimization.capture import ActivationsOf, capture, is_recordable
 from dreamgram.image_optimization.layers import describe, device_of
-from dreamgram.image_optimization.optimize import Listener, OptimizerFactory, counted, in_turn, optimize, seeded
+from dreamgram.image_optimization.optimize import Ending, Listener, OptimizerFactory, counted, in_turn, optimize, seeded
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
 from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
@@ -55,7 +55,7 @@ class Dreams:
 
     If an image's batch ended early, the image's values for the remaining steps are NaN.
     """
-    stopped: str
+    stopped: Ending
     """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``.
 
     After Ctrl-C (``interrupted``), the result contains only the images that had been started.
@@ -255,7 +255,7 @@ def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor
     return shape
 
 
-def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], stopped: str) -> Dreams:
+def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], stopped: Ending) -> Dreams:
     """Join ``parts``, the results of all batches, and compute the objective's value for each image.
 
     ``stopped`` is the reason why the whole run ended.

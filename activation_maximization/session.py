@@ -20,6 +20,7 @@ from dreamgram.activation_maximization.sheets import Look, contact_sheet, defaul
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
+from dreamgram.image_optimization.optimize import Ending
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
 from dreamgram.image_optimization.video import load_av
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
@@ -197,7 +198,7 @@ class Session:
         units = itertools.chain.from_iterable(ranges)
         return list(dict.fromkeys(units))
 
-    def save(self, picture: Tensor | Image.Image, stopped: str, made: Mapping[str, Any] | None = None) -> None:
+    def save(self, picture: Tensor | Image.Image, stopped: Ending, made: Mapping[str, Any] | None = None) -> None:
         """Save the picture with its recipe, the settings that are stored in the file to make the picture again.
 
         ``stopped`` is the reason why the run ended. ``made`` holds values that were determined during the run and are

@@ -344,7 +344,7 @@ class Part(Protocol):
     """Interface of the result of one part of a run, such as the optimization at one image size."""
 
     @property
-    def stopped(self) -> str:
+    def stopped(self) -> Ending:
         """Return the reason why the part ended, such as "finished" or "interrupted"."""
 
 
@@ -352,7 +352,7 @@ P = TypeVar("P")
 R = TypeVar("R", bound=Part)
 
 
-def in_turn(parts: Iterable[P], run: Callable[[P], R]) -> tuple[list[R], str]:
+def in_turn(parts: Iterable[P], run: Callable[[P], R]) -> tuple[list[R], Ending]:
     """Call ``run`` with each of ``parts`` in turn, until Ctrl-C interrupts one of the calls.
 
     Returns:
@@ -364,7 +364,7 @@ def in_turn(parts: Iterable[P], run: Callable[[P], R]) -> tuple[list[R], str]:
         KeyboardInterrupt: Ctrl-C was pressed before any call had returned a result.
     """
     results: list[R] = []
-    stopped = "finished"
+    stopped: Ending = "finished"
     try:
         for part in parts:
             results.append(run(part))

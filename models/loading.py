@@ -179,7 +179,7 @@ def _from_file(path: Path, function: str, weights: Path | None) -> nn.Module:
     build = getattr(module, function, None)
     if not callable(build):
         functions = [name for name, value in vars(module).items() if callable(value) and not name.startswith("_")]
-        raise ValueError(unknown(f"function in {path}", function, sorted(functions)))
+        raise ValueError(unknown("function", function, sorted(functions), f"{path} has"))
     try:
         model = build()
     except (Exception, SystemExit) as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.layers import smallest_size
 from dreamgram.image_optimization.names import did_you_mean, unknown
-from dreamgram.image_optimization.optimize import State
+from dreamgram.image_optimization.optimize import Ending, State
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, save_animation
 from dreamgram.image_optimization.video import load_av
 from dreamgram.style_transfer.budget import WHOLE, Budget
@@ -200,7 +200,7 @@ class Painter:
         onward = f"stylize resume {name}{' --trust' if unsafe else ''} continues it"
         return Checkpoint(path, recipe, options.checkpoint_every, self.job, onward, has_room, kept=state is not None)
 
-    def _done(self, stopped: str, keeper: Checkpoint | None) -> Done:
+    def _done(self, stopped: Ending, keeper: Checkpoint | None) -> Done:
         """Return the outcome of painting a photo, given ``stopped``, the reason why painting ended.
 
         If painting was interrupted and ``keeper`` has saved the state of the run, the outcome includes a message that

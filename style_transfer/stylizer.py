@@ -19,6 +19,7 @@ from dreamgram.image_optimization.memory import is_out_of_memory, release_kept_m
 from dreamgram.image_optimization.names import unknown
 from dreamgram.image_optimization.optimize import (
     OPTIMIZERS,
+    Ending,
     Listener,
     OptimizerFactory,
     Run,
@@ -63,7 +64,7 @@ class Stylized:
     """The picture, (1, 3, H, W) in [0, 1], on the CPU."""
     history: list[Tensor]
     """One tensor (steps,) for each scale (a size at which the image was optimized): the loss before each step."""
-    stopped: str
+    stopped: Ending
     """Reason why the run ended: ``finished``, or ``interrupted`` if it was stopped early, for example by Ctrl-C."""
     plan: Sequence[Budget] = ()
     """The memory budget of each scale: the number of curvature pairs of L-BFGS and the size of a tile."""
@@ -283,7 +284,7 @@ class Stylizer:
             if state is None:
                 past = _Past(self._budgets(activations_of))
             else:
-                past = _Past.of(state, [fitted_size(self._photo, scale) for scale in self.scales])
+                past = _Past.of(state, self._sizes)
                 state = {name: tensor for name, tensor in state.items() if name not in past.state()}
 
             def paint(number: int) -> Run:
@@ -296,7 +297,7 @@ class Stylizer:
                     except (RuntimeError, MemoryError) as error:
                         if not is_out_of_memory(error):
                             raise
-                        smaller = self._smaller(past.budgets[number], self.scales[number])
+                        smaller = self._smaller(past.budgets[number], number)
                         if smaller is None:
                             raise
                         past = past.with_budget(number, smaller)
@@ -326,7 +327,7 @@ class Stylizer:
         if self.device.type == "cpu":
             release_kept_memory()  # memory blocks that the previous scale freed are too small for this scale
         budget = past.budgets[number]
-        image = self._begin(past.image, fitted_size(self._photo, self.scales[number]))
+        image = self._begin(past.image, self._sizes[number])
         loss = self._loss(self.scales[number], activations_of, budget, dtype)
         if self.options.compile:
             loss = replace(loss, activations_of=activations_of.compiled())
@@ -345,6 +346,11 @@ class Stylizer:
         )
         return past.after(image.render().detach(), run.losses), run
 
+    @property
+    def _sizes(self) -> list[tuple[int, int]]:
+        """Return the size (H, W) of the image at each scale, in pixels."""
+        return [fitted_size(self._photo, scale) for scale in self.scales]
+
     def _budgets(self, activations_of: Reader) -> list[Budget]:
         """Return the memory budget of each scale."""
         if self.plan is not None:
@@ -354,20 +360,21 @@ class Stylizer:
             self.model,
             activations_of,
             self.losses.layers,
-            [fitted_size(self._photo, scale) for scale in self.scales],
+            self._sizes,
             largest,
             len(self.regions),
             getattr(self._factory or OPTIMIZERS[self.options.optimizer], "VECTORS_PER_PAIR", 0),
         )
 
-    def _smaller(self, budget: Budget, scale: int) -> Budget | None:
+    def _smaller(self, budget: Budget, number: int) -> Budget | None:
         """Return a copy of ``budget`` with the sides of the tiles halved.
 
         Return None if the argument ``plan`` of :class:`Stylizer` was given, or if the tiles would be too small.
 
-        ``scale`` is the longer side of the image, in pixels.
+        ``number`` is the index of the scale.
         """
-        largest = max(map(math.prod, [fitted_size(self._photo, scale), *self._painting_sizes(scale)]))
+        scale = self.scales[number]
+        largest = max(map(math.prod, [self._sizes[number], *self._painting_sizes(scale)]))
         side = min(budget.side, math.isqrt(largest)) // 2
         if self.plan is not None or side < smallest_tile(self.model, self.losses.layers):
             return None

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from PIL import Image
     from torch import Tensor
 
-    from dreamgram.image_optimization.optimize import Step
+    from dreamgram.image_optimization.optimize import Ending, Step
     from dreamgram.workbench.recipe import Recipe
 
 
@@ -77,7 +77,7 @@ class Watcher:
 class Done:
     """The outcome of a command."""
 
-    stopped: str = "finished"
+    stopped: Ending = "finished"
     """Reason why the command ended: ``finished``, ``converged`` or ``interrupted``."""
     failed: int = 0
     """Number of files that could not be processed."""

@@ -23,6 +23,7 @@ from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.files import check_regular
 from dreamgram.image_optimization.limits import MOST_PIXELS
 from dreamgram.image_optimization.names import LISTED, LONGEST, shorten
+from dreamgram.image_optimization.optimize import Ending
 from dreamgram.models import load
 from dreamgram.models.provenance import sources, state_hash
 from dreamgram.workbench.job import check_distinct
@@ -149,7 +150,7 @@ class Recipe:
     """Values determined during the run that are needed to make the picture again, such as the sizes of tiles or the
     lists of units that were optimized in the same batch. In a checkpoint, the values also include the path of the
     picture to write."""
-    stopped: str = "finished"
+    stopped: Ending = "finished"
     """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``."""
     version: str = __version__
     """Version of Dreamgram that made the picture."""
@@ -236,7 +237,7 @@ class Recipe:
         kept |= {"files": dict(self.files), "network": self.network, "made": dict(self.made), "stopped": self.stopped}
         return json.dumps(kept)
 
-    def stop(self, stopped: str) -> Recipe:
+    def stop(self, stopped: Ending) -> Recipe:
         """Return a copy that records why the run ended: ``finished``, ``converged`` or ``interrupted``."""
         return replace(self, stopped=stopped)
 
