@@ -23,9 +23,10 @@ SHARE = 0.9
 
 VECTORS, MORE_VECTORS = 11, 3
 """Maximum memory of an optimization step, except for the curvature pairs and the pass through the network, as a
-multiple of the memory of the image. It includes the image, its gradient, the optimizer's temporary tensors, and the
-photo's activations. For an optimizer that stores curvature pairs, ``MORE_VECTORS`` is added to ``VECTORS``. The command
-``python -m benchmarks.budget`` measures both."""
+multiple of the memory of the image. It includes the image, its gradient, and the photo's activations. For an optimizer
+that stores curvature pairs, ``MORE_VECTORS`` is added to ``VECTORS``. The command ``python -m benchmarks.budget``
+measures both, together with the temporary tensors of the optimizer. The constants are smaller than the results, because these
+tensors are freed before the next pass through the network, and use the memory of that pass."""
 
 FOR_TILING = 250_000_000
 """Bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only if a
@@ -52,7 +53,7 @@ picture. A tile is a part of the picture together with the surrounding pixels on
 The ratio is above 1 because a pass over a tile also copies the activations of the part, without those of the
 surrounding pixels. The command ``python -m benchmarks.budget`` measures the ratio."""
 
-REGION, MATRICES = 130, 12_000_000
+REGION, MATRICES = 130, 22_000_000
 """Additional memory, in bytes, for each region of the photo after the first. Each region can have a different style.
 ``REGION`` is the memory for gradients, for each pixel of the picture or tile that passes through the network.
 ``MATRICES`` is the memory for the statistics of the styles, which does not depend on the number of pixels.

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from dreamgram.activation_maximization.cli import DREAM_COMMANDS
+from dreamgram.activation_maximization.deep_dream import amplify
 from dreamgram.activation_maximization.gradient_ascent import maximize
 from dreamgram.activation_maximization.options import (
     OPTIONS_OF_COMMANDS,
@@ -28,6 +29,7 @@ from dreamgram.workbench.console import flags_of
 from dreamgram.workbench.options import OptionError, Options, declaration, is_flag, type_of
 from tests.test_package import HEAVY, ROOT
 
+NEUTRAL = ("seed", "precision", "compile")
 CLASSES = [*OPTIONS_OF_COMMANDS.values(), LayersOptions]
 REQUIRED: dict[str, Any] = {"photo": "photo.jpg", "unit": 3, "objective": "deepdream(pool2)"}
 
@@ -102,8 +104,10 @@ def test_old_names_of_options(options: type[Options], old: str, new: str) -> Non
 
 
 def test_a_default_is_written_once() -> None:
-    assert maximize.__kwdefaults__ is not None
-    assert UnitsOptions().steps == maximize.__kwdefaults__["steps"]
+    for function in (maximize, amplify):
+        shared = {name: value for name, value in (function.__kwdefaults__ or {}).items() if name in NEUTRAL}
+        assert shared == {name: getattr(UnitsOptions(), name) for name in NEUTRAL}
+    assert UnitsOptions().steps == (maximize.__kwdefaults__ or {})["steps"]
 
 
 def test_help_is_there_at_once() -> None:
