@@ -25,8 +25,8 @@ VECTORS, MORE_VECTORS = 11, 3
 """Maximum memory of an optimization step, except for the curvature pairs and the pass through the network, as a
 multiple of the memory of the image. It includes the image, its gradient, and the photo's activations. For an optimizer
 that stores curvature pairs, ``MORE_VECTORS`` is added to ``VECTORS``. The command ``python -m benchmarks.budget``
-measures both, together with the temporary tensors of the optimizer. The constants are smaller than the results, because these
-tensors are freed before the next pass through the network, and use the memory of that pass."""
+measures both, together with the temporary tensors of the optimizer. The constants are smaller than the results, because
+these tensors are freed before the next pass through the network, and use the memory of that pass."""
 
 FOR_TILING = 250_000_000
 """Bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only if a
