@@ -365,6 +365,7 @@ for name, value in {
 text("a key given twice", f'{{{HEAD}, "options": {{OPTIONS}}, "options": {{OPTIONS, "photo": "photos/a.png"}}}}')
 text("an option given twice", f'{{{HEAD}, "options": {{OPTIONS, "photo": "photos/a.png"}}}}')
 option("a long name", "photo must", photo="a" * 10_000_000)
+option("a name that fills the screen", "no image file", photo="a/" * 1900 + "b.png")
 option("a long list of styles", "style must", style=["marbling"] * 10_000)
 option("a long table of layers", "style_layers must", style_layers={f"relu{n}": 1 for n in range(100_000)})
 option("a long expression", "objective must", base="dream.png", objective="channel(conv1, 0) + " * 10_000)

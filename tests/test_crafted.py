@@ -106,7 +106,7 @@ def test_what_a_file_says_is_data(
     assert len(run.err.splitlines()) == 1, run.err
     assert run.err.startswith("error: ")
     assert run.err.rstrip("\n").isprintable()
-    assert len(run.err) < 1000
+    assert len(run.err) < 1100
     assert re.search(case.says, run.err), run.err
 
 
