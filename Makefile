@@ -34,7 +34,7 @@ docs: .venv/installed
 	$(BIN)/python docs/make_options.py
 
 clean:
-	rm -rf .venv .mypy_path build dist .pytest_cache .mypy_cache .ruff_cache
+	rm -rf .venv .mypy_path .hypothesis build dist .pytest_cache .mypy_cache .ruff_cache
 
 .venv/bin/python:
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10) and "Dreamgram needs Python 3.10 or newer; try make PYTHON=python3.12")'

@@ -32,7 +32,8 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from dreamgram.image_optimization.errors import TooLargeError
 from dreamgram.image_optimization.files import check_regular
-from dreamgram.image_optimization.limits import MOST_BYTES, most_bytes
+from dreamgram.image_optimization.limits import most_bytes
+from dreamgram.image_optimization.memory import is_out_of_memory
 
 READ_FORMATS: tuple[type[ImageFile], ...] = (
     *(PngImageFile, JpegImageFile, WebPImageFile, TiffImageFile, GifImageFile, BmpImageFile, PpmImageFile),
@@ -89,7 +90,7 @@ def open_file(path: Path, max_pixels: int) -> Iterator[IO[bytes]]:
         ValueError: the file is empty, or it is a pipe, a device or the like.
     """
     check_file(path)
-    most = max(most_bytes(max_pixels), MOST_BYTES)
+    most = most_bytes(max_pixels)
     with path.open("rb") as file:
         size = os.fstat(file.fileno()).st_size
         if not size:
@@ -150,9 +151,9 @@ def reading(path: Path) -> Iterator[None]:
         raise TooLargeError(f"{path} {error}") from None
     except RefusedError as error:
         raise ValueError(f"{path} {error}") from None
-    except MemoryError:
-        raise ValueError(f"{path} needs more memory than there is") from None
     except Exception as error:  # decoders raise errors of almost any type for damaged files
+        if is_out_of_memory(error):
+            raise ValueError(f"{path} needs more memory than there is") from None
         reason = " ".join(str(error).split())[:LONGEST_REASON] or type(error).__name__
         raise ValueError(f"{path} is a damaged image: {reason}") from error
 

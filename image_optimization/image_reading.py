@@ -34,6 +34,9 @@ PROFILE_TOLERANCE = 4
 A profile is treated as sRGB if converting colors from it to sRGB changes no channel by more than the tolerance.
 """
 
+WEBP_BYTES = 12
+"""Number of bytes per pixel that the decoder of WebP needs: it keeps three copies of the picture, with opacity."""
+
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 """Formats, other than TIFF, in which the frames of a file are counted."""
 
@@ -88,7 +91,7 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
             read if pillow-heif is installed.
         channels: number of channels of the image to return: 3 for color, 1 for gray.
         max_pixels: largest number of pixels of a picture that is read. The file and the decoded picture may have 1 GB,
-            or more or less in proportion to this number.
+            or more in proportion if this number is larger than its default.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
@@ -130,7 +133,8 @@ def _decode(data: bytes, max_pixels: int) -> _Decoded:
     """Decode a picture that is not a TIFF."""
     with open_image(BytesIO(data)) as picture:
         bits = stored_bits(picture, data)
-        check_limits(picture.size, len(picture.getbands()) * -(-bits // 8), max_pixels)
+        pixel = WEBP_BYTES if picture.format == "WEBP" else len(picture.getbands()) * -(-bits // 8)
+        check_limits(picture.size, pixel, max_pixels)
         frames = getattr(picture, "n_frames", 1) if picture.format in ANIMATED else 1
         profile = picture.info.get("icc_profile")
         samples = decode_deep(picture, data)
@@ -202,7 +206,9 @@ def _from_pillow(picture: Image.Image, profile: bytes | None, data: bytes) -> Sa
     alpha: list[Array] = []
     if picture.has_transparency_data:
         _scale_transparency(picture, data)
-        picture = picture.convert("RGBA")
+        picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
+        if not profile:
+            return Samples(np.asarray(picture), 3)
         alpha = [np.asarray(picture.getchannel("A"))[:, :, None]]
         picture = picture.convert("RGB")
     elif picture.mode == "1" and not profile:

@@ -61,10 +61,13 @@ class Samples:
         span: Any = np.asarray(self.high, kind) - low
         for top in range(0, height, step):
             rows = slice(top, min(top + step, height))
-            block = self.values[rows].astype(kind)
+            block: Any = self.values[rows].astype(kind)
             if self.values.dtype.kind == "f" and not np.isfinite(block).all():
                 raise ValueError("some pixels are not finite numbers")
-            block = ((block - low) / span).clip(0, 1).astype(np.float32, copy=False)
+            if low.any():
+                block -= low
+            block /= span
+            block = block.clip(0, 1, out=block).astype(np.float32, copy=False)
             if self.premultiplied:
                 colors, alpha = block[..., : self.colors], block[..., self.colors :]
                 np.divide(colors, alpha, out=colors, where=alpha > 0)
@@ -77,19 +80,18 @@ class Samples:
         Transparent parts are composited over white. The opacity is None if the whole picture is opaque. If the picture
         is gray, its three channels share the same memory.
         """
-        height, width, depth = self.values.shape
+        height, width, _ = self.values.shape
         made = torch.empty(1, min(self.colors, channels), height, width)
-        opacity = torch.empty(1, 1, height, width) if depth > self.colors else None
+        opacity: Tensor | None = None
         for rows, block in self.blocks():
-            if opacity is not None:
-                alpha = block[..., self.colors :]
+            alpha, block = block[..., self.colors :], block[..., : self.colors]
+            if (alpha != 1).any():
+                opacity = torch.ones(1, 1, height, width) if opacity is None else opacity
                 opacity[0, :, rows] = torch.from_numpy(alpha).permute(2, 0, 1)
-                block = block[..., : self.colors] * alpha + (1 - alpha)
+                block = block * alpha + (1 - alpha)
             part = torch.from_numpy(block).permute(2, 0, 1)
             # Gray is also converted with the weights, whose rounding older pictures have in them.
             made[0, :, rows] = part if channels == 3 else (part.expand(3, -1, -1) * LUMA).sum(0, keepdim=True)
-        if opacity is not None and (opacity == 1).all():
-            opacity = None
         return made.expand(1, channels, height, width), opacity
 
     def to_levels(self) -> Array:

@@ -10,13 +10,13 @@ MOST_PIXELS = 180_000_000
 MOST_BYTES = 1_000_000_000
 """Largest size in bytes of a decoded picture and of a file that is read.
 
-If the caller allows more or fewer pixels than :data:`MOST_PIXELS`, this limit changes in proportion.
+If the caller allows more pixels than :data:`MOST_PIXELS`, this limit grows in proportion.
 """
 
 
 def most_bytes(max_pixels: int) -> int:
     """Return the largest number of bytes that a picture may be decoded to if it may have ``max_pixels`` pixels."""
-    return max_pixels * MOST_BYTES // MOST_PIXELS
+    return max(max_pixels, MOST_PIXELS) * MOST_BYTES // MOST_PIXELS
 
 
 def check_limits(size: tuple[int, int], pixel: int, max_pixels: int) -> None:

@@ -141,8 +141,11 @@ def _open(video: Path, max_pixels: int) -> Any:
         pictures = container.streams.best("video")
         if pictures is None:
             raise ValueError(f"{video} has no pictures in it")
-        check_limits((pictures.width or 0, pictures.height or 0), 3, max_pixels)
-        pictures.codec_context.options = {"max_pixels": str(max_pixels)}  # a later frame may be larger
+        codec = pictures.codec_context
+        if codec is None:
+            raise ValueError(f"{video} has pictures of a kind that cannot be read")
+        check_limits((codec.width, codec.height), 3, max_pixels)
+        codec.options = {"max_pixels": str(max_pixels)}  # a later frame may be larger
     except TooLargeError as error:
         container.close()
         raise TooLargeError(f"{video} {error}") from None
@@ -170,8 +173,6 @@ def _read(container: Any, sounds: list[Any], tell: Tell) -> Iterator[Frame | av.
         try:
             packet = next(packets, None)
             frames = [] if packet is None or packet.stream.index != pictures.index else packet.decode()
-            size = size or next(((frame.width, frame.height) for frame in frames), None)
-            images = [_to_image(frame, size) for frame in frames if size]
         except av.FFmpegError:
             damaged += 1
             continue
@@ -179,10 +180,11 @@ def _read(container: Any, sounds: list[Any], tell: Tell) -> Iterator[Frame | av.
             break
         if packet.stream.index != pictures.index:
             yield packet
-        for frame, image in zip(frames, images, strict=True):
+        for frame in frames:
+            size = size or (frame.width, frame.height)
             time = Fraction(frame.pts * frame.time_base) if timed and frame.pts is not None else last + gap
             last = time if time > last else last + gap
-            yield Frame(image, last)
+            yield Frame(_to_image(frame, size), last)
     if damaged:
         tell(f"{container.name}: {damaged} packets are damaged and were skipped")
 

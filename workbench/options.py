@@ -286,10 +286,10 @@ class ReadingOptions(Options):
 
     max_pixels: int = option(
         MOST_PIXELS,
-        "Largest number of pixels of a picture that is read, such as 400M for 400 million. The file, and the picture "
-        "when it is unpacked, may also have at most 5.6 bytes for each of these pixels: 1 GB by default. A larger "
-        "picture is refused before it is unpacked, because a small file can unpack to a picture that fills the memory. "
-        "Allow more only for files that you trust.",
+        "Largest number of pixels of a picture or of a frame of a video that is read, such as 400M for 400 million. "
+        "Unpacked, a picture may also have at most 1 GB, or more in proportion if you allow more pixels. Larger "
+        "pictures are refused, because a small file can unpack to a picture that fills the memory. Allow more only "
+        "for files that you trust.",
         group="Input",
         compare=False,
         recorded=False,

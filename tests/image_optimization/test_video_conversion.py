@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import random
 from fractions import Fraction
 from pathlib import Path
 
@@ -9,7 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
+from benchmarks.hostile import mutate
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.errors import TooLargeError
 from dreamgram.image_optimization.video_conversion import convert_video, count_frames, first_frame, read_frames
 from tests.videos import damage, destroy, film, packets
 
@@ -165,3 +169,44 @@ def test_files_that_are_no_videos(tmp_path: Path, clip: Path) -> None:
                 target.mux(packet)
     with pytest.raises(ValueError, match=r"tone\.mp4 has no pictures in it"):
         count_frames(tmp_path / "tone.mp4")
+
+
+def test_a_video_of_too_large_frames(clip: Path, tmp_path: Path) -> None:
+    height, width = first_frame(clip).shape[2:]
+    read_frames(clip, max_pixels=height * width)
+    for read in (count_frames, first_frame):
+        with pytest.raises(TooLargeError, match=rf"{clip.name} has .* megapixels, and the limit is"):
+            read(clip, max_pixels=height * width - 1)
+    with pytest.raises(TooLargeError, match="megapixels"):
+        convert_video(clip, tmp_path / "out.mp4", lambda number, frame: frame, print, max_pixels=100)
+    assert not (tmp_path / "out.mp4").exists()
+
+
+@pytest.mark.parametrize("words", ["ffconcat version 1.0\nfile {}\n", "#EXTM3U\n#EXTINF:1,\n{}\n#EXT-X-ENDLIST\n"])
+def test_a_playlist_is_no_video(words: str, clip: Path, tmp_path: Path) -> None:
+    """A file that names other files would let its author have them read."""
+    path = tmp_path / "list.mp4"
+    path.write_text(words.format(clip.name))
+    with pytest.raises(ValueError, match=r"list\.mp4 is not a video that can be read"):
+        first_frame(path)
+
+
+def test_a_pipe_is_no_video(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "a.mp4")
+    with pytest.raises(ValueError, match=r"a\.mp4 is not a regular file"):
+        count_frames(tmp_path / "a.mp4")
+
+
+def test_damaged_videos(clip: Path, tmp_path: Path) -> None:
+    """Whatever is changed, frames are read or one error is raised."""
+    data, dice = clip.read_bytes(), random.Random(0)
+    path = tmp_path / "a.mp4"
+    for _ in range(60):
+        path.write_bytes(mutate(data, [data], dice))
+        for read in (count_frames, first_frame, lambda video: list(read_frames(video))):
+            problem = ""
+            try:
+                read(path)
+            except ValueError as error:
+                problem = str(error)
+            assert problem.startswith(f"{path} ") or not problem
