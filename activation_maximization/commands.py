@@ -8,7 +8,7 @@ printed.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -44,12 +44,12 @@ from dreamgram.activation_maximization.options import (
     UnitsOptions,
     parse_position,
 )
+from dreamgram.activation_maximization.pictures import read_folder
 from dreamgram.activation_maximization.regularizers import sparing, total_variation
-from dreamgram.activation_maximization.session import Session, crop_middle, draw_sheet
+from dreamgram.activation_maximization.session import Session, draw_sheet
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.files import same_file
-from dreamgram.image_optimization.image_opening import READABLE
 from dreamgram.image_optimization.layers import Layer, default_shape, list_layers, reach_layers
 from dreamgram.image_optimization.optimize import in_turn
 from dreamgram.models import load
@@ -149,10 +149,11 @@ def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None)
     session = Session("examples", "examples.png", options, job, original)
     layer, size = options.layer, options.size
     chosen = session.parse_units(options.units, layer, size)
-    best = top_examples(session.model, layer, chosen, _find_pictures(session, options.data, size), options.top)
+    best = top_examples(session.model, layer, chosen, _find_pictures(session, options.data), options.top)
     title = f"{options.model}  {layer}  dreams with their mean activation, and what excited each unit most"
-    look: Look = {"columns": 1 + len(best[0]), "title": title}
-    session.check_sheet(len(chosen) * (1 + len(best[0])), default_shape(session.model, size)[1:], **look)
+    most = max(map(len, best))
+    look: Look = {"columns": 1 + most, "title": title}
+    session.check_sheet(len(chosen) * (1 + most), default_shape(session.model, size)[1:], **look)
     dreams = session.ascend(channel(layer, chosen), size=size)
 
     def draw(pictures: Tensor, activations: Sequence[float] = ()) -> Image.Image:
@@ -162,6 +163,10 @@ def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None)
             value = f"\t{short(activations[number])}" if activations else ""
             tiles += [picture, *(example.patch for example in found)]
             captions += [f"{chosen[number]}{value}", *(f"{e.name}\t{short(e.activation)}" for e in found)]
+            # Fewer pictures may activate this unit than others.
+            tiles += [torch.ones_like(picture)] * (most - len(found))
+            captions += ["no other picture activates it" if found else "no picture activates it"][: most - len(found)]
+            captions += [""] * (len(tiles) - len(captions))
         return contact_sheet(tiles, captions, **look)
 
     session.warn_of_silent(dreams.silent, [f"unit {unit}" for unit in chosen])
@@ -172,37 +177,26 @@ def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None)
     return Done(dreams.stopped)
 
 
-def _find_pictures(session: Session, folder: Path | None, size: int | None) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the image (1, C, H, W) of each picture that can be chosen as an example for a unit.
+def _find_pictures(session: Session, folder: Path | None) -> Iterable[tuple[str, Tensor]]:
+    """Return the name and the image (1, C, H, W) of each picture that can be chosen as an example for a unit.
 
-    Pictures from a folder are resized and cropped to the size that the network takes. A file that cannot be read is
-    reported and skipped. If no folder is given, the pictures are the handwritten digits that come with the package.
+    Pictures from a folder are resized and cropped to the network's input size. A file that cannot be read is reported
+    and skipped. If no folder is given, the pictures are the handwritten digits that come with the package.
 
     Raises:
         ValueError: ``folder`` does not exist, or no folder is given and the network does not take gray images of 28x28
             pixels.
     """
-    channels, height, width = default_shape(session.model, size)
     if folder is None:
-        if (channels, height, width) != (1, 28, 28):
+        if session.shape != (1, 28, 28):
             raise OptionError("data", "is missing: the package has no pictures for this network, so name a folder")
         digits, labels = digit_sample()
-        for digit, label in zip(digits, labels.tolist(), strict=True):
-            yield f"a {label}", digit[None]
-        return
+        return [(f"a {label}", digit[None]) for digit, label in zip(digits, labels.tolist(), strict=True)]
     if not folder.is_dir():
         raise OptionError("data", f"must be a folder of pictures, and there is no folder {folder}")
     session.inputs.add(folder)
-    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower() in READABLE and not each.is_dir()):
-        try:
-            picture = images.read(path, channels, max_pixels=session.options.max_pixels)
-        except (OSError, ValueError) as error:
-            problem = " ".join(str(error).split())  # a file name may have several lines
-            session.job.fail(f"skipped: {problem}", error)
-            continue
-        if picture.notice:
-            session.job.tell(picture.notice)
-        yield path.stem, crop_middle(picture.image, (height, width))  # Networks are usually tested on such crops.
+    job = session.job
+    return read_folder(folder, session.shape, job.tell, job.fail, session.options.max_pixels)
 
 
 def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> Done:

@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from dreamgram.activation_maximization.arguments import as_batch
 from dreamgram.activation_maximization.defaults import EXAMPLES
-from dreamgram.activation_maximization.gradient_ascent import batch_size
 from dreamgram.activation_maximization.objectives import check_units, features_of
+from dreamgram.activation_maximization.pictures import Batch, batches
 from dreamgram.image_optimization.capture import capture
-from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
+from dreamgram.image_optimization.layers import Layer, default_shape, device_of, dry_run, find_layer
+
+Pictures = Iterable[Any] | Dataset[Any] | str | Path
+"""Pictures to search: a folder, a data set, a data loader or any other iterable."""
+
+ROW = 2**20
+"""Factor by which the row of a position is multiplied to store it with the column as one number."""
+
+MAPS = 512
+"""Largest number of activation maps in which positions are found at once."""
 
 
 @dataclass(frozen=True)
@@ -34,14 +43,35 @@ class Example:
     """Name of the picture, such as ``frog #4194``."""
 
 
+@overload
+def top_examples(  # type: ignore[overload-overlap]  # text is a sequence of texts
+    model: nn.Module, layer: str, units: Sequence[int], pictures: Pictures, count: int = EXAMPLES
+) -> list[list[Example]]: ...
+
+
+@overload
 def top_examples(
-    model: nn.Module, layer: str, units: Sequence[int], pictures: Iterable[Any] | Dataset[Any], count: int = EXAMPLES
-) -> list[list[Example]]:
+    model: nn.Module,
+    layer: Sequence[str],
+    units: Sequence[int] | Mapping[str, Sequence[int]],
+    pictures: Pictures,
+    count: int = EXAMPLES,
+) -> dict[str, list[list[Example]]]: ...
+
+
+def top_examples(
+    model: nn.Module,
+    layer: str | Sequence[str],
+    units: Sequence[int] | Mapping[str, Sequence[int]],
+    pictures: Pictures,
+    count: int = EXAMPLES,
+) -> list[list[Example]] | dict[str, list[list[Example]]]:
     """Find, for each of ``units``, the ``count`` pictures that activate the unit most.
 
-    The result has one list of examples for each unit, sorted by activation, largest first. Each picture is cropped to
-    the part that activates the unit most. See Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks",
-    arXiv:1311.2901.
+    The result has one list of examples for each unit, sorted by activation, largest first. For a list of layers, it is
+    a dictionary with such a result for each layer, found in one pass over the pictures. Each picture is cropped to the
+    part that activates the unit most. See Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks",
+    arXiv:1311.2901. The memory that the search needs does not grow with the number of pictures.
 
     Example:
         >>> data = torchvision.datasets.CIFAR10("data", transform=torchvision.transforms.ToTensor())
@@ -51,100 +81,127 @@ def top_examples(
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1]. The search runs on the network's device.
-        layer: name of the layer. If each of its units sees the whole image, the pictures are not cropped.
-        units: indices of the layer's channels, neurons or embedding dimensions.
-        pictures: a data set, a data loader or any other iterable. Its items are images (C, H, W) or (N, C, H, W) in
-            [0, 1], pairs (image, label) or pairs (name, image). An image without a name is named after its label,
-            if it has one, and its index in ``pictures``. If ``pictures.classes`` exists, an integer label is
-            replaced by the class name ``pictures.classes[label]``. Consecutive pictures of the same size go through the
-            network as a batch.
-        count: largest number of examples for each unit. A picture yields at most one example for each unit.
+        layer: name of the layer, or a list of names. If each unit sees the whole image, the pictures are not cropped.
+        units: indices of the layer's channels, neurons or embedding dimensions. For several layers, the indices of the
+            units in every layer, or a dictionary from each layer to the indices of its units.
+        pictures: path of a folder, data set, data loader or any other iterable. The items of an iterable are images
+            (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). An image without a name is
+            named after its label, if it has one, and its index in ``pictures``. If ``pictures.classes`` exists, an
+            integer label is replaced by the class name ``pictures.classes[label]``. The batches of a data loader go
+            through the network as they are. Other pictures of the same size that follow one another are joined to
+            batches. The pictures of a folder and its subfolders are resized and cropped to the network's input size,
+            and named after their paths. A file that cannot be read is skipped with a warning.
+        count: largest number of examples for each unit. A picture yields at most one example for each unit. A picture
+            in which the activation is 0, as where a ReLU is inactive, is no example.
 
     Raises:
-        ValueError: the layer or a unit does not exist, there are no pictures, or a picture is not in [0, 1].
+        ValueError: a layer or a unit does not exist, there are no pictures, or a picture is not in [0, 1].
         TypeError: an image in ``pictures`` is not a tensor of floating-point numbers.
     """
+    names = [layer] if isinstance(layer, str) else list(dict.fromkeys(layer))
+    wanted = {name: list(units[name] if isinstance(units, Mapping) else units) for name in names}
     device = device_of(model)
-    found: list[list[Example]] = [[] for _ in units]
-    reached: Layer | None = None
-    with torch.no_grad(), capture(model, [layer]) as activations_of:
-        for names, batch in _batches(pictures):
-            activation = activations_of(batch.to(device))[layer]
-            features = features_of(activation)
-            if reached is None:
-                # An error in a layer after ``layer`` does no harm, because only the layers up to ``layer`` are needed.
-                layers, _ = dry_run(model, torch.zeros(1, *batch.shape[1:]), receptive_fields=True)
-                reached = find_layer(layer, layers)
-                check_units(layer, units, features.shape[1])
-            values, positions = (each.cpu() for each in features[:, list(units)].max(2))
-            # If activations are equal, the earlier picture is kept, regardless of how the pictures are batched.
-            orders = values.argsort(dim=0, descending=True, stable=True)[:count].T.tolist()
-            for column, (best, order) in enumerate(zip(found, orders, strict=True)):
-                for row in order:
-                    value = values[row, column].item()
-                    if len(best) == count and value <= best[-1].activation:
-                        break
-                    # Pictures are not cropped to tokens: only the network knows which part a token represents.
-                    place = divmod(int(positions[row, column]), activation.shape[-1]) if activation.ndim == 4 else None
-                    best.append(Example(_crop(batch[row], reached, place), value, names[row]))
-                    best.sort(key=lambda example: -example.activation)
-                    del best[count:]
-    if reached is None:
+    best: dict[str, _Best] = {}
+    shown = _Shown()
+    with torch.no_grad(), capture(model, names) as activations_of:
+        for batch in batches(pictures, lambda: default_shape(model)):
+            activations = activations_of(batch.images.to(device, non_blocking=True))
+            if not best:
+                # An error in a layer after the last one does no harm, because only the layers up to it are needed.
+                layers, _ = dry_run(model, torch.zeros(1, *batch.images.shape[1:]), receptive_fields=True)
+                for name, chosen in wanted.items():
+                    check_units(name, chosen, features_of(activations[name]).shape[1])
+                    best[name] = _Best(find_layer(name, layers), torch.tensor(chosen, device=device), count)
+            for name in names:
+                shown.keep(batch, best[name].see(activations[name], shown.count))
+            shown.count += len(batch.images)
+            shown.forget(best.values())
+    if not best:
         raise ValueError("there are no pictures to search for examples")
-    return found
+    found = {name: each.examples(shown) for name, each in best.items()}
+    return found[layer] if isinstance(layer, str) else found
 
 
-def _batches(pictures: Iterable[Any] | Dataset[Any]) -> Iterator[tuple[list[str], Tensor]]:
-    """Yield the names and the images (N, C, H, W) of each batch of consecutive pictures of the same size."""
-    names: list[str] = []
-    images: list[Tensor] = []
-    for name, image in _named(pictures):
-        if images and (image.shape != images[0].shape or len(images) == batch_size(image[0].numel())):
-            yield names, torch.stack(images)
-            names, images = [], []
-        names.append(name)
-        images.append(image)
-    if images:
-        yield names, torch.stack(images)
+class _Shown:
+    """The pictures that the network has been shown, of which only those that may become examples are kept."""
+
+    def __init__(self) -> None:
+        """Begin with no pictures."""
+        self.count = 0
+        """Number of pictures in all batches before the current one."""
+        self.pictures: dict[int, tuple[str, Tensor]] = {}
+        """Name and image (C, H, W) of each picture that is kept, by the index of the picture."""
+        self.limit = 0
+        """Number of pictures above which those that are no longer needed are forgotten."""
+
+    def keep(self, batch: Batch, rows: Iterable[int]) -> None:
+        """Keep the pictures in these rows of ``batch``."""
+        for row in rows:
+            if self.count + row not in self.pictures:
+                # A view would keep the whole batch in memory.
+                self.pictures[self.count + row] = batch.name(row), batch.images[row].clone()
+
+    def forget(self, best: Iterable[_Best]) -> None:
+        """Forget the pictures that are no longer among the best of any unit, if many pictures are kept."""
+        if len(self.pictures) > self.limit:
+            needed = torch.cat([each.numbers.flatten() for each in best]).unique().tolist()
+            self.pictures = {number: self.pictures[number] for number in needed}
+            self.limit = 2 * len(needed)
 
 
-def _named(pictures: Iterable[Any] | Dataset[Any]) -> Iterator[tuple[str, Tensor]]:
-    """Yield the name and the image (C, H, W) of each picture."""
-    classes: Any = getattr(getattr(pictures, "dataset", pictures), "classes", ())
-    number = 0
-    for item in _items(pictures):
-        parts = list(item) if isinstance(item, Sequence) and not isinstance(item, str) else [item]
-        if len(parts) > 1 and isinstance(parts[0], str):
-            yield from ((parts[0], image) for image in as_batch(parts[1], f"picture {parts[0]!r}"))
-            continue
-        images = as_batch(parts[0] if parts else None, f"picture {number}")
-        for image, label in zip(images, _labels(parts[1:], len(images)), strict=True):
-            known = isinstance(label, int) and 0 <= label < len(classes)
-            yield f"{classes[label] if known else label} #{number}".lstrip(), image
-            number += 1
+class _Best:
+    """The largest activations of some units of a layer so far. The tensors are on the network's device."""
 
+    def __init__(self, layer: Layer, units: Tensor, count: int) -> None:
+        """Begin with no activations of the ``units`` (indices) of ``layer``, of which ``count`` are kept for each."""
+        self.layer, self.units, self.count = layer, units, count
+        self.values = torch.empty(0, len(units), device=units.device)
+        """Largest activations of each unit in descending order, (at most count, units)."""
+        self.numbers = torch.empty_like(self.values, dtype=torch.long)
+        """Indices of the pictures with these activations, (at most count, units)."""
+        self.places = torch.empty_like(self.values, dtype=torch.long)
+        """Positions of these activations in the layer, (at most count, units): row x :data:`ROW` + column."""
 
-def _items(pictures: Any) -> Iterable[Any]:
-    """Return an iterable over the items of ``pictures``.
+    def see(self, activation: Tensor, first: int) -> list[int]:
+        """Add the activations of a batch, and return the rows of the pictures in it that are among the best.
 
-    A map-style data set may define only ``__len__`` and ``__getitem__``. Its items are read by index, because a plain
-    loop over such a data set may never end.
-    """
-    if not hasattr(pictures, "__iter__") and hasattr(pictures, "__len__"):
-        return (pictures[number] for number in range(len(pictures)))
-    return pictures  # type: ignore[no-any-return]
+        ``first`` is the index of the first picture in the batch among all pictures.
+        """
+        features = features_of(activation)
+        values = features.amax(2)[:, self.units]
+        kept = len(self.values)
+        if kept == self.count and not bool((values > self.values[-1]).any()):
+            return []
+        # If activations are equal, the earlier picture is kept, regardless of how the pictures are batched.
+        merged = torch.cat([self.values, values])
+        order = merged.argsort(dim=0, descending=True, stable=True)[: self.count]
+        self.values = merged.gather(0, order)
+        numbers = first + torch.arange(len(values), device=order.device)[:, None].expand_as(values)
+        self.numbers = torch.cat([self.numbers, numbers]).gather(0, order)
+        self.places = torch.cat([self.places, torch.zeros_like(numbers)]).gather(0, order)
+        ranks, columns = (order >= kept).nonzero(as_tuple=True)
+        rows = order[ranks, columns] - kept
+        # Only the few new best activations need a position. In parts, their maps take little memory.
+        parts = zip(rows.split(MAPS), self.units[columns].split(MAPS), strict=True)
+        position = torch.cat([features[row, unit].argmax(1) for row, unit in parts])
+        width = activation.shape[-1]
+        self.places[ranks, columns] = position // width * ROW + position % width
+        return rows.unique().tolist()  # type: ignore[no-any-return]
 
-
-def _labels(rest: Sequence[Any], count: int) -> list[int | str]:
-    """Return the labels of ``count`` images.
-
-    ``rest`` holds what a data set or data loader yields together with the images, usually their labels.
-    If ``rest`` does not hold one integer or text for each image, every label is "".
-    """
-    label = rest[0] if rest else ""
-    labels = label.tolist() if hasattr(label, "tolist") else label
-    labels = list(labels) if isinstance(labels, list | tuple) else [labels]
-    return labels if len(labels) == count and all(isinstance(each, int | str) for each in labels) else [""] * count
+    def examples(self, shown: _Shown) -> list[list[Example]]:
+        """Return the examples of each unit, in descending order of their activations."""
+        # Pictures are not cropped to tokens: only the network knows which part a token represents.
+        flat = len(self.layer.shape) != 3
+        found: list[list[Example]] = []
+        columns = (each.T.tolist() for each in (self.values, self.numbers, self.places))
+        for values, numbers, places in zip(*columns, strict=True):
+            found.append([])
+            for value, number, place in zip(values, numbers, places, strict=True):
+                if value != 0:
+                    name, picture = shown.pictures[number]
+                    patch = _crop(picture, self.layer, None if flat else divmod(place, ROW))
+                    found[-1].append(Example(patch, value, name))
+        return found
 
 
 def _crop(picture: Tensor, layer: Layer, place: tuple[int, int] | None) -> Tensor:

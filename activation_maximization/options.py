@@ -268,8 +268,9 @@ class ExamplesOptions(SizeOptions, LayerOptions):
     )
     data: Path | None = option(
         None,
-        "Folder of pictures to search for examples. Its subfolders are searched, too. For a network that takes gray "
-        "pictures of 28x28 pixels, the default is a set of 1,000 handwritten digits.",
+        "Folder of pictures to search for examples. Its subfolders are searched, too. The pictures are resized to the "
+        "network's input size, whatever --size is. For a network that takes gray pictures of 28x28 pixels, the default "
+        "is a set of 1,000 handwritten digits.",
         group="Input",
         metavar="FOLDER",
         values=("photos", "data/validation", "../pictures"),

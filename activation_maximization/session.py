@@ -16,6 +16,7 @@ from dreamgram.activation_maximization.examples import Example
 from dreamgram.activation_maximization.gradient_ascent import Dreams
 from dreamgram.activation_maximization.objectives import Objective, check_units
 from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, parse_ranges
+from dreamgram.activation_maximization.pictures import crop_middle
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, default_columns, lay_out, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
@@ -257,18 +258,6 @@ class Session:
         if silent:
             which = ", ".join(dict.fromkeys(names[number] for number in silent))
             self.job.tell(f"warning: {which} received no gradient from the network and shows nothing but noise")
-
-
-def crop_middle(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Crop the middle of ``picture`` (1, C, H, W) and resize it to ``size`` (H, W).
-
-    The crop is the largest one with the aspect ratio of ``size``.
-    """
-    height, width = size
-    scale = max(height / picture.shape[2], width / picture.shape[3])
-    whole = images.resize(picture, (round(picture.shape[2] * scale), round(picture.shape[3] * scale)))
-    top, left = (whole.shape[2] - height) // 2, (whole.shape[3] - width) // 2
-    return whole[:, :, top : top + height, left : left + width]
 
 
 def draw_sheet(

@@ -24,7 +24,8 @@ def test_the_python_of_the_readme(photo: Tensor, tmp_path: Path, monkeypatch: py
         assert large in code
         code = code.replace(large, small)
     monkeypatch.chdir(tmp_path)
-    for name in ("cat.jpg", "photo.jpg", "painting.jpg"):
+    Path("photos").mkdir()
+    for name in ("cat.jpg", "photo.jpg", "painting.jpg", "photos/cat.jpg"):
         images.save(photo, name)
     for name in ("maximize", "stylize"):
         function = getattr(dg, name)
@@ -36,4 +37,5 @@ def test_the_python_of_the_readme(photo: Tensor, tmp_path: Path, monkeypatch: py
     assert names["variants"].images.shape[0] == 4
     assert names["brought_out"].images.shape == names["cat"].shape
     assert torch.isfinite(names["seen"].activations).all()
+    assert names["best"][0].name == names["many"]["relu3_1"][8][0].name == "cat"
     assert Path("stylized.png").exists()

@@ -265,6 +265,7 @@ def test_examples_as_typed(command: Command, photo: Tensor) -> None:
     run = command("dream", "examples", *vgg, "--data", "photos")
     assert run.code == 0, run.err
     assert run.err == "skipped: photos/broken.png is not an image that can be read\n"
+    assert command("dream", "examples", "--layer", "conv2", "--units", "3", "--size", 40, "--steps", 2).code == 0
     run = command("dream", "examples", *vgg)
     assert run.err == "error: --data is missing: the package has no pictures for this network, so name a folder\n"
 

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import gc
+import re
+from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,7 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dreamgram.activation_maximization.examples import top_examples
-from dreamgram.image_optimization.images import to_pillow
+from dreamgram.image_optimization.images import save, to_pillow
 from dreamgram.models.digits import DigitCNN, digit_sample
 
 
@@ -144,3 +148,70 @@ def test_errors(digits: nn.Module) -> None:
         top_examples(digits, "conv2", [50], digits_by_name())
     with pytest.raises(ValueError, match="did you mean 'conv2'"):
         top_examples(digits, "conv3", [0], digits_by_name())
+
+
+def test_several_layers_in_one_pass(digits: nn.Module) -> None:
+    """The pictures can be read only once. The result is that of one layer after the other."""
+    units = {"conv1": range(25), "conv2": [3, 7], "logits": range(10)}
+    found = top_examples(digits, list(units), units, iter(digits_by_name()), count=3)
+    assert list(found) == list(units)
+    for layer, chosen in units.items():
+        alone = top_examples(digits, layer, chosen, digits_by_name(), count=3)
+        assert [[each.name for each in best] for best in found[layer]] == [[e.name for e in best] for best in alone]
+        assert all(torch.equal(a.patch, b.patch) for a, b in zip(found[layer][1], alone[1], strict=True))
+    both = top_examples(digits, ["conv1", "conv2"], [7], digits_by_name(), count=3)
+    assert [each.name for each in both["conv2"][0]] == [each.name for each in found["conv2"][1]]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 50])
+def test_all_units_against_a_slow_search(digits: nn.Module, batch: int) -> None:
+    assert isinstance(digits, DigitCNN)
+    pictures = digit_sample()[0][::20]
+    maps = digits.conv2(torch.relu(digits.pool1(digits.conv1(pictures)))).detach()
+    found = top_examples(digits, "conv2", range(50), DataLoader(TensorDataset(pictures), batch_size=batch), count=4)
+    for unit, best in enumerate(found):
+        ranked = sorted(range(len(pictures)), key=lambda number: -maps[number, unit].max().item())[:4]
+        assert [example.name for example in best] == [f"#{number}" for number in ranked]
+        for example, number in zip(best, ranked, strict=True):
+            row, column = divmod(int(maps[number, unit].argmax()), 11)
+            assert torch.equal(example.patch, pictures[number, :, 2 * row : 2 * row + 8, 2 * column : 2 * column + 8])
+
+
+def test_pictures_without_activation_are_no_examples() -> None:
+    network = nn.Sequential(nn.Conv2d(1, 2, 1), nn.ReLU())
+    with torch.no_grad():
+        network[0].weight.copy_(torch.tensor([1.0, -1.0]).view(2, 1, 1, 1))
+        network[0].bias.copy_(torch.tensor([-0.5, 0.0]))
+    pictures = [torch.full((1, 4, 4), value) for value in (0.2, 0.9, 0.4, 0.7)]
+    first, second = top_examples(network, "1", [0, 1], pictures)
+    assert [example.name for example in first] == ["#1", "#3"]
+    assert second == []
+
+
+def test_the_memory_does_not_grow_with_the_pictures(digits: nn.Module) -> None:
+    alive: list[int] = []
+
+    def pictures() -> Iterator[Tensor]:
+        for number in range(1500):
+            yield torch.rand(1, 28, 28)
+            if number % 250 == 249:
+                alive.append(sum(type(each) is Tensor and each.shape == (1, 28, 28) for each in gc.get_objects()))
+
+    top_examples(digits, "conv2", range(10), pictures(), count=3)
+    assert max(alive) <= 2 * 10 * 3 + 64
+
+
+def test_pictures_of_a_folder(digits: nn.Module, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (tmp_path / "seven").mkdir()
+    pictures = dict(digits_by_name()[:6])
+    for name, picture in pictures.items():
+        save(picture, tmp_path / "seven" / f"{name}.png")
+    (tmp_path / "broken.png").write_text("no picture")
+    for folder in (tmp_path, str(tmp_path)):
+        [found] = top_examples(digits, "conv2", [7], folder, count=4)
+        assert re.search(r"skipped: .*broken\.png", caplog.text)
+        caplog.clear()
+        [expected] = top_examples(digits, "conv2", [7], list(pictures.items()), count=4)
+        assert [example.name for example in found] == [f"seven/{example.name}" for example in expected]
+    with pytest.raises(ValueError, match=r"no folder .*none"):
+        top_examples(digits, "conv2", [7], tmp_path / "none")

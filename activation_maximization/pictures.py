@@ -1,0 +1,158 @@
+"""Read the pictures of a folder, a data set or a data loader in batches, with a name for each picture."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dreamgram.activation_maximization.arguments import as_batch
+from dreamgram.activation_maximization.gradient_ascent import batch_size
+from dreamgram.image_optimization import images
+from dreamgram.image_optimization.image_opening import READABLE
+from dreamgram.image_optimization.limits import MOST_PIXELS
+
+_logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Consecutive pictures of the same size."""
+
+    images: Tensor
+    """The pictures, (N, C, H, W) in [0, 1]."""
+    labels: Sequence[int | str]
+    """Label of each picture; "" if it has none."""
+    first: int | None
+    """Index of the first picture among all pictures, or None if the labels are the names of the pictures."""
+    classes: Sequence[str]
+    """Names of the classes, for labels that are indices of classes."""
+
+    def name(self, row: int) -> str:
+        """Return the name of the picture in this row, such as ``frog #4194``: its label and its index."""
+        label = self.labels[row]
+        if self.first is None:
+            return str(label)
+        known = isinstance(label, int) and 0 <= label < len(self.classes)
+        return f"{self.classes[int(label)] if known else label} #{self.first + row}".lstrip()
+
+
+def batches(pictures: Any, shape: Callable[[], tuple[int, int, int]]) -> Iterator[Batch]:
+    """Yield the pictures of a folder, a data set, a data loader or any other iterable in batches.
+
+    The batches of a data loader stay as they are. Single pictures of the same size that follow one another are joined.
+
+    Args:
+        pictures: path of a folder, or what :func:`top_examples` takes.
+        shape: function that returns the shape (C, H, W) to which the pictures of a folder are resized and cropped.
+
+    Raises:
+        ValueError: a picture is not in [0, 1], or there is no such folder.
+        TypeError: an image in ``pictures`` is not a tensor of floating-point numbers.
+    """
+    if isinstance(pictures, str | Path):
+        pictures = read_folder(Path(pictures), shape())
+    waiting: list[Batch] = []
+    for batch in _items(pictures):
+        if len(batch.images) > 1 or (waiting and not _fits(batch, waiting)):
+            yield from _joined(waiting)
+            waiting = []
+        if len(batch.images) > 1:
+            yield batch
+        else:
+            waiting.append(batch)
+    yield from _joined(waiting)
+
+
+def _fits(batch: Batch, waiting: Sequence[Batch]) -> bool:
+    """Return whether ``batch``, of one picture, may be joined with the pictures that are ``waiting``."""
+    [other, *_] = waiting
+    alike = batch.images.shape == other.images.shape and (batch.first is None) == (other.first is None)
+    return alike and len(waiting) < batch_size(batch.images[0].numel())
+
+
+def _joined(waiting: Sequence[Batch]) -> Iterator[Batch]:
+    if waiting:
+        labels = [batch.labels[0] for batch in waiting]
+        joined = torch.cat([batch.images for batch in waiting])
+        yield Batch(joined, labels, waiting[0].first, waiting[0].classes)
+
+
+def _items(pictures: Any) -> Iterator[Batch]:
+    """Yield a batch for each item of ``pictures``."""
+    classes: Any = getattr(getattr(pictures, "dataset", pictures), "classes", ())
+    number = 0
+    # A data set may define only __len__ and __getitem__, and a plain loop over it may never end.
+    by_index = not hasattr(pictures, "__iter__") and hasattr(pictures, "__len__")
+    for item in (pictures[index] for index in range(len(pictures))) if by_index else pictures:
+        parts = list(item) if isinstance(item, Sequence) and not isinstance(item, str) else [item]
+        if len(parts) > 1 and isinstance(parts[0], str):
+            pictured = as_batch(parts[1], f"picture {parts[0]!r}")
+            yield Batch(pictured, [parts[0]] * len(pictured), None, ())
+            continue
+        pictured = as_batch(parts[0] if parts else None, f"picture {number}")
+        yield Batch(pictured, _labels(parts[1:], len(pictured)), number, classes)
+        number += len(pictured)
+
+
+def _labels(rest: Sequence[Any], count: int) -> list[int | str]:
+    """Return the labels of ``count`` images.
+
+    ``rest`` holds what a data set or data loader yields together with the images, usually their labels.
+    If ``rest`` does not hold one integer or text for each image, every label is "".
+    """
+    label = rest[0] if rest else ""
+    labels = label.tolist() if hasattr(label, "tolist") else label
+    labels = list(labels) if isinstance(labels, list | tuple) else [labels]
+    return labels if len(labels) == count and all(isinstance(each, int | str) for each in labels) else [""] * count
+
+
+def read_folder(
+    folder: Path,
+    shape: tuple[int, int, int],
+    tell: Callable[[str], None] = _logger.warning,
+    fail: Callable[[str, Exception], None] | None = None,
+    max_pixels: int = MOST_PIXELS,
+) -> Iterator[tuple[str, Tensor]]:
+    """Yield the name and the image (1, C, H, W) of each picture in ``folder`` and its subfolders, sorted by path.
+
+    The name is the path in ``folder``, without the file's ending. The pictures are resized and cropped to ``shape``
+    (C, H, W): networks are usually tested on such center crops. A file that cannot be read is skipped, and ``fail``, or
+    else ``tell``, is called with a message. A picture of more than ``max_pixels`` cannot be read.
+
+    Raises:
+        ValueError: ``folder`` is not a folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"pictures must be a folder, and there is no folder {folder}")
+    channels, height, width = shape
+    for path in sorted(each for each in folder.rglob("*") if each.suffix.lower() in READABLE and not each.is_dir()):
+        try:
+            picture = images.read(path, channels, max_pixels=max_pixels)
+        except (OSError, ValueError) as error:
+            message = f"skipped: {' '.join(str(error).split())}"  # a file name may have several lines
+            if fail:
+                fail(message, error)
+            else:
+                tell(message)
+            continue
+        if picture.notice:
+            tell(picture.notice)
+        yield path.relative_to(folder).with_suffix("").as_posix(), crop_middle(picture.image, (height, width))
+
+
+def crop_middle(picture: Tensor, size: tuple[int, int]) -> Tensor:
+    """Crop the middle of ``picture`` (1, C, H, W) and resize it to ``size`` (H, W).
+
+    The crop is the largest one with the aspect ratio of ``size``.
+    """
+    height, width = size
+    scale = max(height / picture.shape[2], width / picture.shape[3])
+    whole = images.resize(picture, (round(picture.shape[2] * scale), round(picture.shape[3] * scale)))
+    top, left = (whole.shape[2] - height) // 2, (whole.shape[3] - width) // 2
+    return whole[:, :, top : top + height, left : left + width]
