@@ -46,7 +46,7 @@ and no other file is opened.
 """
 
 READABLE = (
-    *(".png", ".apng", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp"),
+    *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".apng"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".jpf", ".avif", ".heic", ".heif", ".psd"),
 )
 """File name extensions of pictures, in lower case. In a folder, only files with such an extension are read."""

@@ -108,7 +108,7 @@ def test_what_cannot_be_painted_is_said(command: Command, photos: Path) -> None:
     run = command("stylize", photos, *QUICK, "-o", "out")
     assert run.code == 1
     assert "skipped, because they are not pictures: more, notes.txt" in run.err
-    assert f"failed: no file {photos / 'dead.png'}\n" in run.err
+    assert f"failed: no image file {photos / 'dead.png'}\n" in run.err
     assert f"failed: {photos / 'phone.heic'} " in run.err
     assert run.out.splitlines()[-1] == "out: 4 painted, 2 failed"
 
