@@ -21,7 +21,6 @@ from dreamgram.activation_maximization.expressions import (
 )
 from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective
 from dreamgram.image_optimization.layers import default_shape, reach_layers
-from dreamgram.image_optimization.optimize import Listener
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
 
@@ -140,14 +139,6 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
         return parse_transform(given)
     transforms: list[Transform] = _functions(given, "transform", "images")
     return transforms[0] if len(transforms) == 1 else Chain(tuple(transforms))
-
-
-def as_listeners(given: Listener | Sequence[Listener]) -> list[Listener]:
-    """Return ``given``, which is one listener or several, as a list.
-
-    A listener is a function that is called with a :class:`Step` after every optimization step.
-    """
-    return _functions(given, "listeners", "a Step")
 
 
 def _functions(given: Any, name: str, argument: str) -> list[Any]:

@@ -14,7 +14,7 @@ from dreamgram.activation_maximization.gradient_ascent import Dreams, maximize
 from dreamgram.activation_maximization.objectives import Objective
 from dreamgram.image_optimization.images import refine, resize
 from dreamgram.image_optimization.layers import reach_layers
-from dreamgram.image_optimization.optimize import Listener, counted, in_turn
+from dreamgram.image_optimization.optimize import Listener, as_listeners, counted, in_turn
 from dreamgram.image_optimization.parameterizations import FourierImage
 from dreamgram.image_optimization.precision import Precision
 from dreamgram.image_optimization.transforms import robust
@@ -68,7 +68,7 @@ def amplify(
     """
     photo = arguments.as_batch(photo, "photo")
     model, objective = arguments.model_and_objective(model, objective, tuple(photo.shape[2:]))
-    told = arguments.as_listeners(listeners)
+    told = as_listeners(listeners)
     if octaves < 1 or ratio <= 1:
         raise ValueError(
             f"amplify needs 1 octave or more and a ratio above 1, not {octaves} octaves and a ratio of {ratio:g}"

@@ -17,7 +17,16 @@ from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, P
 from dreamgram.activation_maximization.sheets import contact_sheet, short
 from dreamgram.image_optimization.capture import ActivationsOf, capture, is_recordable
 from dreamgram.image_optimization.layers import describe, device_of
-from dreamgram.image_optimization.optimize import Ending, Listener, OptimizerFactory, counted, in_turn, optimize, seeded
+from dreamgram.image_optimization.optimize import (
+    Ending,
+    Listener,
+    OptimizerFactory,
+    as_listeners,
+    counted,
+    in_turn,
+    optimize,
+    seeded,
+)
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
 from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
@@ -165,7 +174,7 @@ def maximize(
     _check_count(objective, 1 if init is None else len(init), count)
     image_class = arguments.as_parameterization(parameterization, shape[0])
     view = arguments.as_transform(transform)
-    told = arguments.as_listeners(listeners)
+    told = as_listeners(listeners)
     device = device_of(model)
     parts = _split(count, shape[1] * shape[2], count if objective.joint else batch, device)
     record = objective.is_recordable and is_own_transform(view) and is_recordable(model)
@@ -330,10 +339,11 @@ class _Part:
                 activations of all layers do.
 
         Raises:
-            ValueError: the objective does not return one value for each image.
+            ValueError: the objective does not return one value for each image, reads a layer that it does not name, or
+                the transform does not return a differentiable view of each image.
         """
         # The images and the photo are transformed in the same way. The photo's activations are not differentiated.
-        views = self.transform(rendered if self.photo is None else torch.cat([rendered, self.photo]))
+        views = self._transformed(rendered if self.photo is None else torch.cat([rendered, self.photo]))
         seen = {name: answer.float() for name, answer in self.activations_of(views[: len(rendered)]).items()}
         if moving is not None:
             seen = {name: answer if name == moving else answer.detach() for name, answer in seen.items()}
@@ -341,7 +351,14 @@ class _Part:
             with torch.no_grad():
                 of_photo = self.activations_of(views[len(rendered) :])
             seen.update({PHOTO + name: answer.float() for name, answer in of_photo.items()})
-        values = self.objective({**seen, IMAGE: image, NUMBER: self.indices, PROGRESS: progress})
+        seen |= {IMAGE: image, NUMBER: self.indices, PROGRESS: progress}
+        try:
+            values = self.objective(seen)
+        except KeyError as error:
+            if error.args and error.args[0] in seen:
+                raise
+            named = ", ".join(sorted(self.objective.layers))
+            raise ValueError(f"{self.objective} reads {error}, which is not among its layers, {named}") from error
         if not isinstance(values, torch.Tensor) or values.shape != (len(image),):
             given = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
             raise ValueError(
@@ -349,6 +366,17 @@ class _Part:
                 "take the mean of each image, such as activation.flatten(1).mean(1)"
             )
         return values
+
+    def _transformed(self, images: Tensor) -> Tensor:
+        """Return what the transform makes of ``images`` (N, C, H, W), after checking it."""
+        views: object = self.transform(images)
+        if not isinstance(views, Tensor) or views.ndim != 4 or views.shape[:2] != images.shape[:2]:
+            given = f"shape {tuple(views.shape)}" if isinstance(views, Tensor) else type(views).__name__
+            expected = f"({len(images)}, {images.shape[1]}, height, width)"
+            raise ValueError(f"the transform must return a view of each image, shape {expected}, not {given}")
+        if images.requires_grad and torch.is_grad_enabled() and not views.requires_grad:
+            raise ValueError("no gradient passes back through the transform: it must not detach the images")
+        return views
 
     def begin(self, image_class: type[Parameterization], shape: tuple[int, int, int], seed: int) -> Parameterization:
         """Return images of noise to start from, each of ``shape`` (C, H, W).
@@ -389,7 +417,12 @@ class _Part:
             halfway = torch.tensor(0.5, device=self.device)
             value = part.value(rendered + nudge * noise, rendered.detach(), halfway, layer)
             if not value.requires_grad:
-                raise ValueError(f"no gradient passes back from {layer}: an operation before it has no gradient")
+                if nudge:  # the run is over, and its result may still be of use
+                    return
+                raise ValueError(
+                    f"no gradient passes back from {layer}: an operation before it has no gradient, or "
+                    f"{self.objective} does not depend on it"
+                )
             [gradient] = torch.autograd.grad(value.sum(), image.leaf)
             answers &= (gradient[tested] != 0).flatten(1).any(1).cpu()
         answered = {number for number, answer in zip(tested, answers.tolist(), strict=True) if answer}

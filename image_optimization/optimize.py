@@ -23,6 +23,9 @@ CHECK_EVERY = 16
 """Number of steps, on an accelerator, between two checks of whether the losses are finite and still falling. A check
 makes the CPU wait for the accelerator. On the CPU, the losses are checked after every step."""
 
+NO_GRADIENT = "the value to optimize does not depend on the image: no gradient passes back from it"
+"""Error message for a loss that is a constant, or that was computed from detached tensors."""
+
 State = dict[str, Tensor]
 """All tensors, by name, that are needed to resume an interrupted optimization."""
 
@@ -123,6 +126,20 @@ class StopRun(KeyboardInterrupt):
     """
 
 
+def as_listeners(given: Sequence[Listener] | Listener) -> list[Listener]:
+    """Return ``given``, which is one listener or several, as a list.
+
+    Raises:
+        TypeError: ``given`` is neither a function nor several functions.
+    """
+    listeners: list[Listener] = list(given) if isinstance(given, Iterable) else [given]
+    for each in listeners:
+        if not callable(each):
+            wrong = type(given if isinstance(given, str | Tensor) else each).__name__
+            raise TypeError(f"listeners must be a function of a Step, or a list of them, not {wrong}")
+    return listeners
+
+
 def counted(listeners: Sequence[Listener], part: int, steps: Sequence[int], costs: Sequence[float]) -> list[Listener]:
     """Wrap ``listeners`` for one part of a run, so that they receive step numbers counted over the whole run.
 
@@ -188,7 +205,7 @@ def optimize(
     tolerance: float = 0.0,
     patience: int = 20,
     state: Mapping[str, Tensor] | None = None,
-    listeners: Sequence[Listener] = (),
+    listeners: Sequence[Listener] | Listener = (),
     record: bool = False,
 ) -> Run:
     """Optimize ``image`` to minimize ``loss``.
@@ -229,13 +246,17 @@ def optimize(
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed before the first step was done.
         NonFiniteLoss: the loss or the image became infinite or NaN; the message gives the number of the step.
-        ValueError: ``steps`` or ``learning_rate`` is not positive, there is no optimizer of the given name, or
-            ``state`` is damaged, or belongs to a different optimizer or to an image of a different size.
+        ValueError: ``steps`` or ``learning_rate`` is not positive, there is no optimizer of the given name,
+            ``state`` is damaged, or belongs to a different optimizer or to an image of a different size, or ``loss``
+            returns something other than one number or one number for each image, or a value that does not depend on the
+            image.
+        TypeError: a listener is not a function.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
     if not learning_rate > 0:
         raise ValueError(f"the learning rate must be positive, not {learning_rate}")
+    told = as_listeners(listeners)
     method = choose_optimizer(optimizer, learning_rate, history, block)(image.leaf, image.bounds)
     check_every = 1 if image.leaf.device.type == "cpu" else CHECK_EVERY
     losses: list[Tensor] = []
@@ -253,7 +274,7 @@ def optimize(
         for number in range(len(losses) + 1, steps + 1):
             values, rendered = do_step()
             losses.append(values.clone())
-            for listener in listeners:
+            for listener in told:
                 listener(Step(number, steps, losses[-1], rendered, number / steps, current))
             if number % check_every == 0 or number == steps:
                 _check_finite(losses, number - len(losses[-check_every:]))
@@ -314,12 +335,30 @@ def _step_function(
     def step() -> tuple[Tensor, Tensor]:
         rendered = image.render()
         values = loss(rendered)
-        [gradient] = torch.autograd.grad(values.sum(), image.leaf)
+        _check_loss(values, len(rendered))
+        [gradient] = torch.autograd.grad(values.sum(), image.leaf, allow_unused=True)
+        if gradient is None:
+            raise ValueError(NO_GRADIENT)
         method.step(values.detach().sum(), gradient.contiguous(), (steps - done) / steps)
         done.add_(1)
         return values.detach(), rendered.detach()
 
     return replayed(step, device) if record and is_own(type(image), type(method)) else step
+
+
+def _check_loss(values: object, count: int) -> None:
+    """Check what a loss returned for ``count`` images. The values themselves are not read, so no device is waited for.
+
+    Raises:
+        ValueError: ``values`` is neither one number nor one number for each image, or does not depend on the images.
+    """
+    if not isinstance(values, Tensor) or values.shape not in ((), (count,)):
+        given = f"shape {tuple(values.shape)}" if isinstance(values, Tensor) else type(values).__name__
+        raise ValueError(
+            f"the loss must be a tensor with one number, or with one for each image, shape ({count},), not {given}"
+        )
+    if not values.requires_grad:
+        raise ValueError(NO_GRADIENT)
 
 
 def choose_optimizer(

@@ -25,6 +25,7 @@ from dreamgram.image_optimization.optimize import (
     Run,
     State,
     Step,
+    as_listeners,
     counted,
     in_turn,
     optimize,
@@ -258,7 +259,7 @@ class Stylizer:
                 changed._planner = self._planner
         return changed
 
-    def run(self, *, state: State | None = None, listeners: Sequence[Listener] = ()) -> Stylized:
+    def run(self, *, state: State | None = None, listeners: Sequence[Listener] | Listener = ()) -> Stylized:
         """Paint the picture.
 
         If memory runs out, the present scale is started again with tiles whose sides are half as long. The listeners
@@ -273,7 +274,9 @@ class Stylizer:
         Raises:
             ValueError: there is too little memory, or the state belongs to a different run.
             NonFiniteLoss: the loss became infinite or NaN.
+            TypeError: a listener is not a function.
         """
+        told = as_listeners(listeners)
         dtype = choose_dtype(self.options.precision, self.device, self.model)
         self._targets.begin(self._subject, self._keys)
         with (
@@ -293,7 +296,7 @@ class Stylizer:
                 while True:
                     resumed, state = state, None
                     try:
-                        past, run = self._paint_scale(number, past, activations_of, dtype, resumed, listeners)
+                        past, run = self._paint_scale(number, past, activations_of, dtype, resumed, told)
                     except (RuntimeError, MemoryError) as error:
                         if not is_out_of_memory(error):
                             raise

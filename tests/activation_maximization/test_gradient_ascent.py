@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import copy
 from collections import OrderedDict
+from collections.abc import Callable, Mapping
 from functools import partial
 from io import BytesIO
 from typing import Any
@@ -423,3 +424,45 @@ def test_a_silent_image_beside_a_photo() -> None:
         network, wanted, size=12, steps=2, transform=lambda images: pad(images, (2, 2, 2, 2), mode="reflect")
     )
     assert dreams.silent == (1,)
+
+
+def objective_of(function: Callable[[Mapping[str, Tensor]], Any]) -> Objective:
+    return Objective("mine", frozenset(["conv2"]), function)
+
+
+MISTAKES: list[tuple[dict[str, Any], str]] = [
+    ({"objective": objective_of(lambda a: a["conv2"].mean())}, "must give one value for each image"),
+    ({"objective": objective_of(lambda a: a["conv2"].mean().item())}, "must give one value for each image"),
+    ({"objective": objective_of(lambda a: a["conv2"].flatten(1).mean(1)[:0])}, "must give one value for each image"),
+    ({"objective": objective_of(lambda a: a["conv1"].flatten(1).mean(1))}, "mine reads 'conv1', which is not among"),
+    ({"objective": objective_of(lambda a: a["conv2"].detach().flatten(1).mean(1))}, "no gradient passes back|depend"),
+    ({"objective": objective_of(lambda a: a["conv2"].flatten(1).mean(1) / 0)}, "the loss is -?(inf|nan) at step 1"),
+    ({"transform": lambda images: images[:0]}, r"must return a view of each image, shape \(1, 1, height, width\)"),
+    ({"transform": lambda images: images[0]}, "must return a view of each image"),
+    ({"transform": lambda images: None}, "must return a view of each image, .* not NoneType"),
+    ({"transform": lambda images: images.detach()}, "must not detach the images"),
+    ({"listeners": "text"}, "listeners must be a function of a Step"),
+]
+
+
+@pytest.mark.parametrize("init", [None, torch.full((1, 1, 28, 28), 0.5)], ids=["noise", "init"])
+@pytest.mark.parametrize(("mistake", "message"), MISTAKES)
+def test_mistakes_are_told_at_the_first_step(
+    mistake: dict[str, Any], message: str, init: Tensor | None, digits: nn.Module
+) -> None:
+    steps: list[int] = []
+    given = {"objective": channel("conv2", 3), "init": init, "steps": 20, "listeners": lambda s: steps.append(s.number)}
+    with pytest.raises((ValueError, TypeError, ArithmeticError), match=message):
+        maximize(digits, **{**given, **mistake})
+    assert len(steps) <= 1
+
+
+def test_a_layer_without_gradient_does_not_lose_the_result(digits: nn.Module) -> None:
+    """From an image, this is noticed only when the run is over."""
+    objective = Objective(
+        "mine",
+        frozenset(["conv1", "conv2"]),
+        lambda a: a["conv2"].flatten(1).mean(1) + a["conv1"].detach().flatten(1).mean(1),
+    )
+    dreams = maximize(digits, objective, init=torch.full((1, 1, 28, 28), 0.5), steps=3)
+    assert dreams.stopped == "finished"

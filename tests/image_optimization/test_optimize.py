@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any, ClassVar
 
@@ -336,3 +336,36 @@ def test_bad_settings() -> None:
         optimize(image, lambda x: x.sum(), steps=1, learning_rate=1, optimizer="x")
     with pytest.raises(ValueError, match=r"not 'bfgs'; did you mean 'lbfgs'\?"):
         optimize(image, lambda x: x.sum(), steps=1, learning_rate=1, optimizer="bfgs")
+
+
+@pytest.mark.parametrize(
+    ("loss", "message"),
+    [
+        (lambda image: image.mean().item(), "not float"),
+        (lambda image: image.mean((2, 3)), r"for each image, shape \(2,\), not shape \(2, 3\)"),
+        (lambda image: image.mean((1, 2, 3))[:1], r"not shape \(1,\)"),
+        (lambda image: image.detach().mean(), "does not depend on the image"),
+        (lambda image: torch.ones((), requires_grad=True) * 2, "does not depend on the image"),
+    ],
+)
+def test_a_wrong_loss_is_told_at_the_first_step(loss: Callable[[Tensor], Tensor], message: str) -> None:
+    calls: list[Tensor] = []
+
+    def counting(image: Tensor) -> Tensor:
+        calls.append(image)
+        return loss(image)
+
+    with pytest.raises(ValueError, match=message):
+        optimize(PixelImage.from_noise((2, 3, 8, 8)), counting, steps=5)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize(
+    ("listeners", "given"), [("text", "str"), (3, "int"), ([print, None], "NoneType"), (torch.rand(2), "Tensor")]
+)
+def test_wrong_listeners_are_told_before_the_first_step(listeners: Any, given: str) -> None:
+    with pytest.raises(TypeError, match=f"listeners must be a function of a Step, or a list of them, not {given}"):
+        optimize(PixelImage.from_noise((1, 3, 8, 8)), lambda image: pytest.fail("a step"), steps=5, listeners=listeners)
+    seen: list[Step] = []
+    optimize(PixelImage.from_noise((1, 3, 8, 8)), lambda image: image.mean(), steps=2, listeners=seen.append)
+    assert [step.number for step in seen] == [1, 2]

@@ -526,3 +526,12 @@ def test_a_stylizer_is_freed_without_a_search_for_cycles(painting: Tensor, vgg16
         assert seen() is None
     finally:
         gc.enable()
+
+
+def test_wrong_listeners_are_told_at_once(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    stylizer = Stylizer(photo, [painting], model=vgg16, size=32, steps=1, **SHALLOW)
+    with pytest.raises(TypeError, match="listeners must be a function of a Step, or a list of them, not str"):
+        stylizer.run(listeners="text")  # type: ignore[arg-type]
+    seen: list[Step] = []
+    stylizer.run(listeners=seen.append)
+    assert [step.number for step in seen] == [1]
