@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -143,7 +144,9 @@ def read_folder(
             continue
         if picture.notice:
             tell(picture.notice)
-        yield path.relative_to(folder).with_suffix("").as_posix(), crop_middle(picture.image, (height, width))
+        name = path.relative_to(folder).with_suffix("").as_posix()
+        name = os.fsencode(name).decode(errors="replace")  # The name of a file need not be valid text.
+        yield name, crop_middle(picture.image, (height, width))
 
 
 def crop_middle(picture: Tensor, size: tuple[int, int]) -> Tensor:

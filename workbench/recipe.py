@@ -125,7 +125,8 @@ def checksum(path: Path) -> str:
     found = hashlib.sha256()
     if path.is_dir():
         for each in sorted(each for each in path.rglob("*") if each.is_file()):
-            found.update(f"{each.relative_to(path).as_posix()} {checksum(each)}\n".encode())
+            line = f"{each.relative_to(path).as_posix()} {checksum(each)}\n"
+            found.update(line.encode(errors="surrogateescape"))  # the names need not be UTF-8
         return found.hexdigest()[:DIGITS]
     with path.open("rb") as file:
         while block := file.read(BLOCK):

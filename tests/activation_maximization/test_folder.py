@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -18,6 +20,9 @@ from dreamgram.activation_maximization.objectives import channel
 from dreamgram.activation_maximization.options import UnitsOptions
 from dreamgram.activation_maximization.regularizers import total_variation
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.errors import NotWrittenError
+from dreamgram.image_optimization.optimize import Step
+from dreamgram.workbench.console import Terminal
 from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded, unresolved_note
 from tests.conftest import Command
 
@@ -253,3 +258,62 @@ def test_a_foreign_file_in_a_folder(command: Command) -> None:
         in run.err
     )
     assert command(*line, "--overwrite").code == 0
+
+
+def test_a_batch_that_cannot_be_written_is_not_lost(
+    digits: nn.Module, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def make(units: list[int]) -> Dreams:
+        dreams = maximize(digits, channel("conv2", units), steps=2)
+        (tmp_path / "each").rmdir()
+        (tmp_path / "each").touch()  # as if the disk were gone
+        return dreams
+
+    (tmp_path / "each").mkdir()
+    with pytest.raises(NotWrittenError, match=r"cannot write into .*; the picture was saved as .*/saved/0000\.png"):
+        make_each(tmp_path / "each", range(3), make)
+    assert sorted(path.name for path in (state / "saved").iterdir()) == ["0000.png", "0001.png", "0002.png"]
+
+
+def test_the_batch_of_a_folder_is_chosen_and_recorded(command: Command) -> None:
+    line = ["dream", "units", "--units", "0-4", "--steps", 2, "--folder", "each", "--batch", 2, "-o", "sheet.png"]
+    run = command(*line)
+    assert run.code == 0, run.err
+    assert [recipe(f"each/{unit:04}.png").made["found"]["batch"] for unit in (0, 3, 4)] == [[0, 1], [2, 3], [4]]
+    Path("each/0004.png").unlink()
+    assert command(*line, "--batch", 3, "--overwrite").code == 0  # another batch is no other picture
+    for name in ("sheet", "each/0003"):
+        assert command("dream", "replay", f"{name}.png", "-o", "again.png", "--overwrite").code == 0
+        assert Image.open("again.png").tobytes() == Image.open(f"{name}.png").tobytes()
+
+
+def test_ctrl_c_between_the_units_and_the_sheet(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All units may be saved already, so that no step was done when Ctrl-C is pressed."""
+    line = ["dream", "units", "--units", "0-2", "--steps", 2, "--folder", "each", "-o", "sheet.png"]
+    assert command(*line).code == 0
+    Path("sheet.png").unlink()
+    with monkeypatch.context() as patch:
+        patch.setattr(commands, "draw_sheet", lambda *given, **look: os.kill(os.getpid(), signal.SIGINT))
+        run = command(*line)
+    assert (run.code, run.err) == (130, f"{commands.UNITS_ONWARD}\n")
+
+
+def test_the_same_command_replaces_its_unfinished_sheet(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    line = ["dream", "units", "--units", "0-2", "--steps", 4, "--folder", "each", "--batch", 1, "-o", "sheet.png"]
+    seen: list[int] = []
+
+    def progress(terminal: Terminal, step: Step) -> None:
+        seen.append(step.number)
+        if len(seen) == 6:
+            os.kill(os.getpid(), signal.SIGINT)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "progress", progress)
+        run = command(*line)
+    assert (run.code, run.err.splitlines()[-1]) == (130, commands.UNITS_ONWARD)
+    assert recipe("sheet.png").stopped == "interrupted"
+    run = command(*line)
+    assert run.code == 0, run.err
+    assert recipe("sheet.png").stopped == "finished"
+    run = command(*line)
+    assert (run.code, run.err) == (2, "error: sheet.png exists; choose another output or overwrite it (--overwrite)\n")

@@ -1,7 +1,10 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import struct
+import subprocess
+import sys
 import zlib
 from io import BytesIO
 from pathlib import Path
@@ -450,3 +453,26 @@ def test_quality_of_jpeg(tmp_path: Path) -> None:
     sizes = [images.save(noise, tmp_path / f"{q}.jpg", quality=q).stat().st_size for q in (20, 60, 98)]
     assert sizes == sorted(sizes)
     assert sizes[2] > 2 * sizes[0]
+
+
+def test_files_of_killed_programs_are_deleted(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    with images.replacing(tmp_path / "a.png") as beside:
+        beside.touch()
+        killed = beside.with_name(beside.name.replace(str(os.getpid()), str(gone.pid)))
+        elsewhere = tmp_path / f".a.png.elsewhere.{gone.pid}.part"  # on another computer, it may be running
+        mine = tmp_path / f".a.png.{gone.pid}.part"
+        for path in (killed, elsewhere, mine):
+            path.touch()
+        images.check_folder(tmp_path)
+        assert [path.exists() for path in (beside, killed, elsewhere, mine)] == [True, False, True, True]
+
+
+def test_a_folder_is_made_when_a_file_is_written(tmp_path: Path, photo: Tensor) -> None:
+    images.check_output(tmp_path / "a/b/c.png")
+    assert not (tmp_path / "a").exists()
+    images.save(photo, tmp_path / "a/b/c.png")
+    assert (tmp_path / "a/b/c.png").exists()
+    with pytest.raises(OSError, match=r"cannot write into .*c\.png/d: Not a directory"):
+        images.check_output(tmp_path / "a/b/c.png/d/e.png")

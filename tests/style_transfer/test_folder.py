@@ -21,6 +21,7 @@ from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.workbench.console import Terminal
 from dreamgram.workbench.job import Done, Job
 from dreamgram.workbench.recipe import Recipe
+from dreamgram.workbench.state import claimed
 from tests.conftest import Command
 from tests.jobs import Recorder
 
@@ -196,3 +197,30 @@ def test_errors(command: Command, photos: Path) -> None:
         assert len(run.err.splitlines()) == 1
     run = command("stylize", photos, *QUICK, "--content-mask", photos / "0.jpg")
     assert (run.code, run.err) == (2, "error: --content-mask is for one photo, not for a folder\n")
+
+
+def test_a_photo_that_another_run_paints_is_left_to_it(command: Command, photos: Path, tmp_path: Path) -> None:
+    with claimed(tmp_path / "out/0.png"):
+        run = command("stylize", photos, *QUICK, "-o", "out")
+    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 1 left to another run, 3 painted")
+    run = command("stylize", photos, *QUICK, "-o", "out")
+    assert (run.code, run.out.splitlines()[-1]) == (0, "out: 1 painted, 3 already existed")
+
+
+def test_names_that_are_not_text(command: Command, photo: Tensor) -> None:
+    name = os.fsdecode(b"\xff.png")
+    images.save(photo, Path("photos", name))
+    run = command("stylize", "photos", *QUICK, "-o", "out")
+    assert (run.code, run.err) == (0, "")
+    assert [path.name for path in Path("out").iterdir()] == [name]
+
+
+def test_a_mistake_is_told_once_and_leaves_no_folder(command: Command, photos: Path) -> None:
+    for mistake, told in (
+        (["--size", 4], "the photo at its final size has 4x4 pixels; VGG needs"),
+        (["-o", ""], "--output must be a file name, not ''"),
+    ):
+        run = command("stylize", photos, *QUICK, "-o", "out", *mistake)
+        lines = [line for line in run.err.splitlines() if not line.startswith("skipped")]
+        assert (run.code, len(lines), lines[0].startswith(f"error: {told}")) == (2, 1, True), run.err
+        assert not Path("out").exists()

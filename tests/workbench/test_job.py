@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import threading
@@ -7,9 +8,11 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.errors import NotWrittenError
 from dreamgram.image_optimization.optimize import Step, StopRun
 from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.style_transfer.paint import paint
@@ -180,3 +183,64 @@ def test_names_of_files_to_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     Path("b-loss.png").touch()
     assert beside(Path("b.png"), "-loss.png", overwrite=False) == Path("b-loss-2.png")
     assert beside(Path("b.png"), "-loss.png", overwrite=True) == Path("b-loss.png")
+
+
+def full_disk(monkeypatch: pytest.MonkeyPatch, *places: Path) -> None:
+    """Make it impossible to write a picture in ``places``."""
+    save = Image.Image.save
+
+    def fail(picture: Image.Image, path: Path, *arguments: object, **options: object) -> None:
+        if any(place in path.parents for place in places):
+            path.write_bytes(b"the beginning")
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        save(picture, path, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Image.Image, "save", fail)
+
+
+def test_a_full_disk_loses_no_picture(
+    tmp_path: Path, state: Path, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out, temporary = tmp_path / "out", tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    recorder = Recorder()
+    for full, kept in (([out], state / "saved"), ([out, state], temporary)):
+        with monkeypatch.context() as patch:
+            full_disk(patch, *full)
+            with pytest.raises(NotWrittenError) as error:
+                Job(recorder).save(photo, out / "a.png", RECIPE)
+        message = f"cannot write {out / 'a.png'}: No space left on device; the picture was saved as {kept / 'a.png'}"
+        assert str(error.value) == message
+        assert Recipe.read(kept / "a.png", {"stylize": StylizeOptions}).note() == RECIPE.note()
+    with monkeypatch.context() as patch:
+        full_disk(patch, tmp_path, state)
+        with pytest.raises(OSError, match=r"^cannot write .*/out/a\.png: No space left on device$"):
+            Job(recorder).save(photo, out / "a.png", RECIPE)
+    assert not recorder.written
+    assert not list(out.iterdir())
+
+
+def test_a_folder_that_becomes_a_file_loses_no_picture(tmp_path: Path, state: Path, photo: Tensor) -> None:
+    (tmp_path / "out").touch()
+    with pytest.raises(NotWrittenError, match=f"cannot write into .*; the picture was saved as {state}/saved/a.png"):
+        Job().save(photo, tmp_path / "out/a.png", RECIPE)
+    Job().save(photo, tmp_path / "gone/a.png", RECIPE)  # a folder that was deleted is made again
+    assert (tmp_path / "gone/a.png").exists()
+
+
+def test_ctrl_c_after_the_work_does_nothing() -> None:
+    job = Job()
+    with job.taking_interrupts():
+        job.over = True
+        ctrl_c()
+    assert not job.stopping
+
+
+def test_the_message_of_a_second_ctrl_c_is_true() -> None:
+    job = Job()
+    assert job.interrupted == "interrupted: nothing was saved"
+    job.wrote(Path("a.png"))
+    assert job.interrupted == "interrupted: a.png was saved"
+    job.wrote(Path("a-loss.png"))
+    assert job.interrupted == "interrupted: a.png was saved"
