@@ -20,12 +20,13 @@ from dreamgram.activation_maximization.pictures import crop_middle
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, default_columns, lay_out, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
+from dreamgram.image_optimization.files import check_distinct
 from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
 from dreamgram.image_optimization.optimize import Ending
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
 from dreamgram.image_optimization.video import load_av
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
-from dreamgram.workbench.job import Job, beside, check_distinct, output_path
+from dreamgram.workbench.job import Job, beside, output_path
 from dreamgram.workbench.options import PictureOptions
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 
@@ -31,3 +32,23 @@ def same_file(first: Path, second: Path) -> bool:
 def is_inside(path: Path, folder: Path) -> bool:
     """Return whether ``path`` leads to ``folder`` or to a place inside it, after following all symbolic links."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
+
+
+def check_distinct(role: str, path: Path, others: Iterable[tuple[str, Path]]) -> None:
+    """Check that writing ``path`` destroys no other file of the same run.
+
+    Args:
+        role: what ``path`` is, such as "output", for the message.
+        path: the file to write.
+        others: other files that the run reads or writes, each after what it is, such as "photo" or "style_mask". If one
+            of them is a folder, writing a new file in it is allowed.
+
+    Raises:
+        ValueError: ``path`` is one of the other files, or an existing file in a folder among them.
+    """
+    for name, other in others:
+        within = other.is_dir() and path.exists() and is_inside(path, other)
+        if within or same_file(path, other):
+            words = name.replace("_", " ")
+            which = f"a file in the folder {other}, which is the {words}" if within else f"also the {words}"
+            raise ValueError(f"the {role} {path} is {which}; choose another {role}")

@@ -9,6 +9,7 @@ from contextlib import nullcontext
 from pathlib import Path
 
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.files import check_distinct
 from dreamgram.image_optimization.image_opening import READABLE
 from dreamgram.image_optimization.optimize import State
 from dreamgram.image_optimization.video import VIDEO_ENDINGS, VIDEO_FORMATS
@@ -18,7 +19,7 @@ from dreamgram.style_transfer.folder import paint_each
 from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
 from dreamgram.style_transfer.painter import PLOT_ENDING, Painter
 from dreamgram.style_transfer.unfinished import ENDING, find_run, is_kept, keeping_run
-from dreamgram.workbench.job import Done, Job, check_distinct, output_path
+from dreamgram.workbench.job import Done, Job, output_path
 from dreamgram.workbench.options import OptionError, ReplayOptions, check_applies
 from dreamgram.workbench.recipe import Recipe, is_made, parse_json
 from dreamgram.workbench.recipe import replay as replay_recipe

@@ -14,6 +14,7 @@ from PIL.Image import Image
 from torch import Tensor
 
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.files import check_distinct
 from dreamgram.image_optimization.layers import smallest_size
 from dreamgram.image_optimization.names import did_you_mean, unknown
 from dreamgram.image_optimization.optimize import Ending, State
@@ -27,7 +28,7 @@ from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer
 from dreamgram.style_transfer.unfinished import ENDING, make_room
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
-from dreamgram.workbench.job import Done, Job, beside, check_distinct
+from dreamgram.workbench.job import Done, Job, beside
 from dreamgram.workbench.options import OptionError
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 from dreamgram.workbench.trust import needs_trust

@@ -15,7 +15,7 @@ from pathlib import Path
 from torch import Tensor
 
 from dreamgram.image_optimization import images
-from dreamgram.image_optimization.files import is_inside
+from dreamgram.image_optimization.files import check_distinct, is_inside
 from dreamgram.image_optimization.optimize import Listener, Step
 from dreamgram.image_optimization.video import VIDEO_FORMATS
 from dreamgram.image_optimization.video_conversion import convert_video, count_frames, first_frame
@@ -25,7 +25,7 @@ from dreamgram.style_transfer.folder import ONWARD
 from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.style_transfer.painter import Painter
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer
-from dreamgram.workbench.job import Done, Job, check_distinct, free
+from dreamgram.workbench.job import Done, Job, free
 from dreamgram.workbench.recipe import is_made
 from dreamgram.workbench.state import claimed
 

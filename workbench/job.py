@@ -12,7 +12,7 @@ import signal
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamgram.image_optimization.errors import NotWrittenError, OutputExistsError
-from dreamgram.image_optimization.files import is_inside, same_file
+from dreamgram.image_optimization.files import same_file
 from dreamgram.workbench.interrupts import leave
 from dreamgram.workbench.state import state_folder
 
@@ -263,26 +263,6 @@ def beside(path: Path, ending: str, overwrite: bool, inputs: Collection[str] = (
         place = path.with_name(f"{path.stem}-2{ending}")
     is_input = any(same_file(place, Path(name)) for name in inputs)
     return free(place, overwrite and not is_input)
-
-
-def check_distinct(role: str, path: Path, others: Iterable[tuple[str, Path]]) -> None:
-    """Check that writing ``path`` destroys no other file of the same run.
-
-    Args:
-        role: what ``path`` is, such as "output", for the message.
-        path: the file to write.
-        others: other files that the run reads or writes, each after what it is, such as "photo" or "style_mask". If one
-            of them is a folder, writing a new file in it is allowed.
-
-    Raises:
-        ValueError: ``path`` is one of the other files, or an existing file in a folder among them.
-    """
-    for name, other in others:
-        within = other.is_dir() and path.exists() and is_inside(path, other)
-        if within or same_file(path, other):
-            words = name.replace("_", " ")
-            which = f"a file in the folder {other}, which is the {words}" if within else f"also the {words}"
-            raise ValueError(f"the {role} {path} is {which}; choose another {role}")
 
 
 def output_path(output: Path | None, name: str, overwrite: bool) -> Path:

@@ -20,13 +20,12 @@ from torch import nn
 
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
-from dreamgram.image_optimization.files import check_regular
+from dreamgram.image_optimization.files import check_distinct, check_regular
 from dreamgram.image_optimization.limits import MOST_PIXELS
 from dreamgram.image_optimization.names import LISTED, LONGEST, shorten
 from dreamgram.image_optimization.optimize import Ending
 from dreamgram.models import load
 from dreamgram.models.provenance import sources, state_hash
-from dreamgram.workbench.job import check_distinct
 from dreamgram.workbench.options import ImageShape, Options, ReplayOptions, declaration, file_name
 from dreamgram.workbench.trust import check_trusted
 from dreamgram.workbench.version import __version__
