@@ -19,6 +19,7 @@ from dreamgram.image_optimization.image_opening import open_file, open_image, re
 from dreamgram.image_optimization.image_samples import Array, Samples
 from dreamgram.image_optimization.image_tiff import (
     bits_of,
+    check_parts,
     count_pages,
     decode_tiff,
     is_plain,
@@ -151,6 +152,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> _Decoded:
     check_limits(size_of(tags), -(-sum(bits) // 8), max_pixels)
     frames = count_pages(data)
     if is_plain(tags):
+        check_parts(tags)
         with open_image(BytesIO(data)) as picture:  # upright as soon as it is decoded
             samples = _from_pillow(picture, picture.info.get("icc_profile"), data)
             return _Decoded(samples, _kept_exif(picture.getexif), 8, frames)

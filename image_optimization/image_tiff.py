@@ -124,6 +124,33 @@ def is_plain(tags: Tags) -> bool:
     return lossy or (small and whole and tags.get(Tag.PlanarConfiguration, 1) != 2 and not _is_subsampled(tags))
 
 
+def check_parts(tags: Tags) -> None:
+    """Check that the strips or tiles of an uncompressed picture cover it. Pillow would leave the rest black.
+
+    Raises:
+        ValueError: some of them are missing.
+    """
+    if tags.get(Tag.Compression, UNCOMPRESSED) == UNCOMPRESSED:
+        parts = _all(tags, TILE_OFFSETS if TILE_OFFSETS in tags else Tag.StripOffsets, 0)
+        _, _, pieces, rows = _grid(tags)
+        if len(parts) < pieces * rows:
+            raise ValueError("some of its parts are missing")
+
+
+def _grid(tags: Tags) -> tuple[int, int, int, int]:
+    """Return the width and height of a strip or tile in pixels, and the numbers of them across and down the picture."""
+    width, height = size_of(tags)
+    if TILE_OFFSETS in tags:
+        across, down = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)
+    else:
+        across, down = width, tags.get(Tag.RowsPerStrip, height)
+    if not isinstance(across, int) or not isinstance(down, int) or min(across, down) < 1:
+        raise ValueError("the size of its parts is damaged")
+    if TILE_OFFSETS not in tags:
+        down = min(down, height)
+    return across, down, -(-width // across), -(-height // down)
+
+
 def _is_subsampled(tags: Tags) -> bool:
     """Return whether the colors are stored at a lower resolution, in a file that Pillow decodes without libtiff."""
     colored = tags.get(Tag.PhotometricInterpretation) == YCBCR and tags.get(Tag.Compression, 1) == UNCOMPRESSED
@@ -271,11 +298,9 @@ def _decode_plane(
     """
     (width, height), bits = size_of(tags), bits_of(tags)[0]
     tiled = TILE_OFFSETS in tags
-    across = tags[TILE_WIDTH] if tiled else width  # pixels in a row of a tile or strip
-    row = -(-across * channels * bits // 8)  # its bytes
-    pieces = -(-width // across)
-    down = tags[TILE_LENGTH] if tiled else min(tags.get(Tag.RowsPerStrip, height), height)
-    if len(offsets) != pieces * -(-height // down):
+    across, down, pieces, rows = _grid(tags)
+    row = -(-across * channels * bits // 8)  # bytes in a row of a part
+    if len(offsets) != pieces * rows:
         raise ValueError("some of its parts are missing")
     if pieces * across * max(height, down) > 2 * width * height + LARGEST_TILE:
         raise ValueError("its tiles are much larger than the picture")

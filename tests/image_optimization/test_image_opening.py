@@ -198,6 +198,21 @@ def test_a_small_file_of_a_large_picture_takes_little_memory(tmp_path: Path) -> 
         assert int(run.stdout) < 850_000
 
 
+def test_a_tiff_without_some_of_its_pixels(tmp_path: Path) -> None:
+    """The rest of the picture would be black."""
+    for name in ("RGB-raw.tif", "L-tiff_lzw.tif", "u2-plain.tif", "u2-lzw.tif"):
+        data = bytearray(SOURCES[name])
+        order = "<" if data[:2] == b"II" else ">"
+        [place] = struct.unpack_from(f"{order}I", data, 4)
+        [count] = struct.unpack_from(f"{order}H", data, place)
+        for entry in range(place + 2, place + 2 + 12 * count, 12):
+            if struct.unpack_from(f"{order}H", data, entry)[0] == 257:  # ImageLength
+                struct.pack_into(f"{order}HHII", data, entry, 257, 4, 1, 4000)
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(ValueError, match="is a damaged image"):
+            images.read(tmp_path / name)
+
+
 def test_only_listed_formats_are_opened(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {kind.format for kind in READ_FORMATS}.isdisjoint({"EPS", "WMF", "FPX", "MIC", "MPEG", "PCD"})
     for ending in ("jpg", "png", "eps"):
