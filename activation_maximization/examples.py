@@ -9,6 +9,7 @@ from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import max_pool2d
 from torch.utils.data import Dataset
 
 from dreamgram.activation_maximization.defaults import EXAMPLES
@@ -168,7 +169,11 @@ class _Best:
         ``first`` is the index of the first picture in the batch among all pictures.
         """
         features = features_of(activation)
-        values = features.amax(2)[:, self.units]
+        if activation.ndim == 4 and not activation.is_cuda:
+            # On a CPU, this takes up to a ninth of the time of amax with channels last.
+            values = max_pool2d(activation, activation.shape[2:]).flatten(1)[:, self.units]
+        else:
+            values = features.amax(2)[:, self.units]
         kept = len(self.values)
         if kept == self.count and not bool((values > self.values[-1]).any()):
             return []
