@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 import re
 import subprocess
@@ -105,9 +106,10 @@ def test_old_names_of_options(options: type[Options], old: str, new: str) -> Non
 
 def test_a_default_is_written_once() -> None:
     for function in (maximize, amplify):
-        shared = {name: value for name, value in (function.__kwdefaults__ or {}).items() if name in NEUTRAL}
-        assert shared == {name: getattr(UnitsOptions(), name) for name in NEUTRAL}
-    assert UnitsOptions().steps == (maximize.__kwdefaults__ or {})["steps"]
+        parameters = inspect.signature(function).parameters
+        for name in NEUTRAL:
+            assert parameters[name].default == getattr(UnitsOptions(), name)
+    assert UnitsOptions().steps == inspect.signature(maximize).parameters["steps"].default
 
 
 def test_help_is_there_at_once() -> None:
