@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -560,3 +561,14 @@ def test_the_pictures_of_examples_are_part_of_the_recipe(command: Command) -> No
     images.save(torch.rand(1, 1, 28, 28), "data/1.png", overwrite=True)
     run = command("dream", "replay", "a.png", "-o", "c.png")
     assert (run.code, "data, used to make this picture, has changed" in run.err) == (2, True)
+
+
+def test_examples_whose_names_are_not_text(command: Command) -> None:
+    Path("data").mkdir()
+    for name in (b"caf\xe9.png", b"a.png"):
+        images.save(torch.rand(1, 1, 28, 28), Path("data", os.fsdecode(name)))
+    options = ["--data", "data", "--units", "0", "--steps", 1, "--html", "-o", "a.png"]
+    run = command("dream", "examples", *options)
+    assert (run.code, run.err) == (0, "")
+    assert "caf\ufffd" in Path("a.html").read_text(encoding="utf-8")
+    assert command("dream", "replay", "a.png", "-o", "b.png").code == 0

@@ -463,3 +463,24 @@ def test_garbage_is_collected_as_usual_once_there_is_work(photo: Tensor, tmp_pat
     line = ["photos", "--style", "marbling", "--size", "32", "--steps", "1", "--style-layers", "relu1_1", "--quiet"]
     process = subprocess.run([sys.executable, "-c", code, *line], cwd=tmp_path, capture_output=True, text=True)
     assert (process.stdout, process.stderr) == ("True\n", "")
+
+
+def test_a_name_of_a_file_that_is_not_text_is_printed_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    out = io.BytesIO()
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(out, "utf-8", write_through=True))
+    monkeypatch.setattr(sys, "argv", ["letters", "--number", "3"])
+
+    def write(options: EraseOptions, job: Job) -> Done:
+        """Write a file."""
+        job.wrote(Path(os.fsdecode(b"\xff.png")))
+        return Done()
+
+    with pytest.raises(SystemExit) as ending:
+        run("letters", {"erase": Command(EraseOptions, write)}, "erase")
+    assert ending.value.code == 0
+    assert out.getvalue().startswith(b"\xff.png  ")
+
+
+def test_code_of_the_users_that_exits_is_told(program: Program) -> None:
+    message = "error: the network ended the program with sys.exit(7)\n"
+    assert program("count", "a.txt", work=outcome(SystemExit(7))) == Outcome(1, "", message)
