@@ -114,12 +114,12 @@ def test_the_advice_how_to_resume_can_be_followed(
     with monkeypatch.context() as patch:
         patch.setattr(Terminal, "progress", ctrl_c_at(3))
         run = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "a.png")
-    assert "\nstylize resume run.ckpt --overwrite --trust continues from here\n" in run.err
-    run = command("stylize", "resume", "run.ckpt", "--overwrite")
+    assert run.err.endswith("; stylize resume run.ckpt --trust continues it\n")
+    run = command("stylize", "resume", "run.ckpt")
     place = "which is outside the current folder"
     message = f"error: run.ckpt would read ../photo.png, {place}; trust run.ckpt to allow it (--trust)\n"
     assert (run.code, run.err) == (2, message)
-    assert command("stylize", "resume", "run.ckpt", "--overwrite", "--trust").code == 0
+    assert command("stylize", "resume", "run.ckpt", "--trust").code == 0
 
 
 @pytest.mark.parametrize(
