@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 from dreamgram.activation_maximization.defaults import (
@@ -53,12 +54,17 @@ def _parameterizations() -> Sequence[str]:
     return list(PARAMETERIZATIONS)
 
 
+def _expressions() -> ModuleType:
+    """Return the module that reads expressions. It imports PyTorch, which takes a while to load."""
+    from dreamgram.activation_maximization import expressions
+
+    return expressions
+
+
 def _check_transform(text: str) -> str:
     """Return ``text`` if it describes a transform, or else raise a ValueError."""
-    from dreamgram.activation_maximization.expressions import parse_transform
-
     try:
-        parse_transform(text)
+        _expressions().parse_transform(text)
     except ValueError as error:
         raise ValueError(f"must be an expression such as jitter(0.1): {error}") from None
     return text
@@ -66,9 +72,8 @@ def _check_transform(text: str) -> str:
 
 def _vector_files(text: str) -> list[Path]:
     """Return the vector files that are named in ``text``, an expression for an objective."""
-    from dreamgram.activation_maximization.expressions import vector_files
-
-    return vector_files(text)
+    found: list[Path] = _expressions().vector_files(text)
+    return found
 
 
 def parse_ranges(text: str) -> list[range] | None:
@@ -170,8 +175,7 @@ class AscentOptions(PictureOptions):
 
     def resolved(self, shape: ImageShape | None = None) -> Self:
         """Return a copy in which the parameterization and all parameters of the transform are set."""
-        from dreamgram.activation_maximization import expressions  # PyTorch takes a while to load.
-
+        expressions = _expressions()
         resolved = super().resolved(shape)
         parameterization = resolved.parameterization
         if parameterization is None and shape is not None:

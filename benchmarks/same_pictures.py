@@ -59,8 +59,9 @@ COMMANDS = {
 CODE = """
 import importlib, os, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it may be ignored
-module = importlib.import_module(sys.argv.pop(1))
-sys.exit(module.main() if module.__file__.startswith(os.environ["PYTHONPATH"]) else f"another {module}")
+module_name, function = sys.argv.pop(1).split(":")
+module = importlib.import_module(module_name)
+sys.exit(getattr(module, function)() if module.__file__.startswith(os.environ["PYTHONPATH"]) else f"another {module}")
 """
 
 
@@ -90,8 +91,8 @@ def run(name: str, checkout: Path, folder: Path) -> dict[str, NDArray[Any]]:
     words += [] if {"layers", "resume", "--output"} & {*words} else ["--output", f"{name}.png"]
     if words[1].startswith("old-"):
         shutil.copy(folder.parent / "old" / words[1].removeprefix("old-"), folder / words[1])
-    module = (checkout / "pyproject.toml").read_text().partition(f'\n{tool} = "')[2].partition(":")[0]
-    line = [sys.executable, "-c", CODE, module, *words]
+    program = (checkout / "pyproject.toml").read_text().partition(f'\n{tool} = "')[2].partition('"')[0]
+    line = [sys.executable, "-c", CODE, program, *words]
     env = {**os.environ, "PYTHONPATH": str(checkout), "CUDA_VISIBLE_DEVICES": ""}
     start = time.time_ns()
     with Popen(line, cwd=folder, env=env, stdout=PIPE, stderr=PIPE, text=True) as process:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
@@ -212,8 +213,6 @@ def replacing(path: Path) -> Iterator[Path]:
 def _delete_leftovers(folder: Path) -> None:
     """Delete the temporary files of :func:`replacing` whose programs were killed on this computer."""
     for left in folder.glob(f".*.{_host()}.*.part"):
-        import psutil  # which takes some time to load, and is rarely needed
-
         number = left.name.split(".")[-2]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
             left.unlink(missing_ok=True)

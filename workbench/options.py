@@ -52,7 +52,7 @@ The list is written by hand, because loading the registry of networks would impo
 MOST_VALUES = 1000
 """Largest number of values of an option that holds a list or a table."""
 
-MOST_CHARACTERS, MOST_BYTES = 100_000, 4096
+MOST_CHARACTERS, LONGEST_PATH = 100_000, 4096
 """Largest length of a text in characters, and of a file name in bytes."""
 
 MOST = 1_000_000
@@ -569,7 +569,7 @@ def file_name(name: str, value: str | Path) -> Path:
         encoded = os.fsencode(value)
     except UnicodeEncodeError:
         encoded = b"\0"
-    if not encoded or b"\0" in encoded or len(encoded) > MOST_BYTES:  # Path("") would be the current folder
+    if not encoded or b"\0" in encoded or len(encoded) > LONGEST_PATH:  # Path("") would be the current folder
         raise OptionError(name, f"must be a file name, not {shorten(str(value))}")
     return Path(value)
 
