@@ -116,10 +116,14 @@ def bits_of(tags: Tags) -> tuple[int, ...]:
 
 
 def is_plain(tags: Tags) -> bool:
-    """Return whether Pillow decodes the file exactly: unsigned integers of at most 8 bits, channel after channel."""
+    """Return whether Pillow decodes the file exactly: unsigned integers of at most 8 bits, channel after channel.
+
+    Pillow rounds colors that are multiplied by their opacity.
+    """
     bits = bits_of(tags)
     lossy = tags.get(Tag.Compression, 1) not in BYTEWISE
     whole = set(_all(tags, SAMPLE_FORMAT, 1)) <= {1, 4} and not {SMALLEST_SAMPLE, LARGEST_SAMPLE} & set(tags)
+    whole = whole and ASSOCIATED_ALPHA not in _all(tags, EXTRA_SAMPLES, UNASSOCIATED_ALPHA)
     small = set(bits) == {8} or (len(bits) == 1 and bits[0] in (1, 2, 4))
     return lossy or (small and whole and tags.get(Tag.PlanarConfiguration, 1) != 2 and not _is_subsampled(tags))
 

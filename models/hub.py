@@ -41,6 +41,9 @@ def from_hub(name: str, weights: Path | None) -> nn.Module:
     except (ValueError, ModuleNotFoundError):
         raise
     except Exception as error:  # Each of the libraries has its own errors.
+        if folder:
+            reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise ValueError(f"the network in the folder {name} cannot be loaded: {reason}") from error
         raise unfetched(f"hf:{name}", error, "a local folder, as hf:FOLDER") from error
 
 
@@ -67,11 +70,23 @@ def _needed(package: str) -> Any:
 
 def _from_timm(name: str, weights: Path | None, folder: bool) -> nn.Module:
     timm = _needed("timm")
-    model: nn.Module = timm.create_model(f"{'local-dir' if folder else 'hf-hub'}:{name}", pretrained=weights is None)
-    if weights is not None:
-        model = fitting(f"hf:{name}", weights, lambda: fill(model, read_weights(weights)))
+    model: nn.Module = timm.create_model(f"{'local-dir' if folder else 'hf-hub'}:{name}", pretrained=False)
+    # Some versions of timm would run code in a pickled file of weights.
+    file = _weights_file(name, folder) if weights is None else weights
+    model = fitting(f"hf:{name}", file, lambda: fill(model, read_weights(file)))
     config = timm.data.resolve_model_data_config(model)
     return take_images(model, config["input_size"], config["mean"], config["std"])
+
+
+def _weights_file(name: str, folder: bool) -> Path:
+    """Return the file with the weights of a network of timm, which is downloaded unless ``name`` is a folder."""
+    hub = _needed("huggingface_hub")
+    for file in ("model.safetensors", "pytorch_model.bin"):
+        if folder and Path(name, file).is_file():
+            return Path(name, file)
+        if not folder and hub.file_exists(name, file):
+            return Path(hub.hf_hub_download(name, file))
+    raise ValueError(f"hf:{name} has no weights: neither model.safetensors nor pytorch_model.bin is there")
 
 
 def _from_transformers(name: str, weights: Path | None, folder: bool) -> nn.Module:

@@ -21,10 +21,11 @@ def sources(name: str, weights: Path | None) -> list[Path]:
     The path of any other module is absolute. If ``name`` is ``hf:FOLDER``, the list begins with the folder. The last
     item is ``weights``, if given. For all other networks, the list has no files except ``weights``.
     """
-    source, _, rest = name.rpartition(":")
+    source, _, _ = name.rpartition(":")
     files = loaded_files(Path(source)) if source.endswith(".py") else []
-    if source == "hf" and Path(rest).is_dir():
-        files = [Path(rest)]
+    folder = Path(name.removeprefix("hf:"))
+    if name.startswith("hf:") and folder.is_dir():
+        files = [folder]
     return files if weights is None else [*files, weights]
 
 

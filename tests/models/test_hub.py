@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +79,23 @@ def test_a_network_of_timm_from_a_folder(tmp_path: Path) -> None:
         image = torch.rand(1, 3, 160, 160)
         assert model.input_shape == (3, 160, 160)
         torch.testing.assert_close(model(image), original((image - 0.5) / 0.5))
+
+
+def test_pickled_weights_of_timm_run_no_code(tmp_path: Path) -> None:
+    timm = pytest.importorskip("timm", reason="the extra hf is not installed")
+    timm.models.save_for_hf(timm.create_model("test_resnet", num_classes=5), tmp_path, safe_serialization=False)
+
+    class Evil:
+        def __reduce__(self) -> Any:
+            return os.mkdir, (str(tmp_path / "proof"),)
+
+    torch.save({"fc.weight": Evil()}, tmp_path / "pytorch_model.bin")
+    with pytest.raises(ValueError, match=r"mkdir"):
+        load(f"hf:{tmp_path}")
+    assert not (tmp_path / "proof").exists()
+    (tmp_path / "pytorch_model.bin").unlink()
+    with pytest.raises(ValueError, match=r"has no weights: neither model\.safetensors nor pytorch_model\.bin is there"):
+        load(f"hf:{tmp_path}")
 
 
 def test_what_cannot_be_fetched_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -93,3 +93,5 @@ def test_other_networks_have_no_source_but_the_weights(name: str) -> None:
 def test_the_folder_of_a_network_is_a_source(tmp_path: Path) -> None:
     assert sources(f"hf:{tmp_path}", Path("w.pt")) == [tmp_path, Path("w.pt")]
     assert sources(f"hf:{tmp_path / 'none'}", None) == []
+    (tmp_path / "a:b").mkdir()
+    assert sources(f"hf:{tmp_path / 'a:b'}", None) == [tmp_path / "a:b"]
