@@ -150,6 +150,8 @@ def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None)
     layer, size = options.layer, options.size
     chosen = session.parse_units(options.units, layer, size)
     best = top_examples(session.model, layer, chosen, _find_pictures(session, options.data), options.top)
+    if options.data is not None:
+        session.inputs.check(options.data)
     title = f"{options.model}  {layer}  dreams with their mean activation, and what excited each unit most"
     most = max(map(len, best))
     look: Look = {"columns": 1 + most, "title": title}
@@ -247,9 +249,9 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
     def count_units(layer: str) -> int:
         return reach_layers(session.model, torch.zeros(1, *shape), [layer])[0].channels
 
-    for path in vector_files(options.objective):
-        if path.is_file():
-            session.inputs.add(path)
+    vectors = [path for path in vector_files(options.objective) if path.is_file()]
+    for path in vectors:
+        session.inputs.add(path)
     # Whether the network can take the whole photo depends on the layers. To find the layers, the expression is parsed
     # with a blank image in place of the photo.
     stand_in = None if options.photo is None else torch.zeros(1, *shape)
@@ -265,6 +267,7 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
         init = session.open(options.init, longer, read)
         if objective.photo is not None:
             init = images.resize(init, (objective.photo.shape[2], objective.photo.shape[3]))
+    session.inputs.check(*vectors)
     given = objective.photo if init is None else init
     size = shape[1:] if given is None else given.shape[2:]
     look: Look = {"columns": options.columns, "title": f"{options.model}  {options.objective}"}

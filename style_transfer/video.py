@@ -119,6 +119,7 @@ def _paint_video(options: StylizeOptions, job: Job, output: Path, folder: Path, 
             convert_video(options.photo, output, convert, job.tell, max_pixels=options.max_pixels)
     except Stopped:
         return Done("interrupted", interrupted=ONWARD)
+    painter.inputs.check(options.photo)
     for number in range(written):
         (folder / f"{number:06}.png").unlink(missing_ok=True)
     with suppress(OSError):  # files of the user's stay where they are

@@ -92,6 +92,16 @@ class Inputs:
         """Record the checksum of a file that other code reads, such as a video, weights or a model's source code."""
         self.checksums[str(path)] = checksum(path)
 
+    def check(self, *paths: Path) -> None:
+        """Check that files and folders did not change while other code read them, after they were added.
+
+        Raises:
+            ValueError: a file changed, so that its checksum may not match the contents that were read.
+        """
+        for path in paths:
+            if checksum(path) != self.checksums[str(path)]:
+                raise ValueError(f"{path} changed while it was read; run the command again")
+
     def load_model(self, name: str, weights: Path | None) -> nn.Module:
         """Load the network called ``name`` and hash its files and weights; see :func:`dreamgram.models.load`.
 

@@ -572,3 +572,22 @@ def test_examples_whose_names_are_not_text(command: Command) -> None:
     assert (run.code, run.err) == (0, "")
     assert "caf\ufffd" in Path("a.html").read_text(encoding="utf-8")
     assert command("dream", "replay", "a.png", "-o", "b.png").code == 0
+
+
+def test_a_data_folder_that_changes_during_the_search(
+    command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The recipe would name pictures other than those that were searched."""
+    Path("photos").mkdir()
+    images.save(photo, "photos/a.png")
+    read = images.read
+
+    def change(path: Path, *given: object, **named: object) -> object:
+        found = read(path, *given, **named)  # type: ignore[arg-type]
+        images.save(1 - photo, "photos/b.png", overwrite=True)
+        return found
+
+    monkeypatch.setattr(images, "read", change)
+    vgg = ["--model", "vgg16", "--layer", "relu2_2", "--units", "0", "--size", 48, "--steps", 2]
+    run = command("dream", "examples", *vgg, "--data", "photos")
+    assert (run.code, run.err) == (2, "error: photos changed while it was read; run the command again\n")

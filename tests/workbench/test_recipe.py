@@ -382,3 +382,17 @@ def test_a_picture_of_a_pre_release_is_not_said_to_differ() -> None:
     for version, told in (("0.1.9", 1), ("0.2.0rc1", 0), ("0.2.0", 0)):
         found = replace(Recipe.parse(json.dumps(kept), COMMANDS, "a.png"), version=version, files={})
         assert len(found.check("a.png", "0.2.0")) == told
+
+
+def test_files_that_change_while_they_are_read_are_noticed(tmp_path: Path) -> None:
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data/a.png").write_bytes(b"1")
+    (tmp_path / "film.mp4").write_bytes(b"1")
+    inputs = Inputs()
+    for name in ("data", "film.mp4"):
+        inputs.add(tmp_path / name)
+    inputs.check(tmp_path / "data", tmp_path / "film.mp4")
+    (tmp_path / "data/a.png").write_bytes(b"2")
+    inputs.check(tmp_path / "film.mp4")
+    with pytest.raises(ValueError, match=r"data changed while it was read; run the command again"):
+        inputs.check(tmp_path / "film.mp4", tmp_path / "data")
