@@ -65,8 +65,12 @@ FAR_OFF = 1.5
 LEAST_BAR, LONGEST_TITLE = 10, 24
 """Smallest width of a progress bar and largest width of the title before it, in columns."""
 
-_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
-"""Regular expression for characters that control a terminal or the direction of text, or that are only half of one."""
+_CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udc9f\udd00-\udfff]")
+"""Regular expression for characters that control a terminal or the direction of text, or that are only half of one.
+
+The halves that stand for bytes in names of files that are not text (from ``\\udca0``) are allowed: they are printed as
+these bytes.
+"""
 
 _ALONE = "torch" not in sys.modules
 """True if PyTorch had not been imported before this module. The process then probably runs only one command, and is not
