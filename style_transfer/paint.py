@@ -66,7 +66,7 @@ def paint(
 
         check_applies_to(options, "video")
         return paint_video(options, job)
-    target = output_path(options.output, "stylized.png", options.overwrite)
+    target = output_path(options.output, "stylized.png", options.overwrite or state is not None)
     _check_distinct(options, target)
     if options.checkpoint:
         prepare_checkpoint(options.checkpoint, options.overwrite or state is not None)
@@ -107,8 +107,9 @@ def _resume(path: Path, options: ResumeOptions, job: Job) -> Done:
     kept = is_kept(path)
     trust = options.trust or kept  # only this program writes to its own folder
     told = recipe.check(path, CHANGED, trust=trust)
-    overwrite = options.overwrite or (kept and recipe.made.get("overwrite") is True)
     output = options.output or recipe.output
+    allowed = kept and output == recipe.output and recipe.made.get("overwrite") is True  # for this output only
+    overwrite = options.overwrite or allowed
     if output is not None:
         if output != options.output and not trust:
             different = recipe.compare(output)[0] if overwrite and output.exists() else ""
@@ -116,7 +117,6 @@ def _resume(path: Path, options: ResumeOptions, job: Job) -> Done:
         if is_made(output, recipe, overwrite):
             path.unlink()  # the run was stopped after its picture had been saved
             return Done(summary=f"{output} is finished")
-        overwrite = True  # there is no file, or the unfinished picture of this run
     for line in told:
         job.tell(line)
     place = {"output": output, "checkpoint": None if kept else path, "overwrite": overwrite}

@@ -139,7 +139,8 @@ class Painter:
             file: the file of the photo.
             path: the file to write.
             plan: the memory budget of each scale. By default, the budgets are planned from the free memory.
-            state: the optimizer's state, read from a checkpoint, from which to resume.
+            state: the optimizer's state, read from a checkpoint, from which to resume. The result then replaces the
+                unfinished picture of the same run.
             in_folder: True if the photo is one of a folder. The result is then saved only if it is finished, and it
                 replaces any file at ``path``. The caller must have checked with :func:`is_made` that the file may be
                 replaced.
@@ -160,7 +161,8 @@ class Painter:
         if result.stopped == "interrupted" and in_folder:
             return Done(result.stopped)
         recipe = self.recipe(file, inputs, result).stop(result.stopped)
-        path = self._save(result, given, path, recipe, options.overwrite or in_folder)
+        own = state is not None and recipe.compare(path) == ("", False)  # the unfinished picture of this run
+        path = self._save(result, given, path, recipe, options.overwrite or in_folder or own)
         if timelapse and timelapse.kept:
             self._save_timelapse(timelapse, given.image, path, inputs.checksums)
         if options.plot:

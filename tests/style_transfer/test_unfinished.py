@@ -125,6 +125,47 @@ def test_a_run_that_may_overwrite_its_output(command: Command, photo: Tensor, mo
     assert Recipe.read(Path("a.png"), {"stylize": StylizeOptions}).stopped == "finished"
 
 
+def test_a_resumed_run_is_not_allowed_more(stopped: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture of someone else appears after the run was resumed and stopped again."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "progress", ctrl_c_at(5))
+        assert stopped("stylize", "resume").code == 130
+    images.save(photo, "my face.png", overwrite=True)
+    before = Path("my face.png").read_bytes()
+    outcome = stopped("stylize", "resume")
+    assert outcome.code == 2
+    assert "choose another output or overwrite it" in outcome.err
+    assert Path("my face.png").read_bytes() == before
+
+
+def test_the_permission_to_overwrite_is_for_one_output(
+    command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("photo.png", "a.png", "other.png"):
+        images.save(photo, name)
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "progress", ctrl_c_at(3))
+        assert command("stylize", *QUICK, "-o", "a.png", "--overwrite").code == 130
+    before = Path("other.png").read_bytes()
+    outcome = command("stylize", "resume", "-o", "other.png")
+    assert outcome.code == 2
+    assert "other.png was made without a recipe of this command" in outcome.err
+    assert Path("other.png").read_bytes() == before
+    assert command("stylize", "resume", "-o", "other.png", "--overwrite").code == 0
+
+
+def test_a_picture_that_appears_during_a_resumed_run(
+    stopped: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def progress(terminal: object, step: Step) -> None:
+        images.save(photo, "my face.png", overwrite=True)
+
+    monkeypatch.setattr(Terminal, "progress", progress)
+    assert stopped("stylize", "resume").code == 0
+    assert images.read_note("my face.png") is None
+    assert Path("my face-2.png").read_bytes() == Path("unbroken.png").read_bytes()
+
+
 def test_names_of_runs(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_state(runs / "a.ckpt", folder=tmp_path / "elsewhere")
