@@ -5,7 +5,9 @@ The commands ``stylize replay`` and ``stylize resume`` are implemented here, too
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 
 from dreamgram.image_optimization import images
@@ -44,7 +46,8 @@ def paint(
         job: the job, which shows progress and messages to the user.
         original: the recipe (the record of settings) of an earlier run to repeat or resume; None for a new
             run.
-        state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo.
+        state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo. The caller
+            must have claimed the checkpoint.
         kept: the file in the program's own folder from which ``state`` was read, if it is from there.
 
     Raises:
@@ -68,12 +71,30 @@ def paint(
         return paint_video(options, job)
     target = output_path(options.output, "stylized.png", options.overwrite or state is not None)
     _check_distinct(options, target)
-    if options.checkpoint:
-        prepare_checkpoint(options.checkpoint, options.overwrite or state is not None)
     plan = None if original is None else plan_of(original)
     own = kept is None and options.checkpoint is None and options.state_limit > 0
-    with keeping_run(target) if own else nullcontext(kept) as run:
-        return Painter(options, job, original=original).paint_photo(photo, target, plan, state, run=run)
+    # The caller has claimed the file of a run that is resumed.
+    with nullcontext() if options.checkpoint is None or state is not None else _new_checkpoint(options):
+        painter = Painter(options, job, original=original)
+        with keeping_run(target, partial(painter.makes, photo)) if own else nullcontext(kept) as run:
+            return painter.paint_photo(photo, target, plan, state, run=run)
+
+
+@contextmanager
+def _new_checkpoint(options: StylizeOptions) -> Iterator[None]:
+    """Claim the checkpoint file of a new run, and check that it can be written.
+
+    Raises:
+        ValueError: another run writes the file.
+        OSError: the file exists and may not be overwritten, or it cannot be written.
+    """
+    path = options.checkpoint
+    assert path is not None
+    with claimed(path) as mine:
+        if not mine:
+            raise ValueError(f"the checkpoint {path} is used by another run")
+        prepare_checkpoint(path, options.overwrite)
+        yield
 
 
 def replay(options: ReplayOptions, job: Job) -> Done:

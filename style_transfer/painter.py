@@ -109,6 +109,12 @@ class Painter:
             made = {"plan": [list(astuple(budget)) for budget in result.plan]}
         return Recipe.of("stylize", self.options.change(photo=file), inputs, made)
 
+    def makes(self, file: Path, recipe: Recipe) -> bool:
+        """Return whether the picture that is painted from ``file`` is the one that ``recipe`` makes."""
+        inputs = self.inputs.copy()
+        inputs.add(file)
+        return self.recipe(file, inputs).same_as(recipe)
+
     def paint_of_folder(self, file: Path, path: Path) -> Done | None:
         """Paint one photo from a folder and save it as ``path``. If painting is interrupted, nothing is saved.
 
@@ -207,12 +213,14 @@ class Painter:
         """Return the outcome of painting a photo, given ``stopped``, the reason why painting ended.
 
         If painting was interrupted and ``keeper`` has saved the state of the run, the outcome includes a message that
-        tells how to resume. If painting was not interrupted, the file with the state is deleted.
+        tells how to resume. If painting was not interrupted, the state that this run has saved is
+        deleted.
         """
-        if keeper and stopped != "interrupted":
-            keeper.path.unlink(missing_ok=True)
-        elif keeper and keeper.kept:
+        if keeper is None or not keeper.kept:
+            return Done(stopped)
+        if stopped == "interrupted":
             return Done(stopped, interrupted=f"{Done.interrupted}; {keeper.onward}")
+        keeper.path.unlink(missing_ok=True)
         return Done(stopped)
 
     def _save(self, result: Stylized, given: images.Picture, path: Path, recipe: Recipe, overwrite: bool) -> Path:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
@@ -30,11 +30,16 @@ def runs_folder() -> Path:
 
 
 @contextmanager
-def keeping_run(output: Path) -> Iterator[Path | None]:
+def keeping_run(output: Path, same: Callable[[Recipe], bool]) -> Iterator[Path | None]:
     """Yield the path of the file that is to hold the state of a new run, and claim it for this program.
 
-    The file is named after ``output``, the picture to write. If another run is called the same, a number is added. The
-    states of abandoned runs are deleted. Yield None if the program has no folder in which it can keep states.
+    The file is named after ``output``, the picture to write. If another run is called the same, a number is added,
+    unless it was to make the same picture. The states of abandoned runs are deleted. Yield None if the program has no
+    folder in which it can keep states.
+
+    Args:
+        output: the picture to write.
+        same: a function that returns whether a recipe makes the same picture as the new run.
     """
     try:
         folder = runs_folder()
@@ -49,7 +54,7 @@ def keeping_run(output: Path) -> Iterator[Path | None]:
     for number in itertools.count(1):
         path = folder / f"{output.stem[:40]}{f'-{number}' if number > 1 else ''}{ENDING}"
         with claimed(path) as mine:
-            if mine and (not path.exists() or is_meant_for(path, output)):
+            if mine and (not path.exists() or _is_of_run(path, output, same)):
                 yield path
                 return
 
@@ -102,11 +107,11 @@ def is_kept(path: Path) -> bool:
         return False
 
 
-def is_meant_for(path: Path, output: Path) -> bool:
-    """Return whether the run whose state is in the file ``path`` makes the picture ``output``."""
+def _is_of_run(path: Path, output: Path, same: Callable[[Recipe], bool]) -> bool:
+    """Return whether the state in the file ``path`` is of a run like the new one; see :func:`keeping_run`."""
     try:
-        made = read_recipe(path).made
-        return Path(made["folder"], made["output"]) == output.absolute()
+        recipe = read_recipe(path)
+        return Path(recipe.made["folder"], recipe.made["output"]) == output.absolute() and same(recipe)
     except (KeyError, OSError, TypeError, ValueError):
         return False
 

@@ -25,6 +25,7 @@ from dreamgram.style_transfer.stylizer import Stylizer, stylize
 from dreamgram.workbench.console import Terminal
 from dreamgram.workbench.job import Job
 from dreamgram.workbench.recipe import Inputs, Recipe
+from dreamgram.workbench.state import claimed
 from tests.conftest import Command
 from tests.jobs import Recorder, ctrl_c_at, stopping_at
 
@@ -101,6 +102,24 @@ def test_stopped_and_resumed_as_typed(command: Command, photo: Tensor, monkeypat
     assert command("stylize", "resume", "run.ckpt").code == 0  # it replaces the unfinished picture
     assert not Path("run.ckpt").exists()  # there is nothing to continue
     assert Image.open("a.png").tobytes() == Image.open("unbroken.png").tobytes()
+
+
+def test_two_runs_do_not_share_a_checkpoint(
+    command: Command, photo: Tensor, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images.save(photo, "photo.png")
+    line = ["photo.png", "--style", "marbling", "--size", 40, "--steps", 4, "--style-layers", "relu1_1"]
+    with claimed(Path("run.ckpt")):
+        run = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "a.png")
+    assert (run.code, run.err) == (2, "error: the checkpoint run.ckpt is used by another run\n")
+
+    def progress(terminal: object, step: Step) -> None:
+        with claimed(Path("run.ckpt")) as mine:
+            assert not mine  # stylize resume would begin only with the claim
+
+    monkeypatch.setattr(Terminal, "progress", progress)
+    assert command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "a.png").code == 0
+    assert not list((state / "claims").iterdir())
 
 
 def test_the_advice_how_to_resume_can_be_followed(

@@ -169,12 +169,35 @@ def test_a_picture_that_appears_during_a_resumed_run(
 def test_names_of_runs(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     write_state(runs / "a.ckpt", folder=tmp_path / "elsewhere")
-    with keeping_run(Path("a.png")) as path, keeping_run(Path("a.png")) as second:
+    with keeping_run(Path("a.png"), RECIPE.same_as) as path, keeping_run(Path("a.png"), RECIPE.same_as) as second:
         assert path == runs / "a-2.ckpt"
         assert second == runs / "a-3.ckpt"
     write_state(runs / "a-2.ckpt")
-    with keeping_run(Path("a.png")) as path:  # a new run of the same picture replaces the old one
+    with keeping_run(Path("a.png"), RECIPE.same_as) as path:  # a new run of the same picture replaces the old one
         assert path == runs / "a-2.ckpt"
+    other = replace(RECIPE, options=RECIPE.options.change(size=64))
+    with keeping_run(Path("a.png"), other.same_as) as path:  # an unfinished picture with other settings is kept
+        assert path == runs / "a-3.ckpt"
+
+
+def test_a_new_run_leaves_the_state_of_a_killed_one(
+    stopped: Command, photo: Tensor, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("my face.png").unlink()  # as if the run had been killed
+    run = state / "runs/my face.ckpt"
+    before = run.read_bytes()
+    images.save(1 - photo, "other.png")
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "progress", ctrl_c_at(3))
+        outcome = stopped("stylize", "other.png", *QUICK[1:], "-o", "my face.png")
+    assert outcome.err.endswith("stylize resume 'my face-2' continues it\n")
+    assert run.read_bytes() == before
+    Path("my face.png").unlink()
+    assert stopped("stylize", *QUICK, "-o", "my face.png").code == 0  # the same picture, but no state was saved
+    assert run.read_bytes() == before
+    outcome = stopped("stylize", "resume", "my face")
+    assert (outcome.code, outcome.out) == (0, "my face.png is finished\n")
+    assert not run.exists()
 
 
 def test_abandoned_runs_are_deleted(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +205,7 @@ def test_abandoned_runs_are_deleted(runs: Path, tmp_path: Path, monkeypatch: pyt
     old, new, running = (write_state(runs / f"{name}.ckpt") for name in ("old", "new", "running"))
     for path in (old, running):
         os.utime(path, (0, time.time() - ABANDONED - 60))
-    with claimed(running), keeping_run(Path("a.png")):
+    with claimed(running), keeping_run(Path("a.png"), RECIPE.same_as):
         assert not old.exists()
         assert new.exists()
         assert running.exists()
