@@ -28,7 +28,7 @@ def replay(options: ReplayOptions, job: Job) -> Done:
 
 
 def resume(options: ResumeOptions, job: Job) -> Done:
-    """Resume a run that was stopped, from the file that --checkpoint wrote.
+    """Resume a run that was stopped or killed, from its saved state.
 
     On the same machine, the picture is identical to that of an uninterrupted run.
     """

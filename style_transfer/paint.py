@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.files import check_distinct
@@ -20,7 +21,7 @@ from dreamgram.style_transfer.checkpoint import prepare_checkpoint, read_checkpo
 from dreamgram.style_transfer.folder import paint_each
 from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
 from dreamgram.style_transfer.painter import PLOT_ENDING, Painter
-from dreamgram.style_transfer.unfinished import ENDING, find_run, is_kept, keeping_run
+from dreamgram.style_transfer.unfinished import ENDING, find_run, how_to_resume, is_kept, keeping_run
 from dreamgram.workbench.job import Done, Job, output_path
 from dreamgram.workbench.options import OptionError, ReplayOptions, check_applies
 from dreamgram.workbench.recipe import Recipe, is_made, parse_json
@@ -111,7 +112,7 @@ def replay(options: ReplayOptions, job: Job) -> Done:
 
 
 def resume(options: ResumeOptions, job: Job) -> Done:
-    """Resume a run that was stopped, from its checkpoint file.
+    """Resume a run that was stopped or killed, from its saved state.
 
     On the same machine, the picture is identical to that of an uninterrupted run.
     """
@@ -125,6 +126,7 @@ def resume(options: ResumeOptions, job: Job) -> Done:
 def _resume(path: Path, options: ResumeOptions, job: Job) -> Done:
     """Resume the run whose state is in the file ``path``."""
     state, recipe = read_checkpoint(path)
+    job.interrupted = f"interrupted: {how_to_resume(path, recipe)}"
     kept = is_kept(path)
     trust = options.trust or kept  # only this program writes to its own folder
     told = recipe.check(path, CHANGED, trust=trust)
@@ -140,12 +142,19 @@ def _resume(path: Path, options: ResumeOptions, job: Job) -> Done:
             return Done(summary=f"{output} is finished")
     for line in told:
         job.tell(line)
-    place = {"output": output, "checkpoint": None if kept else path, "overwrite": overwrite}
+    place: dict[str, Any] = {"output": output, "checkpoint": None if kept else path, "overwrite": overwrite}
+    if kept and _is_size(recipe.made.get("state_limit")):
+        place["state_limit"] = recipe.made["state_limit"]
     resumed = recipe.options.change(**place, max_pixels=options.max_pixels)
     assert isinstance(resumed, StylizeOptions)
     if resumed.timelapse:
         job.tell("the animation will show only the remaining steps")
     return paint(resumed, job, recipe, state, path if kept else None)
+
+
+def _is_size(value: object) -> bool:
+    """Return whether a value from a recipe is a number of bytes."""
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def plan_of(recipe: Recipe) -> list[Budget] | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import astuple, replace
 from functools import partial
@@ -26,12 +25,11 @@ from dreamgram.style_transfer.colors import finish
 from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES, draw_style
 from dreamgram.style_transfer.options import StylizeOptions
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer
-from dreamgram.style_transfer.unfinished import ENDING, make_room
+from dreamgram.style_transfer.unfinished import how_to_resume, make_room
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
 from dreamgram.workbench.job import Done, Job, beside
 from dreamgram.workbench.options import OptionError
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
-from dreamgram.workbench.trust import needs_trust
 
 LARGEST_DRAWN = 1536
 """Maximum width and height, in pixels, of a drawn style, which is a square painting that the program draws itself. For
@@ -201,12 +199,10 @@ class Painter:
         made: dict[str, Any] = {"output": str(output)}
         has_room = None
         if not options.checkpoint:
-            made |= {"folder": str(Path.cwd()), "overwrite": options.overwrite}
+            made |= {"folder": str(Path.cwd()), "overwrite": options.overwrite, "state_limit": options.state_limit}
             has_room = partial(make_room, path, limit=options.state_limit)
         recipe = replace(self.recipe(file, inputs), made=made)
-        name = shlex.quote(str(options.checkpoint or path.name.removesuffix(ENDING)))
-        unsafe = options.checkpoint and needs_trust(recipe.options, recipe.files, output, path)
-        onward = f"stylize resume {name}{' --trust' if unsafe else ''} continues it"
+        onward = how_to_resume(path, recipe)
         return Checkpoint(path, recipe, options.checkpoint_every, self.job, onward, has_room, kept=state is not None)
 
     def _done(self, stopped: Ending, keeper: Checkpoint | None) -> Done:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import itertools
+import shlex
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 
 from dreamgram.image_optimization.images import check_folder
 from dreamgram.style_transfer.checkpoint import read_recipe
 from dreamgram.workbench.recipe import Recipe
 from dreamgram.workbench.state import DAY, claimed, delete_old_claims, state_folder
+from dreamgram.workbench.trust import needs_trust
 
 ABANDONED = 30 * DAY
 """Number of seconds after which the state of a run that nobody has resumed is deleted."""
@@ -77,13 +79,14 @@ def find_run(name: Path | None) -> Path:
 
     Args:
         name: a checkpoint file or the name of an unfinished run. By default, the run is the last unfinished one that
-            was started in the current folder.
+            was started in the current folder and is not running.
 
     Raises:
         FileNotFoundError: there is no such run.
         ValueError: the run was started in a different folder, so that the names of its files mean other files here.
     """
-    if name is not None and name.exists():
+    kept = name is not None and is_kept(name)
+    if name is not None and name.is_file() and not kept:
         return name
     runs = list_runs()
     here = [each for each, recipe in runs.items() if recipe.made.get("folder") == str(Path.cwd())]
@@ -91,18 +94,31 @@ def find_run(name: Path | None) -> Path:
     if name is None and not here:
         others = f"; there are {listed}" if runs else ""
         raise FileNotFoundError(f"no unfinished run was started in this folder{others}")
-    wanted = here[-1] if name is None else str(name)
+    if name is None:
+        paths = [runs_folder() / f"{each}{ENDING}" for each in reversed(here)]
+        return next((path for path in paths if not _is_running(path)), paths[0])
+    wanted = name.name.removesuffix(ENDING) if kept else str(name)
     if wanted not in runs:
+        if name.exists():
+            return name  # reading it tells what it is instead
         raise FileNotFoundError(f"no checkpoint {name}" + (f"; the unfinished runs are {listed}" if runs else ""))
     if wanted not in here:
         raise ValueError(f"{wanted} was started in {runs[wanted].made.get('folder')}: resume it there")
     return runs_folder() / f"{wanted}{ENDING}"
 
 
+def how_to_resume(path: Path, recipe: Recipe) -> str:
+    """Return the words that tell the user how to resume the run whose ``recipe`` is in the checkpoint ``path``."""
+    kept = is_kept(path)
+    name = shlex.quote(path.name.removesuffix(ENDING) if kept else str(path))
+    unsafe = not kept and needs_trust(recipe.options, recipe.files, recipe.output or Path(), path)
+    return f"stylize resume {name}{' --trust' if unsafe else ''} continues it"
+
+
 def is_kept(path: Path) -> bool:
     """Return whether the checkpoint ``path`` is one that the program keeps by itself."""
     try:
-        return path.parent == runs_folder()
+        return path.resolve().parent == runs_folder().resolve()
     except OSError:
         return False
 
@@ -120,28 +136,39 @@ def make_room(path: Path, size: int, limit: int) -> bool:
     """Return whether a state of ``size`` bytes can be kept in the file ``path``.
 
     All states together may take ``limit`` bytes. If they would take more, the oldest states of other runs are deleted,
-    but not those of runs that are still running.
+    but not those of runs that are still running. If that would not be enough, none is deleted.
     """
-    if size > limit:
-        return False
     others = sorted((each for each in path.parent.glob(f"*{ENDING}") if each != path), key=_written)
     free = limit - size - sum(map(_size_of, others))
-    for each in others:
-        if free >= 0:
-            break
-        taken = _size_of(each)
-        free += taken if _delete(each) else 0
-    return free >= 0
+    with ExitStack() as claims:
+        old = []
+        for each in others:
+            if free >= 0:
+                break
+            if claims.enter_context(claimed(each)):
+                old.append(each)
+                free += _size_of(each)
+        if free < 0:
+            return False
+        try:
+            for each in old:
+                each.unlink(missing_ok=True)
+        except OSError:
+            return False
+    return True
 
 
-def _delete(path: Path) -> bool:
-    """Delete the state of a run, and return whether it was deleted. The state of a running run is kept."""
-    with claimed(path) as mine:
+def _delete(path: Path) -> None:
+    """Delete the state of a run, unless it is running."""
+    with claimed(path) as mine, suppress(OSError):
         if mine:
-            with suppress(OSError):
-                path.unlink()
-                return True
-    return False
+            path.unlink()
+
+
+def _is_running(path: Path) -> bool:
+    """Return whether a program is at work on the run whose state is in the file ``path``."""
+    with claimed(path) as mine:
+        return not mine
 
 
 def _written(path: Path) -> float:

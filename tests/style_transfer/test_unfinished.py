@@ -17,9 +17,9 @@ from dreamgram.image_optimization import images
 from dreamgram.image_optimization.optimize import Step
 from dreamgram.style_transfer.checkpoint import INTERVAL, LARGEST_SHARE, NOTE, Checkpoint, read_recipe
 from dreamgram.style_transfer.options import StylizeOptions
-from dreamgram.style_transfer.unfinished import ABANDONED, keeping_run, make_room
+from dreamgram.style_transfer.unfinished import ABANDONED, find_run, keeping_run, make_room
 from dreamgram.workbench.console import Terminal
-from dreamgram.workbench.job import Job
+from dreamgram.workbench.job import Done, Job
 from dreamgram.workbench.recipe import Inputs, Recipe
 from dreamgram.workbench.state import claimed
 from tests.conftest import Command
@@ -97,13 +97,17 @@ def test_a_run_that_is_finished_already(stopped: Command, state: Path) -> None:
     assert not list((state / "runs").iterdir())
 
 
-def test_the_same_names_in_another_folder(stopped: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_same_names_in_another_folder(
+    stopped: Command, tmp_path: Path, state: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "other").mkdir()
     monkeypatch.chdir(tmp_path / "other")
     outcome = stopped("stylize", "resume", "my face")
     assert (outcome.code, outcome.err) == (2, f"error: my face was started in {tmp_path}: resume it there\n")
     outcome = stopped("stylize", "resume")
     assert "no unfinished run was started in this folder; there are my face in" in outcome.err
+    outcome = stopped("stylize", "resume", state / "runs/my face.ckpt")
+    assert (outcome.code, outcome.err) == (2, f"error: my face was started in {tmp_path}: resume it there\n")
     outcome = stopped("stylize", "resume", "my fac")
     assert outcome.err.startswith("error: no checkpoint my fac; the unfinished runs are my face in ")
 
@@ -111,7 +115,42 @@ def test_the_same_names_in_another_folder(stopped: Command, tmp_path: Path, monk
 def test_a_run_that_is_running_is_not_resumed(stopped: Command, state: Path) -> None:
     with claimed(state / "runs/my face.ckpt"):
         outcome = stopped("stylize", "resume")
-    assert (outcome.code, outcome.err) == (2, "error: my face is still running\n")
+        assert (outcome.code, outcome.err) == (2, "error: my face is still running\n")
+        other = write_state(state / "runs/other.ckpt")
+        os.utime(other, (0, 0))
+        assert find_run(None) == other  # an older run that is not running
+
+
+def test_a_folder_with_the_name_of_a_run(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = write_state(runs / "a.ckpt")
+    Path("a").mkdir()
+    assert find_run(Path("a")) == path
+
+
+def test_interrupted_before_a_resumed_run_goes_on(stopped: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(painter: object, *given: object, **named: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("dreamgram.style_transfer.paint.Painter", interrupt)
+    outcome = stopped("stylize", "resume")
+    assert (outcome.code, outcome.err) == (130, "interrupted: stylize resume 'my face' continues it\n")
+
+
+def test_the_limit_of_states_is_kept(command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
+    images.save(photo, "photo.png")
+    limits = []
+
+    def paint(options: StylizeOptions, *given: object) -> Done:
+        limits.append(options.state_limit)
+        return Done()
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Terminal, "progress", ctrl_c_at(3))
+        assert command("stylize", *QUICK, "-o", "a.png", "--state-limit", "3G").code == 130
+    monkeypatch.setattr("dreamgram.style_transfer.paint.paint", paint)
+    assert command("stylize", "resume").code == 0
+    assert limits == [3 * 10**9]
 
 
 def test_a_run_that_may_overwrite_its_output(command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,6 +262,7 @@ def test_the_oldest_states_make_room(runs: Path, tmp_path: Path, monkeypatch: py
         assert make_room(paths[3], size, 3 * size)
         assert [path.exists() for path in paths] == [True, False, True, True]
         assert not make_room(paths[3], size + 1, size)
+        assert not make_room(paths[3], size, size)  # the third state would not be enough
         assert [path.exists() for path in paths] == [True, False, True, True]
 
 
