@@ -97,9 +97,9 @@ def test_only_front_ends_print_and_exit() -> None:
 def test_only_the_command_lines_know_flags() -> None:
     """An error of the engine is also read by those who call it from Python.
 
-    Help texts are written for the command line. The painter tells a whole command that continues an interrupted run.
+    Help texts are written for the command line. One function returns a whole command that resumes a run.
     """
-    known = {*FRONT_ENDS, ROOT / "style_transfer" / "painter.py"}
+    known = {*FRONT_ENDS, ROOT / "style_transfer" / "unfinished.py"}
     for file, tree in trees():
         if file in known or file.name in ("cli.py", "options.py"):
             continue
