@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
-from dreamgram.image_optimization.replay import is_own
+from dreamgram.image_optimization.recording import is_own
 
 Maker = TypeVar("Maker", bound="Callable[..., Objective]")
 
@@ -96,7 +96,7 @@ class Objective:
     """Whether ``value`` does the same operations in every step, all on the device of the activations.
 
     If it does, steps are recorded and replayed on an NVIDIA GPU, which is faster
-    (:mod:`dreamgram.image_optimization.replay`). The default is True for functions of this package and False for all
+    (:mod:`dreamgram.image_optimization.recording`). The default is True for functions of this package and False for all
     others.
     """
 

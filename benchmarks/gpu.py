@@ -28,7 +28,7 @@ from torch.nn.functional import interpolate
 from torch.profiler import ProfilerActivity, profile
 
 import dreamgram as dg
-from dreamgram.image_optimization import replay
+from dreamgram.image_optimization import recording
 from dreamgram.image_optimization.optimize import Step
 from dreamgram.style_transfer.budget import Budget
 from dreamgram.style_transfer.stylizer import Stylized
@@ -84,12 +84,12 @@ class Card:
 @contextmanager
 def without_replay() -> Iterator[None]:
     """Run every step normally, without recording or replaying."""
-    kept = dict(replay.GRAPHS)
-    replay.GRAPHS.clear()
+    kept = dict(recording.GRAPHS)
+    recording.GRAPHS.clear()
     try:
         yield
     finally:
-        replay.GRAPHS.update(kept)
+        recording.GRAPHS.update(kept)
 
 
 def agreement(card: Card) -> dict[str, str]:

@@ -34,7 +34,7 @@ class Adam:
 
     All numbers that change from step to step are tensors on the device, and every step changes them in place. A
     recording of one step can therefore be replayed for all following steps
-    (:mod:`dreamgram.image_optimization.replay`).
+    (:mod:`dreamgram.image_optimization.recording`).
     """
 
     VECTORS_PER_PAIR: ClassVar[int] = 0

@@ -16,7 +16,7 @@ from dreamgram.image_optimization.compilation import Program, compile_for
 from dreamgram.image_optimization.fusion import Group, fused, groups_in, hooks_of
 from dreamgram.image_optimization.gradient_scaling import Range
 from dreamgram.image_optimization.layers import Layer, reach_layers
-from dreamgram.image_optimization.replay import is_own
+from dreamgram.image_optimization.recording import is_own
 
 ActivationsOf = Callable[[Tensor], dict[str, Tensor]]
 """A function that returns the activations of images (N, C, H, W) in [0, 1], by layer name."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, library, nn
 from torch.nn.functional import conv2d, max_pool2d, pad, relu
 
-from dreamgram.image_optimization.replay import is_own
+from dreamgram.image_optimization.recording import is_own
 
 Group = tuple[nn.Conv2d, nn.ReLU, nn.MaxPool2d | None]
 """Modules that are computed together. The last is None if no pooling follows, or none that can be fused."""

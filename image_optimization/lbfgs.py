@@ -61,7 +61,7 @@ class LBFGS:
     Every decision, such as whether to accept a step, is computed on the device, so that the CPU never waits for an
     accelerator. All numbers that change from step to step are tensors on the device, and every step changes them in
     place. A recording of one step can therefore be replayed for all following steps
-    (:mod:`dreamgram.image_optimization.replay`).
+    (:mod:`dreamgram.image_optimization.recording`).
 
     In addition to the optimized tensor, its gradient and the curvature pairs, the optimizer stores three tensors of the
     optimized tensor's size. During a step, it needs memory for five more such tensors.

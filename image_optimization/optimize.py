@@ -17,7 +17,7 @@ from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS
 from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import most_precise
-from dreamgram.image_optimization.replay import StepFunction, is_own, replayed
+from dreamgram.image_optimization.recording import StepFunction, is_own, replayed
 
 CHECK_EVERY = 16
 """Number of steps, on an accelerator, between two checks of whether the losses are finite and still falling. A check
@@ -60,7 +60,7 @@ class Optimizer(Protocol):
         and do not require gradients.
 
         Numbers that change from step to step must be tensors that this method changes in place. A recorded step can
-        then be replayed (:mod:`dreamgram.image_optimization.replay`).
+        then be replayed (:mod:`dreamgram.image_optimization.recording`).
         """
 
     def finish(self) -> None:
@@ -237,9 +237,9 @@ def optimize(
             steps that are already done. The run may overwrite the tensors in ``state``.
         listeners: functions to call with a :class:`Step` after every step.
         record: whether one step may be recorded and replayed, which is faster on an NVIDIA GPU
-            (:mod:`dreamgram.image_optimization.replay`). ``loss`` must then do the same operations on the same tensors
-            in every step. It is called only in the first few steps; after that, the recording is replayed. Steps of an
-            image class or an optimizer that is not part of this package are never recorded.
+            (:mod:`dreamgram.image_optimization.recording`). ``loss`` must then do the same operations on the same
+            tensors in every step. It is called only in the first few steps; after that, the recording is replayed.
+            Steps of an image class or an optimizer that is not part of this package are never recorded.
 
     If Ctrl-C is pressed after the first step, the run ends early, and ``image`` holds the result so far.
 

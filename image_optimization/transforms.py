@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
-from dreamgram.image_optimization.replay import is_own
+from dreamgram.image_optimization.recording import is_own
 
 Transform = Callable[[Tensor], Tensor]
 
@@ -114,8 +114,8 @@ def drawn_ahead(transform: Transform, steps: int) -> Transform:
 
     In the first call, the transformation matrices of all steps are drawn and copied to the device together, so that no
     later step waits for a copy. The number of the current step is also on the device, so that a recording of one call
-    can be replayed (:mod:`dreamgram.image_optimization.replay`). Each transform in a :class:`Chain` is replaced in this
-    way. A transform that is neither a :class:`RandomView` nor a :class:`Chain` is returned unchanged.
+    can be replayed (:mod:`dreamgram.image_optimization.recording`). Each transform in a :class:`Chain` is replaced in
+    this way. A transform that is neither a :class:`RandomView` nor a :class:`Chain` is returned unchanged.
     """
     if isinstance(transform, Chain):
         return Chain(tuple(drawn_ahead(each, steps) for each in transform.transforms))

@@ -33,7 +33,7 @@ from dreamgram.image_optimization.optimize import (
 )
 from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import choose_dtype, products_in_full_precision
-from dreamgram.image_optimization.replay import is_own
+from dreamgram.image_optimization.recording import is_own
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner, read_budgets, smallest_tile
 from dreamgram.style_transfer.colors import finish, prepare

@@ -14,7 +14,7 @@ from torch.nn.functional import interpolate
 from dreamgram.image_optimization.capture import ActivationsOf
 from dreamgram.image_optimization.images import fit, fitted_size
 from dreamgram.image_optimization.memory import release_kept_memory
-from dreamgram.image_optimization.replay import side_by_side
+from dreamgram.image_optimization.recording import side_by_side
 from dreamgram.style_transfer.losses import (
     STYLE_LOSSES,
     ContentLoss,

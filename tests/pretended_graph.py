@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from dreamgram.image_optimization.replay import StepFunction
+from dreamgram.image_optimization.recording import StepFunction
 
 aten = torch.ops.aten
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import dreamgram as dg
 from dreamgram.activation_maximization.objectives import Objective
-from dreamgram.image_optimization import replay as replaying
+from dreamgram.image_optimization import recording as recorder
 from dreamgram.image_optimization.adam import Adam
 from dreamgram.image_optimization.optimize import Run, Step, optimize
 from dreamgram.image_optimization.parameterizations import PixelImage
@@ -26,7 +26,7 @@ from tests.pretended_graph import PretendedGraph
 @pytest.fixture
 def recording(monkeypatch: pytest.MonkeyPatch) -> None:
     """Record steps on the CPU."""
-    monkeypatch.setitem(replaying.GRAPHS, "cpu", PretendedGraph)
+    monkeypatch.setitem(recorder.GRAPHS, "cpu", PretendedGraph)
     monkeypatch.setattr(PretendedGraph, "replays", 0)
 
 
@@ -40,9 +40,9 @@ def both(run: Callable[[], Any]) -> tuple[Any, Any]:
     PretendedGraph.replays = 0
     replayed = run()
     assert PretendedGraph.replays
-    graph = replaying.GRAPHS.pop("cpu")
+    graph = recorder.GRAPHS.pop("cpu")
     plain = run()
-    replaying.GRAPHS["cpu"] = graph
+    recorder.GRAPHS["cpu"] = graph
     return replayed, plain
 
 
@@ -229,7 +229,7 @@ def test_a_step_that_cannot_be_recorded(recording: None, caplog: pytest.LogCaptu
     assert PretendedGraph.replays == 0
     [message] = caplog.messages
     assert "recording a step failed: aten._local_scalar_dense.default is not permitted" in message
-    replaying.GRAPHS.pop("cpu")
+    recorder.GRAPHS.pop("cpu")
     assert all(map(torch.equal, tried, run()))
 
 
@@ -240,23 +240,23 @@ def test_a_second_step_runs_first_if_the_first_one_waits(
     """Some steps copy data once, in the first step. A step that waits in the second step, too, is never recorded."""
 
     class Waiting(PretendedGraph):
-        def warm_up(self, step: replaying.StepFunction) -> tuple[Tensor, ...]:
+        def warm_up(self, step: recorder.StepFunction) -> tuple[Tensor, ...]:
             self.waits = tuple(filter(None, [waits.pop(0)]))
             return super().warm_up(step)
 
-        def record(self, step: replaying.StepFunction) -> tuple[Tensor, ...]:
+        def record(self, step: recorder.StepFunction) -> tuple[Tensor, ...]:
             if self.waits:
                 raise RuntimeError(self.waits[0])
             return super().record(step)
 
-    monkeypatch.setitem(replaying.GRAPHS, "cpu", Waiting)
+    monkeypatch.setitem(recorder.GRAPHS, "cpu", Waiting)
     ran, total = [], torch.zeros(())
 
     def step() -> tuple[Tensor, ...]:
         ran.append(1)
         return (total.add_(1),)
 
-    do_step = replaying.replayed(step, torch.device("cpu"))
+    do_step = recorder.replayed(step, torch.device("cpu"))
     assert [do_step()[0].item() for _ in range(6)] == [1, 2, 3, 4, 5, 6]
     assert len(ran) == runs
     assert not waits
