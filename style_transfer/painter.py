@@ -209,8 +209,7 @@ class Painter:
         """Return the outcome of painting a photo, given ``stopped``, the reason why painting ended.
 
         If painting was interrupted and ``keeper`` has saved the state of the run, the outcome includes a message that
-        tells how to resume. If painting was not interrupted, the state that this run has saved is
-        deleted.
+        tells how to resume. If painting was not interrupted, the state that this run has saved is deleted.
         """
         if keeper is None or not keeper.kept:
             return Done(stopped)

@@ -1,4 +1,4 @@
-"""What a picture or a checkpoint says is data: it writes no file, runs no code, and ends in no traceback."""
+"""The recipes in pictures and checkpoints are data: they write no file, run no code, and end in no traceback."""
 
 from __future__ import annotations
 

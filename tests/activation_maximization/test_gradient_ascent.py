@@ -458,7 +458,7 @@ def test_mistakes_are_told_at_the_first_step(
 
 
 def test_a_layer_without_gradient_does_not_lose_the_result(digits: nn.Module) -> None:
-    """From an image, this is noticed only when the run is over."""
+    """If the run starts from an image, this is noticed only when the run is over."""
     objective = Objective(
         "mine",
         frozenset(["conv1", "conv2"]),

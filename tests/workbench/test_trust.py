@@ -1,4 +1,4 @@
-"""Which files a recipe may name, and which files a command may write. ``tests/crafted.py`` has many more recipes."""
+"""A recipe may name only some files, and a command may write only some. ``tests/crafted.py`` has many more recipes."""
 
 from __future__ import annotations
 
