@@ -14,7 +14,7 @@ from dreamgram.activation_maximization.arguments import as_batch
 from dreamgram.activation_maximization.defaults import EXAMPLES
 from dreamgram.activation_maximization.gradient_ascent import batch_size
 from dreamgram.activation_maximization.objectives import check_units, features_of
-from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.capture import ActivationsOf, capture
 from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
 
 
@@ -25,8 +25,9 @@ class Example:
     patch: Tensor
     """Part of the picture inside the receptive field of the largest activation, (C, h, w) in [0, 1].
 
-    It is gray where the receptive field extends beyond the picture. The patch is the whole picture if the receptive
-    field is the whole picture, or if the layer's activations are tokens.
+    It is gray where the receptive field extends beyond the picture. If receptive fields of this layer are unknown, the
+    patch holds the pixels that influence the activation, according to its gradient. The patch is the whole picture if
+    the receptive field is the whole picture, or if the layer's activations are tokens.
     """
     activation: float
     """Largest activation of the unit in the picture."""
@@ -69,8 +70,8 @@ def top_examples(
     reached: Layer | None = None
     with torch.no_grad(), capture(model, [layer]) as activations_of:
         for names, batch in _batches(pictures):
-            activation = activations_of(batch.to(device))[layer]
-            features = features_of(activation)
+            answers = activations_of(batch.to(device))
+            activation, features = answers[layer], features_of(answers, layer)
             if reached is None:
                 # An error in a layer after ``layer`` does no harm, because only the layers up to ``layer`` are needed.
                 layers, _ = dry_run(model, torch.zeros(1, *batch.shape[1:]), receptive_fields=True)
@@ -84,9 +85,15 @@ def top_examples(
                     value = values[row, column].item()
                     if len(best) == count and value <= best[-1].activation:
                         break
+                    position = int(positions[row, column])
                     # Pictures are not cropped to tokens: only the network knows which part a token represents.
-                    place = divmod(int(positions[row, column]), activation.shape[-1]) if activation.ndim == 4 else None
-                    best.append(Example(_crop(batch[row], reached, place), value, names[row]))
+                    if activation.ndim != 4 or reached.whole_image:
+                        patch = batch[row].clone()  # A view would keep the whole batch in memory.
+                    elif reached.receptive_field is None:
+                        patch = _influence(activations_of, batch[row], layer, units[column], position, device)
+                    else:
+                        patch = _crop(batch[row], reached, divmod(position, activation.shape[-1]))
+                    best.append(Example(patch, value, names[row]))
                     best.sort(key=lambda example: -example.activation)
                     del best[count:]
     if reached is None:
@@ -147,15 +154,15 @@ def _labels(rest: Sequence[Any], count: int) -> list[int | str]:
     return labels if len(labels) == count and all(isinstance(each, int | str) for each in labels) else [""] * count
 
 
-def _crop(picture: Tensor, layer: Layer, place: tuple[int, int] | None) -> Tensor:
+def _crop(picture: Tensor, layer: Layer, place: tuple[int, int]) -> Tensor:
     """Crop ``picture`` (C, H, W) to the receptive field of the position ``place`` (row, column) in ``layer``.
 
-    The result is gray where the receptive field extends beyond the picture. If the receptive field or the position is
-    None, return the whole picture.
+    The result is gray where the receptive field extends beyond the picture.
     """
     side, stride, start = layer.receptive_field, layer.stride, layer.start
-    if side is None or stride is None or start is None or place is None:
-        return picture.clone()  # A view would keep the whole batch in memory.
+    assert side is not None
+    assert stride is not None
+    assert start is not None
     height, width = picture.shape[1:]
     top, left = (round(start + stride * at) for at in place)
     patch = picture.new_full((len(picture), side, side), 0.5)
@@ -163,3 +170,23 @@ def _crop(picture: Tensor, layer: Layer, place: tuple[int, int] | None) -> Tenso
     across = slice(max(left, 0), min(left + side, width))
     patch[:, down.start - top : down.stop - top, across.start - left : across.stop - left] = picture[:, down, across]
     return patch
+
+
+def _influence(
+    activations_of: ActivationsOf, picture: Tensor, layer: str, unit: int, position: int, device: torch.device
+) -> Tensor:
+    """Crop ``picture`` (C, H, W) to the pixels that influence the activation of ``unit`` at ``position``.
+
+    These are the pixels to which the activation passes back a gradient. If there are none, return the whole picture.
+    """
+    with torch.enable_grad():
+        image = picture[None].detach().clone().requires_grad_()
+        activation = features_of(activations_of(image.to(device)), layer)[0, unit, position]
+    if not activation.requires_grad:
+        return picture.clone()
+    [gradient] = torch.autograd.grad(activation, image)
+    pixels = (gradient[0] != 0).any(0)
+    rows, columns = (pixels.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+    if not rows:
+        return picture.clone()
+    return picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].clone()

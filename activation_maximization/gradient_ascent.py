@@ -15,11 +15,12 @@ from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
 from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
 from dreamgram.activation_maximization.sheets import contact_sheet, short
-from dreamgram.image_optimization.capture import ActivationsOf, capture, is_recordable
+from dreamgram.image_optimization.capture import Activations, ActivationsOf, capture, is_recordable
 from dreamgram.image_optimization.layers import describe, device_of
 from dreamgram.image_optimization.optimize import Listener, OptimizerFactory, counted, in_turn, optimize, seeded
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
+from dreamgram.image_optimization.random_states import random_states_kept
 from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
 
 BATCH, PIXELS = 64, 64 * 128 * 128
@@ -191,7 +192,7 @@ def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict
     The activations are float32 and have no gradient. A single layer can be given by its name, without a list.
     """
     names = [layers] if isinstance(layers, str) else layers
-    with torch.no_grad(), capture(model, names) as activations_of:
+    with torch.no_grad(), capture(model, names) as activations_of, random_states_kept():
         return activations_of(arguments.as_batch(images, "images").to(device_of(model)))
 
 
@@ -283,7 +284,7 @@ def _evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
     """
     device = device_of(model)
     values = []
-    with torch.no_grad(), capture(model, objective.layers) as activations_of:
+    with torch.no_grad(), capture(model, objective.layers) as activations_of, random_states_kept():
         for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None, device):
             some = images[numbers].to(device)
             values.append(
@@ -334,14 +335,16 @@ class _Part:
         """
         # The images and the photo are transformed in the same way. The photo's activations are not differentiated.
         views = self.transform(rendered if self.photo is None else torch.cat([rendered, self.photo]))
-        seen = {name: answer.float() for name, answer in self.activations_of(views[: len(rendered)]).items()}
+        answers = self.activations_of(views[: len(rendered)])
+        seen = {name: answer.float() for name, answer in answers.items()}
         if moving is not None:
             seen = {name: answer if name == moving else answer.detach() for name, answer in seen.items()}
         if self.photo is not None:
             with torch.no_grad():
                 of_photo = self.activations_of(views[len(rendered) :])
             seen.update({PHOTO + name: answer.float() for name, answer in of_photo.items()})
-        values = self.objective({**seen, IMAGE: image, NUMBER: self.indices, PROGRESS: progress})
+        seen |= {IMAGE: image, NUMBER: self.indices, PROGRESS: progress}
+        values = self.objective(Activations(seen, answers.unit_axes))
         if not isinstance(values, torch.Tensor) or values.shape != (len(image),):
             given = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
             raise ValueError(

@@ -17,6 +17,7 @@ from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS
 from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import most_precise
+from dreamgram.image_optimization.random_states import others_may_run, random_states_kept
 from dreamgram.image_optimization.replay import StepFunction, is_own, replayed
 
 CHECK_EVERY = 16
@@ -164,15 +165,12 @@ def seeded(seed: int) -> Iterator[None]:
 
     The initial noise of an image and the random transforms of this package are drawn from this generator, never from
     the generator of an accelerator. Therefore, a seed gives the same numbers on every device. The parameters of
-    torchvision's random transforms, such as angles, are drawn from this generator, too.
+    torchvision's random transforms, such as angles, are drawn from this generator, too. Other threads wait before they
+    enter such a context, but only until the next step of :func:`optimize` is done: see :func:`others_may_run`.
     """
-    generator = torch.default_generator
-    state = generator.get_state()
-    try:
-        generator.manual_seed(seed)
+    with random_states_kept():
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        generator.set_state(state)
 
 
 def optimize(
@@ -257,8 +255,9 @@ def optimize(
         for number in range(len(losses) + 1, steps + 1):
             values, rendered = do_step()
             losses.append(values.clone())
-            for listener in listeners:
-                listener(Step(number, steps, losses[-1], rendered, number / steps, current))
+            with others_may_run():
+                for listener in listeners:
+                    listener(Step(number, steps, losses[-1], rendered, number / steps, current))
             if number % check_every == 0 or number == steps:
                 _check_finite(losses, number - len(losses[-check_every:]))
                 if tolerance and _converged(losses, tolerance, patience):

@@ -31,6 +31,7 @@ from dreamgram.image_optimization.optimize import (
 )
 from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import choose_dtype, products_in_full_precision
+from dreamgram.image_optimization.random_states import random_states_kept
 from dreamgram.image_optimization.replay import is_own
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner, smallest_tile
@@ -163,10 +164,13 @@ class Stylizer:
         Raises:
             ValueError: an argument is unknown or out of range, or a picture is too small for the network.
         """
+        if model is None:
+            with random_states_kept():  # a new network draws weights before the trained ones are read
+                model = load("vgg16")
         self._given: dict[str, Any] = {
             "photo": photo,
             "paintings": paintings,
-            "model": load("vgg16") if model is None else model,
+            "model": model,
             "content_mask": content_mask,
             "style_masks": style_masks,
             "init": init,
@@ -276,9 +280,9 @@ class Stylizer:
         dtype = choose_dtype(self.options.precision, self.device, self.model)
         self._targets.begin(self._subject, self._keys)
         with (
+            capture(self.model, self.losses.layers, dtype) as activations_of,
             seeded(self.options.seed),
             products_in_full_precision(self.device),
-            capture(self.model, self.losses.layers, dtype) as activations_of,
         ):
             past = _Past(self._budgets(activations_of)) if state is None else _Past.of(state)
 

@@ -144,3 +144,17 @@ def test_errors(digits: nn.Module) -> None:
         top_examples(digits, "conv2", [50], digits_by_name())
     with pytest.raises(ValueError, match="did you mean 'conv2'"):
         top_examples(digits, "conv3", [0], digits_by_name())
+
+
+def test_unknown_fields_are_cropped_to_what_has_a_gradient() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, (1, 5)))
+    picture = torch.rand(3, 20, 20)
+    image = picture[None].clone().requires_grad_()
+    activation = network(image)[0, 1]
+    activation.max().backward()
+    assert image.grad is not None
+    rows, columns = (image.grad[0].abs().sum(axes).nonzero()[:, 0] for axes in ((0, 2), (0, 1)))
+    [[found]] = top_examples(network, "2", [1], [picture], count=1)
+    assert torch.equal(found.patch, picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    assert found.patch.shape[1] == 3
+    assert found.patch.shape[2] in (5, 6)
