@@ -16,6 +16,7 @@ from dreamgram.activation_maximization.gradient_ascent import batch_size
 from dreamgram.activation_maximization.objectives import check_units, features_of
 from dreamgram.image_optimization.capture import ActivationsOf, capture
 from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
+from dreamgram.image_optimization.settings import usual_settings
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,7 @@ class Example:
     """Name of the picture, such as ``frog #4194``."""
 
 
+@usual_settings()
 def top_examples(
     model: nn.Module, layer: str, units: Sequence[int], pictures: Iterable[Any] | Dataset[Any], count: int = EXAMPLES
 ) -> list[list[Example]]:

@@ -17,10 +17,12 @@ from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, P
 from dreamgram.activation_maximization.sheets import contact_sheet, short
 from dreamgram.image_optimization.capture import Activations, ActivationsOf, capture, is_recordable
 from dreamgram.image_optimization.layers import describe, device_of
+from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.optimize import Listener, OptimizerFactory, counted, in_turn, optimize, seeded
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
 from dreamgram.image_optimization.random_states import random_states_kept
+from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
 
 BATCH, PIXELS = 64, 64 * 128 * 128
@@ -92,6 +94,7 @@ class Dreams:
         return png
 
 
+@usual_settings()
 def maximize(
     model: nn.Module,
     objective: Objective | str,
@@ -186,6 +189,7 @@ def maximize(
     return _joined(model, objective, done, stopped)
 
 
+@usual_settings()
 def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """Return the activations of ``layers``, by name, for ``images`` (N, C, H, W) in [0, 1].
 
@@ -196,6 +200,7 @@ def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict
         return activations_of(arguments.as_batch(images, "images").to(device_of(model)))
 
 
+@usual_settings()
 def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Tensor:
     """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without a random transform.
 
@@ -393,7 +398,7 @@ class _Part:
             value = part.value(rendered + nudge * noise, rendered.detach(), halfway, layer)
             if not value.requires_grad:
                 raise ValueError(f"no gradient passes back from {layer}: an operation before it has no gradient")
-            [gradient] = torch.autograd.grad(value.sum(), image.leaf)
+            gradient = _gradient(value.sum(), image.leaf, layer)
             answers &= (gradient[tested] != 0).flatten(1).any(1).cpu()
         answered = {number for number, answer in zip(tested, answers.tolist(), strict=True) if answer}
         self.silent = [number for number in self.silent if number not in answered]
@@ -507,6 +512,23 @@ class _Part:
             self.find_silent(image, nudge=0.01)
         silent = tuple(self.numbers[self.silent].tolist())
         return Dreams(image.render().detach().cpu(), torch.empty(0), -run.losses, run.stopped, silent)
+
+
+def _gradient(value: Tensor, leaf: Tensor, layer: str) -> Tensor:
+    """Return the gradient of ``value``, which depends on ``layer``, with respect to ``leaf``.
+
+    Raises:
+        ValueError: the network does not compute gradients up to ``layer``.
+    """
+    try:
+        [gradient] = torch.autograd.grad(value, leaf, allow_unused=True)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"no gradient passes back from {layer}: {str(error).strip().splitlines()[0]}") from error
+    if gradient is None:
+        raise ValueError(f"no gradient passes back from {layer}: an operation before it has no gradient")
+    return gradient
 
 
 def batch_size(pixels: int, device: torch.device | None = None) -> int:

@@ -163,7 +163,7 @@ def channel(layer: str, unit: int | Iterable[int]) -> Objective:
         unit: index of the channel. With several indices, one image is made for each.
     """
     units, label = _units_and_label(unit)
-    indices = _OnDevices(torch.tensor(units))
+    indices = _OnDevices(torch.tensor(units, device="cpu"))
     return Objective(
         f"{layer}:{label}",
         frozenset([layer]),
@@ -186,7 +186,7 @@ def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None
             default is the middle. Negative numbers count from the end.
     """
     units, label = _units_and_label(unit)
-    indices = _OnDevices(torch.tensor(units))
+    indices = _OnDevices(torch.tensor(units, device="cpu"))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         responses = _of_unit(activations, layer, units, indices)
@@ -217,7 +217,7 @@ def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
     The log-odds equal the logit of the class minus the log of the sum of the exponentials of the other logits.
     """
     units, label = _units_and_label(unit)
-    indices = _OnDevices(torch.tensor(units))
+    indices = _OnDevices(torch.tensor(units, device="cpu"))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         logits = activations[layer]

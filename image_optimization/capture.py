@@ -20,6 +20,7 @@ from dreamgram.image_optimization.gradient_scaling import Range
 from dreamgram.image_optimization.layers import Layer, reach_layers
 from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.replay import is_own
+from dreamgram.image_optimization.settings import default_type
 from dreamgram.image_optimization.state import in_one_thread, restored, same, unwrapped
 from dreamgram.image_optimization.trial import tensors_in, working_dtype
 
@@ -277,6 +278,7 @@ class Reader:
         """Return the activations for ``image`` by layer name. ``run`` is :meth:`_run`, or does the same."""
         within = Range() if self.dtype == torch.float16 else None
         outputs = run(within.enter(image) if within else image, *tensors)
+        outputs = [output.float() if output.dtype == torch.float64 else output for output in outputs]
         return Activations(
             dict(zip(self.names, within.leave(outputs) if within else outputs, strict=True)), self.unit_axes
         )
@@ -305,7 +307,7 @@ class Reader:
         self.count = len(image)
         kind = working_dtype(self.model)
         try:
-            with suppress(_Complete), self._autocast(image.device.type), fused(self.groups):
+            with suppress(_Complete), self._autocast(image.device.type), default_type(kind), fused(self.groups):
                 image = image.to(kind).contiguous(memory_format=self.order)
                 functional_call(self.model, state, (image,), tie_weights=False)  # all parameters are given
             return [self.activations[name] for name in self.names]

@@ -18,6 +18,7 @@ from dreamgram.image_optimization.axes import Images, Units, find_images
 from dreamgram.image_optimization.names import unknown
 from dreamgram.image_optimization.random_states import random_states_kept
 from dreamgram.image_optimization.receptive_fields import Field
+from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import in_one_thread, unwrapped
 from dreamgram.image_optimization.trial import Seen, Trial, Way, try_out
 
@@ -168,6 +169,7 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
     return bisect.bisect_left(range(min(shape[1:])), True, lo=1, key=reaches)
 
 
+@usual_settings()
 def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
     """Find the layers of ``model`` by trial, with images of the size of the first one in ``image`` (N, C, H, W).
 
@@ -312,6 +314,7 @@ def default_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -
     Raises:
         ValueError: the network has neither an ``input_shape`` nor a 2D convolution, or ``size`` is not positive.
     """
+    model = unwrapped(model)
     sides = (size, size) if isinstance(size, int) else size
     if sides is not None and min(sides) < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")

@@ -22,7 +22,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-MARGIN = 4096
+IMAGINED = 4096
 """Number of imagined pixels on each side of the image. Without them, most receptive fields in a deep layer would end at
 the borders of the image, so that their size could not be seen."""
 
@@ -57,8 +57,8 @@ class Line:
     @classmethod
     def of_image(cls, pixels: int) -> Line:
         """Return the receptive fields of the pixels of an image themselves."""
-        places = np.arange(-MARGIN, pixels + MARGIN)
-        return cls(-MARGIN, places, places, pixels)
+        places = np.arange(-IMAGINED, pixels + IMAGINED)
+        return cls(-IMAGINED, places, places, pixels)
 
     @property
     def imagines(self) -> bool:

@@ -210,12 +210,14 @@ def unwrapped(model: nn.Module) -> nn.Module:
     The wrappers only run the network in another way. Without them, layers have the names that they have in the network.
 
     Raises:
-        ValueError: ``model`` is a TorchScript program, whose layers cannot be observed.
+        ValueError: ``model`` is a TorchScript program, whose layers cannot be observed, or it has no weights.
     """
     while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or "_orig_mod" in model._modules:
         inner = model.module if hasattr(model, "module") and "_orig_mod" not in model._modules else model._orig_mod
         assert isinstance(inner, nn.Module)
         model = inner
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(f"{type(model).__name__} has no weights, because it is on the meta device")
     if isinstance(model, torch.jit.ScriptModule):
         raise ValueError(
             f"{model.original_name} is a TorchScript program, whose layers cannot be observed; "

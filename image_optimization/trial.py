@@ -15,6 +15,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 
 from dreamgram.image_optimization.receptive_fields import Field, ReceptiveFields
+from dreamgram.image_optimization.settings import default_type
 from dreamgram.image_optimization.state import restored
 
 SMALL_IMAGE = 3 * 256 * 256
@@ -110,10 +111,13 @@ def try_out(
         for name, module in model.named_modules():
             if name:
                 stack.callback(module.register_forward_hook(hook(name)).remove)
+        for module in model.modules():
+            if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
+                module._compiled_call_impl = None
         try:
             model.eval()
             skipping = _ShapesOnly() if way == "shapes" else nullcontext()
-            with torch.no_grad(), skipping, fields or nullcontext():
+            with torch.no_grad(), default_type(kind), skipping, fields or nullcontext():
                 functional_call(model, state, (image,))
         except Exception as error:  # the user's network may raise anything
             trial.failure = error.with_traceback(None)  # the traceback would keep all activations in memory

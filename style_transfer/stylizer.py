@@ -33,6 +33,7 @@ from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import choose_dtype, products_in_full_precision
 from dreamgram.image_optimization.random_states import random_states_kept
 from dreamgram.image_optimization.replay import is_own
+from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner, smallest_tile
 from dreamgram.style_transfer.colors import finish, prepare
@@ -118,6 +119,7 @@ class Stylizer:
         >>> stronger = stylizer.change(style_weight=3).run().image
     """
 
+    @usual_settings()
     def __init__(
         self,
         photo: Tensor,
@@ -167,6 +169,8 @@ class Stylizer:
         if model is None:
             with random_states_kept():  # a new network draws weights before the trained ones are read
                 model = load("vgg16")
+        # PyTorch computes no gradients with the tensors that it makes in inference mode.
+        photo, *paintings = (each.clone() if each.is_inference() else each for each in (photo, *paintings))
         self._given: dict[str, Any] = {
             "photo": photo,
             "paintings": paintings,
@@ -261,6 +265,7 @@ class Stylizer:
                 changed._planner = self._planner
         return changed
 
+    @usual_settings()
     def run(self, *, state: State | None = None, listeners: Sequence[Listener] = ()) -> Stylized:
         """Paint the picture.
 
