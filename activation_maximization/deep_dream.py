@@ -17,11 +17,9 @@ from dreamgram.image_optimization.layers import reach_layers
 from dreamgram.image_optimization.optimize import Listener, counted, in_turn
 from dreamgram.image_optimization.parameterizations import FourierImage
 from dreamgram.image_optimization.precision import Precision
-from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.transforms import robust
 
 
-@usual_settings()
 def amplify(
     model: nn.Module,
     objective: Objective | str,

@@ -94,7 +94,6 @@ class Dreams:
         return png
 
 
-@usual_settings()
 def maximize(
     model: nn.Module,
     objective: Objective | str,
@@ -171,22 +170,25 @@ def maximize(
     view = arguments.as_transform(transform)
     told = arguments.as_listeners(listeners)
     device = device_of(model)
-    parts = _split(count, shape[1] * shape[2], count if objective.joint else batch, device)
-    record = objective.is_recordable and is_own_transform(view) and is_recordable(model)
-    with capture(model, objective.layers, choose_dtype(precision, device, model)) as activations_of:
-        in_steps = activations_of.compiled() if compile else activations_of
+    with usual_settings():
+        parts = _split(count, shape[1] * shape[2], count if objective.joint else batch, device)
+        record = objective.is_recordable and is_own_transform(view) and is_recordable(model)
+        with capture(model, objective.layers, choose_dtype(precision, device, model)) as activations_of:
+            in_steps = activations_of.compiled() if compile else activations_of
 
-        def make(part: tuple[int, Tensor]) -> Dreams:
-            position, numbers = part
-            some = _Part(activations_of, objective, numbers, device, view)
-            own = None if init is None else init.expand(count, *shape)[numbers]
-            with seeded(seed):
-                image = some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
-                listening = counted(told, position, [steps] * len(parts), list(map(len, parts)))
-                return some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
+            def make(part: tuple[int, Tensor]) -> Dreams:
+                position, numbers = part
+                some = _Part(activations_of, objective, numbers, device, view)
+                own = None if init is None else init.expand(count, *shape)[numbers]
+                with seeded(seed):
+                    image = (
+                        some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
+                    )
+                    listening = counted(told, position, [steps] * len(parts), list(map(len, parts)))
+                    return some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
 
-        done, stopped = in_turn(enumerate(parts), make)
-    return _joined(model, objective, done, stopped)
+            done, stopped = in_turn(enumerate(parts), make)
+        return _joined(model, objective, done, stopped)
 
 
 @usual_settings()

@@ -1,10 +1,10 @@
 """Try 230 networks of torchvision and timm, with random weights: ``python -m benchmarks.sweep``.
 
-A network works in a layer if ``maximize`` makes two pictures of finite numbers, the objective rises for every unit that
-receives a gradient (at least one does), and the network is afterwards as it was, according to a deep comparison. Each
-network is tried in an early, a middle and a late layer. The table has one line for each network, and a line for each
-failure says what the error said. Name parts of networks to try only some, such as ``resnet vit``, and use ``--every 10
---start 3`` for every tenth network.
+A network works in a layer if ``maximize`` makes pictures of finite numbers for four units, the objective rises for each
+unit that passes back a gradient (at least one does), and the network is afterwards as it was, according to a deep
+comparison. Each network is tried in an early, a middle and a late layer. The table has one line for each network, and a
+line for each failure says what the error said. Name parts of networks to try only some, such as ``resnet vit``, and use
+``--every 10 --start 3`` for every tenth network.
 """
 
 from __future__ import annotations
@@ -154,14 +154,18 @@ def _list(model: nn.Module, sizes: list[int]) -> tuple[list[Layer], int]:
 
 
 def _make(model: nn.Module, layer: Layer, size: int, steps: int) -> str:
-    """Make two pictures and return "works" or what is wrong."""
+    """Make pictures of a few units, and return "works" or what is wrong."""
     before = portrait(model)
     try:
-        dreams = dg.maximize(model, dg.channel(layer.name, [0, 1]), size=size, steps=steps, transform="none")
+        objective, how = (
+            dg.channel(layer.name, range(min(4, layer.channels))),
+            {"transform": "none", "precision": "float32"},
+        )
+        dreams = dg.maximize(model, objective, size=size, steps=steps, **how)  # type: ignore[arg-type]
     except Exception as error:  # networks may raise anything
         return f"{layer.name}: {_line(error)}"
-    loud = [number for number in range(2) if number not in dreams.silent]
-    rise = (dreams.activations - dreams.history[0])[loud]
+    loud = [number for number in range(len(dreams.images)) if number not in dreams.silent]
+    rise = (dreams.history.amax(0) - dreams.history[0])[loud]
     changed = differences(before, portrait(model))
     if not dreams.images.isfinite().all():
         return f"{layer.name}: the pictures are not finite"

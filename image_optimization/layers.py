@@ -185,7 +185,7 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
         error.
     """
     model = unwrapped(model)
-    image = image[:1].detach()
+    image = torch.zeros(1, *image.shape[1:]) if image.is_meta else image[:1].detach()
     with in_one_thread(model), random_states_kept():
         one, several, sure = _passes(model, image)
         fields = _receptive_fields(model, image) if receptive_fields else {}
@@ -210,10 +210,10 @@ def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, list[Trial], bool]:
     several = [passes(count, "shapes") for count in (2, 3)]
     if all(trial.failure is None for trial in several) and _places(several[0]) == _places(several[1]):
         return several[0], several, True
-    one = passes(1, "shapes") if all(trial.failure is None for trial in several) else passes(1, "values")
-    if len(one.seen) > min(len(trial.seen) for trial in several):
-        return one, [passes(count, "values") for count in (2, 3)], False
-    return one, several, True
+    one = passes(1, "shapes")
+    if one.failure is None or _is_about_sizes(one.failure):
+        return one, several, True
+    return passes(1, "values"), [passes(count, "values") for count in (2, 3)], False
 
 
 def _places(trial: Trial) -> list[tuple[str, int, str]]:
@@ -287,6 +287,13 @@ def describe(shape: Sequence[int]) -> str:
     return f"an image of {width}x{height} pixels and {channels} channel{'s' * (channels != 1)}"
 
 
+def _is_about_sizes(failure: Exception) -> bool:
+    """Return whether the error of a network seems to concern the size of the image."""
+    if isinstance(failure, IndexError):  # perhaps an index that was computed from arbitrary values
+        return False
+    return bool(re.search(r"size|shape|dimension|height|width|channel|too small|length", str(failure), re.IGNORECASE))
+
+
 def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Exception) -> str:
     """Return the message that an image of ``shape`` (C, H, W) did not pass through ``model``, in the network's words.
 
@@ -294,7 +301,7 @@ def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Excep
     """
     words = (str(failure).strip() or type(failure).__name__).splitlines()[0]
     name = type(model).__name__
-    if re.search(r"size|shape|dimension|height|width|channel|too small|length", words, re.IGNORECASE):
+    if _is_about_sizes(failure):
         return f"{describe(shape)} does not pass through {name}{beyond}: {words}"
     return f"{name} does not run{beyond}: {type(failure).__name__}: {words}"
 
