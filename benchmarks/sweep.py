@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 import warnings
+from contextlib import suppress
 from types import FrameType
 from typing import Annotated, Any
 
@@ -74,6 +75,9 @@ DEPTHS = {"early": 0.1, "middle": 0.5, "late": 0.9}
 SMALL = 64
 """Side of the images, in pixels, for networks that take images of this size."""
 
+RATES = 0.02, 0.001
+"""Learning rates to try in turn."""
+
 SECONDS = 240
 """Time after which a network is given up."""
 
@@ -115,6 +119,7 @@ def _try(name: str, steps: int) -> dict[str, str]:
     try:
         model, sizes = _build(name)
         layers, size = _list(model, sizes)
+        _enliven(model, size)
     except Exception as error:  # networks may raise anything
         return {depth: _line(error) for depth in DEPTHS}
     return {depth: _make(model, layers[int(len(layers) * place)], size, steps) for depth, place in DEPTHS.items()}
@@ -140,6 +145,26 @@ def _build(name: str) -> tuple[nn.Module, list[int]]:
         return zoo.get_model(rest, weights=None).eval(), [SMALL, 224, 299]
 
 
+def _enliven(model: nn.Module, size: int) -> None:
+    """Let random weights pass signals on, as trained weights do.
+
+    Many networks begin training with branches that are multiplied by 0, and without the statistics that their batch
+    normalization needs: their units then see nothing.
+    """
+    norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
+    with torch.no_grad():
+        for module in model.modules():
+            weight = getattr(module, "weight", None)
+            if isinstance(weight, torch.Tensor) and weight.ndim == 1 and not weight.any():
+                weight.fill_(1)
+        for norm in norms:
+            norm.train().momentum = None
+        with suppress(Exception):  # some networks only run without such statistics for a single image
+            model(torch.rand(4, 3, size, size))
+        for norm in norms:
+            norm.eval()
+
+
 def _list(model: nn.Module, sizes: list[int]) -> tuple[list[Layer], int]:
     """Return the layers with two units or more, and the first of ``sizes`` of which images pass."""
     for size in sizes:
@@ -154,26 +179,29 @@ def _list(model: nn.Module, sizes: list[int]) -> tuple[list[Layer], int]:
 
 
 def _make(model: nn.Module, layer: Layer, size: int, steps: int) -> str:
-    """Make pictures of a few units, and return "works" or what is wrong."""
+    """Make pictures of a few units, and return "works" or what is wrong.
+
+    With random weights, some networks need smaller steps than others, so that several learning rates are tried.
+    """
     before = portrait(model)
-    try:
-        objective, how = (
-            dg.channel(layer.name, range(min(4, layer.channels))),
-            {"transform": "none", "precision": "float32"},
-        )
-        dreams = dg.maximize(model, objective, size=size, steps=steps, **how)  # type: ignore[arg-type]
-    except Exception as error:  # networks may raise anything
-        return f"{layer.name}: {_line(error)}"
-    loud = [number for number in range(len(dreams.images)) if number not in dreams.silent]
-    rise = (dreams.history.amax(0) - dreams.history[0])[loud]
-    changed = differences(before, portrait(model))
-    if not dreams.images.isfinite().all():
-        return f"{layer.name}: the pictures are not finite"
-    if changed:
-        return f"{layer.name}: changed {', '.join(changed[:3])}"
-    if not loud or not (rise > 0).all():
-        return f"{layer.name}: the objective did not rise ({rise.tolist()}, silent {list(dreams.silent)})"
-    return "works"
+    objective = dg.channel(layer.name, range(min(4, layer.channels)))
+    how: dict[str, Any] = {"size": size, "steps": steps, "transform": "none", "precision": "float32"}
+    rises = []
+    for rate in RATES:
+        try:
+            dreams = dg.maximize(model, objective, learning_rate=rate, **how)
+        except Exception as error:  # networks may raise anything
+            return f"{layer.name}: {_line(error)}"
+        changed = differences(before, portrait(model))
+        if not dreams.images.isfinite().all():
+            return f"{layer.name}: the pictures are not finite"
+        if changed:
+            return f"{layer.name}: changed {', '.join(changed[:3])}"
+        loud = [number for number in range(len(dreams.images)) if number not in dreams.silent]
+        rises.append((dreams.history.amax(0) - dreams.history[0])[loud])
+        if loud and (torch.stack(rises).amax(0) > 0).all():
+            return "works"
+    return f"{layer.name}: the objective did not rise ({rises[-1].tolist()}, silent {list(dreams.silent)})"
 
 
 def _line(error: Exception) -> str:

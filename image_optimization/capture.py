@@ -82,7 +82,9 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
         try:
             for module, _ in compiled:  # a module that its owner has compiled runs as usual
                 module._compiled_call_impl = None
-            model.eval().requires_grad_(False)
+            for module, _ in modes:  # not by ``eval``, which a network may have replaced by a method that does more
+                module.training = False
+            model.requires_grad_(False)
             yield reader
         finally:
             reader.remove_hooks()

@@ -112,10 +112,10 @@ def try_out(
             if name:
                 stack.callback(module.register_forward_hook(hook(name)).remove)
         for module in model.modules():
+            module.training = False
             if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
                 module._compiled_call_impl = None
         try:
-            model.eval()
             skipping = _ShapesOnly() if way == "shapes" else nullcontext()
             with torch.no_grad(), default_type(kind), skipping, fields or nullcontext():
                 functional_call(model, state, (image,))

@@ -45,6 +45,10 @@ class Careless(nn.Module):
         self.generator = torch.Generator().manual_seed(3)
         self.old: int | None = 1
 
+    def train(self, mode: bool = True) -> Careless:
+        self.anchors = {}  # some networks clear their caches
+        return super().train(mode)
+
     def forward(self, image: Tensor) -> Tensor:
         with torch.no_grad():
             self.norm.weight.mul_(1.1)
@@ -65,7 +69,7 @@ class Careless(nn.Module):
         self.passes += 1
         self.linear.weight.data.clamp_(-0.01, 0.01)
         self.conv.register_forward_hook(lambda module, args, output: None)
-        self.conv.train()
+        self.conv.training = True
         self.linear.bias.requires_grad_(True)
         if hasattr(self, "old"):
             del self.old
@@ -76,7 +80,7 @@ class Careless(nn.Module):
 
 
 def careless() -> Careless:
-    network = Careless().train()
+    network = Careless()
     network.norm.eval()
     network.conv.weight.requires_grad_(False)
     network.linear.weight.grad = torch.ones(5, 4)
