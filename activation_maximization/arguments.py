@@ -113,7 +113,8 @@ def as_batch(images: Any, name: str) -> Tensor:
             f"{name} must be in [0, 1], but goes from {low:.3g} to {high:.3g}: "
             "divide values in 0-255 by 255, and do not normalize, because the network does that itself"
         )
-    return images if images.ndim == 4 else images[None]
+    batch: Tensor = images.clone() if images.is_inference() else images  # PyTorch computes no gradients with the former
+    return batch if batch.ndim == 4 else batch[None]
 
 
 def as_parameterization(given: type[Parameterization] | str | None, channels: int) -> type[Parameterization]:

@@ -49,6 +49,7 @@ from dreamgram.activation_maximization.regularizers import sparing, total_variat
 from dreamgram.activation_maximization.session import Session, draw_sheet
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, short
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.axes import describe_axes
 from dreamgram.image_optimization.files import same_file
 from dreamgram.image_optimization.layers import Layer, default_shape, list_layers, reach_layers
 from dreamgram.image_optimization.optimize import in_turn
@@ -73,15 +74,24 @@ def layers(options: LayersOptions, job: Job) -> Done:
 
 def _describe_as_json(model: str, shape: Sequence[int], found: Sequence[Layer]) -> str:
     """Describe layers as JSON, with the fields of :class:`Layer` and the number of units of each layer."""
-    listed = [{"name": layer.name, "units": layer.channels, **asdict(layer)} for layer in found]
+    listed = [
+        {
+            "name": layer.name,
+            "units": layer.channels,
+            "output": describe_axes(layer.shape, layer.unit_axis),
+            **asdict(layer),
+        }
+        for layer in found
+    ]
     return json.dumps({"model": model, "input_shape": list(shape), "layers": listed}, indent=1)
 
 
 def _describe_as_table(model: str, shape: Sequence[int], found: Sequence[Layer]) -> str:
     rows = [("layer", "kind", "channels", "output", "receptive field")]
     for layer in found:
-        field = f"{layer.receptive_field} px" if layer.receptive_field else "whole image"
-        rows.append((layer.name, layer.kind, str(layer.channels), " x ".join(map(str, layer.shape)), field))
+        other = "whole image" if layer.whole_image else "unknown"
+        field = f"{layer.receptive_field} px" if layer.receptive_field else other
+        rows.append((layer.name, layer.kind, str(layer.channels), describe_axes(layer.shape, layer.unit_axis), field))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
     head = f"{model}, for images of {' x '.join(map(str, shape))} (channels x height x width)"

@@ -13,10 +13,11 @@ from torch.nn.functional import max_pool2d
 from torch.utils.data import Dataset
 
 from dreamgram.activation_maximization.defaults import EXAMPLES
-from dreamgram.activation_maximization.objectives import check_units, features_of
+from dreamgram.activation_maximization.objectives import check_units, units_first
 from dreamgram.activation_maximization.pictures import Batch, batches
-from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.capture import ActivationsOf, capture
 from dreamgram.image_optimization.layers import Layer, default_shape, device_of, dry_run, find_layer
+from dreamgram.image_optimization.settings import usual_settings
 
 Pictures = Iterable[Any] | Dataset[Any] | str | Path
 """Pictures to search: a folder, a data set, a data loader or any other iterable."""
@@ -35,8 +36,9 @@ class Example:
     patch: Tensor
     """Part of the picture inside the receptive field of the largest activation, (C, h, w) in [0, 1].
 
-    It is gray where the receptive field extends beyond the picture. The patch is the whole picture if the receptive
-    field is the whole picture, or if the layer's activations are tokens.
+    It is gray where the receptive field extends beyond the picture. If receptive fields of this layer are unknown, the
+    patch holds the pixels that influence the activation, according to its gradient. The patch is the whole picture if
+    the receptive field is the whole picture, or if the layer's activations are tokens.
     """
     activation: float
     """Largest activation of the unit in the picture."""
@@ -60,6 +62,7 @@ def top_examples(
 ) -> dict[str, list[list[Example]]]: ...
 
 
+@usual_settings()
 def top_examples(
     model: nn.Module,
     layer: str | Sequence[str],
@@ -111,15 +114,15 @@ def top_examples(
                 # An error in a layer after the last one does no harm, because only the layers up to it are needed.
                 layers, _ = dry_run(model, torch.zeros(1, *batch.images.shape[1:]), receptive_fields=True)
                 for name, chosen in wanted.items():
-                    check_units(name, chosen, features_of(activations[name]).shape[1])
-                    best[name] = _Best(find_layer(name, layers), torch.tensor(chosen, device=device), count)
+                    check_units(name, chosen, units_first(activations, name).shape[1])
+                    best[name] = _Best(name, find_layer(name, layers), torch.tensor(chosen, device=device), count)
             for name in names:
-                shown.keep(batch, best[name].see(activations[name], shown.count))
+                shown.keep(batch, best[name].see(units_first(activations, name), shown.count))
             shown.count += len(batch.images)
             shown.forget(best.values())
-    if not best:
-        raise ValueError("there are no pictures to search for examples")
-    found = {name: each.examples(shown) for name, each in best.items()}
+        if not best:
+            raise ValueError("there are no pictures to search for examples")
+        found = {name: each.examples(shown, activations_of) for name, each in best.items()}
     return found[layer] if isinstance(layer, str) else found
 
 
@@ -153,9 +156,12 @@ class _Shown:
 class _Best:
     """The largest activations of some units of a layer so far. The tensors are on the network's device."""
 
-    def __init__(self, layer: Layer, units: Tensor, count: int) -> None:
-        """Begin with no activations of the ``units`` (indices) of ``layer``, of which ``count`` are kept for each."""
-        self.layer, self.units, self.count = layer, units, count
+    def __init__(self, name: str, layer: Layer, units: Tensor, count: int) -> None:
+        """Begin with no activations of the ``units`` (indices) of ``layer``, of which ``count`` are kept for each.
+
+        ``name`` is the name by which the layer was asked for.
+        """
+        self.name, self.layer, self.units, self.count = name, layer, units, count
         self.values = torch.empty(0, len(units), device=units.device)
         """Largest activations of each unit in descending order, (at most count, units)."""
         self.numbers = torch.empty_like(self.values, dtype=torch.long)
@@ -166,9 +172,10 @@ class _Best:
     def see(self, activation: Tensor, first: int) -> list[int]:
         """Add the activations of a batch, and return the rows of the pictures in it that are among the best.
 
-        ``first`` is the index of the first picture in the batch among all pictures.
+        The units are on the second axis of ``activation``. ``first`` is the index of the first picture in the batch
+        among all pictures.
         """
-        features = features_of(activation)
+        features = activation.flatten(2) if activation.ndim > 2 else activation[:, :, None]
         if activation.ndim == 4 and not activation.is_cuda:
             # On a CPU, this takes up to a ninth of the time of amax with channels last.
             values = max_pool2d(activation, activation.shape[2:]).flatten(1)[:, self.units]
@@ -193,31 +200,55 @@ class _Best:
         self.places[ranks, columns] = position // width * ROW + position % width
         return rows.unique().tolist()  # type: ignore[no-any-return]
 
-    def examples(self, shown: _Shown) -> list[list[Example]]:
+    def examples(self, shown: _Shown, activations_of: ActivationsOf) -> list[list[Example]]:
         """Return the examples of each unit, in descending order of their activations."""
-        # Pictures are not cropped to tokens: only the network knows which part a token represents.
-        flat = len(self.layer.shape) != 3
         found: list[list[Example]] = []
         columns = (each.T.tolist() for each in (self.values, self.numbers, self.places))
-        for values, numbers, places in zip(*columns, strict=True):
+        for unit, values, numbers, places in zip(self.units.tolist(), *columns, strict=True):
             found.append([])
             for value, number, place in zip(values, numbers, places, strict=True):
                 if value != 0:
                     name, picture = shown.pictures[number]
-                    patch = _crop(picture, self.layer, None if flat else divmod(place, ROW))
+                    patch = self._patch(picture, unit, divmod(place, ROW), activations_of)
                     found[-1].append(Example(patch, value, name))
         return found
 
+    def _patch(self, picture: Tensor, unit: int, place: tuple[int, int], activations_of: ActivationsOf) -> Tensor:
+        """Return the part of ``picture`` (C, H, W) that ``unit`` sees at the position ``place`` (row, column)."""
+        # Pictures are not cropped to tokens: only the network knows which part a token represents.
+        if len(self.layer.shape) != 3 or self.layer.whole_image:
+            return picture.clone()  # A view would keep the whole batch in memory.
+        if self.layer.receptive_field is not None:
+            return _crop(picture, self.layer, place)
+        with torch.enable_grad():
+            image = picture[None].detach().clone().requires_grad_()
+            activation = activations_of(image.to(self.units.device))[self.name][(0, unit, *place)]
+        return _influence(activation, image)
 
-def _crop(picture: Tensor, layer: Layer, place: tuple[int, int] | None) -> Tensor:
+
+def _influence(activation: Tensor, image: Tensor) -> Tensor:
+    """Crop ``image`` (1, C, H, W) to the pixels that influence ``activation``, a single number.
+
+    These are the pixels to which the activation passes back a gradient. If there are none, return the whole picture.
+    """
+    picture = image.detach()[0]
+    if not activation.requires_grad:
+        return picture
+    [gradient] = torch.autograd.grad(activation, image)
+    pixels = (gradient[0] != 0).any(0)
+    rows, columns = (pixels.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
+    return picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].clone() if rows else picture
+
+
+def _crop(picture: Tensor, layer: Layer, place: tuple[int, int]) -> Tensor:
     """Crop ``picture`` (C, H, W) to the receptive field of the position ``place`` (row, column) in ``layer``.
 
-    The result is gray where the receptive field extends beyond the picture. If the receptive field or the position is
-    None, return the whole picture.
+    The receptive field must be known. The result is gray where it extends beyond the picture.
     """
     side, stride, start = layer.receptive_field, layer.stride, layer.start
-    if side is None or stride is None or start is None or place is None:
-        return picture.clone()  # A view would keep the whole batch in memory.
+    assert side is not None
+    assert stride is not None
+    assert start is not None
     height, width = picture.shape[1:]
     top, left = (round(start + stride * at) for at in place)
     patch = picture.new_full((len(picture), side, side), 0.5)

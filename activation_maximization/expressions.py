@@ -208,10 +208,11 @@ def load_vector(path: Path) -> Tensor:
 INTEGER = r"-?[0-9]{1,9}"
 NUMBER_PATTERN = r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?(?![\w.])"
 ENDS = r"(?=\s*(?:[,)\]]|$))"
-NAME = r"\"[^\"]+\"|'[^']+'|[^\s\"',()\[\]=]+"
+NAME = r"\"[^\"]+\"|'[^']+'|[^\s\"',()\[\]=]+(?:\[\w+\])*"
 """Regular expression for a name.
 
-Without quotes, a name ends at a space, a quote, a comma, a parenthesis, a bracket or ``=``.
+Without quotes, a name ends at a space, a quote, a comma, a parenthesis, a bracket or ``=``. It may end in brackets that
+choose a tensor of a layer with several, as in ``lstm[0]``.
 """
 RANGE = rf"[0-9]{{1,9}}(?:\s*-\s*[0-9]{{1,9}})?{ENDS}"
 RANGES = rf"{RANGE}(?:\s*,\s*{RANGE})*"

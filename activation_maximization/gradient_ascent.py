@@ -15,8 +15,9 @@ from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
 from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
 from dreamgram.activation_maximization.sheets import contact_sheet, short
-from dreamgram.image_optimization.capture import ActivationsOf, capture, is_recordable
+from dreamgram.image_optimization.capture import Activations, ActivationsOf, capture, is_recordable
 from dreamgram.image_optimization.layers import describe, device_of
+from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.optimize import (
     Ending,
     Listener,
@@ -29,6 +30,7 @@ from dreamgram.image_optimization.optimize import (
 )
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
+from dreamgram.image_optimization.settings import random_states_kept, usual_settings
 from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
 
 BATCH, PIXELS = 64, 64 * 128 * 128
@@ -100,6 +102,7 @@ class Dreams:
         return png
 
 
+@usual_settings()
 def maximize(
     model: nn.Module,
     objective: Objective | str,
@@ -194,16 +197,18 @@ def maximize(
     return _joined(model, objective, done, stopped)
 
 
+@usual_settings()
 def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """Return the activations of ``layers``, by name, for ``images`` (N, C, H, W) in [0, 1].
 
     The activations are float32 and have no gradient. A single layer can be given by its name, without a list.
     """
     names = [layers] if isinstance(layers, str) else layers
-    with torch.no_grad(), capture(model, names) as activations_of:
+    with torch.no_grad(), capture(model, names) as activations_of, random_states_kept():
         return activations_of(arguments.as_batch(images, "images").to(device_of(model)))
 
 
+@usual_settings()
 def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Tensor:
     """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without a random transform.
 
@@ -292,7 +297,7 @@ def _evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
     """
     device = device_of(model)
     values = []
-    with torch.no_grad(), capture(model, objective.layers) as activations_of:
+    with torch.no_grad(), capture(model, objective.layers) as activations_of, random_states_kept():
         for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None, device):
             some = images[numbers].to(device)
             values.append(
@@ -344,7 +349,8 @@ class _Part:
         """
         # The images and the photo are transformed in the same way. The photo's activations are not differentiated.
         views = self._transformed(rendered if self.photo is None else torch.cat([rendered, self.photo]))
-        seen = {name: answer.float() for name, answer in self.activations_of(views[: len(rendered)]).items()}
+        answers = self.activations_of(views[: len(rendered)])
+        seen = {name: answer.float() for name, answer in answers.items()}
         if moving is not None:
             seen = {name: answer if name == moving else answer.detach() for name, answer in seen.items()}
         if self.photo is not None:
@@ -353,7 +359,7 @@ class _Part:
             seen.update({PHOTO + name: answer.float() for name, answer in of_photo.items()})
         seen |= {IMAGE: image, NUMBER: self.indices, PROGRESS: progress}
         try:
-            values = self.objective(seen)
+            values = self.objective(Activations(seen, answers.unit_axes))
         except KeyError as error:
             if error.args and error.args[0] in seen:
                 raise
@@ -423,7 +429,7 @@ class _Part:
                     f"no gradient passes back from {layer}: an operation before it has no gradient, or "
                     f"{self.objective} does not depend on it"
                 )
-            [gradient] = torch.autograd.grad(value.sum(), image.leaf)
+            gradient = _gradient(value.sum(), image.leaf, layer)
             answers &= (gradient[tested] != 0).flatten(1).any(1).cpu()
         answered = {number for number, answer in zip(tested, answers.tolist(), strict=True) if answer}
         self.silent = [number for number in self.silent if number not in answered]
@@ -537,6 +543,23 @@ class _Part:
             self.find_silent(image, nudge=0.01)
         silent = tuple(self.numbers[self.silent].tolist())
         return Dreams(image.render().detach().cpu(), torch.empty(0), -run.losses, run.stopped, silent)
+
+
+def _gradient(value: Tensor, leaf: Tensor, layer: str) -> Tensor:
+    """Return the gradient of ``value``, which depends on ``layer``, with respect to ``leaf``.
+
+    Raises:
+        ValueError: the network does not compute gradients up to ``layer``.
+    """
+    try:
+        [gradient] = torch.autograd.grad(value, leaf, allow_unused=True)
+    except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
+        raise ValueError(f"no gradient passes back from {layer}: {str(error).strip().splitlines()[0]}") from error
+    if gradient is None:
+        raise ValueError(f"no gradient passes back from {layer}: an operation before it has no gradient")
+    return gradient
 
 
 def batch_size(pixels: int, device: torch.device | None = None) -> int:

@@ -163,7 +163,7 @@ def channel(layer: str, unit: int | Iterable[int]) -> Objective:
         unit: index of the channel. With several indices, one image is made for each.
     """
     units, label = _units_and_label(unit)
-    indices = _OnDevices(torch.tensor(units))
+    indices = _OnDevices(torch.tensor(units, device="cpu"))
     return Objective(
         f"{layer}:{label}",
         frozenset([layer]),
@@ -186,7 +186,7 @@ def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None
             default is the middle. Negative numbers count from the end.
     """
     units, label = _units_and_label(unit)
-    indices = _OnDevices(torch.tensor(units))
+    indices = _OnDevices(torch.tensor(units, device="cpu"))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         responses = _of_unit(activations, layer, units, indices)
@@ -217,7 +217,7 @@ def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
     The log-odds equal the logit of the class minus the log of the sum of the exponentials of the other logits.
     """
     units, label = _units_and_label(unit)
-    indices = _OnDevices(torch.tensor(units))
+    indices = _OnDevices(torch.tensor(units, device="cpu"))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         logits = activations[layer]
@@ -248,7 +248,7 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
     kept = _OnDevices(vectors.float() if vectors.is_floating_point() else vectors)  # Apple's GPUs have no float64.
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
-        features = features_of(activations[layer])
+        features = features_of(activations, layer)
         along = kept.of_batch(activations, features).to(features.dtype)[:, :, None]
         if along.shape[1] != features.shape[1]:
             raise ValueError(
@@ -290,7 +290,7 @@ def diversity(layer: str, images: int) -> Objective:
         raise ValueError(f"diversity needs 2 images or more, not {images}")
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
-        features = features_of(activations[layer])
+        features = features_of(activations, layer)
         grams = normalize((features @ features.transpose(1, 2)).flatten(1))
         return -(grams @ grams.T).fill_diagonal_(0).sum(1) / (len(grams) - 1)
 
@@ -384,10 +384,10 @@ class _OnDevices:
 def _of_unit(activations: Mapping[str, Tensor], layer: str, units: list[int], indices: _OnDevices) -> Tensor:
     """Return, for each image, the activation of its unit at every position, (N, positions...).
 
-    A unit is a channel of (N, C, H, W), a feature of (N, F), or an embedding dimension of tokens (N, T, F).
-    ``indices`` holds the ``units`` as a tensor.
+    A unit is a channel of (N, C, H, W) or (N, C, L), a feature of (N, F), or an embedding dimension of tokens
+    (N, T, F). ``indices`` holds the ``units`` as a tensor.
     """
-    activation = _units_first(activations[layer])
+    activation = units_first(activations, layer)
     check_units(layer, units, activation.shape[1])
     if len(units) == 1:
         return activation[:, units[0]]
@@ -404,14 +404,21 @@ def check_units(layer: str, units: Iterable[int], count: int) -> None:
             raise ValueError(f"no unit {unit} in layer {layer!r}: its {count} units are 0-{count - 1}")
 
 
-def _units_first(activation: Tensor) -> Tensor:
-    """Move the units to the second axis: tokens (N, T, F) become (N, F, T). Return other activations unchanged."""
-    return activation.movedim(2, 1) if activation.ndim == 3 else activation
+def units_first(activations: Mapping[str, Tensor], layer: str) -> Tensor:
+    """Return the activations of ``layer`` with the units on the second axis, (N, units, positions...).
+
+    Where the units are is known if :func:`capture` has computed ``activations``. Otherwise, activations with three axes
+    are tokens, (N, T, F).
+    """
+    activation = activations[layer]
+    known: Mapping[str, int] = getattr(activations, "unit_axes", {})
+    axis = known.get(layer, 2 if activation.ndim == 3 else 1)
+    return activation if axis == 1 else activation.movedim(axis, 1)
 
 
-def features_of(activation: Tensor) -> Tensor:
-    """Return the activations of a layer as (N, units, positions). A fully connected layer has one position."""
-    activation = _units_first(activation)
+def features_of(activations: Mapping[str, Tensor], layer: str) -> Tensor:
+    """Return the activations of ``layer`` as (N, units, positions). A fully connected layer has one position."""
+    activation = units_first(activations, layer)
     return activation.reshape(*activation.shape[:2], -1)
 
 

@@ -3,28 +3,49 @@
 from __future__ import annotations
 
 import itertools
+import logging
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext, suppress
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dreamgram.image_optimization.compilation import Program, compile_for
+from dreamgram.image_optimization.compilation import TOLERANCE, Program, compile_for
 from dreamgram.image_optimization.fusion import Group, fused, groups_in, hooks_of
 from dreamgram.image_optimization.gradient_scaling import Range
 from dreamgram.image_optimization.layers import Layer, reach_layers
+from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.recording import is_own
+from dreamgram.image_optimization.settings import TURN, default_type
+from dreamgram.image_optimization.state import restored, same, unwrapped
+from dreamgram.image_optimization.trial import tensors_in, working_dtype
 
-ActivationsOf = Callable[[Tensor], dict[str, Tensor]]
+_logger = logging.getLogger(__name__)
+
+_told: WeakSet[nn.Module] = WeakSet()
+"""Networks of which a message has said that they do not run in low precision."""
+
+
+class Activations(dict[str, Tensor]):
+    """Activations by layer name. The first axis counts the images.
+
+    The units are on the second axis: (N, C, H, W) of a convolution, (N, F) of a fully connected layer. Activations that
+    a network stores in another order, such as (N, H, W, C), are converted. Only activations with three axes keep their
+    order: (N, T, F) of T tokens, (N, C, L) of a one-dimensional convolution.
+    """
+
+    def __init__(self, activations: Mapping[str, Tensor], unit_axes: Mapping[str, int] | None = None) -> None:
+        """Store ``activations``. ``unit_axes`` holds the axis of the units of each layer, if it is known."""
+        super().__init__(activations)
+        self.unit_axes: Mapping[str, int] = unit_axes or {}
+
+
+ActivationsOf = Callable[[Tensor], Activations]
 """A function that returns the activations of images (N, C, H, W) in [0, 1], by layer name."""
-
-Activations = Mapping[str, Tensor]
-"""Activations by layer name: (N, C, H, W) of a convolution, (N, F) of a fully connected layer, (N, T, F) of T tokens.
-
-Activations with channels last, (N, H, W, C), are converted to (N, C, H, W)."""
 
 
 @contextmanager
@@ -33,11 +54,15 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
 
     The forward pass ends as soon as all of ``layers`` have run. If an in-place operation would overwrite a captured
     output, the operation gets a copy of the output instead. The network computes in ``dtype``, by autocast if
-    ``dtype`` is not float32. If ``dtype`` is float16, the returned activations are converted to float32, because their
-    gradients could be too small for float16. The network's parameters are read when the yielded function is first
-    called, and later changes to these parameters may have no effect. Inside the context, the network is in evaluation
-    mode and its weights get no gradients. On leaving the context, the ``training`` and ``requires_grad`` flags of the
-    network are restored, and the hooks that :func:`capture` added are removed. Hooks that you added yourself stay.
+    ``dtype`` is not float32. If it does not run in ``dtype``, it computes in float32, and one warning is logged. If
+    ``dtype`` is float16, the returned activations are converted to float32, because their gradients could be too small
+    for float16. If the network does not give an output for each of several images, the images pass one at a time.
+
+    The network's parameters are read when the yielded function is first called, and later changes to these parameters
+    may have no effect. Inside the context, the network is in evaluation mode and its weights get no gradients. On
+    leaving the context, the network is as it was before: its modes, flags, hooks, buffers and attributes are put back
+    (:mod:`dreamgram.image_optimization.state`). If a forward pass changes the network, this happens after every pass,
+    so that the order of passes makes no difference. Only one thread at a time is inside the context; others wait.
 
     Example:
         >>> with capture(vgg, ["relu1_1", "relu4_1"]) as activations_of:
@@ -47,18 +72,14 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
         ValueError: a layer is unknown, is not reached by a forward pass of the given images, or is called several times
             by one forward pass. In the last case, use ``name:0``, ``name:1``, ... to choose one of its calls.
     """
-    modes = [(module, module.training) for module in model.modules()]
-    gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    reader = Reader(model, dict.fromkeys(layers), dtype)
-    try:
-        model.eval().requires_grad_(False)
-        yield reader
-    finally:
-        reader.remove_hooks()
-        for module, training in modes:
-            module.training = training
-        for parameter, requires_grad in gradients:
-            parameter.requires_grad_(requires_grad)
+    model = unwrapped(model)
+    with TURN, restored(model):
+        for module in model.modules():
+            module.training = False  # not by ``eval``, which a network may have replaced by a method that does more
+            if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
+                module._compiled_call_impl = None
+        model.requires_grad_(False)
+        yield Reader(model, dict.fromkeys(layers), dtype)
 
 
 def is_recordable(model: nn.Module) -> bool:
@@ -67,6 +88,7 @@ def is_recordable(model: nn.Module) -> bool:
     The result is False if any module of ``model`` has a hook that is defined outside this package, or an attribute
     ``recordable`` that is False.
     """
+    model = unwrapped(model)
     allowed = all(getattr(module, "recordable", True) for module in model.modules())
     return allowed and is_own(*itertools.chain(*map(hooks_of, model.modules())))
 
@@ -87,79 +109,183 @@ class Reader:
         self.names = list(names)
         self.dtype = dtype
         self.order = torch.channels_last  # the memory format in which convolutions are fast on all devices
+        self.layers: dict[str, Layer] = {}
         self.weights: dict[str, Tensor] = {}
         self.groups: dict[nn.Sequential, list[Group]] = {}
-        self.handles: list[Any] = []
         self.calls: Counter[str] = Counter()
+        self.count = 1
+        """Number of images in the current forward pass."""
         self.activations: dict[str, Tensor] = {}
+        self.singly = False
+        """Whether images pass through the network one at a time."""
+        self.unproven = False
+        """Whether it remains to be checked that the rows of a batch belong to the images in their order."""
+        self.leaves_traces: bool | None = None
+        """Whether a forward pass changes the network, so that the network is put back after each pass; None before the
+        first pass."""
 
-    def __call__(self, image: Tensor) -> dict[str, Tensor]:
+    def __call__(self, image: Tensor) -> Activations:
         """Return the activations for ``image`` (N, C, H, W) in [0, 1] by layer name."""
         if not self.names:
-            return {}
+            return Activations({})
         self._prepare(image)
-        try:
-            return self._read(self._run, image)
-        except RuntimeError as error:
-            # Many networks call ``x.view(len(x), -1)`` after a convolution, which fails with channels last.
-            if "view size is not compatible" not in str(error) or self.order == torch.contiguous_format:
-                raise
-            self.order = torch.contiguous_format
-            self.weights = _fast_weights(self.model, self.dtype, self.order)
-            return self._read(self._run, image)
+        return self._in_parts(self._pass, image)
 
     def compiled(self) -> ActivationsOf:
         """Return a function that does the same as this object, but runs a compiled network.
 
         The network is compiled for each shape of the images, when images of this shape are passed for the first time.
-        A network that cannot be compiled, that changes its buffers or that may do something else in every forward pass
+        A network that cannot be compiled, that changes when it runs or that may do something else in every forward pass
         (:func:`is_recordable`) runs as usual.
         """
         programs: dict[tuple[torch.Size, bool], Program] = {}
-        steady: bool | None = None
 
-        def activations_of(image: Tensor) -> dict[str, Tensor]:
-            nonlocal steady
-            if not self.names or not is_recordable(self.model):
-                return self(image)
-            if steady is None:
-                steady = self._is_steady(image)
-            if not steady:
-                return self(image)
+        def read(image: Tensor) -> Activations:
             image = image.contiguous(memory_format=self.order)  # a program is compiled for one memory format
             case = image.shape, torch.is_grad_enabled() and image.requires_grad
             if case not in programs:
                 programs[case] = compile_for(self._run, image, self._tensors()) or self._run
             return self._read(programs[case], image, self._tensors())
 
+        def activations_of(image: Tensor) -> Activations:
+            if not self.names or not is_recordable(self.model):
+                return self(image)
+            if self.leaves_traces is None:
+                with torch.no_grad():
+                    self(image)
+            if self.leaves_traces:
+                return self(image)
+            self._prepare(image)
+            return self._in_parts(read, image)
+
         return activations_of
 
     def _prepare(self, image: Tensor) -> None:
         """Add the hooks and convert the weights, unless this has been done already."""
-        if not self.handles:
+        if not self.layers:
             self._add_hooks(image)
-            self.weights = _fast_weights(self.model, self.dtype, self.order)
+            self.weights = self._fast_weights()
+        if self.unproven and len(image) > 1:
+            self.unproven = False
+            self.singly = not self._keeps_order(image)
 
-    def _read(self, run: Program, image: Tensor, tensors: Iterable[Tensor] = ()) -> dict[str, Tensor]:
+    def _in_parts(self, read: ActivationsOf, image: Tensor) -> Activations:
+        """Return the result of ``read`` for ``image`` or, if images pass one at a time, for each image, joined.
+
+        Raises:
+            ValueError: a layer has a different number of positions for each image.
+        """
+        if not self.singly or len(image) == 1:
+            return read(image)
+        parts = [read(each) for each in image.split(1)]
+        for name in self.names:
+            if len({part[name].shape for part in parts}) > 1:
+                raise ValueError(f"{name} has another number of positions for each image: make one image at a time")
+        return Activations({name: torch.cat([part[name] for part in parts]) for name in self.names}, self.unit_axes)
+
+    def _pass(self, image: Tensor) -> Activations:
+        """Run the network on ``image`` and leave no trace in it."""
+        if self.leaves_traces is None:
+            return self._pass_first(image)
+        if not self.leaves_traces:
+            return self._read(self._run, image)
+        if image.is_cuda and torch.cuda.is_current_stream_capturing():
+            raise RuntimeError("a forward pass changes the network, so that it cannot be recorded")
+        with restored(self.model):
+            return self._read_with_copies(image)[0]
+
+    def _pass_first(self, image: Tensor) -> Activations:
+        """Run the network on ``image``, and find out how to run it.
+
+        If it does not run with the memory format or with the number format, others are chosen.
+
+        Raises:
+            ValueError: the network does not run.
+        """
+        try:
+            with restored(self.model) as saved:
+                result, wrote = self._read_with_copies(image)
+        except Exception as error:  # the user's network may raise anything
+            if is_out_of_memory(error):
+                raise
+            self._change_format(error)
+            return self._pass_first(image)
+        self.leaves_traces = saved.changed or wrote
+        return result
+
+    def _read_with_copies(self, image: Tensor) -> tuple[Activations, bool]:
+        """Run the network on ``image`` with copies of its parameters.
+
+        Return the activations, and whether the network has changed its parameters.
+        """
+        given = self.weights
+        own = {parameter.data_ptr() for parameter in self.model.parameters()}
+        copies = {name: weight.clone() for name, weight in given.items() if weight.data_ptr() in own}
+        try:
+            self.weights = {**given, **copies}
+            result = self._read(self._run, image)
+        finally:
+            self.weights = given
+        return result, not all(same(copy, given[name]) for name, copy in copies.items())
+
+    def _change_format(self, error: Exception) -> None:
+        """Choose another memory format or number format, because the network has raised ``error``.
+
+        Raises:
+            ValueError: there is no other format; the message is the network's own.
+        """
+        words = (str(error).strip() or type(error).__name__).splitlines()[0]
+        name = type(self.model).__name__
+        if "view size is not compatible" in str(error) and self.order == torch.channels_last:
+            # Many networks call ``x.view(len(x), -1)`` after a convolution, which fails with channels last.
+            self.order = torch.contiguous_format
+        elif self.dtype != torch.float32:
+            if self.model not in _told:
+                _told.add(self.model)
+                kind = str(self.dtype).removeprefix("torch.")
+                _logger.warning("%s does not run in %s (%s): it runs in float32", name, kind, words)
+            self.dtype = torch.float32
+        else:
+            raise ValueError(f"{name} does not run: {type(error).__name__}: {words}") from error
+        self.weights = self._fast_weights()
+
+    def _keeps_order(self, image: Tensor) -> bool:
+        """Return whether the rows of windows or other parts of images are sorted by image.
+
+        Two random images like ``image`` (N, C, H, W) pass through the network together and one by one.
+        """
+        generator = torch.Generator().manual_seed(0)
+        images = torch.rand((2, *image.shape[1:]), generator=generator).to(image)
+        with torch.no_grad():
+            together, alone = self._pass(images), [self._pass(each) for each in images.split(1)]
+        for name in self.names:
+            expected = torch.cat([each[name] for each in alone]).float()
+            if (together[name].float() - expected).norm() > TOLERANCE * expected.norm():
+                return False
+        return True
+
+    def _read(self, run: Program, image: Tensor, tensors: Iterable[Tensor] = ()) -> Activations:
         """Return the activations for ``image`` by layer name. ``run`` is :meth:`_run`, or does the same."""
         within = Range() if self.dtype == torch.float16 else None
         outputs = run(within.enter(image) if within else image, *tensors)
-        return dict(zip(self.names, within.leave(outputs) if within else outputs, strict=True))
+        outputs = [output.float() if output.dtype == torch.float64 else output for output in outputs]
+        return Activations(
+            dict(zip(self.names, within.leave(outputs) if within else outputs, strict=True)), self.unit_axes
+        )
 
-    def _is_steady(self, image: Tensor) -> bool:
-        """Run the network on ``image``, and return whether it changes none of its buffers."""
-        before = [(buffer, buffer._version) for buffer in self._buffers().values()]
-        with torch.no_grad():
-            self(image)
-        after = self._buffers().values()
-        return all(new is old and new._version == version for (old, version), new in zip(before, after, strict=True))
+    @property
+    def unit_axes(self) -> dict[str, int]:
+        """Return the axis of the units in the activations of each layer."""
+        return {name: layer.unit_axis + 1 if len(layer.shape) == 2 else 1 for name, layer in self.layers.items()}
 
     def _tensors(self) -> list[Tensor]:
         """Return the converted parameters and the buffers of the network."""
         return [*self.weights.values(), *self._buffers().values()]
 
     def _buffers(self) -> dict[str, Tensor]:
-        return dict(self.model.named_buffers(remove_duplicate=False))
+        """Return the buffers of the network that need no conversion, by name."""
+        buffers = self.model.named_buffers(remove_duplicate=False)
+        return {name: buffer for name, buffer in buffers if name not in self.weights}
 
     def _run(self, image: Tensor, *tensors: Tensor) -> list[Tensor]:
         """Run the network on ``image``, and return the activations of all requested layers.
@@ -168,15 +294,21 @@ class Reader:
         """
         state = dict(zip([*self.weights, *self._buffers()], tensors, strict=True)) if tensors else self.weights
         self.calls.clear()
-        low = self.dtype != torch.float32
-        autocast = torch.autocast(image.device.type, self.dtype) if low else nullcontext()
+        self.count = len(image)
+        kind = working_dtype(self.model)
         try:
-            with suppress(_Complete), autocast, fused(self.groups):
-                image = image.contiguous(memory_format=self.order)
+            with suppress(_Complete), self._autocast(image.device.type), default_type(kind), fused(self.groups):
+                image = image.to(kind).contiguous(memory_format=self.order)
                 functional_call(self.model, state, (image,), tie_weights=False)  # all parameters are given
             return [self.activations[name] for name in self.names]
         finally:
             self.activations = {}  # even after an error, such as running out of memory
+
+    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+        """Return the context in which the network computes in the wanted number format, and in no other."""
+        if self.dtype != torch.float32:
+            return torch.autocast(device, self.dtype)
+        return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
 
     def _add_hooks(self, image: Tensor) -> None:
         """Add a forward hook to each module whose activations are requested.
@@ -184,51 +316,59 @@ class Reader:
         Raises:
             ValueError: a layer is unknown, or a forward pass of ``image`` does not reach the layer.
         """
-        by_module: dict[str, dict[int, Layer]] = {}
-        for layer in reach_layers(self.model, image, self.names):
-            by_module.setdefault(layer.module, {})[layer.call] = layer
-        self.groups = groups_in(self.model, [self.model.get_submodule(name) for name in by_module])
-        for name, calls in by_module.items():
-            self.handles.append(self.model.get_submodule(name).register_forward_hook(self._hook(name, calls)))
+        self.layers = dict(zip(self.names, reach_layers(self.model, image, self.names), strict=True))
+        self.singly = any(layer.singly for layer in self.layers.values())
+        self.unproven = not self.singly and any(layer.rows_per_image > 1 for layer in self.layers.values())
+        by_module: dict[str, list[str]] = {}
+        for name, layer in self.layers.items():
+            by_module.setdefault(layer.module, []).append(name)
+        self.groups = groups_in(self.model, [self.model.get_submodule(module) for module in by_module])
+        for module, names in by_module.items():
+            self.model.get_submodule(module).register_forward_hook(self._hook(module, names))
 
-    def _hook(self, name: str, wanted: dict[int, Layer]) -> Callable[[nn.Module, Any, Tensor], Tensor | None]:
-        """Return the forward hook for the module called ``name``.
+    def _hook(self, module_name: str, names: Sequence[str]) -> Callable[[nn.Module, Any, Any], Any]:
+        """Return the forward hook for the module called ``module_name``, of which the layers ``names`` are captured.
 
-        A forward pass may call the module several times. ``wanted`` maps the zero-based index of such a call to the
-        layer whose activations are captured at that call.
+        A forward pass may call the module several times, and a layer belongs to one of these calls.
         """
 
-        def hook(module: nn.Module, args: Any, output: Tensor) -> Tensor | None:
-            layer = wanted.get(self.calls[name])
-            self.calls[name] += 1
-            if layer is None:
+        def hook(module: nn.Module, args: Any, output: Any) -> Any:
+            wanted = {name: self.layers[name] for name in names if self.layers[name].call == self.calls[module_name]}
+            self.calls[module_name] += 1
+            if not wanted:
                 return None
-            self.activations[layer.name] = output.movedim(-1, 1) if layer.channels_last else output
+            tensors = dict(tensors_in(output))
+            for name, layer in wanted.items():
+                self.activations[name] = layer.of_images(tensors[layer.key], self.count)
             if len(self.activations) == len(self.names):
                 raise _Complete
-            return output.clone() if layer.overwritten else None
+            overwritten = [name for name, layer in wanted.items() if layer.overwritten]
+            if isinstance(output, Tensor):
+                return output.clone() if overwritten else None
+            for name in overwritten:
+                self.activations[name] = self.activations[name].clone()
+            return None
 
         return hook
 
-    def remove_hooks(self) -> None:
-        """Remove all hooks that this object has added to the network."""
-        for handle in self.handles:
-            handle.remove()
-        self.handles.clear()
+    def _fast_weights(self) -> dict[str, Tensor]:
+        """Return the parameters of the network by name, stored for a fast forward pass, and converted buffers.
 
-
-def _fast_weights(model: nn.Module, dtype: torch.dtype, order: torch.memory_format) -> dict[str, Tensor]:
-    """Return the parameters of ``model`` by name, stored for a fast forward pass in ``dtype``.
-
-    The float32 parameters of convolutions and fully connected layers are converted to ``dtype`` once instead of in
-    every forward pass. If ``dtype`` is not float32, the network must run under autocast, which then does not have to
-    convert these parameters. 4-dimensional parameters are stored in the memory format ``order``.
-    """
-    weights = {}
-    for path, module in model.named_modules():
-        low = isinstance(module, nn.modules.conv._ConvNd | nn.Linear)
-        for name, parameter in module.named_parameters(path, recurse=False):
-            kind = dtype if low and parameter.dtype == torch.float32 else parameter.dtype
-            form = order if parameter.dim() == 4 else torch.contiguous_format
-            weights[name] = parameter.detach().to(kind, memory_format=form)
-    return weights
+        The parameters of convolutions and fully connected layers are converted to the wanted number format once instead
+        of in every forward pass. If it is not float32, the network must run under autocast, which then does not have to
+        convert these parameters. 4-dimensional parameters are stored in the wanted memory format. All other parameters
+        and buffers get the format of the images (:func:`working_dtype`).
+        """
+        self.weights = {}
+        kind = working_dtype(self.model)
+        weights = {}
+        for path, module in self.model.named_modules():
+            low = isinstance(module, nn.modules.conv._ConvNd | nn.Linear) and kind == torch.float32
+            for name, parameter in module.named_parameters(path, recurse=False):
+                to = (self.dtype if low else kind) if parameter.is_floating_point() else parameter.dtype
+                form = self.order if parameter.dim() == 4 else torch.contiguous_format
+                weights[name] = parameter.detach().to(to, memory_format=form)
+        for name, buffer in self._buffers().items():
+            if buffer.is_floating_point() and buffer.dtype != kind:
+                weights[name] = buffer.detach().to(kind)
+        return weights

@@ -12,7 +12,7 @@ from torch import Tensor
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
-LUMA = torch.tensor([0.299, 0.587, 0.114]).view(3, 1, 1)
+LUMA = torch.tensor([0.299, 0.587, 0.114], dtype=torch.float32, device="cpu").view(3, 1, 1)
 """Weights of red, green and blue in the ITU-R BT.601 conversion to gray, as a tensor (3, 1, 1)."""
 
 BLOCK_PIXELS = 2**20

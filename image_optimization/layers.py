@@ -6,30 +6,20 @@ For large images, the dry run computes only shapes, if the network supports PyTo
 from __future__ import annotations
 
 import bisect
-import math
+import re
 from collections import Counter
 from collections.abc import Sequence
-from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
-from torch.func import functional_call
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.weak import WeakTensorKeyDictionary
 
+from dreamgram.image_optimization.axes import Images, Units, find_images
 from dreamgram.image_optimization.names import unknown
-
-aten = torch.ops.aten
-
-PADDING = (aten.constant_pad_nd, aten.reflection_pad2d, aten.replication_pad2d)
-
-SMALL_IMAGE = 3 * 256 * 256
-"""Largest number of elements (C x H x W) in an image that counts as small. For a small image, the dry run, a trial
-forward pass, computes actual values. With any network, such a dry run takes less time than PyTorch needs to load its
-Python code for convolutions on the meta device (0.4 s). This code also takes 160 MB of memory. For a larger image, the
-dry run computes only shapes, on the meta device, if the network supports the meta device."""
+from dreamgram.image_optimization.receptive_fields import Field
+from dreamgram.image_optimization.settings import random_states_kept, usual_settings
+from dreamgram.image_optimization.state import unwrapped
+from dreamgram.image_optimization.trial import Seen, Trial, Way, try_out
 
 
 @dataclass(frozen=True)
@@ -47,44 +37,81 @@ class Layer:
     shape: tuple[int, ...]
     """Shape of the output for one image, without the batch axis."""
     receptive_field: int | None
-    """Side, in pixels, of the square receptive field of one output position; None if this field is the whole image.
+    """Side, in pixels, of the square receptive field of one output position. None if the field is the whole image, as
+    :attr:`whole_image` says, or if it is unknown, for example because the fields are not all squares of one size.
 
-    If receptive fields were not computed, ``receptive_field``, ``stride`` and ``start`` are None. Only
-    two functions compute receptive fields: :func:`list_layers`, and :func:`dry_run` if ``receptive_fields`` is True."""
+    Only two functions compute receptive fields: :func:`list_layers`, and :func:`dry_run` if ``receptive_fields`` is
+    True."""
     stride: float | None
-    """Distance, in pixels, between the receptive fields of neighboring output positions; None if not computed."""
+    """Distance, in pixels, between the receptive fields of neighboring output positions; None if
+    :attr:`receptive_field` is."""
     start: float | None
     """Coordinate, in pixels, at which the receptive field of the first output position begins; negative if there is
-    padding, None if not computed."""
+    padding. None if :attr:`receptive_field` is."""
     overwritten: bool
     """Whether a later in-place operation, such as an in-place ReLU, overwrites the output."""
-    channels_last: bool = False
-    """Whether the shape of the output is (H, W, C), not (C, H, W), as in some transformers with windowed attention."""
+    whole_image: bool = False
+    """Whether each output position depends on the whole image."""
+    key: str = ""
+    """Place of the layer's tensor in the module's output, such as "[0]" for the first tensor of a tuple; empty if the
+    output is a tensor. The name of the layer ends in it."""
+    unit_axis: int = 0
+    """Axis of the units in :attr:`shape`, as :class:`dreamgram.image_optimization.axes.Units` finds it."""
+    image_axis: int | None = 0
+    """Axis of the images in the module's output; None if the output has no such axis, so that the images have to pass
+    through the network one at a time."""
+    rows_per_image: int = 1
+    """Number of rows of the output, along :attr:`image_axis`, that belong to one image. It is above 1 if the network
+    treats parts of an image, such as windows, like images of their own."""
+    singly: bool = False
+    """Whether images have to pass through the network one at a time, because it does not give an output for each."""
 
     @property
     def channels(self) -> int:
-        """Return the number of units in the output.
+        """Return the number of units in the output."""
+        return self.shape[self.unit_axis] if self.shape else 1
 
-        The number is C if the shape of the output is (C, H, W) or (H, W, C). It is F if the shape is (F,), or if the
-        shape is (T, F) for T tokens.
+    def of_images(self, output: Tensor, count: int) -> Tensor:
+        """Return the layer's ``output`` for ``count`` images with the images on the first axis.
+
+        The other axes keep their order, except that the units come before the positions if there are three or more
+        other axes. A layer that gives each image one number gets an axis for its only unit.
+
+        Raises:
+            ValueError: the output does not have the same number of rows for each image.
         """
-        return self.shape[-1] if len(self.shape) == 2 or self.channels_last else self.shape[0]
+        if self.image_axis is None:
+            if count != 1:
+                raise ValueError(f"{self.name} does not give one output for each image")
+            output = output[None]
+        else:
+            if output.shape[self.image_axis] != count * self.rows_per_image:
+                raise ValueError(f"{self.name} has other numbers of rows for other images")
+            if self.rows_per_image > 1:
+                output = output.unflatten(self.image_axis, (count, self.rows_per_image))
+            output = output.movedim(self.image_axis, 0) if self.image_axis else output
+        if output.ndim == 1:
+            return output[:, None]
+        return output.movedim(self.unit_axis + 1, 1) if self.unit_axis and output.ndim > 3 else output
 
 
 def list_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     """Return the layers of ``model`` in the order in which they run on one image of ``shape`` (C, H, W).
 
     Raises:
-        ValueError: the forward pass of the network fails on an image of this shape.
+        ValueError: the forward pass of the network fails on an image of this shape, or ``model`` is a TorchScript
+            program, whose layers cannot be observed.
     """
     layers, failure = dry_run(model, torch.zeros(1, *shape), receptive_fields=True)
     if failure is not None:
-        raise ValueError(f"{describe(shape)} does not pass through {type(model).__name__}: {_first_line(failure)}")
+        raise ValueError(_refusal(model, shape, "", failure)) from failure
     return layers
 
 
 def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
     """Return the layer called ``name``.
+
+    The name of a module that returns several tensors, such as ``lstm``, stands for the first of them, ``lstm[0]``.
 
     Raises:
         ValueError: there is no layer called ``name``, in which case the message lists the names and suggests a similar
@@ -92,9 +119,14 @@ def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
             the names of its calls.
     """
     names = [layer.name for layer in layers]
-    if name in names:
-        return layers[names.index(name)]
-    calls = [layer.name for layer in layers if layer.module == name]
+    for wrapper in ("", "module.", "_orig_mod."):  # nn.DataParallel and torch.compile put these before all names
+        inner = name.removeprefix(wrapper)
+        if inner in names:
+            return layers[names.index(inner)]
+        first = next((layer for layer in layers if layer.key and layer.name.removesuffix(layer.key) == inner), None)
+        if first is not None:
+            return first
+    calls = list(dict.fromkeys(layer.name.removesuffix(layer.key) for layer in layers if layer.module == name))
     if calls:
         raise ValueError(f"layer {name!r} runs {len(calls)} times in one forward pass; choose one: {', '.join(calls)}")
     raise ValueError(unknown("layer", name, names))
@@ -113,10 +145,8 @@ def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[
         if failure is None:
             raise
         last = layers[-1].name if layers else "its input"
-        raise ValueError(
-            f"{describe(image.shape[1:])} does not pass through {type(model).__name__} beyond {last}, "
-            f"so {', '.join(names)} cannot be reached: {_first_line(failure)}"
-        ) from failure
+        beyond = f" beyond {last}, so {', '.join(names)} cannot be reached"
+        raise ValueError(_refusal(model, image.shape[1:], beyond, failure)) from failure
 
 
 def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
@@ -130,33 +160,124 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
 
     def reaches(size: int) -> bool:
         seen, _ = dry_run(model, torch.zeros(1, shape[0], size, size))
-        return set(layers) <= {layer.name for layer in seen}
+        try:
+            return all(find_layer(name, seen) for name in layers)
+        except ValueError:
+            return False
 
     return bisect.bisect_left(range(min(shape[1:])), True, lo=1, key=reaches)
 
 
+@usual_settings()
 def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
-    """Run ``model`` once on the first image of ``image`` (N, C, H, W) and record every layer whose output is a tensor.
+    """Find the layers of ``model`` by trial, with images of the size of the first one in ``image`` (N, C, H, W).
 
-    If the first image has more than :data:`SMALL_IMAGE` elements, the run computes only shapes, on PyTorch's meta
-    device. It computes actual values if the image is small or the network does not support the meta device. The run
-    also calls any hooks that you added to the network. If ``receptive_fields`` is true, the run also computes the
-    receptive field of every layer.
+    Every tensor in the output of a module is a layer. Passes of two and of three images show which axis of an output
+    belongs to the images. The passes compute only shapes, unless the shapes depend on values. If two images do not pass
+    although one does, or give no output for each, the layers are those of one image. The passes also call any hooks
+    that you added to the network. Afterwards, the network is as it was. If ``receptive_fields`` is true, the receptive
+    field of every layer is computed, too.
 
     Returns:
-        The layers in the order in which they ran, and the error that stopped the run, or None. The layers that ran
+        The layers in the order in which they ran, and the error that stopped the pass, or None. The layers that ran
         before the error can still be used: a forward pass that computes their activations stops before it reaches the
         error.
     """
-    image = image[:1].detach()
-    state = {**dict(model.named_parameters()), **dict(model.named_buffers())}
-    if image.numel() > SMALL_IMAGE:
-        weights = {name: torch.empty_like(tensor, device="meta") for name, tensor in state.items()}
-        layers, failure = _observe(model, weights, torch.empty_like(image, device="meta"), receptive_fields)
-        if failure is None:
-            return layers, None
-    real = next((tensor for tensor in state.values()), image)
-    return _observe(model, {}, image.to(real.device), receptive_fields)
+    model = unwrapped(model)
+    image = torch.zeros(1, *image.shape[1:]) if image.is_meta else image[:1].detach()
+    with random_states_kept():
+        one, several, sure = _passes(model, image)
+        fields = _receptive_fields(model, image) if receptive_fields else {}
+    total = Counter(seen.name for seen in {(seen.name, seen.call): seen for seen in one.seen}.values())
+    images = _images_of(several, sure)
+    units = Units((image.shape[2], image.shape[3]))
+    layers = [_layer(seen, total[seen.name] > 1, images.get(seen.place), units) for seen in one.seen]
+    layers = [_with_field(layer, fields.get(seen.place)) for layer, seen in zip(layers, one.seen, strict=True)]
+    return layers, one.failure
+
+
+def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, list[Trial], bool]:
+    """Return the trial of one image, those of two and of three copies of ``image`` (1, C, H, W), and whether to rely
+    on shapes. Shapes are not reliable if they depend on values.
+
+    If the trials of several images agree on the outputs that there are, that of two images also stands for that of one.
+    """
+
+    def passes(count: int, way: Way) -> Trial:
+        return try_out(model, image.expand(count, *image.shape[1:]), way)
+
+    several = [passes(count, "shapes") for count in (2, 3)]
+    if all(trial.failure is None for trial in several) and _places(several[0]) == _places(several[1]):
+        return several[0], several, True
+    one = passes(1, "shapes")
+    if one.failure is None or _is_about_sizes(one.failure):
+        return one, several, True
+    return passes(1, "values"), [passes(count, "values") for count in (2, 3)], False
+
+
+def _places(trial: Trial) -> list[tuple[str, int, str]]:
+    return [seen.place for seen in trial.seen]
+
+
+def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str], Images]:
+    """Find the images in all outputs, given the trials of two and of three images.
+
+    If it is not ``sure`` that the shapes stay the same, an output with several rows for each image is left out.
+    """
+    two, three = ({seen.place: seen for seen in trial.seen} for trial in several)
+    # The calls of a module cannot be told apart if their number depends on the number of images.
+    calls = [Counter(name for name, _ in {place[:2] for place in trial}) for trial in (two, three)]
+    found = {
+        place: find_images(seen.shape, three[place].shape)
+        for place, seen in two.items()
+        if place in three and calls[0][place[0]] == calls[1][place[0]]
+    }
+    return {place: images for place, images in found.items() if images and (sure or images.fold == 1)}
+
+
+def _layer(seen: Seen, several_calls: bool, images: Images | None, units: Units) -> Layer:
+    """Describe the layer of which ``seen`` is an output. ``images`` is None if images must pass one at a time."""
+    shape = list(seen.shape)
+    axis = images.axis if images else 0 if len(shape) > 1 and shape[0] == 1 else None
+    rows = images.fold if images else 1
+    if axis is not None:
+        del shape[axis]
+    unit_axis = units.axis(seen.module, shape)
+    if rows > 1 and axis is not None:
+        shape.insert(axis, rows)
+        unit_axis += axis <= unit_axis and len(shape) > 1
+    return Layer(
+        name=f"{seen.name}:{seen.call}{seen.key}" if several_calls else seen.name + seen.key,
+        module=seen.name,
+        call=seen.call,
+        kind=type(seen.module).__name__,
+        shape=tuple(shape),
+        receptive_field=None,
+        stride=None,
+        start=None,
+        overwritten=seen.overwritten(),
+        key=seen.key,
+        unit_axis=unit_axis,
+        image_axis=axis,
+        rows_per_image=rows,
+        singly=images is None,
+    )
+
+
+def _receptive_fields(model: nn.Module, image: Tensor) -> dict[tuple[str, int, str], Field | None]:
+    """Return the receptive fields in all outputs of a pass of ``image`` (1, C, H, W)."""
+    trial = try_out(model, image, "shapes", follow_fields=True)
+    if trial.failure is not None:
+        trial = try_out(model, image, "values", follow_fields=True)
+    return {seen.place: seen.field for seen in trial.seen}
+
+
+def _with_field(layer: Layer, field: Field | None) -> Layer:
+    """Return ``layer`` with the receptive field ``field``."""
+    square = field.square() if field else None
+    if field is None or square is None:
+        return replace(layer, whole_image=field is not None and field.whole)
+    return replace(layer, receptive_field=square.side, stride=square.stride, start=square.start)
 
 
 def describe(shape: Sequence[int]) -> str:
@@ -165,177 +286,23 @@ def describe(shape: Sequence[int]) -> str:
     return f"an image of {width}x{height} pixels and {channels} channel{'s' * (channels != 1)}"
 
 
-def _first_line(error: Exception) -> str:
-    """Return the first line of the message of ``error``, or the name of its class if the message is empty."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0]
+def _is_about_sizes(failure: Exception) -> bool:
+    """Return whether the error of a network seems to concern the size of the image."""
+    if isinstance(failure, IndexError):  # perhaps an index that was computed from arbitrary values
+        return False
+    return bool(re.search(r"size|shape|dimension|height|width|channel|too small|length", str(failure), re.IGNORECASE))
 
 
-def _observe(
-    model: nn.Module, weights: dict[str, Tensor], image: Tensor, receptive_fields: bool
-) -> tuple[list[Layer], Exception | None]:
-    """Run ``model`` once on ``image``; return the layers that ran, and the error that stopped the run, or None.
+def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Exception) -> str:
+    """Return the message that an image of ``shape`` (C, H, W) did not pass through ``model``, in the network's words.
 
-    ``weights`` holds parameters and buffers, by name, to use in place of those of ``model``. It may be empty.
+    ``beyond`` says how far it came. Only an error that is about sizes is said to concern this image.
     """
-    seen: list[tuple[str, nn.Module, Tensor, int, Field]] = []
-    fields = _ReceptiveFields(image)
-    training = [module for module in model.modules() if module.training]
-    handles = [
-        module.register_forward_hook(
-            lambda module, args, output, name=name: (
-                seen.append((name, module, output, output._version, fields.of(output)))
-                if isinstance(output, Tensor)
-                else None
-            )
-        )
-        for name, module in model.named_modules()
-        if name
-    ]
-    failure: Exception | None = None
-    try:
-        model.eval()
-        # Tracking the receptive fields takes a second, because PyTorch loads its compiler for a dispatch mode.
-        with torch.no_grad(), fields if receptive_fields else nullcontext():
-            functional_call(model, weights, (image,))
-    except Exception as error:  # the user's network may raise anything
-        # A traceback that is kept keeps all pictures of the functions that called this one, until Python looks for
-        # cycles.
-        failure = error.with_traceback(None)
-    finally:
-        for handle in handles:
-            handle.remove()
-        for module in training:
-            module.training = True
-    total = Counter(name for name, *_ in seen)
-    calls: Counter[str] = Counter()
-    layers = []
-    for name, module, output, version, field in seen:
-        call = calls[name]
-        calls[name] += 1
-        layers.append(
-            Layer(
-                name=f"{name}:{call}" if total[name] > 1 else name,
-                module=name,
-                call=call,
-                kind=type(module).__name__,
-                shape=tuple(output.shape[1:]),
-                receptive_field=round(field.side) if receptive_fields and math.isfinite(field.side) else None,
-                stride=field.stride if receptive_fields else None,
-                start=field.start if receptive_fields else None,
-                overwritten=output._version != version,
-                channels_last=output.ndim == 4 and _channels_last(output.shape[1:], image.shape[2:]),
-            )
-        )
-    return layers, failure
-
-
-def _channels_last(shape: Sequence[int], image: Sequence[int]) -> bool:
-    """Return whether an output ``shape`` of three axes seems to be (H, W, C) rather than (C, H, W).
-
-    The result is true if the first two axes have the aspect ratio of ``image`` (H, W), and the last two do not.
-    """
-    wanted = math.log(image[0] / image[1])
-    off_first, off_last = (abs(math.log(h / w) - wanted) for h, w in (shape[1:], shape[:2]))
-    return off_last < 0.1 < off_first
-
-
-class Field(NamedTuple):
-    """The receptive fields of all positions in a layer's output. The fields lie on a regular grid in the image."""
-
-    side: float
-    """Side of each receptive field, in pixels of the image; infinite if the field is the whole image."""
-    stride: float
-    """Distance between the receptive fields of neighboring positions, in pixels of the image."""
-    start: float
-    """Coordinate at which the receptive field of the first position begins, in pixels of the image."""
-
-
-NOTHING = Field(0.0, 1.0, 0.0)
-"""Empty receptive field, for a tensor that does not depend on the image."""
-
-
-class _ReceptiveFields(TorchDispatchMode):
-    """A PyTorch dispatch mode that tracks the receptive field through every operation of a forward pass.
-
-    A convolution or pooling with kernel size k enlarges the receptive field by (k - 1) times the product of the strides
-    of the earlier layers. If an operation mixes all positions, the receptive field of its output is the whole image.
-    Examples are attention, a mean over all positions, and a fully connected layer on flattened activations. An
-    operation that does not mix positions keeps the largest receptive field of its arguments. See Araujo et al.,
-    "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019.
-    """
-
-    def __init__(self, image: Tensor) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.batch = len(image)
-        self.known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self.known[image] = Field(1.0, 1.0, 0.0)
-
-    def of(self, tensor: Tensor) -> Field:
-        """Return the receptive field of the positions of ``tensor``, a tensor of the tracked forward pass."""
-        field: Field = self.known.get(tensor, NOTHING)
-        return field
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        # The fields are read before the operation runs, because an in-place operation returns its own argument.
-        inputs = [x for arg in args for x in (arg if isinstance(arg, list | tuple) else [arg]) if isinstance(x, Tensor)]
-        field = max(map(self.of, inputs), default=NOTHING)
-        result = func(*args, **(kwargs or {}))
-        outputs = [x for x in (result if isinstance(result, list | tuple) else [result]) if isinstance(x, Tensor)]
-        if field.side and outputs:
-            field = self._after(func.overloadpacket, args, outputs[0], field)
-            for output in outputs:
-                self.known[output] = field
-        return result
-
-    def _after(self, op: Any, args: Any, output: Tensor, field: Field) -> Field:
-        """Return the receptive field of ``output``, the result of the operation ``op`` with the arguments ``args``.
-
-        ``field`` is the largest receptive field among the arguments.
-        """
-        side, stride, start = field
-        if op is aten.convolution:
-            kernel, step, padding, dilation = max(args[1].shape[2:]), max(args[3]), max(args[4]), max(args[5])
-            if args[6]:  # transposed
-                reach = math.ceil((kernel - 1) / step)
-                return Field(side + reach * stride, stride / step, start - (reach - padding / step) * stride)
-            return Field(side + (kernel - 1) * dilation * stride, stride * step, start - padding * stride)
-        if op in (aten.max_pool2d_with_indices, aten.max_pool2d, aten.avg_pool2d):
-            kernel = max(args[1])
-            step = max(args[2]) if len(args) > 2 and args[2] else kernel
-            padding = max(args[3]) if len(args) > 3 else 0
-            dilation = max(args[4]) if op is not aten.avg_pool2d and len(args) > 4 else 1
-            return Field(side + (kernel - 1) * dilation * stride, stride * step, start - padding * stride)
-        if op in (aten._adaptive_avg_pool2d, aten.adaptive_max_pool2d):
-            before, after = max(args[0].shape[2:]), max(output.shape[2:])
-            step = max(before // after, 1)
-            return Field(side + (before - (after - 1) * step - 1) * stride, stride * step, start)
-        if op in PADDING:
-            return Field(side, stride, start - max(args[1][0], 0) * stride)
-        if "upsample" in str(op):
-            times = output.shape[-1] / args[0].shape[-1]
-            return Field(side + (0 if "nearest" in str(op) else stride), stride / times, start)
-        rows = output.shape[0] if output.ndim == 2 else 0
-        mixes_positions = (
-            (op in (aten.mm, aten.addmm) and rows == self.batch)
-            or op in (aten.bmm, aten.baddbmm)
-            or "attention" in str(op)
-            or (
-                op in (aten.mean, aten.sum, aten.amax)
-                and output.numel() < args[0].numel()
-                and len(args) > 1
-                and _spatial(args)
-            )
-        )
-        return Field(math.inf, stride, start) if mixes_positions else field
-
-
-def _spatial(args: Any) -> bool:
-    """Return whether a reduction, such as a mean, covers all positions: height and width, or all tokens.
-
-    ``args`` holds the arguments of the reduction: the tensor, the dimensions, and any others.
-    """
-    tensor, dimensions = args[0], {d % args[0].ndim for d in args[1]}
-    return bool(dimensions >= {2, 3}) if tensor.ndim == 4 else dimensions == {1}
+    words = (str(failure).strip() or type(failure).__name__).splitlines()[0]
+    name = type(model).__name__
+    if _is_about_sizes(failure):
+        return f"{describe(shape)} does not pass through {name}{beyond}: {words}"
+    return f"{name} does not run{beyond}: {type(failure).__name__}: {words}"
 
 
 def device_of(model: nn.Module) -> torch.device:
@@ -353,6 +320,7 @@ def default_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -
     Raises:
         ValueError: the network has neither an ``input_shape`` nor a 2D convolution, or ``size`` is not positive.
     """
+    model = unwrapped(model)
     sides = (size, size) if isinstance(size, int) else size
     if sides is not None and min(sides) < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")

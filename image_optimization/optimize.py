@@ -18,6 +18,7 @@ from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import most_precise
 from dreamgram.image_optimization.recording import StepFunction, is_own, replayed
+from dreamgram.image_optimization.settings import random_states_kept
 
 CHECK_EVERY = 16
 """Number of steps, on an accelerator, between two checks of whether the losses are finite and still falling. A check
@@ -182,15 +183,12 @@ def seeded(seed: int) -> Iterator[None]:
 
     The initial noise of an image and the random transforms of this package are drawn from this generator, never from
     the generator of an accelerator. Therefore, a seed gives the same numbers on every device. The parameters of
-    torchvision's random transforms, such as angles, are drawn from this generator, too.
+    torchvision's random transforms, such as angles, are drawn from this generator, too. Only one thread at a time is
+    inside.
     """
-    generator = torch.default_generator
-    state = generator.get_state()
-    try:
-        generator.manual_seed(seed)
+    with random_states_kept():
+        torch.default_generator.manual_seed(seed)
         yield
-    finally:
-        generator.set_state(state)
 
 
 def optimize(
@@ -274,8 +272,11 @@ def optimize(
         for number in range(len(losses) + 1, steps + 1):
             values, rendered = do_step()
             losses.append(values.clone())
-            for listener in told:
-                listener(Step(number, steps, losses[-1], rendered, number / steps, current))
+            if told:
+                drawn = torch.default_generator.get_state()
+                for listener in told:
+                    listener(Step(number, steps, losses[-1], rendered, number / steps, current))
+                torch.default_generator.set_state(drawn)  # a listener may draw numbers of its own
             if number % check_every == 0 or number == steps:
                 _check_finite(losses, number - len(losses[-check_every:]))
                 if tolerance and _converged(losses, tolerance, patience):

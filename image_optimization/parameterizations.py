@@ -100,7 +100,9 @@ class PixelImage:
         return self.leaf
 
 
-CORRELATION = torch.tensor([[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]])
+CORRELATION = torch.tensor(
+    [[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], dtype=torch.float32, device="cpu"
+)
 """Square root of the correlation matrix of ImageNet's colors. Rows are R, G, B; columns are decorrelated colors.
 
 The values are those of Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017,

@@ -34,6 +34,7 @@ from dreamgram.image_optimization.optimize import (
 from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import choose_dtype, products_in_full_precision
 from dreamgram.image_optimization.recording import is_own
+from dreamgram.image_optimization.settings import random_states_kept, usual_settings
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner, read_budgets, smallest_tile
 from dreamgram.style_transfer.colors import finish, prepare
@@ -119,6 +120,7 @@ class Stylizer:
         >>> stronger = stylizer.change(style_weight=3).run().image
     """
 
+    @usual_settings()
     def __init__(
         self,
         photo: Tensor,
@@ -165,10 +167,15 @@ class Stylizer:
         Raises:
             ValueError: an argument is unknown or out of range, or a picture is too small for the network.
         """
+        if model is None:
+            with random_states_kept():  # a new network draws weights before the trained ones are read
+                model = load("vgg16")
+        # PyTorch computes no gradients with the tensors that it makes in inference mode.
+        photo, *paintings = (each.clone() if each.is_inference() else each for each in (photo, *paintings))
         self._given: dict[str, Any] = {
             "photo": photo,
             "paintings": paintings,
-            "model": load("vgg16") if model is None else model,
+            "model": model,
             "content_mask": content_mask,
             "style_masks": style_masks,
             "init": init,
@@ -259,6 +266,7 @@ class Stylizer:
                 changed._planner = self._planner
         return changed
 
+    @usual_settings()
     def run(self, *, state: State | None = None, listeners: Sequence[Listener] | Listener = ()) -> Stylized:
         """Paint the picture.
 
@@ -280,9 +288,9 @@ class Stylizer:
         dtype = choose_dtype(self.options.precision, self.device, self.model)
         self._targets.begin(self._subject, self._keys)
         with (
+            capture(self.model, self.losses.layers, dtype) as activations_of,
             seeded(self.options.seed),
             products_in_full_precision(self.device),
-            capture(self.model, self.losses.layers, dtype) as activations_of,
         ):
             if state is None:
                 past = _Past(self._budgets(activations_of))

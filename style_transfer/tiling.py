@@ -80,8 +80,11 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
         layers: the layers whose activations the losses use, as :func:`list_layers` returns them for the whole picture.
         size: the height and width of the picture, in pixels.
         side: the approximate side of a tile, including its surroundings, in pixels.
+
+    Raises:
+        ValueError: the receptive fields of a layer are the whole image, or unknown.
     """
-    step, halo = _reach(layers, max(size))
+    step, halo = _reach(layers)
     cores = [_cut(length, max(side - 2 * halo, halo, step), step) for length in size]
     tiles = []
     for top, bottom in cores[0]:
@@ -110,19 +113,28 @@ def smallest_side(layers: Sequence[Layer]) -> int:
     """Return the side, in pixels, of the smallest tile that :func:`split` makes, including its surroundings.
 
     The side of the part that belongs to the tile alone is a third of the returned side.
+
+    Raises:
+        ValueError: the receptive fields of a layer are the whole image, or unknown.
     """
-    return 3 * _reach(layers, 0)[1]
+    return 3 * _reach(layers)[1]
 
 
-def _reach(layers: Sequence[Layer], everything: int) -> tuple[int, int]:
+def _reach(layers: Sequence[Layer]) -> tuple[int, int]:
     """Return the largest stride of ``layers``, and the width of a tile's surroundings, both in pixels.
 
     A tile consists of a part that belongs to it alone and of its surroundings. The surroundings include all other
-    pixels that influence the activations of this part. Their width is a multiple of the stride. ``everything`` is the
-    side of the receptive field, in pixels, to assume for any layer that sees the whole picture.
+    pixels that influence the activations of this part. Their width is a multiple of the stride.
     """
+    for layer in layers:
+        if layer.receptive_field is None:
+            seen = "the whole picture" if layer.whole_image else "pixels that are not known"
+            raise ValueError(
+                "the memory does not suffice for the whole picture, and tiles would be wrong, because each position "
+                f"of {layer.name} depends on {seen}: allow more memory, choose other layers or a smaller size"
+            )
     step = round(max(map(_stride, layers)))
-    fields = [(layer.start or 0.0, layer.receptive_field or everything, _stride(layer)) for layer in layers]
+    fields = [(layer.start or 0.0, layer.receptive_field or 0, _stride(layer)) for layer in layers]
     before = max(-start for start, _, _ in fields)
     after = max(start + field - stride for start, field, stride in fields)
     return step, step * -int(-max(before, after, 0) // step)
@@ -153,7 +165,7 @@ def _positions(layer: Layer, axis: int, core: tuple[int, int], length: int) -> s
 def _stride(layer: Layer) -> float:
     """Return the stride, in pixels, of a ``layer`` that :func:`list_layers` returned.
 
-    The stride of such a layer is never None.
+    The stride of a layer with known receptive fields is never None.
     """
     assert layer.stride is not None
     return layer.stride

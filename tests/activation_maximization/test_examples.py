@@ -215,3 +215,17 @@ def test_pictures_of_a_folder(digits: nn.Module, tmp_path: Path, caplog: pytest.
         assert [example.name for example in found] == [f"seven/{example.name}" for example in expected]
     with pytest.raises(ValueError, match=r"no folder .*none"):
         top_examples(digits, "conv2", [7], tmp_path / "none")
+
+
+def test_unknown_fields_are_cropped_to_what_has_a_gradient() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Upsample(scale_factor=2), nn.Conv2d(4, 2, (1, 5)))
+    picture = torch.rand(3, 20, 20)
+    image = picture[None].clone().requires_grad_()
+    activation = network(image)[0, 1]
+    activation.max().backward()
+    assert image.grad is not None
+    rows, columns = (image.grad[0].abs().sum(axes).nonzero()[:, 0] for axes in ((0, 2), (0, 1)))
+    [[found]] = top_examples(network, "2", [1], [picture], count=1)
+    assert torch.equal(found.patch, picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1])
+    assert found.patch.shape[1] == 3
+    assert found.patch.shape[2] in (5, 6)

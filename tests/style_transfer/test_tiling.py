@@ -11,7 +11,7 @@ from dreamgram.image_optimization.capture import capture
 from dreamgram.image_optimization.layers import list_layers
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import StyleOptions
-from dreamgram.style_transfer.tiling import Tile, split, whole
+from dreamgram.style_transfer.tiling import Tile, smallest_side, split, whole
 from dreamgram.style_transfer.total_loss import Style, total_loss
 
 LAYERS = {"content_layers": {"relu3_1": 1.0}, "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0}}
@@ -72,3 +72,21 @@ def test_every_position_belongs_to_one_tile(size: tuple[int, int], side: int, de
             assert [part.stop - part.start for part in inner] == [rows.stop - rows.start, columns.stop - columns.start]
             assert all(part.stop > part.start >= 0 for part in inner)
         assert (seen == 1).all()
+
+
+@pytest.mark.parametrize(
+    ("first", "seen"),
+    [
+        (nn.InstanceNorm2d(4), "the whole picture"),
+        (nn.GroupNorm(2, 4), "the whole picture"),
+        (nn.Upsample(scale_factor=2), "pixels that are not known"),
+    ],
+)
+def test_networks_whose_tiles_would_be_wrong_are_refused(first: nn.Module, seen: str) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), first, nn.ReLU()).eval()
+    for size in (128, 300):
+        layers = [layer for layer in list_layers(network, (3, size, size)) if layer.name in ("0", "2")]
+        with pytest.raises(ValueError, match=f"each position of 2 depends on {seen}"):
+            split(layers, (size, size), 64)
+        with pytest.raises(ValueError, match="tiles would be wrong"):
+            smallest_side(layers)

@@ -1,0 +1,316 @@
+"""Keep networks as they are: save everything that a forward pass may change, and put it back afterwards."""
+
+from __future__ import annotations
+
+import sys
+from collections import OrderedDict, deque
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+LEAVES = frozenset(
+    [str, bytes, bool, int, float, complex, type, NoneType, FunctionType, BuiltinFunctionType, MethodType, ModuleType]
+)
+"""Types of objects that a forward pass does not change, or whose changes belong to no network."""
+
+LIBRARIES = frozenset([*sys.stdlib_module_names, "torch", "numpy"])
+"""Packages whose objects are not searched, unless they are modules, tensors, arrays, generators or containers."""
+
+MANY = 10_000
+"""Number of elements above which a container is saved without looking at its elements: it holds data, not a state."""
+
+Undo = Callable[[], bool]
+"""A function that puts one object back as it was, and returns whether the object had changed.
+
+It may be called again if it was interrupted."""
+
+
+@contextmanager
+def restored(model: nn.Module) -> Iterator[Snapshot]:
+    """Put everything that the body of the ``with`` statement changes in ``model`` back as it was, even after an error.
+
+    This includes the plain attributes of all modules, the contents of the containers and objects in these attributes,
+    buffers, hooks and training modes. Parameters keep their identity, their gradients and their ``requires_grad``
+    flags. Their values are not saved, because a copy of all parameters would take as much memory as the network: call
+    the network with copies of its parameters. The yielded object knows afterwards whether anything had changed.
+    """
+    saved = Snapshot()
+    try:
+        saved.take(model)
+        yield saved
+    finally:
+        saved.restore()
+
+
+class Snapshot:
+    """The state of a network at one time, without the values of its parameters.
+
+    Until :meth:`restore` is called, the network has copies of the tensors in its buffers, attributes, dictionaries and
+    lists. It may change the copies in place, and gradients that need them can still be computed after the original
+    tensors have been put back.
+    """
+
+    def __init__(self) -> None:
+        """Begin with nothing saved."""
+        self.changed = False
+        """Whether anything had changed when :meth:`restore` was called."""
+        self._undo: list[Undo] = []
+        self._seen: dict[int, Any] = {}
+        """All objects that were looked at, by identity. Keeping them ensures that no identity is used twice."""
+        self._copies: dict[int, Tensor] = {}
+        """Copies of tensors by the identities of the originals."""
+
+    def take(self, model: nn.Module) -> None:
+        """Save the state of ``model``, and lend it copies of its tensors."""
+        self._find(model)
+        tensors = [each for each in self._seen.values() if isinstance(each, Tensor) and not _is_parameter(each)]
+        for some in _by_storage(tensors):
+            self._lend(some)
+        for thing in self._seen.values():
+            self._save(thing)
+
+    def restore(self) -> None:
+        """Put everything back. If Ctrl-C is pressed meanwhile, it takes effect afterwards, as does an error."""
+        problem: BaseException | None = None
+        while self._undo:
+            problem = self._put_back() or problem
+        if problem is not None:
+            raise problem
+
+    def _put_back(self) -> BaseException | None:
+        """Put one object back, and return the error if this fails. After Ctrl-C, it remains to be put back."""
+        try:
+            self.changed |= self._undo[-1]()
+        except KeyboardInterrupt as interrupt:
+            return interrupt
+        except Exception as error:  # an object of the user's may raise anything
+            self._undo.pop()
+            return error
+        self._undo.pop()
+        return None
+
+    def _find(self, model: nn.Module) -> None:
+        """Find all objects that belong to the state of ``model``."""
+        waiting: list[Any] = [model]
+        while waiting:
+            thing = waiting.pop()
+            if type(thing) in LEAVES or id(thing) in self._seen:
+                continue
+            self._seen[id(thing)] = thing
+            waiting.extend(_parts(thing))
+
+    def _lend(self, tensors: list[Tensor]) -> None:
+        """Copy ``tensors``, which share their memory. Their copies share theirs, too."""
+        # A tensor that a network has computed with gradients keeps its graph, so the copies are made without it.
+        copies = _clones([each.detach() for each in tensors])
+        kept = [each.clone() for each in copies]
+        for tensor, copy, before in zip(tensors, copies, kept, strict=True):
+            self._copies[id(tensor)] = copy.requires_grad_(tensor.requires_grad)
+
+            def undo(tensor: Tensor = tensor, copy: Tensor = copy, before: Tensor = before) -> bool:
+                changed = not same(copy.detach(), before) or copy.requires_grad != tensor.requires_grad
+                if not same(tensor.detach(), before):  # it was changed in place through something that holds it, too
+                    changed = True
+                    tensor.data = before.clone()
+                return changed
+
+            self._undo.append(undo)
+
+    def _save(self, thing: Any) -> None:
+        """Let :meth:`restore` put ``thing`` back, and replace the tensors in it by their copies."""
+        if _is_parameter(thing):
+            self._save_parameter(thing)
+        elif isinstance(thing, torch.Generator):
+            state = thing.get_state()
+            self._undo.append(lambda: not same(thing.get_state(), state) and thing.set_state(state) is not None)
+        elif isinstance(thing, np.ndarray):
+            self._save_array(thing)
+        elif isinstance(thing, dict):
+            self._save_dictionary(thing)
+        elif isinstance(thing, list | deque):
+            self._save_sequence(thing)
+        elif isinstance(thing, set):
+            self._save_set(thing)
+        elif not isinstance(thing, Tensor | tuple | frozenset):
+            self._save_slots(thing)
+
+    def _copy(self, thing: Any) -> Any:
+        """Return the copy of ``thing`` if it is a tensor that was copied. Return anything else itself."""
+        return self._copies.get(id(thing), thing)
+
+    def _save_dictionary(self, thing: dict[Any, Any]) -> None:
+        # A subclass may have methods of its own that do something else.
+        base: Any = OrderedDict if isinstance(thing, OrderedDict) else dict
+        before = list(dict.items(thing))
+        lent = {key: self._copy(value) for key, value in before}
+
+        def undo() -> bool:
+            changed = len(thing) != len(lent) or any(
+                now is not key or value is not lent[key]
+                for (now, value), key in zip(dict.items(thing), lent, strict=True)
+            )
+            if changed:
+                base.clear(thing)
+            for key, value in before:
+                if changed or value is not lent[key]:
+                    base.__setitem__(thing, key, value)
+            return changed
+
+        self._undo.append(undo)
+        for key, value in before:
+            if value is not lent[key]:
+                base.__setitem__(thing, key, lent[key])
+
+    def _save_sequence(self, thing: Any) -> None:
+        before = list(thing)
+        lent = [self._copy(each) for each in before]
+
+        def undo() -> bool:
+            changed = len(thing) != len(lent) or any(a is not b for a, b in zip(thing, lent, strict=True))
+            if changed or self._copies:
+                thing.clear()
+                thing.extend(before)
+            return changed
+
+        self._undo.append(undo)
+        for place, value in enumerate(lent):
+            if value is not before[place]:
+                thing[place] = value
+
+    def _save_set(self, thing: set[Any]) -> None:
+        before = set(thing)
+
+        def undo() -> bool:
+            changed = thing != before
+            if changed:
+                thing.clear()
+                thing.update(before)
+            return changed
+
+        self._undo.append(undo)
+
+    def _save_parameter(self, parameter: nn.Parameter) -> None:
+        gradient, required = parameter.grad, parameter.requires_grad
+
+        def undo() -> bool:
+            changed = parameter.grad is not gradient or parameter.requires_grad != required
+            if changed:
+                parameter.requires_grad_(required)
+                parameter.grad = gradient
+            return changed
+
+        self._undo.append(undo)
+
+    def _save_array(self, array: np.ndarray[Any, Any]) -> None:
+        copy = array.copy()
+
+        def undo() -> bool:
+            changed = array.tobytes() != copy.tobytes()
+            if changed:
+                array[...] = copy
+            return changed
+
+        self._undo.append(undo)
+
+    def _save_slots(self, thing: Any) -> None:
+        """Save the attributes that ``thing`` keeps in slots. All others are in a dictionary of their own."""
+        absent = object()
+        before = {name: getattr(thing, name, absent) for name in _slots(thing)}
+        lent = {name: self._copy(value) for name, value in before.items()}
+
+        def undo() -> bool:
+            changed = any(getattr(thing, name, absent) is not lent[name] for name in lent)
+            for name, value in before.items():
+                if value is not absent:
+                    object.__setattr__(thing, name, value)
+                elif hasattr(thing, name):
+                    object.__delattr__(thing, name)
+            return changed
+
+        if before:
+            self._undo.append(undo)
+            for name, value in lent.items():
+                if value is not before[name]:
+                    object.__setattr__(thing, name, value)
+
+
+def _is_parameter(thing: Any) -> bool:
+    return isinstance(thing, nn.Parameter)
+
+
+def _parts(thing: Any) -> Iterable[Any]:
+    """Return the objects in ``thing`` to search, which may be a container, a module or another object."""
+    if isinstance(thing, Tensor):
+        return [thing.grad] if thing.is_leaf and thing.grad is not None else []
+    if isinstance(thing, dict | list | deque | tuple | set | frozenset):
+        elements = dict.values(thing) if isinstance(thing, dict) else thing
+        return [] if len(elements) > MANY or LEAVES.issuperset(map(type, elements)) else elements
+    if not isinstance(thing, nn.Module) and type(thing).__module__.partition(".")[0] in LIBRARIES:
+        return []
+    attributes = getattr(thing, "__dict__", None)
+    inside = [attributes] if isinstance(attributes, dict) else []
+    return inside + [getattr(thing, name, None) for name in _slots(thing)]
+
+
+def _slots(thing: Any) -> list[str]:
+    """Return the names of the attributes that ``thing`` may keep in slots."""
+    if type(thing).__module__.partition(".")[0] in LIBRARIES:
+        return []
+    declared = [kind.__dict__.get("__slots__", ()) for kind in type(thing).__mro__]
+    names = [name for some in declared for name in ([some] if isinstance(some, str) else some)]
+    return [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
+
+
+def _by_storage(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
+    """Group tensors that share memory, such as a tensor and its views."""
+    groups: dict[Any, list[Tensor]] = {}
+    for tensor in tensors:
+        plain = tensor.layout == torch.strided and not tensor.is_meta and tensor.numel() and not tensor.is_quantized
+        key = (tensor.device, tensor.dtype, tensor.untyped_storage().data_ptr()) if plain else id(tensor)
+        groups.setdefault(key, []).append(tensor)
+    return groups.values()
+
+
+def _clones(tensors: list[Tensor]) -> list[Tensor]:
+    """Return copies of ``tensors``, which share their memory. The copies share theirs in the same way."""
+    if len(tensors) == 1:
+        return [tensors[0].clone()]
+    elements = tensors[0].untyped_storage().nbytes() // tensors[0].element_size()
+    memory = tensors[0].as_strided((elements,), (1,), 0).clone()
+    return [memory.as_strided(each.shape, each.stride(), each.storage_offset()) for each in tensors]
+
+
+def same(tensor: Tensor, other: Tensor) -> bool:
+    """Return whether two tensors have the same shape, type, device and elements; NaN equals NaN."""
+    if tensor.shape != other.shape or tensor.dtype != other.dtype or tensor.device != other.device:
+        return False
+    if tensor.is_meta or torch.equal(tensor, other):
+        return True
+    return torch.equal(tensor.isnan(), other.isnan()) and torch.equal(tensor.nan_to_num(), other.nan_to_num())
+
+
+def unwrapped(model: nn.Module) -> nn.Module:
+    """Return the network inside ``model``, which ``nn.DataParallel`` or ``torch.compile`` may have wrapped.
+
+    The wrappers only run the network in another way. Without them, layers have the names that they have in the network.
+
+    Raises:
+        ValueError: ``model`` is a TorchScript program, whose layers cannot be observed, or it has no weights.
+    """
+    while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or "_orig_mod" in model._modules:
+        inner = model.module if hasattr(model, "module") and "_orig_mod" not in model._modules else model._orig_mod
+        assert isinstance(inner, nn.Module)
+        model = inner
+    if any(parameter.is_meta for parameter in model.parameters()):
+        raise ValueError(f"{type(model).__name__} has no weights, because it is on the meta device")
+    if isinstance(model, torch.jit.ScriptModule):
+        raise ValueError(
+            f"{model.original_name} is a TorchScript program, whose layers cannot be observed; "
+            "use the network from which it was made"
+        )
+    return model

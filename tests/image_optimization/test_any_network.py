@@ -1,0 +1,198 @@
+"""Networks of many kinds, under many settings: they work, or one line says what is the matter."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import dreamgram as dg
+from dreamgram.image_optimization.layers import list_layers
+
+
+def plain() -> nn.Sequential:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 6, 3), nn.BatchNorm2d(6), nn.ReLU(), nn.Conv2d(6, 4, 3), nn.AdaptiveAvgPool2d(1), nn.Flatten()
+    )
+    network.append(nn.Linear(4, 5))
+    network.input_shape = (3, 16, 16)  # type: ignore[assignment]
+    return network.eval()
+
+
+def compiled() -> nn.Module:
+    network = plain()
+    network.compile()
+    return network
+
+
+class Runs(nn.Module):
+    """A network with the layers ``a`` and ``b`` and a function that runs them."""
+
+    input_shape = (3, 16, 16)
+
+    def __init__(self, run: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.a, self.b, self.run = nn.Conv2d(3, 4, 3), nn.Conv2d(4, 4, 3), run
+
+    def forward(self, *args: Any, **kwargs: Any) -> Tensor:
+        return self.run(self, *args, **kwargs)
+
+
+def made(network: nn.Module, layer: str, **how: Any) -> dg.Dreams:
+    settings: dict[str, Any] = {"steps": 4, "precision": "float32", "transform": "none", **how}
+    return dg.maximize(network, dg.channel(layer, [0, 1]), **settings)
+
+
+WRAPPED: dict[str, Callable[[], nn.Module]] = {
+    "half": lambda: plain().half(),
+    "bfloat16": lambda: plain().bfloat16(),
+    "double": lambda: plain().double(),
+    "DataParallel": lambda: nn.DataParallel(plain()),
+    "compiled": lambda: torch.compile(plain()),  # type: ignore[dict-item, return-value]
+    "compiled in place": compiled,
+    "both": lambda: nn.DataParallel(torch.compile(plain())),  # type: ignore[arg-type]
+}
+
+
+@pytest.mark.parametrize("kind", WRAPPED)
+@pytest.mark.parametrize("layer", ["3", "6"])
+def test_networks_in_other_forms_give_the_same_pictures(kind: str, layer: str) -> None:
+    wanted = made(plain(), layer)
+    network = WRAPPED[kind]()
+    types = {name: tensor.dtype for name, tensor in network.state_dict().items()}
+    found = made(network, layer)
+    assert found.images.dtype == found.activations.dtype == torch.float32
+    assert (found.images - wanted.images).abs().mean() < 0.02
+    assert {name: tensor.dtype for name, tensor in network.state_dict().items()} == types
+    assert [each.name for each in list_layers(network, (3, 16, 16))] == list("0123456")
+
+
+def test_names_with_the_prefix_of_a_wrapper() -> None:
+    network = nn.DataParallel(plain())
+    images = torch.rand(1, 3, 16, 16)
+    found = dg.evaluate(network, dg.channel("module.3", 1), images)
+    assert torch.equal(found, dg.evaluate(plain(), "channel(3, 1)", images))
+
+
+SETTINGS: dict[str, Callable[[], AbstractContextManager[Any]]] = {
+    "no gradients": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "autocast": lambda: torch.autocast("cpu", torch.bfloat16),
+    "double": nullcontext,
+    "device": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_the_settings_of_the_caller_change_nothing(
+    setting: str, photo: Tensor, painting: Tensor, vgg16: nn.Module
+) -> None:
+    network, images = plain(), torch.rand(2, 3, 16, 16)
+    short: dict[str, Any] = {
+        "size": 32,
+        "steps": 2,
+        "content_layers": {"relu1_2": 1.0},
+        "style_layers": {"relu1_1": 1.0},
+    }
+
+    def results() -> list[Tensor]:
+        stylized = dg.stylize(photo, [painting], model=vgg16, precision="float32", **short)
+        again = dg.maximize(network, "channel(3, 1)", init=images[:1] * 1, steps=2, precision="float32")
+        return [made(network, "3").images, dg.activations(network, images, "3")["3"], stylized.image, again.images]
+
+    wanted = results()
+    torch.set_default_dtype(torch.float64 if setting == "double" else torch.float32)
+    try:
+        with SETTINGS[setting]():
+            found = results()
+            assert torch.get_default_dtype() == (torch.float64 if setting == "double" else torch.float32)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for mine, other in zip(found, wanted, strict=True):
+        assert mine.dtype == torch.float32
+        assert torch.equal(mine, other)
+
+
+def test_a_double_network_with_double_tensors_of_its_own() -> None:
+    network = Runs(lambda n, x: n.b(n.a(x) * torch.linspace(0, 1, 14))).double()
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert made(network, "b").images.dtype == torch.float32
+    finally:
+        torch.set_default_dtype(torch.float32)
+
+
+def write_by_index(network: Runs, image: Tensor) -> Tensor:
+    features = network.a(image)
+    copy = torch.zeros(features.shape)
+    copy[:, torch.arange(4)] = features
+    result: Tensor = network.b(copy)
+    return result
+
+
+def test_float32_where_bfloat16_does_not_go_through(caplog: pytest.LogCaptureFixture) -> None:
+    network = Runs(write_by_index)
+    exact = made(network, "b").images
+    for _ in range(2):
+        assert torch.equal(made(network, "b", precision="bfloat16").images, exact)
+    assert len(caplog.messages) == 1
+    assert caplog.messages[0].startswith("Runs does not run in bfloat16 (Index put requires")
+
+
+def quantized() -> nn.Module:
+    network: nn.Module = torch.ao.quantization.quantize_dynamic(plain(), {nn.Linear})
+    return network
+
+
+def loses(network: Runs, image: Tensor) -> Tensor:
+    network.a(image)
+    raise KeyError("tokenizer")
+
+
+REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
+    "scripted": (lambda: torch.jit.script(plain()), "3", "Sequential is a TorchScript program, whose layers cannot be"),
+    "traced": (lambda: torch.jit.trace(plain(), torch.rand(1, 3, 16, 16)), "3", "Sequential is a TorchScript program"),
+    "without weights": (lambda: plain().to("meta"), "3", "Sequential has no weights"),
+    "two inputs": (lambda: Runs(lambda n, x, y: n.a(x) + y), "a", "missing 1 required positional argument: 'y'"),
+    "its own error": (
+        lambda: Runs(loses),
+        "b",
+        "Runs does not run beyond a, so b cannot be reached: KeyError",
+    ),
+    "quantized": (quantized, "6", "no gradient passes back from 6"),
+    "reentrant": (
+        lambda: Runs(lambda n, x: n.b(checkpoint(n.a, x, use_reentrant=True))),
+        "b",
+        "no gradient passes back from b: When use_reentrant=True",
+    ),
+    "inside reentrant": (
+        lambda: Runs(lambda n, x: n.b(checkpoint(n.a, x, use_reentrant=True))),
+        "a",
+        "no gradient passes back from a",
+    ),
+}
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", REFUSED)
+def test_what_does_not_work_ends_in_one_line(kind: str) -> None:
+    build, layer, message = REFUSED[kind]
+    with pytest.raises(ValueError, match=message.replace("(", r"\(")) as raised:
+        made(build(), layer)
+    assert "\n" not in str(raised.value)
+    assert "pixels" not in str(raised.value)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_layers_before_what_does_not_work() -> None:
+    for kind, layer in {"quantized": "3", "its own error": "a"}.items():
+        history = made(REFUSED[kind][0](), layer).history
+        assert (history[-1] > history[0]).all()
+    free = Runs(lambda n, x: n.b(checkpoint(n.a, x, use_reentrant=False)))
+    assert len(made(free, "b").images) == 2

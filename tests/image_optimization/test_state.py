@@ -1,0 +1,262 @@
+"""Networks come back as they were, whatever they do in a forward pass and however a run ends."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import timm
+import torch
+import torchvision
+from torch import Tensor, nn
+
+import dreamgram as dg
+from dreamgram.image_optimization.layers import list_layers, smallest_size
+from tests.same_model import differences, portrait
+
+
+class Cache:
+    """An object that is not a module."""
+
+    def __init__(self) -> None:
+        self.last: Tensor | None = None
+        self.passes = 0
+
+
+class Careless(nn.Module):
+    """A network that changes everything that a forward pass can change, and whose output depends on it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3, padding=1)
+        self.norm = nn.BatchNorm2d(4)
+        self.linear = nn.Linear(4, 5)
+        self.register_buffer("count", torch.zeros(()))
+        self.register_buffer("latest", None)
+        self.hidden: Tensor | None = None
+        self.scale = torch.ones(4)
+        self.anchors: dict[object, Tensor] = {"first": torch.ones(3)}
+        self.history = [torch.zeros(2)]
+        self.nested = {"lists": [[1, 2], {"deep": torch.zeros(1)}]}
+        self.pair = (torch.zeros(2), [3])
+        self.cache, self.names, self.passes = Cache(), {"a"}, 0
+        self.generator = torch.Generator().manual_seed(3)
+        self.old: int | None = 1
+
+    def train(self, mode: bool = True) -> Careless:
+        self.anchors = {}  # some networks clear their caches
+        return super().train(mode)
+
+    def forward(self, image: Tensor) -> Tensor:
+        with torch.no_grad():
+            self.norm.weight.mul_(1.1)
+        features: Tensor = self.norm(self.conv(image))
+        self.count += 1
+        self.latest = features.detach().mean((0, 2, 3))
+        self.hidden = features if self.hidden is None else self.hidden * 0.5 + features
+        self.scale.mul_(1.5)
+        self.anchors[tuple(image.shape)] = torch.rand(2, generator=self.generator)
+        self.anchors["first"].add_(1)
+        self.history.append(features.detach())
+        self.history[0].add_(1)
+        self.nested["lists"][0].append(3)  # type: ignore[attr-defined]
+        self.nested["lists"][1]["deep"].add_(1)  # type: ignore[index, call-overload]
+        self.pair[0].add_(1)
+        self.cache.last, self.cache.passes = features.detach(), self.cache.passes + 1
+        self.names.add(f"pass {self.passes}")
+        self.passes += 1
+        self.linear.weight.data.clamp_(-0.01, 0.01)
+        self.conv.register_forward_hook(lambda module, args, output: None)
+        self.conv.training = True
+        self.linear.bias.requires_grad_(True)
+        if hasattr(self, "old"):
+            del self.old
+        noise = torch.randn(4) * 0.01
+        scaled = features * (self.scale * self.count + noise)[:, None, None]
+        result: Tensor = self.linear(scaled.mean((2, 3)))
+        return result
+
+
+def careless() -> Careless:
+    network = Careless()
+    network.norm.eval()
+    network.conv.weight.requires_grad_(False)
+    network.linear.weight.grad = torch.ones(5, 4)
+    network.norm.register_forward_hook(lambda module, args, output: output * 1.0)
+    return network
+
+
+TOUCHES: dict[str, Callable[[Careless], Any]] = {
+    "a buffer": lambda net: net.count.add_(1),
+    "a buffer of a part": lambda net: net.norm.running_mean.add_(1),  # type: ignore[union-attr]
+    "a parameter": lambda net: net.conv.weight.data[0, 0, 0].fill_(7),
+    "a new parameter": lambda net: setattr(net.conv, "weight", nn.Parameter(net.conv.weight.detach().clone())),
+    "a gradient": lambda net: net.linear.weight.grad.zero_(),  # type: ignore[union-attr]
+    "a gradient flag": lambda net: net.conv.bias.requires_grad_(False),  # type: ignore[union-attr]
+    "a mode": lambda net: net.linear.eval(),
+    "a hook": lambda net: net.linear.register_forward_pre_hook(lambda module, args: None),
+    "an attribute": lambda net: setattr(net, "hidden", torch.zeros(1)),
+    "a new attribute": lambda net: setattr(net, "other", 1),
+    "a lost attribute": lambda net: delattr(net, "old"),
+    "a tensor in a list": lambda net: net.history[0].add_(1),
+    "a list": lambda net: net.history.append(torch.zeros(1)),
+    "a nested list": lambda net: net.nested["lists"][0].append(1),  # type: ignore[attr-defined]
+    "a tensor in a tuple": lambda net: net.pair[0].add_(1),
+    "a dictionary": lambda net: net.anchors.update(second=torch.zeros(1)),
+    "an object": lambda net: setattr(net.cache, "passes", 2),
+    "a set": lambda net: net.names.add("b"),
+    "a generator": lambda net: torch.rand(1, generator=net.generator),
+    "the random state": lambda net: torch.rand(1),
+}
+
+
+@pytest.mark.parametrize("touch", TOUCHES)
+def test_the_comparison_sees_every_touch(touch: str) -> None:
+    network = careless()
+    before = portrait(network)
+    assert differences(before, portrait(network)) == []
+    TOUCHES[touch](network)
+    assert differences(before, portrait(network)) != []
+
+
+def fail(step: dg.Step) -> None:
+    if step.number == 2:
+        raise ZeroDivisionError
+
+
+def press_ctrl_c(step: dg.Step) -> None:
+    if step.number == 2:
+        raise KeyboardInterrupt
+
+
+USES: dict[str, Callable[[nn.Module, str], Any]] = {
+    "list_layers": lambda net, layer: list_layers(net, (3, 8, 8)),
+    "smallest_size": lambda net, layer: smallest_size(net, [layer]),
+    "activations": lambda net, layer: dg.activations(net, torch.rand(2, 3, 8, 8), layer),
+    "maximize": lambda net, layer: dg.maximize(net, dg.channel(layer, [0, 1, 2]), size=8, steps=3),
+    "a failing listener": lambda net, layer: dg.maximize(net, dg.channel(layer, 1), size=8, steps=3, listeners=fail),
+    "Ctrl-C": lambda net, layer: dg.maximize(net, dg.channel(layer, 1), size=8, steps=3, listeners=press_ctrl_c),
+    "a wrong unit": lambda net, layer: dg.maximize(net, dg.channel(layer, 99), size=8, steps=3),
+    "a wrong layer": lambda net, layer: dg.activations(net, torch.rand(1, 3, 8, 8), "none"),
+    "examples": lambda net, layer: dg.top_examples(net, layer, [0, 1], torch.rand(3, 3, 8, 8)),
+}
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("layer", ["conv", "linear"])
+def test_a_network_comes_back_as_it_was(use: str, layer: str) -> None:
+    network = careless()
+    network.input_shape = (3, 8, 8)  # type: ignore[assignment]
+    torch.rand(3)
+    before = portrait(network)
+    state = torch.get_rng_state()
+    try:
+        USES[use](network, layer)
+    except (ValueError, ZeroDivisionError):
+        assert use in ("a failing listener", "a wrong unit", "a wrong layer")
+    if use in ("activations", "examples", "a wrong layer"):  # their random images are drawn by the test
+        torch.set_rng_state(state)
+    assert differences(before, portrait(network)) == []
+
+
+def test_every_pass_begins_with_the_network_as_it_was() -> None:
+    class Recurrent(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+            self.hidden: Tensor | None = None
+
+        def forward(self, image: Tensor) -> Tensor:
+            features: Tensor = self.conv(image)
+            self.hidden = features if self.hidden is None else features + self.hidden  # of the same number of images
+            return features * self.hidden
+
+    network = nn.Sequential(Recurrent())
+    images = torch.rand(5, 3, 8, 8)
+    expected = network[0].conv(images).square().mean((2, 3)).diagonal()
+    assert torch.allclose(dg.evaluate(network, dg.channel("0", range(4)), images[:4]), expected[:4])
+    with pytest.raises(ValueError, match="its 4 units are 0-3"):
+        dg.evaluate(network, dg.channel("0", range(5)), images)
+    assert network[0].hidden is None
+    assert len(dg.maximize(network, dg.channel("0", range(4)), size=8, steps=2, batch=3).images) == 4
+    assert network[0].hidden is None
+
+
+NETWORKS: dict[str, Callable[[], tuple[nn.Module, str, int]]] = {
+    "resnet18": lambda: (torchvision.models.resnet18(), "layer2.0.conv1", 32),
+    "vit": lambda: (timm.create_model("vit_tiny_patch16_224", img_size=32), "blocks.1", 32),
+}
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_known_networks_come_back_as_they_were(name: str) -> None:
+    network, layer, size = NETWORKS[name]()
+    before = portrait(network)
+    dg.maximize(network, dg.channel(layer, 1), size=size, steps=2)
+    assert differences(before, portrait(network)) == []
+
+
+def test_large_detection_networks_have_no_shapes_in_their_caches() -> None:
+    """A dry run of a large image computes shapes only, and these networks keep a tensor between passes."""
+    network = torchvision.models.detection.fasterrcnn_mobilenet_v3_large_320_fpn(
+        weights=None, weights_backbone=None
+    ).eval()
+    before = portrait(network)
+    assert list_layers(network, (3, 288, 288))
+    assert differences(before, portrait(network)) == []
+    with torch.no_grad():
+        network(torch.rand(1, 3, 288, 288))
+
+
+def in_threads(*functions: Callable[[], Tensor]) -> list[Tensor]:
+    """Call all functions at the same time, and return their results."""
+    results: dict[int, Tensor] = {}
+
+    def call(number: int) -> None:
+        results[number] = functions[number]()
+
+    threads = [threading.Thread(target=call, args=(number,), daemon=True) for number in range(len(functions))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive(), "a thread waits forever"
+    return [results[number] for number in range(len(functions))]
+
+
+def noisy(images: Tensor) -> Tensor:
+    """Change the images at random, in a way that this package cannot draw ahead."""
+    return images + 0.05 * torch.randn_like(images)
+
+
+def test_threads_give_what_each_gives_alone() -> None:
+    networks = [nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh(), nn.Conv2d(4, 4, 3), nn.Tanh()) for _ in range(2)]
+    networks[0].train()
+    functions = [
+        lambda: dg.maximize(networks[0], dg.channel("3", [0, 1]), size=16, steps=9, transform=noisy, seed=1).images,
+        lambda: dg.maximize(networks[1], dg.channel("1", [0, 1]), size=16, steps=9, transform=noisy, seed=2).images,
+        lambda: dg.maximize(networks[0], dg.channel("0", 3), size=16, steps=5, seed=3).images,
+        lambda: dg.maximize(networks[1], dg.channel("2", 3), size=16, steps=5, seed=3).images,
+        lambda: torch.tensor([len(list_layers(networks[0], (3, 16, 16)))]),
+    ]
+    alone = [function() for function in functions]
+    before = [portrait(network) for network in networks]
+    for _ in range(3):
+        together = in_threads(*functions)
+        assert all(torch.equal(one, other) for one, other in zip(alone, together, strict=True))
+    assert [differences(one, portrait(network)) for one, network in zip(before, networks, strict=True)] == [[], []]
+
+
+def test_a_listener_may_draw_random_numbers_and_make_images() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Tanh())
+    wanted = dg.maximize(network, dg.channel("1", 1), size=8, steps=3, transform=noisy).images
+
+    def listen(step: dg.Step) -> None:
+        torch.rand(step.number)
+        for model in (network, nn.Sequential(nn.Conv2d(3, 4, 3))):
+            dg.maximize(model, dg.channel("0", 1), size=8, steps=2, seed=7)
+
+    heard = dg.maximize(network, dg.channel("1", 1), size=8, steps=3, transform=noisy, listeners=listen).images
+    assert torch.equal(wanted, heard)
