@@ -6,6 +6,7 @@ import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
@@ -64,13 +65,18 @@ class Snapshot:
         """All objects that were looked at, by identity. Keeping them ensures that no identity is used twice."""
         self._copies: dict[int, Tensor] = {}
         """Copies of tensors by the identities of the originals."""
+        self._fixed: set[int] = set()
+        """Identities of tensors in objects, such as tuples, in which they cannot be replaced by copies."""
+        self._empty: list[Any] = []
+        """Containers without elements. A network has thousands of them, so they share one function that empties them."""
 
     def take(self, model: nn.Module) -> None:
         """Save the state of ``model``, and lend it copies of its tensors."""
         self._find(model)
         tensors = [each for each in self._seen.values() if isinstance(each, Tensor) and not _is_parameter(each)]
         for some in _by_storage(tensors):
-            self._lend(some)
+            self._copy(some)
+        self._undo.append(self._empty_again)
         for thing in self._seen.values():
             self._save(thing)
 
@@ -102,24 +108,21 @@ class Snapshot:
             if type(thing) in LEAVES or id(thing) in self._seen:
                 continue
             self._seen[id(thing)] = thing
-            waiting.extend(_parts(thing))
+            parts = _parts(thing)
+            waiting.extend(parts)
+            if isinstance(thing, tuple | set | frozenset | Tensor):
+                self._fixed.update(id(part) for part in parts if isinstance(part, Tensor))
 
-    def _lend(self, tensors: list[Tensor]) -> None:
-        """Copy ``tensors``, which share their memory. Their copies share theirs, too."""
+    def _copy(self, tensors: list[Tensor]) -> None:
+        """Copy ``tensors``, which share their memory, and lend the network their copies, which share theirs, too."""
+        fixed = any(id(each) in self._fixed for each in tensors)
         # A tensor that a network has computed with gradients keeps its graph, so the copies are made without it.
-        copies = _clones([each.detach() for each in tensors])
-        kept = [each.clone() for each in copies]
-        for tensor, copy, before in zip(tensors, copies, kept, strict=True):
-            self._copies[id(tensor)] = copy.requires_grad_(tensor.requires_grad)
-
-            def undo(tensor: Tensor = tensor, copy: Tensor = copy, before: Tensor = before) -> bool:
-                changed = not same(copy.detach(), before) or copy.requires_grad != tensor.requires_grad
-                if not same(tensor.detach(), before):  # it was changed in place through something that holds it, too
-                    changed = True
-                    tensor.data = before.clone()
-                return changed
-
-            self._undo.append(undo)
+        for tensor, copy in zip(tensors, _clones([each.detach() for each in tensors]), strict=True):
+            if fixed:
+                self._undo.append(partial(_put_elements_back, tensor, copy))
+            else:
+                self._copies[id(tensor)] = copy.requires_grad_(tensor.requires_grad)
+                self._undo.append(partial(_differ, tensor, copy))
 
     def _save(self, thing: Any) -> None:
         """Let :meth:`restore` put ``thing`` back, and replace the tensors in it by their copies."""
@@ -130,6 +133,8 @@ class Snapshot:
             self._undo.append(lambda: not same(thing.get_state(), state) and thing.set_state(state) is not None)
         elif isinstance(thing, np.ndarray):
             self._save_array(thing)
+        elif isinstance(thing, dict | list | deque | set) and not len(thing):
+            self._empty.append(thing)
         elif isinstance(thing, dict):
             self._save_dictionary(thing)
         elif isinstance(thing, list | deque):
@@ -139,36 +144,35 @@ class Snapshot:
         elif not isinstance(thing, Tensor | tuple | frozenset):
             self._save_slots(thing)
 
-    def _copy(self, thing: Any) -> Any:
-        """Return the copy of ``thing`` if it is a tensor that was copied. Return anything else itself."""
-        return self._copies.get(id(thing), thing)
+    def _empty_again(self) -> bool:
+        filled = [thing for thing in self._empty if len(thing)]
+        for thing in filled:
+            thing.clear()
+        return bool(filled)
 
     def _save_dictionary(self, thing: dict[Any, Any]) -> None:
         # A subclass may have methods of its own that do something else.
         base: Any = OrderedDict if isinstance(thing, OrderedDict) else dict
-        before = list(dict.items(thing))
-        lent = {key: self._copy(value) for key, value in before}
+        before = dict(dict.items(thing))
+        copied = {key: self._copies[id(value)] for key, value in before.items() if id(value) in self._copies}
 
         def undo() -> bool:
-            changed = len(thing) != len(lent) or any(
-                now is not key or value is not lent[key]
-                for (now, value), key in zip(dict.items(thing), lent, strict=True)
+            changed = list(before) != list(thing) or any(
+                copied.get(key, before[key]) is not value for key, value in dict.items(thing)
             )
             if changed:
                 base.clear(thing)
-            for key, value in before:
-                if changed or value is not lent[key]:
-                    base.__setitem__(thing, key, value)
+            for key in before if changed else copied:
+                base.__setitem__(thing, key, before[key])
             return changed
 
         self._undo.append(undo)
-        for key, value in before:
-            if value is not lent[key]:
-                base.__setitem__(thing, key, lent[key])
+        for key, copy in copied.items():
+            base.__setitem__(thing, key, copy)
 
     def _save_sequence(self, thing: Any) -> None:
         before = list(thing)
-        lent = [self._copy(each) for each in before]
+        lent = [self._copies.get(id(each), each) for each in before]
 
         def undo() -> bool:
             changed = len(thing) != len(lent) or any(a is not b for a, b in zip(thing, lent, strict=True))
@@ -221,7 +225,7 @@ class Snapshot:
         """Save the attributes that ``thing`` keeps in slots. All others are in a dictionary of their own."""
         absent = object()
         before = {name: getattr(thing, name, absent) for name in _slots(thing)}
-        lent = {name: self._copy(value) for name, value in before.items()}
+        lent = {name: self._copies.get(id(value), value) for name, value in before.items()}
 
         def undo() -> bool:
             changed = any(getattr(thing, name, absent) is not lent[name] for name in lent)
@@ -240,7 +244,7 @@ class Snapshot:
 
 
 def _is_parameter(thing: Any) -> bool:
-    return isinstance(thing, nn.Parameter)
+    return isinstance(thing, Tensor) and isinstance(thing, nn.Parameter)  # the second test is slow
 
 
 def _parts(thing: Any) -> Iterable[Any]:
@@ -283,6 +287,19 @@ def _clones(tensors: list[Tensor]) -> list[Tensor]:
     elements = tensors[0].untyped_storage().nbytes() // tensors[0].element_size()
     memory = tensors[0].as_strided((elements,), (1,), 0).clone()
     return [memory.as_strided(each.shape, each.stride(), each.storage_offset()) for each in tensors]
+
+
+def _differ(tensor: Tensor, copy: Tensor) -> bool:
+    """Return whether ``copy`` is no longer a copy of ``tensor``."""
+    return not same(tensor.detach(), copy.detach()) or tensor.requires_grad != copy.requires_grad
+
+
+def _put_elements_back(tensor: Tensor, copy: Tensor) -> bool:
+    """Give ``tensor`` the elements of ``copy``, and return whether it had others."""
+    changed = not same(tensor.detach(), copy)
+    if changed:
+        tensor.data = copy.clone()
+    return changed
 
 
 def same(tensor: Tensor, other: Tensor) -> bool:
