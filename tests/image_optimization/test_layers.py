@@ -45,13 +45,14 @@ def test_receptive_fields_of_vgg_by_trial(vgg16: nn.Module, layer: str, field: i
     assert first_column(told, middle) == first
 
 
-@pytest.mark.parametrize("layer", ["conv1", "layer1.0", "layer2.0.conv2", "layer2.0", "layer2"])
-def test_receptive_fields_of_a_residual_network_by_trial(layer: str) -> None:
+def test_receptive_fields_of_a_residual_network_by_trial() -> None:
     network = torchvision.models.resnet18().eval()
-    told = find_layer(layer, list_layers(network, (3, 128, 128)))
-    side, first, middle = columns_seen(network, layer, 128)
-    assert told.receptive_field == side
-    assert first_column(told, middle) == first
+    layers = list_layers(network, (3, 128, 128))
+    for name in ("conv1", "layer1.0", "layer2.0.conv2", "layer2.0", "layer2"):
+        told = find_layer(name, layers)
+        side, first, middle = columns_seen(network, name, 128)
+        assert told.receptive_field == side, name
+        assert first_column(told, middle) == first, name
 
 
 @pytest.mark.parametrize(

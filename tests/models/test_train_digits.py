@@ -40,7 +40,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 )
 def test_training_as_typed(model: str, options: list[str], data: Path, tmp_path: Path) -> None:
     weights = tmp_path / "out" / f"{model}.safetensors"
-    settings = ["--epochs", "6", "--batch", "32", *options, "--output", str(weights)]
+    settings = ["--epochs", "4", "--batch", "32", *options, "--output", str(weights)]
     run = subprocess.run(
         [sys.executable, "-m", "dreamgram.models.train_digits", "--model", model, "--data", str(data), *settings],
         capture_output=True,
