@@ -15,7 +15,7 @@ from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
 from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
 from dreamgram.activation_maximization.sheets import contact_sheet, short
-from dreamgram.image_optimization.capture import Activations, ActivationsOf, capture, is_recordable
+from dreamgram.image_optimization.capture import Activations, ActivationsOf, Reader, capture, is_recordable
 from dreamgram.image_optimization.layers import describe, device_of
 from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.optimize import (
@@ -194,7 +194,8 @@ def maximize(
                 return some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
 
         done, stopped = in_turn(enumerate(parts), make)
-    return _joined(model, objective, done, stopped)
+        activations_of.compute_in(torch.float32)
+        return _joined(activations_of, objective, done, stopped)
 
 
 @usual_settings()
@@ -222,7 +223,8 @@ def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Te
     images = arguments.as_batch(images, "images")
     model, objective = arguments.model_and_objective(model, objective, tuple(images.shape[2:]))
     _check_count(objective, len(images), len(images))
-    return _evaluate(model, objective, images)
+    with capture(model, objective.layers) as activations_of:
+        return _evaluate(activations_of, objective, images)
 
 
 def accentuate(
@@ -269,7 +271,7 @@ def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor
     return shape
 
 
-def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], stopped: Ending) -> Dreams:
+def _joined(activations_of: Reader, objective: Objective, parts: Sequence[Dreams], stopped: Ending) -> Dreams:
     """Join ``parts``, the results of all batches, and compute the objective's value for each image.
 
     ``stopped`` is the reason why the whole run ended.
@@ -278,7 +280,8 @@ def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], sto
     longest = max(len(part.history) for part in parts)
     histories = [pad(part.history, (0, 0, 0, longest - len(part.history)), value=math.nan) for part in parts]
     silent = tuple(number for part in parts for number in part.silent)
-    return Dreams(images, _evaluate(model, objective, images), torch.cat(histories, dim=1), stopped, silent)
+    values = _evaluate(activations_of, objective, images)
+    return Dreams(images, values, torch.cat(histories, dim=1), stopped, silent)
 
 
 def _check_count(objective: Objective, given: int, count: int) -> None:
@@ -290,14 +293,14 @@ def _check_count(objective: Objective, given: int, count: int) -> None:
         raise ValueError(f"{objective} is for {objective.images} images, not {given}")
 
 
-def _evaluate(model: nn.Module, objective: Objective, images: Tensor) -> Tensor:
+def _evaluate(activations_of: Reader, objective: Objective, images: Tensor) -> Tensor:
     """Return the objective's values (N,) for ``images``.
 
     After Ctrl-C, there may be fewer images than the objective is for. The last images are then missing.
     """
-    device = device_of(model)
+    device = device_of(activations_of.model)
     values = []
-    with torch.no_grad(), capture(model, objective.layers) as activations_of, random_states_kept():
+    with torch.no_grad(), random_states_kept():
         for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None, device):
             some = images[numbers].to(device)
             values.append(

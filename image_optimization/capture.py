@@ -160,6 +160,13 @@ class Reader:
 
         return activations_of
 
+    def compute_in(self, dtype: torch.dtype) -> None:
+        """Compute in ``dtype`` from the next call on."""
+        if dtype != self.dtype:
+            self.dtype = dtype
+            if self.layers:
+                self.weights = self._fast_weights()
+
     def _prepare(self, image: Tensor) -> None:
         """Add the hooks and convert the weights, unless this has been done already."""
         if not self.layers:

@@ -7,6 +7,7 @@ from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from operator import is_
 from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
 from typing import Any
 
@@ -21,6 +22,9 @@ LEAVES = frozenset(
 
 LIBRARIES = frozenset([*sys.stdlib_module_names, "torch", "numpy"])
 """Packages whose objects are not searched, unless they are modules, tensors, arrays, generators or containers."""
+
+CONTAINERS = frozenset([dict, OrderedDict, list, set, deque])
+"""Types of objects whose elements may change."""
 
 MANY = 10_000
 """Number of elements above which a container is saved without looking at its elements: it holds data, not a state."""
@@ -105,11 +109,13 @@ class Snapshot:
         waiting: list[Any] = [model]
         while waiting:
             thing = waiting.pop()
-            if type(thing) in LEAVES or id(thing) in self._seen:
+            if id(thing) in self._seen:
                 continue
             self._seen[id(thing)] = thing
-            parts = _parts(thing)
-            waiting.extend(parts)
+            parts = [part for part in _parts(thing) if type(part) not in LEAVES]
+            empty = [part for part in parts if type(part) in CONTAINERS and not part]
+            self._empty.extend(empty)
+            waiting.extend(parts if not empty else [part for part in parts if type(part) not in CONTAINERS or part])
             if isinstance(thing, tuple | set | frozenset | Tensor):
                 self._fixed.update(id(part) for part in parts if isinstance(part, Tensor))
 
@@ -133,8 +139,6 @@ class Snapshot:
             self._undo.append(lambda: not same(thing.get_state(), state) and thing.set_state(state) is not None)
         elif isinstance(thing, np.ndarray):
             self._save_array(thing)
-        elif isinstance(thing, dict | list | deque | set) and not len(thing):
-            self._empty.append(thing)
         elif isinstance(thing, dict):
             self._save_dictionary(thing)
         elif isinstance(thing, list | deque):
@@ -175,7 +179,7 @@ class Snapshot:
         lent = [self._copies.get(id(each), each) for each in before]
 
         def undo() -> bool:
-            changed = len(thing) != len(lent) or any(a is not b for a, b in zip(thing, lent, strict=True))
+            changed = len(thing) != len(lent) or not all(map(is_, thing, lent))
             if changed or self._copies:
                 thing.clear()
                 thing.extend(before)

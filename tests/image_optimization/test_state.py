@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
+import logging
 import threading
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
 
@@ -14,6 +17,7 @@ from torch import Tensor, nn
 
 import dreamgram as dg
 from dreamgram.image_optimization.layers import list_layers, smallest_size
+from dreamgram.image_optimization.state import Snapshot, restored
 from tests.same_model import differences, portrait
 
 
@@ -260,3 +264,118 @@ def test_a_listener_may_draw_random_numbers_and_make_images() -> None:
 
     heard = dg.maximize(network, dg.channel("1", 1), size=8, steps=3, transform=noisy, listeners=listen).images
     assert torch.equal(wanted, heard)
+
+
+class Merging(nn.Module):
+    """A network that merges weights when it is put into evaluation mode, as LoRA layers do, and cannot undo it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.low_rank = nn.Conv2d(3, 4, 1), nn.Parameter(torch.rand(4, 3, 1, 1))
+
+    def train(self, mode: bool = True) -> Merging:
+        self.conv.weight.data += self.low_rank.data if not mode else -0.9 * self.low_rank.data
+        return super().train(mode)
+
+    def forward(self, image: Tensor) -> Tensor:
+        result: Tensor = self.conv(image)
+        return result
+
+
+class Late(nn.Module):
+    """A network that changes itself only in its sixth pass."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.passes, self.late = nn.Conv2d(3, 4, 1), itertools.count(), 0
+
+    def forward(self, image: Tensor) -> Tensor:
+        if next(self.passes) == 5:
+            self.late = 1
+        result: Tensor = self.conv(image)
+        return result
+
+
+class Aliased(nn.Module):
+    """A network with two names for one memory, of which it writes one and reads the other."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.register_buffer("memory", torch.zeros(4, 2))
+        self.column = self.memory[:, 1]
+
+    def forward(self, image: Tensor) -> Tensor:
+        features: Tensor = self.conv(image)
+        self.memory += 1
+        return features * self.column[:, None, None]
+
+
+class Slotted:
+    """An object without a dictionary."""
+
+    __slots__ = ("latest", "unset")
+
+    def __init__(self) -> None:
+        self.latest = torch.zeros(2)
+
+
+class Strange(nn.Module):
+    """A network with containers that behave in their own way, and with much data that is no state."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 1)
+        self.calls: Counter[str] = Counter({"pass": 2})
+        self.ordered = OrderedDict(first=[1], second=[2])
+        self.slotted, self.log = Slotted(), logging.getLogger("strange")
+        self.names = [f"class {number}" for number in range(500_000)]
+        self.chain: list[Any] = []
+        for _ in range(3000):  # deeper than Python's recursion
+            self.chain = [self.chain]
+
+    def forward(self, image: Tensor) -> Tensor:
+        self.calls["pass"] += 1
+        self.ordered.move_to_end("first")
+        self.ordered["first"].append(3)
+        self.slotted.latest, self.slotted.unset = self.slotted.latest + 1, 1  # type: ignore[attr-defined]
+        result: Tensor = self.conv(image)
+        return result
+
+
+@pytest.mark.parametrize("kind", [Merging, Late, Aliased, Strange])
+def test_peculiar_networks_come_back_as_they_were(kind: type[nn.Module]) -> None:
+    network = kind()
+    values = [parameter.detach().clone() for parameter in network.parameters()]
+    kept = {name: (id(value), str(value)) for name, value in vars(network).items() if name not in ("passes", "chain")}
+    result = dg.maximize(network, dg.channel("conv", [0, 1]), size=4, steps=4)
+    assert len(result.images) == 2
+    assert all(torch.equal(now, before) for now, before in zip(network.parameters(), values, strict=True))
+    assert kept == {name: (id(getattr(network, name)), str(getattr(network, name))) for name in kept}
+    if isinstance(network, Strange):
+        assert network.slotted.latest.tolist() == [0, 0]
+        assert not hasattr(network.slotted, "unset")
+    if isinstance(network, Aliased):
+        features = network.conv(images := torch.rand(2, 3, 4, 4))
+        assert torch.allclose(dg.activations(nn.Sequential(network), images, ["0"])["0"], features)  # 0 + 1, in every pass
+
+
+def test_a_snapshot_looks_only_at_what_may_be_a_state() -> None:
+    saved = Snapshot()
+    saved.take(Strange())
+    assert len(saved._seen) < 4000  # not 500,000 names, and nothing of the logger
+
+
+def test_everything_else_is_put_back_when_one_object_fails_or_ctrl_c_is_pressed() -> None:
+    class Refusing(list[int]):
+        def clear(self) -> None:
+            raise problems.pop() if problems else RuntimeError("no")
+
+    for problem, expected in ((ZeroDivisionError(), ZeroDivisionError), (KeyboardInterrupt(), RuntimeError)):
+        network, problems = nn.Sequential(nn.BatchNorm2d(2)), [problem]
+        network.first, network.middle, network.last = [1], Refusing([1]), [1]  # type: ignore[assignment]
+        with pytest.raises(expected), restored(network):
+            for name in ("first", "middle", "last"):
+                getattr(network, name).append(2)
+            network[0].num_batches_tracked.add_(1)
+        assert (network.first, network.last, network[0].num_batches_tracked.item()) == ([1], [1], 0)
