@@ -62,7 +62,7 @@ def top_examples(
 ) -> dict[str, list[list[Example]]]: ...
 
 
-@usual_settings()
+@usual_settings
 def top_examples(
     model: nn.Module,
     layer: str | Sequence[str],

@@ -30,7 +30,7 @@ from dreamgram.image_optimization.optimize import (
 )
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
-from dreamgram.image_optimization.settings import random_states_kept, usual_settings
+from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
 
 BATCH, PIXELS = 64, 64 * 128 * 128
@@ -102,7 +102,7 @@ class Dreams:
         return png
 
 
-@usual_settings()
+@usual_settings
 def maximize(
     model: nn.Module,
     objective: Objective | str,
@@ -198,18 +198,18 @@ def maximize(
         return _joined(activations_of, objective, done, stopped)
 
 
-@usual_settings()
+@usual_settings
 def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
     """Return the activations of ``layers``, by name, for ``images`` (N, C, H, W) in [0, 1].
 
     The activations are float32 and have no gradient. A single layer can be given by its name, without a list.
     """
     names = [layers] if isinstance(layers, str) else layers
-    with torch.no_grad(), capture(model, names) as activations_of, random_states_kept():
+    with torch.no_grad(), capture(model, names) as activations_of:
         return activations_of(arguments.as_batch(images, "images").to(device_of(model)))
 
 
-@usual_settings()
+@usual_settings
 def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Tensor:
     """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without a random transform.
 
@@ -300,7 +300,7 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor) -> T
     """
     device = device_of(activations_of.model)
     values = []
-    with torch.no_grad(), random_states_kept():
+    with torch.no_grad():
         for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None, device):
             some = images[numbers].to(device)
             values.append(

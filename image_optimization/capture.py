@@ -21,7 +21,7 @@ from dreamgram.image_optimization.layers import Layer, reach_layers
 from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.recording import is_own
 from dreamgram.image_optimization.settings import TURN, default_type
-from dreamgram.image_optimization.state import restored, same, unwrapped
+from dreamgram.image_optimization.state import Snapshot, same, unwrapped
 from dreamgram.image_optimization.trial import tensors_in, working_dtype
 
 _logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
             by one forward pass. In the last case, use ``name:0``, ``name:1``, ... to choose one of its calls.
     """
     model = unwrapped(model)
-    with TURN, restored(model):
+    with TURN, Snapshot(model):
         for module in model.modules():
             module.training = False  # not by ``eval``, which a network may have replaced by a method that does more
             if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
@@ -198,7 +198,7 @@ class Reader:
             return self._read(self._run, image)
         if image.is_cuda and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("a forward pass changes the network, so that it cannot be recorded")
-        with restored(self.model):
+        with Snapshot(self.model):
             return self._read_with_copies(image)[0]
 
     def _pass_first(self, image: Tensor) -> Activations:
@@ -210,7 +210,7 @@ class Reader:
             ValueError: the network does not run.
         """
         try:
-            with restored(self.model) as saved:
+            with Snapshot(self.model) as saved:
                 result, wrote = self._read_with_copies(image)
         except Exception as error:  # the user's network may raise anything
             if is_out_of_memory(error):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from dreamgram.image_optimization.axes import Images, Units, find_images
 from dreamgram.image_optimization.names import unknown
 from dreamgram.image_optimization.receptive_fields import Field
-from dreamgram.image_optimization.settings import random_states_kept, usual_settings
+from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import unwrapped
 from dreamgram.image_optimization.trial import Seen, Trial, Way, try_out
 
@@ -168,7 +168,7 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
     return bisect.bisect_left(range(min(shape[1:])), True, lo=1, key=reaches)
 
 
-@usual_settings()
+@usual_settings
 def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
     """Find the layers of ``model`` by trial, with images of the size of the first one in ``image`` (N, C, H, W).
 
@@ -185,9 +185,8 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
     """
     model = unwrapped(model)
     image = torch.zeros(1, *image.shape[1:]) if image.is_meta else image[:1].detach()
-    with random_states_kept():
-        one, several, sure = _passes(model, image)
-        fields = _receptive_fields(model, image) if receptive_fields else {}
+    one, several, sure = _passes(model, image)
+    fields = _receptive_fields(model, image) if receptive_fields else {}
     total = Counter(seen.name for seen in {(seen.name, seen.call): seen for seen in one.seen}.values())
     images = _images_of(several, sure)
     units = Units((image.shape[2], image.shape[3]))

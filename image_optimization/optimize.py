@@ -18,7 +18,7 @@ from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import most_precise
 from dreamgram.image_optimization.recording import StepFunction, is_own, replayed
-from dreamgram.image_optimization.settings import random_states_kept
+from dreamgram.image_optimization.settings import TURN
 
 CHECK_EVERY = 16
 """Number of steps, on an accelerator, between two checks of whether the losses are finite and still falling. A check
@@ -186,9 +186,13 @@ def seeded(seed: int) -> Iterator[None]:
     torchvision's random transforms, such as angles, are drawn from this generator, too. Only one thread at a time is
     inside.
     """
-    with random_states_kept():
-        torch.default_generator.manual_seed(seed)
-        yield
+    with TURN:
+        state = torch.default_generator.get_state()
+        try:
+            torch.default_generator.manual_seed(seed)
+            yield
+        finally:
+            torch.default_generator.set_state(state)
 
 
 def optimize(

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
+from functools import wraps
+from typing import ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -17,25 +19,36 @@ Networks, the random states and the default type of tensors belong to all thread
 turns training and gradients of parameters off, draws random numbers from a seed and may change the default type."""
 
 
-@contextmanager
-def usual_settings() -> Iterator[None]:
-    """Compute gradients, turn autocast off, and make float32 tensors on the CPU by default, as PyTorch does unasked.
+P = ParamSpec("P")
+R = TypeVar("R")
 
-    The caller's settings are restored afterwards. They may be ``torch.no_grad()``, ``torch.inference_mode()``,
-    ``torch.autocast()``, another default type or another default device. Only one thread at a time is inside. Use it as
-    a decorator of public functions.
+
+def usual_settings(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a public function run under PyTorch's usual settings, and put the caller's back when it ends.
+
+    In the function, gradients are computed, autocast is off, and new tensors have the type float32 and are on the CPU,
+    as without any settings. The caller may have used ``torch.no_grad()``, ``torch.inference_mode()``,
+    ``torch.autocast()``, another default type or another default device. The random states of PyTorch, NumPy and Python
+    are put back, too. Only one thread at a time runs such a function.
     """
-    with TURN, ExitStack() as stack:
-        if torch.is_inference_mode_enabled():
-            stack.enter_context(torch.inference_mode(False))
-        stack.enter_context(torch.enable_grad())
-        for device in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(device):
-                stack.enter_context(torch.autocast(device, enabled=False))
-        stack.enter_context(default_type(torch.float32))
-        if torch.get_default_device().type != "cpu":
-            stack.enter_context(torch.device("cpu"))
-        yield
+
+    @wraps(function)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        with TURN:
+            before = _Settings()
+            on_cpu = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
+            normal = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+            try:
+                with on_cpu, normal:
+                    torch.set_grad_enabled(True)
+                    torch.set_default_dtype(torch.float32)
+                    for device in before.autocast:
+                        torch.set_autocast_enabled(device, False)
+                    return function(*args, **kwargs)
+            finally:
+                before.put_back()
+
+    return run
 
 
 @contextmanager
@@ -51,17 +64,29 @@ def default_type(kind: torch.dtype) -> Iterator[None]:
             torch.set_default_dtype(before)
 
 
-@contextmanager
-def random_states_kept() -> Iterator[None]:
-    """Put the random states of PyTorch, NumPy and Python back as they were. Only one thread at a time is inside."""
-    with TURN:
-        own, of_numpy, of_python = torch.default_generator.get_state(), np.random.get_state(), random.getstate()
-        gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+class _Settings:
+    """The settings and random states of the caller."""
+
+    def __init__(self) -> None:
+        """Read them."""
+        self.gradients, self.dtype = torch.is_grad_enabled(), torch.get_default_dtype()
+        self.autocast = {device: torch.is_autocast_enabled(device) for device in ("cpu", "cuda")}
+        self.of_torch, self.of_numpy = torch.default_generator.get_state(), np.random.get_state()
+        self.of_python = random.getstate()
+        self.of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+
+    def put_back(self) -> None:
+        """Put all of them back. If Ctrl-C is pressed meanwhile, it takes effect afterwards."""
         try:
-            yield
-        finally:
-            torch.default_generator.set_state(own)
-            np.random.set_state(of_numpy)
-            random.setstate(of_python)
-            if gpus:
-                torch.cuda.set_rng_state_all(gpus)
+            torch.set_grad_enabled(self.gradients)
+            torch.set_default_dtype(self.dtype)
+            for device, enabled in self.autocast.items():
+                torch.set_autocast_enabled(device, enabled)
+            torch.default_generator.set_state(self.of_torch)
+            np.random.set_state(self.of_numpy)
+            random.setstate(self.of_python)
+            if self.of_gpus:
+                torch.cuda.set_rng_state_all(self.of_gpus)
+        except KeyboardInterrupt:
+            self.put_back()
+            raise

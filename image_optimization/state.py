@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from collections import OrderedDict, deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from functools import partial
 from operator import is_
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType
+from traceback import clear_frames
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType, TracebackType
 from typing import Any
 
 import numpy as np
@@ -35,35 +35,24 @@ Undo = Callable[[], bool]
 It may be called again if it was interrupted."""
 
 
-@contextmanager
-def restored(model: nn.Module) -> Iterator[Snapshot]:
-    """Put everything that the body of the ``with`` statement changes in ``model`` back as it was, even after an error.
-
-    This includes the plain attributes of all modules, the contents of the containers and objects in these attributes,
-    buffers, hooks and training modes. Parameters keep their identity, their gradients and their ``requires_grad``
-    flags. Their values are not saved, because a copy of all parameters would take as much memory as the network: call
-    the network with copies of its parameters. The yielded object knows afterwards whether anything had changed.
-    """
-    saved = Snapshot()
-    try:
-        saved.take(model)
-        yield saved
-    finally:
-        saved.restore()
-
-
 class Snapshot:
-    """The state of a network at one time, without the values of its parameters.
+    """The state of a network at one time, as a context manager that restores it.
 
-    Until :meth:`restore` is called, the network has copies of the tensors in its buffers, attributes, dictionaries and
-    lists. It may change the copies in place, and gradients that need them can still be computed after the original
-    tensors have been put back.
+    On leaving the ``with`` statement, everything that its body has changed in the network is put back as it was, even
+    after an error. This includes the plain attributes of all modules, the contents of the containers and objects in
+    these attributes, buffers, hooks and training modes. Parameters keep their identity, their gradients and their
+    ``requires_grad`` flags. Their values are not saved, because a copy of all parameters would take as much memory as
+    the network: call the network with copies of its parameters.
+
+    Inside, the network has copies of the tensors in its buffers, attributes, dictionaries and lists. It may change the
+    copies in place, and gradients that need them can still be computed after the original tensors have been put back.
     """
 
-    def __init__(self) -> None:
-        """Begin with nothing saved."""
+    def __init__(self, model: nn.Module) -> None:
+        """Prepare to save the state of ``model``."""
+        self.model = model
         self.changed = False
-        """Whether anything had changed when :meth:`restore` was called."""
+        """Whether anything had changed when the state was restored."""
         self._undo: list[Undo] = []
         self._seen: dict[int, Any] = {}
         """All objects that were looked at, by identity. Keeping them ensures that no identity is used twice."""
@@ -74,9 +63,25 @@ class Snapshot:
         self._empty: list[Any] = []
         """Containers without elements. A network has thousands of them, so they share one function that empties them."""
 
-    def take(self, model: nn.Module) -> None:
-        """Save the state of ``model``, and lend it copies of its tensors."""
-        self._find(model)
+    # These are methods and no generator function with @contextmanager, because Ctrl-C at the wrong moment would leave
+    # such a generator to be closed when Python finds it, perhaps after a snapshot taken before it has been restored.
+    def __enter__(self) -> Snapshot:
+        """Save the state of the network, and lend it copies of its tensors."""
+        try:
+            self._take()
+        except BaseException:
+            self.restore()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
+        """Restore the state of the network."""
+        if kind is KeyboardInterrupt:
+            clear_frames(traceback)  # this closes contexts of PyTorch whose exit was interrupted
+        self.restore()
+
+    def _take(self) -> None:
+        self._find(self.model)
         tensors = [each for each in self._seen.values() if isinstance(each, Tensor) and not _is_parameter(each)]
         for some in _by_storage(tensors):
             self._copy(some)
@@ -85,24 +90,22 @@ class Snapshot:
             self._save(thing)
 
     def restore(self) -> None:
-        """Put everything back. If Ctrl-C is pressed meanwhile, it takes effect afterwards, as does an error."""
-        problem: BaseException | None = None
-        while self._undo:
-            problem = self._put_back() or problem
-        if problem is not None:
-            raise problem
+        """Put everything back. If Ctrl-C is pressed meanwhile, it takes effect afterwards, as does an error.
 
-    def _put_back(self) -> BaseException | None:
-        """Put one object back, and return the error if this fails. After Ctrl-C, it remains to be put back."""
+        Raises:
+            Exception: an object of the user's has raised it. All other objects have been put back.
+        """
         try:
-            self.changed |= self._undo[-1]()
-        except KeyboardInterrupt as interrupt:
-            return interrupt
-        except Exception as error:  # an object of the user's may raise anything
+            while self._undo:
+                self.changed |= self._undo[-1]()
+                self._undo.pop()
+        except KeyboardInterrupt:
+            self.restore()  # the object that was interrupted is put back again
+            raise
+        except Exception:
             self._undo.pop()
-            return error
-        self._undo.pop()
-        return None
+            self.restore()
+            raise
 
     def _find(self, model: nn.Module) -> None:
         """Find all objects that belong to the state of ``model``."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from dreamgram.image_optimization.receptive_fields import Field, ReceptiveFields
 from dreamgram.image_optimization.settings import default_type
-from dreamgram.image_optimization.state import restored
+from dreamgram.image_optimization.state import Snapshot
 
 SMALL_IMAGE = 3 * 256 * 256
 """Largest number of elements (C x H x W) in an image that counts as small. A trial for shapes leaves out the arithmetic
@@ -106,21 +106,23 @@ def try_out(
 
         return record
 
-    with ExitStack() as stack:
-        stack.enter_context(restored(model))
+    with Snapshot(model):
         for name, module in model.named_modules():
             if name:
-                stack.callback(module.register_forward_hook(hook(name)).remove)
+                module.register_forward_hook(hook(name))
         for module in model.modules():
             module.training = False
             if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
                 module._compiled_call_impl = None
+        skipping = _ShapesOnly()
         try:
-            skipping = _ShapesOnly() if way == "shapes" else nullcontext()
+            skipping.active = way == "shapes"
             with torch.no_grad(), default_type(kind), skipping, fields or nullcontext():
                 functional_call(model, state, (image,))
         except Exception as error:  # the user's network may raise anything
             trial.failure = error.with_traceback(None)  # the traceback would keep all activations in memory
+        finally:
+            skipping.active = False  # Ctrl-C at the wrong moment leaves the mode turned on
     return trial
 
 
@@ -183,8 +185,13 @@ class _ShapesOnly(TorchFunctionMode):
     Touching the memory of the outputs would take as long as the arithmetic.
     """
 
+    active = False
+    """Whether arithmetic is left out. Otherwise, all functions run as usual."""
+
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        if not self.active:
+            return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in READERS or (name == "where" and len(args) + len(kwargs) == 1) or _picks_by_mask(name, args):
             raise NeedsValues(f"the network calls {name}, whose result depends on values")

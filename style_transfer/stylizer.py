@@ -34,7 +34,7 @@ from dreamgram.image_optimization.optimize import (
 from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.image_optimization.precision import choose_dtype, products_in_full_precision
 from dreamgram.image_optimization.recording import is_own
-from dreamgram.image_optimization.settings import random_states_kept, usual_settings
+from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner, read_budgets, smallest_tile
 from dreamgram.style_transfer.colors import finish, prepare
@@ -120,7 +120,7 @@ class Stylizer:
         >>> stronger = stylizer.change(style_weight=3).run().image
     """
 
-    @usual_settings()
+    @usual_settings
     def __init__(
         self,
         photo: Tensor,
@@ -168,8 +168,7 @@ class Stylizer:
             ValueError: an argument is unknown or out of range, or a picture is too small for the network.
         """
         if model is None:
-            with random_states_kept():  # a new network draws weights before the trained ones are read
-                model = load("vgg16")
+            model = load("vgg16")
         # PyTorch computes no gradients with the tensors that it makes in inference mode.
         photo, *paintings = (each.clone() if each.is_inference() else each for each in (photo, *paintings))
         self._given: dict[str, Any] = {
@@ -266,7 +265,7 @@ class Stylizer:
                 changed._planner = self._planner
         return changed
 
-    @usual_settings()
+    @usual_settings
     def run(self, *, state: State | None = None, listeners: Sequence[Listener] | Listener = ()) -> Stylized:
         """Paint the picture.
 

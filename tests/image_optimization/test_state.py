@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import logging
+import random
+import signal
 import threading
+import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
 from typing import Any
@@ -17,7 +20,7 @@ from torch import Tensor, nn
 
 import dreamgram as dg
 from dreamgram.image_optimization.layers import list_layers, smallest_size
-from dreamgram.image_optimization.state import Snapshot, restored
+from dreamgram.image_optimization.state import Snapshot
 from tests.same_model import differences, portrait
 
 
@@ -361,9 +364,8 @@ def test_peculiar_networks_come_back_as_they_were(kind: type[nn.Module]) -> None
 
 
 def test_a_snapshot_looks_only_at_what_may_be_a_state() -> None:
-    saved = Snapshot()
-    saved.take(Strange())
-    assert len(saved._seen) < 4000  # not 500,000 names, and nothing of the logger
+    with Snapshot(Strange()) as saved:
+        assert len(saved._seen) < 4000  # not 500,000 names, and nothing of the logger
 
 
 def test_everything_else_is_put_back_when_one_object_fails_or_ctrl_c_is_pressed() -> None:
@@ -374,8 +376,38 @@ def test_everything_else_is_put_back_when_one_object_fails_or_ctrl_c_is_pressed(
     for problem, expected in ((ZeroDivisionError(), ZeroDivisionError), (KeyboardInterrupt(), RuntimeError)):
         network, problems = nn.Sequential(nn.BatchNorm2d(2)), [problem]
         network.first, network.middle, network.last = [1], Refusing([1]), [1]  # type: ignore[assignment]
-        with pytest.raises(expected), restored(network):
+        with pytest.raises(expected), Snapshot(network):
             for name in ("first", "middle", "last"):
                 getattr(network, name).append(2)
             network[0].num_batches_tracked.add_(1)
         assert (network.first, network.last, network[0].num_batches_tracked.item()) == ([1], [1], 0)
+
+
+def test_ctrl_c_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    network, pressing = careless(), False
+
+    def press(*args: object) -> None:
+        if pressing:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(network, "input_shape", (3, 8, 8), raising=False)
+    chance = random.Random(11)
+    duration, caught, before_handler = 0.0, 0, signal.signal(signal.SIGALRM, press)
+    try:
+        for number in range(60):
+            before, start = portrait(network), time.perf_counter()
+            pressing = number > 1  # the first two runs show how long one takes
+            try:
+                signal.setitimer(signal.ITIMER_REAL, chance.uniform(0.0002, duration) if pressing else 0)
+                dg.maximize(network, dg.channel("linear", [0, 1]), size=8, steps=3)
+            except KeyboardInterrupt:
+                caught += 1
+            finally:
+                pressing = False
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            duration = duration if number > 1 else time.perf_counter() - start
+            assert differences(before, portrait(network)) == [], f"attempt {number}"
+            assert in_threads(lambda: torch.tensor(len(list_layers(network, (3, 8, 8))))) == [torch.tensor(3)]
+    finally:
+        signal.signal(signal.SIGALRM, before_handler)
+    assert caught > 20
