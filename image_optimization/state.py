@@ -281,7 +281,9 @@ def _by_storage(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
     """Group tensors that share memory, such as a tensor and its views."""
     groups: dict[Any, list[Tensor]] = {}
     for tensor in tensors:
-        plain = tensor.layout == torch.strided and not tensor.is_meta and tensor.numel() and not tensor.is_quantized
+        # Tensors of other classes need not have memory of their own.
+        plain = type(tensor) is Tensor and tensor.layout == torch.strided and not tensor.is_meta and tensor.numel()
+        plain = plain and not tensor.is_quantized
         key = (tensor.device, tensor.dtype, tensor.untyped_storage().data_ptr()) if plain else id(tensor)
         groups.setdefault(key, []).append(tensor)
     return groups.values()
