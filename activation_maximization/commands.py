@@ -30,7 +30,7 @@ from dreamgram.activation_maximization.folder import (
     make_each,
 )
 from dreamgram.activation_maximization.gradient_ascent import Dreams, batch_size, evaluate
-from dreamgram.activation_maximization.objectives import channel, deepdream, logit, match, neuron
+from dreamgram.activation_maximization.objectives import channel, deepdream, logit, match, neuron, ramp
 from dreamgram.activation_maximization.options import (
     OPTIONS_OF_COMMANDS,
     AccentuateOptions,
@@ -45,7 +45,7 @@ from dreamgram.activation_maximization.options import (
     parse_position,
 )
 from dreamgram.activation_maximization.pictures import read_folder
-from dreamgram.activation_maximization.regularizers import sparing, total_variation
+from dreamgram.activation_maximization.regularizers import blur, pixel_sum, total_variation
 from dreamgram.activation_maximization.session import Session, draw_sheet
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, short
 from dreamgram.image_optimization import images
@@ -220,7 +220,8 @@ def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> 
     """
     session = Session("digits", "digits.png", options, job, original)
     chosen = session.parse_units(options.classes, "logits")
-    regularized = logit(chosen) - sparing(options.pixel_sum, options.blur)
+    ink = ramp(0.4 * options.pixel_sum, options.pixel_sum) * pixel_sum(1)  # a digit is drawn before ink is removed
+    regularized = logit(chosen) - (ink + blur(options.blur))
     minus = f"activation - {options.pixel_sum:g} x sum of pixels - {options.blur:g} x what a blur would change"
     rows = [
         (f"{options.model}: activation", session.model, logit(chosen)),

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch.nn.functional import pad
 
 from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
-from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
+from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, SCALE, Objective, channel, match
 from dreamgram.activation_maximization.sheets import contact_sheet, short
 from dreamgram.image_optimization.capture import Activations, ActivationsOf, Reader, capture, is_recordable
 from dreamgram.image_optimization.layers import describe, device_of
@@ -32,6 +33,11 @@ from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
+
+_logger = logging.getLogger(__name__)
+
+LEVEL = 1 / 255
+"""Difference between two neighboring values of a pixel in a picture with 8 bits."""
 
 BATCH, PIXELS = 64, 64 * 128 * 128
 """Largest number of images in a batch, and largest number of pixels in all images of a batch together.
@@ -280,8 +286,22 @@ def _joined(activations_of: Reader, objective: Objective, parts: Sequence[Dreams
     longest = max(len(part.history) for part in parts)
     histories = [pad(part.history, (0, 0, 0, longest - len(part.history)), value=math.nan) for part in parts]
     silent = tuple(number for part in parts for number in part.silent)
+    _warn_of_uniform(images, objective, silent)
     values = _evaluate(activations_of, objective, images)
     return Dreams(images, values, torch.cat(histories, dim=1), stopped, silent)
+
+
+def _warn_of_uniform(images: Tensor, objective: Objective, silent: Collection[int]) -> None:
+    """Log a warning that names those of ``images`` (N, C, H, W) that have the same value everywhere."""
+    low, high = images.flatten(1).aminmax(dim=1)
+    uniform = [number for number in (high - low < LEVEL).nonzero()[:, 0].tolist() if number not in silent]
+    if uniform:
+        units = objective.units or tuple(range(len(images)))
+        named = ", ".join(f"{units[number]}" for number in uniform[:10]) + (" ..." if len(uniform) > 10 else "")
+        kind = "of unit" if objective.units else "number"
+        _logger.warning(
+            "the picture %s %s has the same value everywhere: try a smaller weight for the regularizers", kind, named
+        )
 
 
 def _check_count(objective: Objective, given: int, count: int) -> None:
@@ -303,9 +323,9 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor) -> T
     with torch.no_grad():
         for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None, device):
             some = images[numbers].to(device)
-            values.append(
-                _Part(activations_of, objective, numbers, device).value(some, some, torch.ones((), device=device)).cpu()
-            )
+            part = _Part(activations_of, objective, numbers, device)
+            part.measure_scale(some)
+            values.append(part.value(some, some, torch.ones((), device=device)).cpu())
     return torch.cat(values)
 
 
@@ -335,6 +355,8 @@ class _Part:
         self.photo = photo
         self.silent = list(range(len(numbers)))
         """Positions in the batch of the images that have received no gradient so far through at least one layer."""
+        self.scale: Tensor | None = None
+        """Scale of the objective's gradient, (N,), for objectives that need it."""
 
     def value(self, rendered: Tensor, image: Tensor, progress: Tensor, moving: str | None = None) -> Tensor:
         """Return the objective's value for each image.
@@ -361,6 +383,8 @@ class _Part:
                 of_photo = self.activations_of(views[len(rendered) :])
             seen.update({PHOTO + name: answer.float() for name, answer in of_photo.items()})
         seen |= {IMAGE: image, NUMBER: self.indices, PROGRESS: progress}
+        if self.scale is not None:
+            seen[SCALE] = self.scale
         try:
             values = self.objective(Activations(seen, answers.unit_axes))
         except KeyError as error:
@@ -375,6 +399,18 @@ class _Part:
                 "take the mean of each image, such as activation.flatten(1).mean(1)"
             )
         return values
+
+    def measure_scale(self, images: Tensor) -> None:
+        """Compute the scale of the objective's gradient for ``images`` (N, C, H, W), if the objective needs it."""
+        if not self.objective.scaled:
+            return
+        part = _Part(self.activations_of, self.objective, self.numbers, self.device)
+        part.scale = torch.zeros(len(images), device=self.device)
+        with torch.enable_grad():
+            leaf = images.detach().requires_grad_()
+            value = part.value(leaf, leaf, torch.ones((), device=self.device))
+            [gradient] = torch.autograd.grad(value.sum(), leaf)
+        self.scale = gradient.square().flatten(1).mean(1).sqrt()
 
     def _transformed(self, images: Tensor) -> Tensor:
         """Return what the transform makes of ``images`` (N, C, H, W), after checking it."""
@@ -526,6 +562,8 @@ class _Part:
         progress = (torch.arange(steps) / max(steps - 1, 1)).to(self.device)
         number = torch.zeros(1, dtype=torch.long, device=self.device)
         part = _Part(activations_of, self.objective, self.numbers, self.device, drawn_ahead(self.transform, steps))
+        self.measure_scale(image.render())
+        part.scale = self.scale
 
         def loss(rendered: Tensor) -> Tensor:
             [done] = progress.index_select(0, number)

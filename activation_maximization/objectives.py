@@ -51,6 +51,14 @@ The tensor is on the images' device. The indices number all images of the object
 these images are made in several batches.
 """
 
+SCALE = "<scale>"
+"""Key of the scale of the objective's gradient, (N,), in the mapping of activations that an objective receives.
+
+It is there only if :attr:`Objective.scaled` is true. The scale of an image is the root mean square, over all pixels, of
+the gradient of those terms of the objective that do not depend on the scale. In a run, it is computed once, for the
+image at the start.
+"""
+
 OBJECTIVES: dict[str, Callable[..., Objective]] = {}
 """Functions that make an objective, by name. Expressions can call these functions."""
 
@@ -99,6 +107,9 @@ class Objective:
     (:mod:`dreamgram.image_optimization.recording`). The default is True for functions of this package and False for all
     others.
     """
+
+    scaled: bool = False
+    """Whether the objective reads :data:`SCALE`, as :func:`share` does."""
 
     __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
 
@@ -353,6 +364,20 @@ def ramp(start: float, end: float) -> Objective:
     return Objective(f"({start:g} to {end:g})", frozenset(), lambda a: start + (end - start) * a[PROGRESS])
 
 
+@objective
+def share() -> Objective:
+    """Return a weight that makes a share of a regularizer that is a mean over pixels: ``share() * blur(7)``.
+
+    The gradient of the regularizer at a pixel is then measured in units of the usual gradient of the other terms
+    (:data:`SCALE`), so that the same weight suits images of every size, every unit and every network. A penalty of
+    ``share() * l1(0.4, center=0)`` makes a pixel darker unless the other terms want it to be brighter by more than 0.4
+    times their root mean square.
+    """
+    return Objective(
+        "share", frozenset(), lambda a: a[SCALE] * a[IMAGE][0].numel() if SCALE in a else a[IMAGE].new_ones(()), scaled=True
+    )
+
+
 def _units_and_label(unit: int | Iterable[int]) -> tuple[list[int], str]:
     """Return the list of units, one for each image, and a label such as ``3,7`` that names them."""
     units = [operator.index(each) for each in (unit if isinstance(unit, Iterable) else [unit])]
@@ -469,4 +494,5 @@ def _combine(sign: str, a: Objective, b: Objective, operation: Callable[[Tensor,
         a.photo if b.photo is None else b.photo,
         units.pop() if len(units) == 1 else (),
         None if a.is_recordable and b.is_recordable else False,
+        a.scaled or b.scaled,
     )

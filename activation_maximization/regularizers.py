@@ -15,8 +15,8 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-from dreamgram.activation_maximization.defaults import BLUR, PIXEL_SUM
-from dreamgram.activation_maximization.objectives import IMAGE, Maker, Objective, ramp
+from dreamgram.activation_maximization.defaults import BLUR_SHARE, INK_SHARE
+from dreamgram.activation_maximization.objectives import IMAGE, Maker, Objective, ramp, share
 
 REGULARIZERS: dict[str, Callable[..., Objective]] = {}
 """Functions that make a regularizer, by name. Expressions can call these functions."""
@@ -38,20 +38,19 @@ def pixel_sum(weight: float = 0.08) -> Objective:
 
 
 @regularizer
-def sparing(pixel_sum_weight: float = PIXEL_SUM, blur_weight: float = BLUR) -> Objective:
+def sparing(ink_share: float = INK_SHARE, blur_share: float = BLUR_SHARE) -> Objective:
     """Return a regularizer that favors little ink and soft edges, so that optimized images of digits are readable.
 
-    The amount of ink is the sum of the pixel values.
-
-    With the default weights, the digits are also recognized by networks that were not used for the
-    optimization. The script ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
+    The amount of ink is the sum of the pixel values. The weights are shares (:func:`share`), so that they suit every
+    network and image size. With the default weights, the digits are also recognized by networks that were not used for
+    the optimization. The script ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
 
     Args:
-        pixel_sum_weight: weight of :func:`pixel_sum` at the last step. The weight rises linearly from 0.4 times this
-            value at the first step, so that a digit is drawn before unneeded ink is removed.
-        blur_weight: weight of :func:`blur`.
+        ink_share: share of the mean of the pixel values at the last step. It rises linearly from 0.4 times this value
+            at the first step, so that a digit is drawn before unneeded ink is removed.
+        blur_share: share of :func:`blur`.
     """
-    return ramp(0.4 * pixel_sum_weight, pixel_sum_weight) * pixel_sum(1) + blur(blur_weight)
+    return share() * (ramp(0.4 * ink_share, ink_share) * l1(1, center=0) + blur(blur_share))
 
 
 @regularizer

@@ -27,9 +27,9 @@ _HOMES = {
     "activation_maximization.folder": ("make_each",),
     "activation_maximization.gradient_ascent": ("Dreams", "accentuate", "activations", "evaluate", "maximize"),
     "activation_maximization.objectives": (
-        *("IMAGE", "NUMBER", "PHOTO", "PROGRESS"),
+        *("IMAGE", "NUMBER", "PHOTO", "PROGRESS", "SCALE"),
         *("Objective", "caricature", "channel", "deepdream", "direction", "diversity"),
-        *("log_odds", "logit", "match", "neuron", "objective", "ramp"),
+        *("log_odds", "logit", "match", "neuron", "objective", "ramp", "share"),
     ),
     "activation_maximization.regularizers": (
         *("blur", "l1", "l2", "pixel_sum", "regularizer", "sparing", "total_variation"),

@@ -15,6 +15,7 @@ from dreamgram.activation_maximization.objectives import IMAGE as IMAGE
 from dreamgram.activation_maximization.objectives import NUMBER as NUMBER
 from dreamgram.activation_maximization.objectives import PHOTO as PHOTO
 from dreamgram.activation_maximization.objectives import PROGRESS as PROGRESS
+from dreamgram.activation_maximization.objectives import SCALE as SCALE
 from dreamgram.activation_maximization.objectives import Objective as Objective
 from dreamgram.activation_maximization.objectives import caricature as caricature
 from dreamgram.activation_maximization.objectives import channel as channel
@@ -27,6 +28,7 @@ from dreamgram.activation_maximization.objectives import match as match
 from dreamgram.activation_maximization.objectives import neuron as neuron
 from dreamgram.activation_maximization.objectives import objective as objective
 from dreamgram.activation_maximization.objectives import ramp as ramp
+from dreamgram.activation_maximization.objectives import share as share
 from dreamgram.activation_maximization.regularizers import blur as blur
 from dreamgram.activation_maximization.regularizers import l1 as l1
 from dreamgram.activation_maximization.regularizers import l2 as l2

@@ -19,11 +19,11 @@ Networks, the random states and the default type of tensors belong to all thread
 turns training and gradients of parameters off, draws random numbers from a seed and may change the default type."""
 
 
-P = ParamSpec("P")
-R = TypeVar("R")
+Given = ParamSpec("Given")
+Returned = TypeVar("Returned")
 
 
-def usual_settings(function: Callable[P, R]) -> Callable[P, R]:
+def usual_settings(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
     """Let a public function run under PyTorch's usual settings, and put the caller's back when it ends.
 
     In the function, gradients are computed, autocast is off, and new tensors have the type float32 and are on the CPU,
@@ -33,7 +33,7 @@ def usual_settings(function: Callable[P, R]) -> Callable[P, R]:
     """
 
     @wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+    def run(*args: Given.args, **kwargs: Given.kwargs) -> Returned:
         with TURN:
             before = _Settings()
             on_cpu = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
