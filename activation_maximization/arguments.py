@@ -7,6 +7,8 @@ none of the accepted forms, the error message says in one line what is expected.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -20,34 +22,24 @@ from dreamgram.activation_maximization.expressions import (
     parse_transform,
 )
 from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective
+from dreamgram.image_optimization.images import as_images
 from dreamgram.image_optimization.layers import default_shape, reach_layers
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
-
-OVERSHOOT = 0.5
-"""Largest distance by which a pixel value may lie outside [0, 1].
-
-Resizing an image may give values outside [0, 1], but by less than this distance. Images in 0-255, and images that were
-normalized with a mean and a standard deviation, usually have values farther outside and are rejected.
-"""
 
 
 def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[nn.Module, Objective]:
     """Return the network and the objective, in this order, after checking their types.
 
     The caller may pass the two in either order. The objective may be the text of an expression, which is then parsed.
-    ``size`` is the size of the images, in any form that :func:`image_shape` accepts.
+    ``size`` is the size of the images, in any form that :func:`image_shape` accepts. The photo of the objective gets
+    the number of channels that the network takes.
 
     Raises:
         TypeError: ``model`` is not a network, or ``objective`` is neither an objective nor a string.
         ValueError: the text is not a valid expression for this network.
     """
-    if isinstance(objective, nn.Module):
-        model, objective = objective, model
-    if isinstance(model, Mapping):
-        raise TypeError("model is a state_dict: load it into its network with load_state_dict, and give the network")
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, such as load('digits'), not {_described(model)}")
+    model, objective = in_order(model, objective)
     if isinstance(objective, str):
         shape = image_shape(model, size)
 
@@ -57,10 +49,36 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
         objective = parse_objective(objective, count_units=count_units)
     if not isinstance(objective, Objective):
         raise TypeError(
-            f"objective must be an Objective, such as channel('conv2', 3), not {_described(objective)}; "
+            f"objective must be an Objective, such as channel('conv2', 3), not {described(objective)}; "
             "Objective(name, layers, function) makes one from a function of the activations"
         )
+    if objective.photo is not None:
+        objective = replace(objective, photo=as_batch(objective.photo, f"the photo of {objective}", model))
     return model, objective
+
+
+def in_order(model: Any, objective: Any) -> tuple[nn.Module, Any]:
+    """Return the network and the other argument, in this order, which the caller may have passed in either order.
+
+    Raises:
+        TypeError: neither is a network.
+    """
+    if isinstance(objective, nn.Module):
+        model, objective = objective, model
+    return as_model(model), objective
+
+
+def as_model(model: Any) -> nn.Module:
+    """Return ``model`` after checking that it is a network.
+
+    Raises:
+        TypeError: it is not.
+    """
+    if isinstance(model, Mapping):
+        raise TypeError("model is a state_dict: load it into its network with load_state_dict, and give the network")
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, such as load('digits'), not {described(model)}")
+    return model
 
 
 def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
@@ -90,30 +108,22 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
     return shape
 
 
-def as_batch(images: Any, name: str) -> Tensor:
-    """Return ``images`` as a batch (N, C, H, W), after checking that the values are in [0, 1].
+def as_batch(given: Any, name: str, model: nn.Module) -> Tensor:
+    """Return the images that a caller has given for ``model`` as a float32 tensor (N, C, H, W) in [0, 1].
 
-    Args:
-        images: the images, (N, C, H, W), or (C, H, W) for a single image.
-        name: name of the argument, for error messages.
+    ``name`` is what the error messages call them. The images get the number of channels that the network takes.
+    However, a tensor of fractions keeps its channels if the network does not declare an ``input_shape``, because the
+    number of its channels is then only a guess.
 
     Raises:
-        TypeError: ``images`` is not a tensor of floating-point numbers.
-        ValueError: ``images`` has neither 3 nor 4 axes, is empty, or has values that are more than :data:`OVERSHOOT`
-            outside [0, 1].
+        TypeError, ValueError, OSError: as for :func:`dreamgram.image_optimization.images.as_images`.
     """
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else _described(images)
-        raise TypeError(f"{name} must be a tensor of floating-point numbers in [0, 1], not {kind}")
-    if images.ndim not in (3, 4) or not images.numel():
-        raise ValueError(f"{name} must be (N, C, H, W), or (C, H, W) for one image, not {tuple(images.shape)}")
-    low, high = (bound.item() for bound in images.detach().aminmax())
-    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
-        raise ValueError(
-            f"{name} must be in [0, 1], but goes from {low:.3g} to {high:.3g}: "
-            "divide values in 0-255 by 255, and do not normalize, because the network does that itself"
-        )
-    return images if images.ndim == 4 else images[None]
+    guessed = getattr(model, "input_shape", None) is None
+    channels = None
+    if not (guessed and isinstance(given, Tensor) and given.is_floating_point()):
+        with suppress(ValueError):  # the network does not say what images it takes
+            channels = default_shape(model)[0]
+    return as_images(given, name, channels)
 
 
 def as_parameterization(given: type[Parameterization] | str | None, channels: int) -> type[Parameterization]:
@@ -152,11 +162,11 @@ def _functions(given: Any, name: str, argument: str) -> list[Any]:
     """
     functions = [given] if callable(given) else list(given) if isinstance(given, Iterable) else [None]
     if not all(callable(each) for each in functions):
-        raise TypeError(f"{name} must be a function of {argument}, or a list of them, not {_described(given)}")
+        raise TypeError(f"{name} must be a function of {argument}, or a list of them, not {described(given)}")
     return functions
 
 
-def _described(value: Any) -> str:
+def described(value: Any) -> str:
     """Describe an invalid value for an error message."""
     if callable(value) and value in OBJECTIVES.values():
         return f"the function {value.__name__}, which must be called"

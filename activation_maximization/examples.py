@@ -16,7 +16,7 @@ from dreamgram.activation_maximization.defaults import EXAMPLES
 from dreamgram.activation_maximization.objectives import check_units, features_of
 from dreamgram.activation_maximization.pictures import Batch, batches
 from dreamgram.image_optimization.capture import capture
-from dreamgram.image_optimization.layers import Layer, default_shape, device_of, dry_run, find_layer
+from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
 
 Pictures = Iterable[Any] | Dataset[Any] | str | Path
 """Pictures to search: a folder, a data set, a data loader or any other iterable."""
@@ -86,18 +86,19 @@ def top_examples(
         units: indices of the layer's channels, neurons or embedding dimensions. For several layers, the indices of the
             units in every layer, or a dictionary from each layer to the indices of its units.
         pictures: path of a folder, data set, data loader or any other iterable. The items of an iterable are images
-            (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). An image without a name is
-            named after its label, if it has one, and its index in ``pictures``. If ``pictures.classes`` exists, an
-            integer label is replaced by the class name ``pictures.classes[label]``. The batches of a data loader go
-            through the network as they are. Other pictures of the same size that follow one another are joined to
-            batches. The pictures of a folder and its subfolders are resized and cropped to the network's input size,
-            and named after their paths. A file that cannot be read is skipped with a warning.
+            (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). They can also be given in
+            other forms, such as Pillow images, see :func:`dreamgram.image_optimization.images.as_images`. An image
+            without a name is named after its label, if it has one, and its index in ``pictures``. If
+            ``pictures.classes`` exists, an integer label is replaced by the class name ``pictures.classes[label]``. The
+            batches of a data loader go through the network as they are. Other pictures of the same size that follow one
+            another are joined to batches. The pictures of a folder and its subfolders are resized and cropped to the
+            network's input size, and named after their paths. A file that cannot be read is skipped with a warning.
         count: largest number of examples for each unit. A picture yields at most one example for each unit. A picture
             in which the activation is 0, as where a ReLU is inactive, is no example.
 
     Raises:
         ValueError: a layer or a unit does not exist, there are no pictures, or a picture is not in [0, 1].
-        TypeError: an image in ``pictures`` is not a tensor of floating-point numbers.
+        TypeError: an item of ``pictures`` is not an image.
     """
     names = [layer] if isinstance(layer, str) else list(dict.fromkeys(layer))
     wanted = {name: list(units[name] if isinstance(units, Mapping) else units) for name in names}
@@ -105,7 +106,7 @@ def top_examples(
     best: dict[str, _Best] = {}
     shown = _Shown()
     with torch.no_grad(), capture(model, names) as activations_of:
-        for batch in batches(pictures, lambda: default_shape(model)):
+        for batch in batches(pictures, model):
             activations = activations_of(batch.images.to(device, non_blocking=True))
             if not best:
                 # An error in a layer after the last one does no harm, because only the layers up to it are needed.

@@ -16,6 +16,7 @@ from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
 from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
 from dreamgram.activation_maximization.sheets import contact_sheet, short
 from dreamgram.image_optimization.capture import ActivationsOf, capture, is_recordable
+from dreamgram.image_optimization.images import ImageLike
 from dreamgram.image_optimization.layers import describe, device_of
 from dreamgram.image_optimization.optimize import (
     Ending,
@@ -110,7 +111,7 @@ def maximize(
     optimizer: str | OptimizerFactory = "adam",
     parameterization: type[Parameterization] | str | None = None,
     transform: Transform | Sequence[Transform] | str | None = None,
-    init: Tensor | None = None,
+    init: ImageLike | None = None,
     seed: int = 0,
     precision: Precision = "auto",
     compile: bool = False,
@@ -146,8 +147,9 @@ def maximize(
         transform: random function that is applied to the images in every step before the network sees them, a list of
             such functions, or a text such as ``none``, ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``. The functions
             are applied from left to right. The default is :func:`dreamgram.image_optimization.transforms.robust`.
-        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. The result has the height and width of
-            these images, and ``size`` is ignored.
+        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. They can also be given in other forms,
+            such as a Pillow image, see :func:`dreamgram.image_optimization.images.as_images`. The result has the height
+            and width of these images, and ``size`` is ignored.
         seed: seed of the noise and the transforms. All images use the same seed, so that an image does not depend on
             the other images of its batch.
         precision: number format that the network computes in, see
@@ -168,7 +170,7 @@ def maximize(
         NonFiniteLoss: the objective became infinite or NaN.
     """
     model, objective = arguments.model_and_objective(model, objective, size)
-    init = None if init is None else arguments.as_batch(init, "init")
+    init = None if init is None else arguments.as_batch(init, "init", model)
     shape = _image_shape(model, objective, size, init)
     count = max(objective.images, 1 if init is None else len(init))
     _check_count(objective, 1 if init is None else len(init), count)
@@ -194,34 +196,38 @@ def maximize(
     return _joined(model, objective, done, stopped)
 
 
-def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+def activations(model: nn.Module, images: ImageLike, layers: Iterable[str]) -> dict[str, Tensor]:
     """Return the activations of ``layers``, by name, for ``images`` (N, C, H, W) in [0, 1].
 
-    The activations are float32 and have no gradient. A single layer can be given by its name, without a list.
+    The images can also be given in the other forms that ``init`` of :func:`maximize` may have. The activations are
+    float32 and have no gradient. A single layer can be given by its name, without a list.
     """
     names = [layers] if isinstance(layers, str) else layers
+    batch = arguments.as_batch(images, "images", arguments.as_model(model))
     with torch.no_grad(), capture(model, names) as activations_of:
-        return activations_of(arguments.as_batch(images, "images").to(device_of(model)))
+        return activations_of(batch.to(device_of(model)))
 
 
-def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Tensor:
+def evaluate(model: nn.Module, objective: Objective | str, images: ImageLike) -> Tensor:
     """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without a random transform.
 
-    The values have the shape (N,) and are on the CPU. If the objective changes over the steps, as with ``ramp``, its
-    value at the last step is returned.
+    The images can also be given in the other forms that ``init`` of :func:`maximize` may have. The values have the
+    shape (N,) and are on the CPU. If the objective changes over the steps, as with ``ramp``, its value at the last step
+    is returned.
 
     Raises:
         ValueError: the objective is for a different number of images, or the network cannot compute the objective's
             layers from images of this size.
     """
-    images = arguments.as_batch(images, "images")
+    model, objective = arguments.in_order(model, objective)
+    images = arguments.as_batch(images, "images", model)
     model, objective = arguments.model_and_objective(model, objective, tuple(images.shape[2:]))
     _check_count(objective, len(images), len(images))
     return _evaluate(model, objective, images)
 
 
 def accentuate(
-    model: nn.Module, layer: str, unit: int | Iterable[int], photo: Tensor, *, near: str, nearness: float = NEARNESS
+    model: nn.Module, layer: str, unit: int | Iterable[int], photo: ImageLike, *, near: str, nearness: float = NEARNESS
 ) -> Objective:
     """Return an objective that emphasizes what a unit looks for in ``photo`` and preserves the rest of the photo.
 
@@ -233,7 +239,7 @@ def accentuate(
         model: any network that takes images (N, C, H, W) in [0, 1].
         layer: name of the unit's layer.
         unit: index of the unit. With several indices, one image is made for each.
-        photo: (1, C, H, W) in [0, 1].
+        photo: (1, C, H, W) in [0, 1], or in another form that ``init`` of :func:`maximize` may have.
         near: name of an earlier layer whose activations should stay the same as for the photo.
         nearness: weight of the term that keeps the activations of ``near`` the same. A larger weight changes the photo
             less.
@@ -256,7 +262,7 @@ def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor
     Raises:
         ValueError: the objective's photo does not have the shape that ``init`` or ``size`` determines.
     """
-    photo = None if objective.photo is None else arguments.as_batch(objective.photo, f"the photo of {objective}")
+    photo = objective.photo
     given = photo if init is None and size is None else init
     shape = arguments.image_shape(model, size) if given is None else (given.shape[1], given.shape[2], given.shape[3])
     if photo is not None and photo.shape[1:] != shape:

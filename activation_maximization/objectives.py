@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from dreamgram.image_optimization.images import ImageLike, as_images
 from dreamgram.image_optimization.recording import is_own
 
 Maker = TypeVar("Maker", bound="Callable[..., Objective]")
@@ -298,7 +299,7 @@ def diversity(layer: str, images: int) -> Objective:
 
 
 @objective
-def match(layer: str, photo: Tensor) -> Objective:
+def match(layer: str, photo: ImageLike) -> Objective:
     """Return an objective that measures how well a layer's activations match those for ``photo``.
 
     The value is minus the squared distance between the activations for the image and those for the photo, divided by
@@ -309,18 +310,21 @@ def match(layer: str, photo: Tensor) -> Objective:
 
     Args:
         layer: name of the layer.
-        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image.
+        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image. It can also be given in another form,
+            such as a Pillow image, see :func:`dreamgram.image_optimization.images.as_images`.
     """
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         ours, theirs = _and_photos(activations, layer)
         return -(ours - theirs).square().sum(1) / theirs.square().sum(1).clamp(min=1e-12)
 
-    return Objective(f"match of {layer}", frozenset([layer]), value, len(photo), photo=photo)
+    name = f"match of {layer}"
+    photos = as_images(photo, f"the photo of {name}")
+    return Objective(name, frozenset([layer]), value, len(photos), photo=photos)
 
 
 @objective
-def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
+def caricature(layer: str, photo: ImageLike, power: float = 4) -> Objective:
     """Return an objective that exaggerates what a layer sees in ``photo``.
 
     The value is a dot product times a power of a cosine similarity. The dot product and the cosine similarity are those
@@ -332,7 +336,8 @@ def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
 
     Args:
         layer: name of the layer.
-        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image.
+        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image. It can also be given in another form,
+            such as a Pillow image, see :func:`dreamgram.image_optimization.images.as_images`.
         power: exponent of the cosine similarity. A larger exponent keeps the image closer to the photo.
     """
 
@@ -341,7 +346,9 @@ def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
         product = (ours * theirs).sum(1) / theirs.square().sum(1).clamp(min=1e-12)
         return product * cosine_similarity(ours, theirs).clamp(min=0.1) ** power
 
-    return Objective(f"caricature in {layer}", frozenset([layer]), value, len(photo), photo=photo)
+    name = f"caricature in {layer}"
+    photos = as_images(photo, f"the photo of {name}")
+    return Objective(name, frozenset([layer]), value, len(photos), photo=photos)
 
 
 @objective
@@ -425,6 +432,11 @@ def _mean(responses: Tensor) -> Tensor:
     return responses.reshape(len(responses), -1).mean(1)
 
 
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Return whether two photos are the same, also if each was converted from the same image."""
+    return a is b or (a.device == b.device and a.shape == b.shape and torch.equal(a, b))
+
+
 def _objective(value: Objective | float) -> Objective:
     """Convert a number to an objective that has this number as its value for every image.
 
@@ -449,7 +461,7 @@ def _combine(sign: str, a: Objective, b: Objective, operation: Callable[[Tensor,
     """
     if a.images != b.images and 1 not in (a.images, b.images):
         raise ValueError(f"{a} is for {a.images} images and {b} for {b.images}: they cannot be combined")
-    if a.photo is not None and b.photo is not None and a.photo is not b.photo:
+    if a.photo is not None and b.photo is not None and not _same(a.photo, b.photo):
         raise ValueError(f"{a} and {b} compare with different photos: they cannot be combined")
     count = max(a.images, b.images)
     units = {each.units for each in (a, b) if each.units and each.images == count}

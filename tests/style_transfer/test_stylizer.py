@@ -4,12 +4,13 @@ import gc
 import subprocess
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -535,3 +536,48 @@ def test_wrong_listeners_are_told_at_once(photo: Tensor, painting: Tensor, vgg16
     seen: list[Step] = []
     stylizer.run(listeners=seen.append)
     assert [step.number for step in seen] == [1]
+
+
+def test_pictures_in_other_forms(vgg16: nn.Module, photo: Tensor, painting: Tensor, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"model": vgg16, "size": 32, "steps": 2, **SHALLOW}
+    close: dict[str, float] = {"rtol": 0, "atol": 2e-3}  # the pictures differ by rounding errors
+    photo, painting = ((255 * each).round() / 255 for each in (photo, painting))
+    half = (torch.arange(64) < 32).float().expand(1, 3, 64, 64)
+    mask = half[:, :1, :, :55] > 0
+    regions = {"content_mask": mask.float().expand(1, 3, -1, -1), "style_masks": [half, half]}
+    expected = stylize(photo, [painting, 1 - painting], init=1 - photo, **regions, **how).image
+    images.save(1 - photo, tmp_path / "init.png")
+    arrays = [np.asarray(images.to_pillow(each)) for each in (photo, painting, 1 - painting)]
+    same = {"content_mask": mask[0, 0].numpy(), "style_masks": [np.asarray(half[0, 0].bool())] * 2}
+    for given in (arrays, [torch.tensor(each) for each in arrays], [Image.fromarray(each) for each in arrays]):
+        made = stylize(given[0], given[1:], init=str(tmp_path / "init.png"), **same, **how)
+        torch.testing.assert_close(made.image, expected, **close)
+    clear = np.dstack([arrays[0], np.zeros(arrays[0].shape[:2], np.uint8)])
+    white = stylize(torch.ones_like(photo), [painting], **how).image
+    torch.testing.assert_close(stylize(clear, painting, **how).image, white, **close)  # a single painting needs no list
+    both = torch.cat([painting, 1 - painting])
+    assert torch.equal(stylize(photo, both, **how).image, stylize(photo, [painting, 1 - painting], **how).image)
+    gray = stylize(arrays[0][..., 0], Image.fromarray(arrays[1]), **how).image
+    torch.testing.assert_close(gray, stylize(photo[:, :1].expand(1, 3, -1, -1), [painting], **how).image, **close)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("photo", lambda photo: photo * 255, r"photo must be in \[0, 1\], but goes from \S+ to 255"),
+        ("photo", lambda photo: photo.expand(2, -1, -1, -1), "photo must be one image, not a batch of 2"),
+        ("paintings", lambda photo: [photo, photo / 0], "painting 2 must be in .* infinite or not a number"),
+        ("paintings", lambda photo: (photo * 255).long(), "painting must hold uint8 .* not int64"),
+        ("content_mask", lambda photo: photo[:, :2], "content mask must be .* 1, 3 or 4 channels"),
+        ("style_masks", lambda photo: [[photo]], "style mask must be an image, .* not list"),
+        ("init", lambda photo: photo - 1, r"init must be in \[0, 1\]"),
+        ("init", lambda photo: "nosie", "init must be 'content', 'noise' or an image, not 'nosie'"),
+    ],
+)
+def test_pictures_that_are_not_clear(
+    name: str, given: Callable[[Tensor], Any], message: str, vgg16: nn.Module, photo: Tensor
+) -> None:
+    arguments: dict[str, Any] = {"photo": photo, "paintings": [photo], "model": vgg16, name: given(photo)}
+    with pytest.raises((TypeError, ValueError), match=message) as raised:
+        Stylizer(**arguments)
+    assert "\n" not in str(raised.value)
