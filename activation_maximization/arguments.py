@@ -6,7 +6,7 @@ none of the accepted forms, the error message says in one line what is expected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from numbers import Real
@@ -16,16 +16,22 @@ import torch
 from torch import Tensor, nn
 
 from dreamgram.activation_maximization.expressions import (
+    TRANSFORMS,
     default_parameterization,
     parse_objective,
     parse_parameterization,
     parse_transform,
 )
-from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective
+from dreamgram.activation_maximization.objectives import Objective, describe_given
+from dreamgram.image_optimization.checks import as_model
 from dreamgram.image_optimization.images import as_images
 from dreamgram.image_optimization.layers import default_shape, reach_layers
-from dreamgram.image_optimization.parameterizations import Parameterization
+from dreamgram.image_optimization.names import described, either
+from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
+
+METHODS = ("from_noise", "from_image", "render")
+"""Methods that a class of images must have, see :class:`Parameterization`."""
 
 
 def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[nn.Module, Objective]:
@@ -49,7 +55,7 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
         objective = parse_objective(objective, count_units=count_units)
     if not isinstance(objective, Objective):
         raise TypeError(
-            f"objective must be an Objective, such as channel('conv2', 3), not {described(objective)}; "
+            f"objective must be an Objective, such as channel('conv2', 3), not {describe_given(objective)}; "
             "Objective(name, layers, function) makes one from a function of the activations"
         )
     if objective.photo is not None:
@@ -68,17 +74,22 @@ def in_order(model: Any, objective: Any) -> tuple[nn.Module, Any]:
     return as_model(model), objective
 
 
-def as_model(model: Any) -> nn.Module:
-    """Return ``model`` after checking that it is a network.
+def as_layers(model: nn.Module, layers: Any) -> list[str]:
+    """Return the names of layers that a caller has given: names or modules of ``model``, or a single one.
 
     Raises:
-        TypeError: it is not.
+        TypeError: something is neither a name nor a module of the network.
     """
-    if isinstance(model, Mapping):
-        raise TypeError("model is a state_dict: load it into its network with load_state_dict, and give the network")
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, such as load('digits'), not {described(model)}")
-    return model
+    several = isinstance(layers, Iterable) and not isinstance(layers, str | nn.Module)
+    names = {id(module): name for name, module in model.named_modules() if name}
+    found = []
+    for layer in layers if several else [layers]:
+        name = names.get(id(layer)) if isinstance(layer, nn.Module) else layer
+        if not isinstance(name, str):
+            whose = f"not a {type(layer).__name__} that is not in it" if isinstance(layer, nn.Module) else ""
+            raise TypeError(f"a layer is the name of a module of the network, {whose or f'not {described(layer)}'}")
+        found.append(name)
+    return found
 
 
 def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
@@ -95,11 +106,15 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
     """
     if size is None:
         return default_shape(model)
+    size = size.tolist() if hasattr(size, "tolist") else size  # an array or a tensor
     numbers: Any = [size] if isinstance(size, Real) else size
+    if isinstance(numbers, Sequence) and len(numbers) == 4 and numbers[0] == 1:
+        numbers = numbers[1:]  # the shape of a batch of one image
     wanted = f"size must be a number of pixels, or (height, width), not {size!r}"
     if isinstance(numbers, str) or not isinstance(numbers, Sequence) or not 1 <= len(numbers) <= 3:
         raise TypeError(wanted)
-    if not all(isinstance(number, Real) and float(number).is_integer() for number in numbers):
+    whole = (isinstance(number, Real) and float(number).is_integer() for number in numbers)
+    if not all(whole) or any(isinstance(number, bool) for number in numbers):
         raise TypeError(wanted)
     sides = [int(number) for number in numbers]
     shape = default_shape(model, (sides[-2], sides[-1]) if len(sides) > 1 else sides[0])
@@ -130,9 +145,16 @@ def as_parameterization(given: type[Parameterization] | str | None, channels: in
     """Return the parameterization class ``given``, which may be a class or the name of a class.
 
     If ``given`` is None, return the default for images with this number of ``channels``.
+
+    Raises:
+        TypeError: ``given`` is neither a name nor a class of images.
+        ValueError: there is no parameterization of that name.
     """
     if given is None:
         given = default_parameterization(channels)
+    if not isinstance(given, str) and not all(callable(getattr(given, name, None)) for name in METHODS):
+        known = either(PARAMETERIZATIONS)
+        raise TypeError(f"parameterization must be {known}, or a class such as PixelImage, not {described(given)}")
     return parse_parameterization(given) if isinstance(given, str) else given
 
 
@@ -142,33 +164,24 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
     Args:
         given: a transform, a string such as ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``, a list of transforms to
             apply in order, or None for the default, ``robust()``.
+
+    Raises:
+        TypeError: ``given`` is none of these.
+        ValueError: the string is not a valid transform.
     """
     if given is None:
         return robust()
-    if isinstance(given, str):
-        return parse_transform(given)
-    transforms: list[Transform] = _functions(given, "transform", "images")
+    several = not callable(given) and not isinstance(given, str) and isinstance(given, Iterable)
+    some: Any = given if several else [given]
+    transforms = [_as_one_transform(each) for each in some]
     return transforms[0] if len(transforms) == 1 else Chain(tuple(transforms))
 
 
-def _functions(given: Any, name: str, argument: str) -> list[Any]:
-    """Return ``given``, which is one function or several, as a list of functions.
-
-    The error message contains ``name``, the name of the parameter that received ``given``, and ``argument``, a
-    description of the argument that each function must take.
-
-    Raises:
-        TypeError: ``given`` is neither a function nor several functions.
-    """
-    functions = [given] if callable(given) else list(given) if isinstance(given, Iterable) else [None]
-    if not all(callable(each) for each in functions):
-        raise TypeError(f"{name} must be a function of {argument}, or a list of them, not {described(given)}")
-    return functions
-
-
-def described(value: Any) -> str:
-    """Describe an invalid value for an error message."""
-    if callable(value) and value in OBJECTIVES.values():
-        return f"the function {value.__name__}, which must be called"
-    name = getattr(value, "__name__", None)
-    return f"the {type(value).__name__} {name}" if name else type(value).__name__
+def _as_one_transform(given: Any) -> Transform:
+    """Return a single transform, which may be given as a function, as text, or as a function that makes it."""
+    if isinstance(given, str):
+        return parse_transform(given)
+    if not callable(given):
+        raise TypeError(f"transform must be a function of images, or a list of them, not {described(given)}")
+    made: Transform = given() if given in TRANSFORMS.values() else given
+    return made

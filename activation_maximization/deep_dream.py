@@ -12,6 +12,7 @@ from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import OCTAVE_STEPS, OCTAVES
 from dreamgram.activation_maximization.gradient_ascent import Dreams, maximize
 from dreamgram.activation_maximization.objectives import Objective
+from dreamgram.image_optimization.checks import as_number, as_whole
 from dreamgram.image_optimization.images import ImageLike, refine, resize
 from dreamgram.image_optimization.layers import reach_layers
 from dreamgram.image_optimization.optimize import Listener, as_listeners, counted, in_turn
@@ -71,6 +72,8 @@ def amplify(
     start = arguments.as_batch(photo, "photo", model)
     model, objective = arguments.model_and_objective(model, objective, tuple(start.shape[2:]))
     told = as_listeners(listeners)
+    octaves, steps = as_whole(octaves, "octaves"), as_whole(steps, "steps", least=1)
+    ratio = as_number(ratio, "ratio")
     if octaves < 1 or ratio <= 1:
         raise ValueError(
             f"amplify needs 1 octave or more and a ratio above 1, not {octaves} octaves and a ratio of {ratio:g}"

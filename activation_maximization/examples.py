@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 from torch.utils.data import Dataset
 
+from dreamgram.activation_maximization.arguments import as_layers
 from dreamgram.activation_maximization.defaults import EXAMPLES
-from dreamgram.activation_maximization.objectives import check_units, features_of
+from dreamgram.activation_maximization.objectives import as_units, check_units, features_of
 from dreamgram.activation_maximization.pictures import Batch, batches
 from dreamgram.image_optimization.capture import capture
+from dreamgram.image_optimization.checks import as_model, as_whole
 from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
 
 Pictures = Iterable[Any] | Dataset[Any] | str | Path
@@ -46,15 +48,15 @@ class Example:
 
 @overload
 def top_examples(  # type: ignore[overload-overlap]  # text is a sequence of texts
-    model: nn.Module, layer: str, units: Sequence[int], pictures: Pictures, count: int = EXAMPLES
+    model: nn.Module, layer: str | nn.Module, units: int | Iterable[int], pictures: Pictures, count: int = EXAMPLES
 ) -> list[list[Example]]: ...
 
 
 @overload
 def top_examples(
     model: nn.Module,
-    layer: Sequence[str],
-    units: Sequence[int] | Mapping[str, Sequence[int]],
+    layer: Sequence[str | nn.Module],
+    units: int | Iterable[int] | Mapping[str, Iterable[int]],
     pictures: Pictures,
     count: int = EXAMPLES,
 ) -> dict[str, list[list[Example]]]: ...
@@ -62,8 +64,8 @@ def top_examples(
 
 def top_examples(
     model: nn.Module,
-    layer: str | Sequence[str],
-    units: Sequence[int] | Mapping[str, Sequence[int]],
+    layer: str | nn.Module | Sequence[str | nn.Module],
+    units: int | Iterable[int] | Mapping[str, Iterable[int]],
     pictures: Pictures,
     count: int = EXAMPLES,
 ) -> list[list[Example]] | dict[str, list[list[Example]]]:
@@ -82,7 +84,8 @@ def top_examples(
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1]. The search runs on the network's device.
-        layer: name of the layer, or a list of names. If each unit sees the whole image, the pictures are not cropped.
+        layer: name of the layer, or a list of names. The modules of the network can be given in place of their names.
+            If each unit sees the whole image, the pictures are not cropped.
         units: indices of the layer's channels, neurons or embedding dimensions. For several layers, the indices of the
             units in every layer, or a dictionary from each layer to the indices of its units.
         pictures: path of a folder, data set, data loader or any other iterable. The items of an iterable are images
@@ -100,8 +103,10 @@ def top_examples(
         ValueError: a layer or a unit does not exist, there are no pictures, or a picture is not in [0, 1].
         TypeError: an item of ``pictures`` is not an image.
     """
-    names = [layer] if isinstance(layer, str) else list(dict.fromkeys(layer))
-    wanted = {name: list(units[name] if isinstance(units, Mapping) else units) for name in names}
+    single = isinstance(layer, str | nn.Module)
+    names = list(dict.fromkeys(as_layers(as_model(model), layer)))
+    wanted = {name: as_units(_units_of(name, units)) for name in names}
+    count = as_whole(count, "count", least=1)
     device = device_of(model)
     best: dict[str, _Best] = {}
     shown = _Shown()
@@ -121,7 +126,14 @@ def top_examples(
     if not best:
         raise ValueError("there are no pictures to search for examples")
     found = {name: each.examples(shown) for name, each in best.items()}
-    return found[layer] if isinstance(layer, str) else found
+    return found[names[0]] if single else found
+
+
+def _units_of(layer: str, units: Any) -> Any:
+    """Return the units that a caller wants of ``layer``, if ``units`` is a dictionary, or else ``units`` itself."""
+    if isinstance(units, Mapping) and layer not in units:
+        raise ValueError(f"units must have an entry for every layer, and there is none for {layer!r}")
+    return units[layer] if isinstance(units, Mapping) else units
 
 
 class _Shown:

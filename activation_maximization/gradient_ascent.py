@@ -16,6 +16,7 @@ from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
 from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
 from dreamgram.activation_maximization.sheets import contact_sheet, short
 from dreamgram.image_optimization.capture import ActivationsOf, capture, is_recordable
+from dreamgram.image_optimization.checks import as_model, as_whole
 from dreamgram.image_optimization.images import ImageLike
 from dreamgram.image_optimization.layers import describe, device_of
 from dreamgram.image_optimization.optimize import (
@@ -170,6 +171,8 @@ def maximize(
         NonFiniteLoss: the objective became infinite or NaN.
     """
     model, objective = arguments.model_and_objective(model, objective, size)
+    steps = as_whole(steps, "steps", least=1)
+    batch = None if batch is None else as_whole(batch, "batch", least=1)
     init = None if init is None else arguments.as_batch(init, "init", model)
     shape = _image_shape(model, objective, size, init)
     count = max(objective.images, 1 if init is None else len(init))
@@ -196,14 +199,17 @@ def maximize(
     return _joined(model, objective, done, stopped)
 
 
-def activations(model: nn.Module, images: ImageLike, layers: Iterable[str]) -> dict[str, Tensor]:
+def activations(
+    model: nn.Module, images: ImageLike, layers: str | nn.Module | Iterable[str | nn.Module]
+) -> dict[str, Tensor]:
     """Return the activations of ``layers``, by name, for ``images`` (N, C, H, W) in [0, 1].
 
     The images can also be given in the other forms that ``init`` of :func:`maximize` may have. The activations are
-    float32 and have no gradient. A single layer can be given by its name, without a list.
+    float32 and have no gradient. A single layer needs no list. A layer can also be given as a
+    module of the network; its activations are returned under its name.
     """
-    names = [layers] if isinstance(layers, str) else layers
-    batch = arguments.as_batch(images, "images", arguments.as_model(model))
+    names = arguments.as_layers(as_model(model), layers)
+    batch = arguments.as_batch(images, "images", model)
     with torch.no_grad(), capture(model, names) as activations_of:
         return activations_of(batch.to(device_of(model)))
 
@@ -219,6 +225,8 @@ def evaluate(model: nn.Module, objective: Objective | str, images: ImageLike) ->
         ValueError: the objective is for a different number of images, or the network cannot compute the objective's
             layers from images of this size.
     """
+    if isinstance(images, Objective):
+        images, objective = objective, images  # type: ignore[assignment]
     model, objective = arguments.in_order(model, objective)
     images = arguments.as_batch(images, "images", model)
     model, objective = arguments.model_and_objective(model, objective, tuple(images.shape[2:]))
@@ -560,5 +568,5 @@ def _split(count: int, pixels: int, batch: int | None, device: torch.device) -> 
     If ``batch`` is None, :func:`batch_size` determines it from the ``device`` and from ``pixels``, the number of pixels
     of one image.
     """
-    parts: Sequence[Tensor] = torch.arange(count).split(batch or batch_size(pixels, device))
+    parts: Sequence[Tensor] = torch.arange(count).split(batch_size(pixels, device) if batch is None else batch)
     return parts

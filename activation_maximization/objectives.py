@@ -11,9 +11,9 @@ file of your own.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -21,7 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from dreamgram.image_optimization.checks import as_number, as_whole, as_wholes
 from dreamgram.image_optimization.images import ImageLike, as_images
+from dreamgram.image_optimization.names import described, shorten
 from dreamgram.image_optimization.recording import is_own
 
 Maker = TypeVar("Maker", bound="Callable[..., Objective]")
@@ -104,12 +106,13 @@ class Objective:
     __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
 
     def __post_init__(self) -> None:
-        for layer in self.layers:
-            if not isinstance(layer, str):
-                kind = type(layer).__name__
-                raise TypeError(
-                    f"a layer is given by its name, such as 'conv2', not as {kind}; list_layers lists names"
-                )
+        if not isinstance(self.name, str) or not callable(self.value):
+            raise TypeError(
+                "an Objective has a name, the names of its layers and a function of their activations, not "
+                f"{described(self.name)}, {described(self.layers)} and {described(self.value)}"
+            )
+        given = [self.layers] if isinstance(self.layers, str) else self.layers
+        object.__setattr__(self, "layers", frozenset().union(*map(_layers, given)))
 
     @property
     def is_recordable(self) -> bool:
@@ -163,11 +166,12 @@ def channel(layer: str, unit: int | Iterable[int]) -> Objective:
         layer: name of the layer.
         unit: index of the channel. With several indices, one image is made for each.
     """
+    layers = _layers(layer)
     units, label = _units_and_label(unit)
     indices = _OnDevices(torch.tensor(units))
     return Objective(
         f"{layer}:{label}",
-        frozenset([layer]),
+        layers,
         lambda a: _mean(_of_unit(a, layer, units, indices)),
         len(units),
         units=tuple(units),
@@ -186,20 +190,22 @@ def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None
         position: (row, column) in the output of a convolution, or (token,) in the output of a transformer layer. The
             default is the middle. Negative numbers count from the end.
     """
+    layers = _layers(layer)
     units, label = _units_and_label(unit)
     indices = _OnDevices(torch.tensor(units))
+    wanted = None if position is None else tuple(as_wholes(position, "a position"))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         responses = _of_unit(activations, layer, units, indices)
         sides = responses.shape[1:]
-        place = tuple(side // 2 for side in sides) if position is None else tuple(position)
+        place = tuple(side // 2 for side in sides) if wanted is None else wanted
         if len(place) != len(sides) or not all(-side <= at < side for at, side in zip(place, sides, strict=True)):
             raise ValueError(f"no position {place} in layer {layer!r}: it has {' x '.join(map(str, sides)) or 'none'}")
         index: tuple[slice | int, ...] = (slice(None), *place)
         return responses[index]
 
-    where = "middle" if position is None else ",".join(map(str, position))
-    return Objective(f"{layer}:{label}@{where}", frozenset([layer]), value, len(units), units=tuple(units))
+    where = "middle" if wanted is None else ",".join(map(str, wanted))
+    return Objective(f"{layer}:{label}@{where}", layers, value, len(units), units=tuple(units))
 
 
 @objective
@@ -228,7 +234,7 @@ def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
         classes = indices.of_batch(activations, logits).expand(len(logits))
         return own - logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
 
-    return Objective(f"log-odds of {layer}:{label}", frozenset([layer]), value, len(units), units=tuple(units))
+    return Objective(f"log-odds of {layer}:{label}", _layers(layer), value, len(units), units=tuple(units))
 
 
 @objective
@@ -243,8 +249,15 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
         cosine: if True, use the cosine of the angle between the activations and the vector in place of the dot
             product, so that the magnitude of the activations does not matter.
     """
-    if isinstance(vector, str) or not 1 <= (given := torch.as_tensor(vector).detach()).ndim <= 2:
+    layers = _layers(layer)
+    try:
+        given = torch.as_tensor(vector).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"a direction is a vector of numbers, not {described(vector)}") from None
+    if not 1 <= given.ndim <= 2 or not given.numel():
         raise ValueError(f"a direction in layer {layer!r} is a vector (C,), or (N, C) for one image each")
+    if not given.isfinite().all():
+        raise ValueError(f"the direction in layer {layer!r} has numbers that are not finite")
     vectors = given.reshape(-1, given.shape[-1])
     kept = _OnDevices(vectors.float() if vectors.is_floating_point() else vectors)  # Apple's GPUs have no float64.
 
@@ -258,7 +271,7 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
         return (cosine_similarity(features, along) if cosine else (features * along).sum(1)).mean(1)
 
     kind = "cosine with a direction" if cosine else "direction"
-    return Objective(f"{kind} of {layer}", frozenset([layer]), value, len(vectors))
+    return Objective(f"{kind} of {layer}", layers, value, len(vectors))
 
 
 @objective
@@ -268,7 +281,7 @@ def deepdream(layer: str) -> Objective:
     Maximizing it amplifies whatever the layer sees. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into
     Neural Networks", 2015.
     """
-    return Objective(f"all of {layer}", frozenset([layer]), lambda a: a[layer].square().flatten(1).mean(1))
+    return Objective(f"all of {layer}", _layers(layer), lambda a: a[layer].square().flatten(1).mean(1))
 
 
 @objective
@@ -287,6 +300,7 @@ def diversity(layer: str, images: int) -> Objective:
     Raises:
         ValueError: ``images`` is below 2.
     """
+    images = as_whole(images, "images")
     if images < 2:
         raise ValueError(f"diversity needs 2 images or more, not {images}")
 
@@ -295,7 +309,7 @@ def diversity(layer: str, images: int) -> Objective:
         grams = normalize((features @ features.transpose(1, 2)).flatten(1))
         return -(grams @ grams.T).fill_diagonal_(0).sum(1) / (len(grams) - 1)
 
-    return Objective(f"diversity of {layer}", frozenset([layer]), value, images, joint=True)
+    return Objective(f"diversity of {layer}", _layers(layer), value, images, joint=True)
 
 
 @objective
@@ -318,9 +332,9 @@ def match(layer: str, photo: ImageLike) -> Objective:
         ours, theirs = _and_photos(activations, layer)
         return -(ours - theirs).square().sum(1) / theirs.square().sum(1).clamp(min=1e-12)
 
-    name = f"match of {layer}"
+    layers, name = _layers(layer), f"match of {layer}"
     photos = as_images(photo, f"the photo of {name}")
-    return Objective(name, frozenset([layer]), value, len(photos), photo=photos)
+    return Objective(name, layers, value, len(photos), photo=photos)
 
 
 @objective
@@ -346,9 +360,10 @@ def caricature(layer: str, photo: ImageLike, power: float = 4) -> Objective:
         product = (ours * theirs).sum(1) / theirs.square().sum(1).clamp(min=1e-12)
         return product * cosine_similarity(ours, theirs).clamp(min=0.1) ** power
 
-    name = f"caricature in {layer}"
+    layers, name = _layers(layer), f"caricature in {layer}"
     photos = as_images(photo, f"the photo of {name}")
-    return Objective(name, frozenset([layer]), value, len(photos), photo=photos)
+    power = as_number(power, "power")
+    return Objective(name, layers, value, len(photos), photo=photos)
 
 
 @objective
@@ -357,14 +372,34 @@ def ramp(start: float, end: float) -> Objective:
 
     Use this objective as a weight that changes over the steps: ``ramp(0, 0.1) * pixel_sum(1)``.
     """
+    start, end = as_number(start, "start"), as_number(end, "end")
     return Objective(f"({start:g} to {end:g})", frozenset(), lambda a: start + (end - start) * a[PROGRESS])
+
+
+def _layers(layer: str) -> frozenset[str]:
+    """Return the layers of an objective that reads only ``layer``, after checking that this is a name."""
+    if not isinstance(layer, str):
+        kind = type(layer).__name__
+        raise TypeError(f"a layer is given by its name, such as 'conv2', not as {kind}; list_layers lists names")
+    return frozenset([layer])
+
+
+def as_units(units: int | Iterable[int]) -> list[int]:
+    """Return the indices of units that a caller has given, which may be a single one, as a list.
+
+    Raises:
+        TypeError: they are not whole numbers.
+        ValueError: there are none.
+    """
+    found = as_wholes(units, "a unit")
+    if not found:
+        raise ValueError("no units given")
+    return found
 
 
 def _units_and_label(unit: int | Iterable[int]) -> tuple[list[int], str]:
     """Return the list of units, one for each image, and a label such as ``3,7`` that names them."""
-    units = [operator.index(each) for each in (unit if isinstance(unit, Iterable) else [unit])]
-    if not units:
-        raise ValueError("no units given")
+    units = as_units(unit)
     return units, ",".join(map(str, units))
 
 
@@ -432,6 +467,12 @@ def _mean(responses: Tensor) -> Tensor:
     return responses.reshape(len(responses), -1).mean(1)
 
 
+def describe_given(value: Any) -> str:
+    """Describe what a caller has given in place of an objective, for a message."""
+    makes_one = isinstance(value, FunctionType) and (is_own(value) or value in OBJECTIVES.values())
+    return f"{described(value)}{', which must be called' if makes_one else ''}"
+
+
 def _same(a: Tensor, b: Tensor) -> bool:
     """Return whether two photos are the same, also if each was converted from the same image."""
     return a is b or (a.device == b.device and a.shape == b.shape and torch.equal(a, b))
@@ -447,7 +488,8 @@ def _objective(value: Objective | float) -> Objective:
     try:
         name = f"{value:g}"
     except (TypeError, ValueError):
-        raise TypeError(f"an objective is combined with objectives and numbers, not with {value!r}") from None
+        given = describe_given(value) if callable(value) else shorten(value)
+        raise TypeError(f"an objective is combined with objectives and numbers, not with {given}") from None
     return Objective(name, frozenset(), lambda activations: value)  # type: ignore[arg-type, return-value]  # a number broadcasts
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dreamgram.activation_maximization.arguments import as_batch
@@ -18,6 +19,7 @@ from dreamgram.image_optimization import images
 from dreamgram.image_optimization.image_opening import READABLE
 from dreamgram.image_optimization.layers import default_shape
 from dreamgram.image_optimization.limits import MOST_PIXELS
+from dreamgram.image_optimization.names import described
 
 _logger = logging.getLogger(__name__)
 
@@ -88,6 +90,10 @@ def _joined(waiting: Sequence[Batch]) -> Iterator[Batch]:
 
 def _items(pictures: Any, model: nn.Module) -> Iterator[Batch]:
     """Yield a batch for each item of ``pictures``."""
+    if getattr(pictures, "ndim", 4) != 4 or isinstance(pictures, Image.Image):
+        pictures = [pictures]  # a single image
+    if not hasattr(pictures, "__iter__") and not hasattr(pictures, "__getitem__"):
+        raise TypeError(f"pictures must be a folder, a data set, a data loader or a list, not {described(pictures)}")
     classes: Any = getattr(getattr(pictures, "dataset", pictures), "classes", ())
     number = 0
     # A data set may define only __len__ and __getitem__, and a plain loop over it may never end.

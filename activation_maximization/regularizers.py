@@ -17,6 +17,7 @@ from torch.nn.functional import avg_pool2d
 
 from dreamgram.activation_maximization.defaults import BLUR, PIXEL_SUM
 from dreamgram.activation_maximization.objectives import IMAGE, Maker, Objective, ramp
+from dreamgram.image_optimization.checks import as_number
 
 REGULARIZERS: dict[str, Callable[..., Objective]] = {}
 """Functions that make a regularizer, by name. Expressions can call these functions."""
@@ -34,6 +35,7 @@ def pixel_sum(weight: float = 0.08) -> Objective:
 
     The pixel values are in [0, 1]. For an image of a white digit on black, the sum measures the amount of ink.
     """
+    weight = as_number(weight, "weight")
     return _of_image(f"{weight:g} pixel sum", lambda image: weight * image.flatten(1).sum(1))
 
 
@@ -51,6 +53,7 @@ def sparing(pixel_sum_weight: float = PIXEL_SUM, blur_weight: float = BLUR) -> O
             value at the first step, so that a digit is drawn before unneeded ink is removed.
         blur_weight: weight of :func:`blur`.
     """
+    pixel_sum_weight = as_number(pixel_sum_weight, "pixel_sum_weight")
     return ramp(0.4 * pixel_sum_weight, pixel_sum_weight) * pixel_sum(1) + blur(blur_weight)
 
 
@@ -60,6 +63,7 @@ def l1(weight: float, center: float = 0.5) -> Objective:
 
     The default ``center`` of 0.5 is gray.
     """
+    weight, center = as_number(weight, "weight"), as_number(center, "center")
     return _of_image(f"{weight:g} L1", lambda image: weight * (image - center).abs().flatten(1).mean(1))
 
 
@@ -69,6 +73,7 @@ def l2(weight: float, center: float = 0.5) -> Objective:
 
     The default ``center`` of 0.5 is gray.
     """
+    weight, center = as_number(weight, "weight"), as_number(center, "center")
     return _of_image(f"{weight:g} L2", lambda image: weight * (image - center).square().flatten(1).mean(1))
 
 
@@ -85,6 +90,7 @@ def total_variation(weight: float) -> Objective:
         down, across = image.diff(dim=2).abs(), image.diff(dim=3).abs()
         return weight * (down.flatten(1).mean(1) + across.flatten(1).mean(1))
 
+    weight = as_number(weight, "weight")
     return _of_image(f"{weight:g} total variation", value)
 
 
@@ -101,6 +107,7 @@ def blur(weight: float) -> Objective:
         around = avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
         return weight * (image - around).square().flatten(1).mean(1)
 
+    weight = as_number(weight, "weight")
     return _of_image(f"{weight:g} blur", value)
 
 

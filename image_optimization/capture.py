@@ -49,7 +49,7 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
     """
     modes = [(module, module.training) for module in model.modules()]
     gradients = [(parameter, parameter.requires_grad) for parameter in model.parameters()]
-    reader = Reader(model, dict.fromkeys(layers), dtype)
+    reader = Reader(model, dict.fromkeys([layers] if isinstance(layers, str) else layers), dtype)
     try:
         model.eval().requires_grad_(False)
         yield reader

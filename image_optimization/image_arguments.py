@@ -20,6 +20,7 @@ from torch import Tensor
 from dreamgram.image_optimization.image_opening import reading
 from dreamgram.image_optimization.image_reading import load, read_pillow
 from dreamgram.image_optimization.image_samples import Array, Samples
+from dreamgram.image_optimization.names import described
 
 ImageLike = Tensor | NDArray[Any] | Image.Image | str | os.PathLike[str]
 """Type of an image, or of a batch of images, that a caller gives; see :func:`as_images`."""
@@ -128,8 +129,8 @@ def _as_tensor(given: Any, name: str) -> Tensor:
             raise TypeError(f"{name} must hold numbers, not {array.dtype}")
         numbers = torch.from_numpy(np.array(array, array.dtype.newbyteorder("="), order="C"))
     else:
-        kind = getattr(given, "__name__", type(given).__name__)
-        raise TypeError(f"{name} must be an image, such as a tensor (3, H, W) in [0, 1] or a Pillow image, not {kind}")
+        wanted = "an image, such as a tensor (3, H, W) in [0, 1] or a Pillow image"
+        raise TypeError(f"{name} must be {wanted}, not {described(given)}")
     if not numbers.is_floating_point() and numbers.dtype not in WHITES:
         kind = str(numbers.dtype).removeprefix("torch.")
         raise TypeError(

@@ -19,7 +19,8 @@ from torch.func import functional_call
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
-from dreamgram.image_optimization.names import unknown
+from dreamgram.image_optimization.checks import as_model
+from dreamgram.image_optimization.names import shorten, unknown
 
 aten = torch.ops.aten
 
@@ -77,7 +78,9 @@ def list_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     Raises:
         ValueError: the forward pass of the network fails on an image of this shape.
     """
-    layers, failure = dry_run(model, torch.zeros(1, *shape), receptive_fields=True)
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise TypeError(f"shape must be the shape (C, H, W) of an image, such as (3, 224, 224), not {shorten(shape)}")
+    layers, failure = dry_run(as_model(model), torch.zeros(1, *shape), receptive_fields=True)
     if failure is not None:
         raise ValueError(f"{describe(shape)} does not pass through {type(model).__name__}: {_first_line(failure)}")
     return layers

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dreamgram.image_optimization.capture import Reader, capture, is_recordable
+from dreamgram.image_optimization.checks import as_model, as_wholes
 from dreamgram.image_optimization.images import (
     ImageLike,
     as_image,
@@ -26,7 +29,7 @@ from dreamgram.image_optimization.images import (
 )
 from dreamgram.image_optimization.layers import device_of, smallest_size
 from dreamgram.image_optimization.memory import is_out_of_memory, release_kept_memory
-from dreamgram.image_optimization.names import unknown
+from dreamgram.image_optimization.names import described, shorten, unknown
 from dreamgram.image_optimization.optimize import (
     OPTIMIZERS,
     Ending,
@@ -36,6 +39,7 @@ from dreamgram.image_optimization.optimize import (
     State,
     Step,
     as_listeners,
+    choose_optimizer,
     counted,
     in_turn,
     optimize,
@@ -144,7 +148,7 @@ class Stylizer:
         *,
         model: nn.Module | None = None,
         content_mask: ImageLike | None = None,
-        style_masks: Sequence[ImageLike] | ImageLike = (),
+        style_masks: Sequence[ImageLike] | ImageLike | None = None,
         init: Literal["content", "noise"] | ImageLike = INIT,
         previous: Previous | None = None,
         scales: Sequence[int] | None = None,
@@ -185,15 +189,17 @@ class Stylizer:
         Raises:
             ValueError: an argument is unknown or out of range, or a picture is too small for the network.
         """
+        model = load("vgg16") if model is None else as_model(model)
+        scales = None if scales is None else as_wholes(scales, "scales", least=1)
         photo, paintings = _picture(photo, "photo"), _pictures(paintings, "painting")
         content_mask = None if content_mask is None else _picture(content_mask, "content mask")
-        style_masks = _pictures(style_masks, "style mask")
+        style_masks = [] if style_masks is None else _pictures(style_masks, "style mask")
         if not isinstance(init, str) or (init not in NAMED_STARTS and Path(init).exists()):
             init = _picture(init, "init")
         self._given: dict[str, Any] = {
             "photo": photo,
             "paintings": paintings,
-            "model": load("vgg16") if model is None else model,
+            "model": model,
             "content_mask": content_mask,
             "style_masks": style_masks,
             "init": init,
@@ -202,11 +208,11 @@ class Stylizer:
             "plan": plan,
         }
         named = {"optimizer": optimizer} if isinstance(optimizer, str) else {}
-        combined = self._combine(options or StyleOptions(), {**fields, **named})
+        combined = self._combine(StyleOptions() if options is None else options, {**fields, **named})
         if combined.draft and (scales or plan):
             raise ValueError("a draft has scales and a plan of its own: leave out draft, or scales and plan")
         self.options = combined.drafted()
-        self._factory = None if isinstance(optimizer, str) else optimizer
+        self._factory = None if isinstance(optimizer, str | None) else choose_optimizer(optimizer)
         self.photo, self.model, self.plan = photo, self._given["model"], plan
         self.losses, self.device = self.options.losses, device_of(self.model)
         self.size = fitted_size(photo, self.options.size)
@@ -233,7 +239,11 @@ class Stylizer:
         return f"Stylizer({width}x{height} pixels, {paintings}, {sum(self.steps)} steps, {self.device})"
 
     def _combine(self, options: StyleOptions, fields: Mapping[str, Any]) -> StyleOptions:
-        """Return ``options`` with some ``fields`` changed, after checking that the fields exist."""
+        """Return ``options`` with some ``fields`` changed, after checking their type and that the fields exist."""
+        if not isinstance(options, StyleOptions):
+            raise TypeError(
+                f"options must be StyleOptions, not {described(options)}; give single options by name, such as size=512"
+            )
         known = [*self._given, *vars(options)]
         for name in fields:
             if name not in known:
@@ -250,6 +260,10 @@ class Stylizer:
             raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
         if self.options.blend is not None and content_mask is not None and not style_masks:
             raise ValueError("each region of the content mask has a style of its own: there is nothing to blend")
+        if given["previous"] is not None and not isinstance(given["previous"], Previous):
+            raise TypeError(f"previous must be a Previous, as follow returns it, not {described(given['previous'])}")
+        if plan is not None and not (isinstance(plan, Sequence) and all(isinstance(each, Budget) for each in plan)):
+            raise TypeError(f"plan must be a list of budgets, as in Stylized.plan, not {shorten(plan)}")
         if plan is not None and len(plan) != len(self.scales):
             raise ValueError(f"the plan has {len(plan)} budgets for {len(self.scales)} scales")
         for name, picture in {"content mask": content_mask, "image to start from": init}.items():
@@ -302,6 +316,8 @@ class Stylizer:
             TypeError: a listener is not a function.
         """
         told = as_listeners(listeners)
+        if not isinstance(state, Mapping | None):
+            raise TypeError(f"state must be a dictionary of tensors, as Step.state returns it, not {described(state)}")
         dtype = choose_dtype(self.options.precision, self.device, self.model)
         self._targets.begin(self._subject, self._keys)
         with (
@@ -539,7 +555,8 @@ def _pictures(given: Sequence[ImageLike] | ImageLike, name: str) -> list[Tensor]
 
     ``name`` is what the error messages call one of them.
     """
-    if isinstance(given, list | tuple):
+    if isinstance(given, Iterable) and not isinstance(given, Tensor | np.ndarray | Image.Image | str | Mapping):
+        given = list(given)
         several = len(given) > 1
         return [_picture(each, f"{name} {number}" if several else name) for number, each in enumerate(given, 1)]
     return [image[None].cpu() for image in as_images(given, name, channels=3)]

@@ -501,6 +501,7 @@ def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
         OptionError: ``value`` cannot be converted or is not allowed.
     """
     known = declaration(declared)
+    value = value.tolist() if hasattr(value, "tolist") else value  # numbers of NumPy or PyTorch
     _check_length(declared.name, value)
     if isinstance(value, str) and known.parse is not None:
         try:

@@ -581,3 +581,51 @@ def test_pictures_that_are_not_clear(
     with pytest.raises((TypeError, ValueError), match=message) as raised:
         Stylizer(**arguments)
     assert "\n" not in str(raised.value)
+
+
+def test_options_in_other_forms(vgg16: nn.Module, photo: Tensor, painting: Tensor) -> None:
+    how: dict[str, Any] = {"model": vgg16, "seed": 3, **SHALLOW}
+    expected = stylize(photo, [painting] * 2, size=32, steps=2, blend=[2, 1], style_weight=3, scales=[32], **how).image
+    for number in (np.float32, torch.tensor):
+        given = {"size": number(32), "steps": number(2), "style_weight": number(3), "scales": number(32)}
+        blend = np.array([2.0, 1]) if number is np.float32 else torch.tensor([2.0, 1])
+        paintings = iter([painting] * 2)
+        made = stylize(photo, paintings, blend=blend, style_masks=None, listeners=None, **given, **how)  # type: ignore[arg-type]
+        assert torch.equal(made.image, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"photo": ["a"]}, "photo must be an image, .* not list"),
+        ({"paintings": None}, "painting must be an image, .* not NoneType"),
+        ({"paintings": {"a": 1}}, "painting must be an image, .* not dict"),
+        ({"options": {"size": 32}}, "options must be StyleOptions, not dict; give single options by name"),
+        ({"options": nn.Flatten()}, "options must be StyleOptions, not Flatten"),
+        ({"model": "vgg16"}, "model must be a torch.nn.Module, .* not str"),
+        ({"model": {}}, "model is a state_dict"),
+        ({"optimizer": torch.optim.LBFGS}, "optimizer must be 'adam' or 'lbfgs', or a function .* not the class LBFGS"),
+        ({"optimizer": 3}, "optimizer must be .* not int"),
+        ({"scales": "32"}, "scales must be a whole number, not '32'"),
+        ({"scales": [16.5]}, "scales must be a whole number, not 16.5"),
+        ({"scales": [-3]}, "scales must be at least 1, not -3"),
+        ({"plan": 3}, "plan must be a list of budgets, as in Stylized.plan, not 3"),
+        ({"plan": [3]}, r"plan must be a list of budgets, as in Stylized.plan, not \[3\]"),
+        ({"previous": torch.rand(1, 3, 32, 32)}, "previous must be a Previous, as follow returns it, not Tensor"),
+        ({"init": None}, "init must be an image, .* not NoneType"),
+        ({"size": (32, 32)}, r"size must be a whole number, not \(32, 32\)"),
+        ({"style_weight": {"relu1_1": 3}}, "style_weight must be a number"),
+    ],
+)
+def test_arguments_that_are_not_clear(
+    given: dict[str, Any], message: str, vgg16: nn.Module, photo: Tensor, painting: Tensor
+) -> None:
+    arguments: dict[str, Any] = {"photo": photo, "paintings": [painting], "model": vgg16, **given}
+    with pytest.raises((TypeError, ValueError), match=message) as raised:
+        Stylizer(**arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_state_is_a_dictionary(vgg16: nn.Module, photo: Tensor) -> None:
+    with pytest.raises(TypeError, match=r"state must be a dictionary of tensors, .* not int"):
+        stylize(photo, photo, model=vgg16, size=32, state=3)
