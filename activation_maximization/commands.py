@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamgram.activation_maximization import deep_dream, gradient_ascent, objectives
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.examples import top_examples
 from dreamgram.activation_maximization.expressions import parse_objective, vector_files
 from dreamgram.activation_maximization.folder import (
@@ -29,7 +30,7 @@ from dreamgram.activation_maximization.folder import (
     make_again,
     make_each,
 )
-from dreamgram.activation_maximization.gradient_ascent import Dreams, batch_size, evaluate
+from dreamgram.activation_maximization.gradient_ascent import batch_size, evaluate
 from dreamgram.activation_maximization.objectives import channel, deepdream, logit, match, neuron
 from dreamgram.activation_maximization.options import (
     OPTIONS_OF_COMMANDS,

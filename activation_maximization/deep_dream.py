@@ -10,7 +10,8 @@ from torch import Tensor, nn
 
 from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import OCTAVE_STEPS, OCTAVES
-from dreamgram.activation_maximization.gradient_ascent import Dreams, maximize
+from dreamgram.activation_maximization.dreams import Dreams
+from dreamgram.activation_maximization.gradient_ascent import maximize
 from dreamgram.activation_maximization.objectives import Objective
 from dreamgram.image_optimization.checks import as_number, as_whole
 from dreamgram.image_optimization.images import ImageLike, refine, resize
@@ -107,7 +108,8 @@ def amplify(
 
     done, stopped = in_turn(enumerate(shapes), dream)
     finished = refine(done[-1].images, start, (height, width)).clamp(0, 1)
-    return replace(done[-1], images=finished, stopped=stopped)
+    settings = {**done[-1].settings, "octaves": octaves, "ratio": ratio}
+    return replace(done[-1], images=finished, stopped=stopped, settings=settings)
 
 
 def _check_smallest(model: nn.Module, objective: Objective, photo: Tensor, times: float) -> None:

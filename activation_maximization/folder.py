@@ -14,8 +14,9 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.expressions import MOST_UNITS
-from dreamgram.activation_maximization.gradient_ascent import BATCH, Dreams
+from dreamgram.activation_maximization.gradient_ascent import BATCH
 from dreamgram.activation_maximization.objectives import Objective
 from dreamgram.activation_maximization.options import EachOptions
 from dreamgram.image_optimization import images

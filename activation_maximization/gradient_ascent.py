@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -13,12 +12,13 @@ from torch.nn.functional import pad
 
 from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, Objective, channel, match
-from dreamgram.activation_maximization.sheets import contact_sheet, short
 from dreamgram.image_optimization.capture import ActivationsOf, capture, is_recordable
 from dreamgram.image_optimization.checks import as_model, as_whole
 from dreamgram.image_optimization.images import ImageLike
 from dreamgram.image_optimization.layers import describe, device_of
+from dreamgram.image_optimization.names import shorten
 from dreamgram.image_optimization.optimize import (
     Ending,
     Listener,
@@ -32,6 +32,7 @@ from dreamgram.image_optimization.optimize import (
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
 from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
+from dreamgram.workbench.version import __version__
 
 BATCH, PIXELS = 64, 64 * 128 * 128
 """Largest number of images in a batch, and largest number of pixels in all images of a batch together.
@@ -51,55 +52,6 @@ STARTS = (1, 1, 1, 1, 1.5, 1.5, 1.5, 2, 2, 3, 4, 6, 8, 16)
 Weak noise is tried several times before strong noise, because strong noise stays visible in the parts of the result
 that the unit does not see.
 """
-
-
-@dataclass(frozen=True, repr=False)
-class Dreams:
-    """The result of :func:`maximize`."""
-
-    images: Tensor
-    """Images (N, C, H, W) in [0, 1], on the CPU."""
-    activations: Tensor
-    """Value of the objective for each finished image, (N,). No random transform is applied to the images."""
-    history: Tensor
-    """Value of the objective before each step, (steps, N), for the images as randomly transformed in that step.
-
-    If an image's batch ended early, the image's values for the remaining steps are NaN.
-    """
-    stopped: Ending
-    """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``.
-
-    After Ctrl-C (``interrupted``), the result contains only the images that had been started.
-    """
-    silent: tuple[int, ...] = ()
-    """Indices of the images for which at least one of the objective's layers passed back no gradient.
-
-    These images are meaningless.
-    """
-
-    def __repr__(self) -> str:
-        """Return a one-line summary."""
-        count, _, height, width = self.images.shape
-        parts = [f"{count} image{'s' * (count != 1)} of {width}x{height} pixels"]
-        if len(self.activations):
-            low, high = self.activations.min().item(), self.activations.max().item()
-            parts.append(f"activation{f's {low:.4g} to' if count > 1 else ''} {high:.4g}")
-        parts.append(f"{self.stopped} after {len(self.history)} steps")
-        if self.silent:
-            more = f" and {len(self.silent) - 10} more" if len(self.silent) > 10 else ""
-            parts.append(f"silent: {', '.join(map(str, self.silent[:10]))}{more}")
-        return f"Dreams({', '.join(parts)})"
-
-    def _repr_png_(self) -> bytes | None:
-        """Return a PNG file for notebooks: a contact sheet of the images with their activations.
-
-        Return None if the images are neither gray nor RGB.
-        """
-        if self.images.shape[1] not in (1, 3):
-            return None
-        captions = [f"{number}\t{short(activation)}" for number, activation in enumerate(self.activations.tolist())]
-        png: bytes | None = contact_sheet(self.images, captions)._repr_png_()
-        return png
 
 
 def maximize(
@@ -171,7 +123,7 @@ def maximize(
         NonFiniteLoss: the objective became infinite or NaN.
     """
     model, objective = arguments.model_and_objective(model, objective, size)
-    steps = as_whole(steps, "steps", least=1)
+    steps, seed = as_whole(steps, "steps", least=1), as_whole(seed, "seed")
     batch = None if batch is None else as_whole(batch, "batch", least=1)
     init = None if init is None else arguments.as_batch(init, "init", model)
     shape = _image_shape(model, objective, size, init)
@@ -183,7 +135,8 @@ def maximize(
     device = device_of(model)
     parts = _split(count, shape[1] * shape[2], count if objective.joint else batch, device)
     record = objective.is_recordable and is_own_transform(view) and is_recordable(model)
-    with capture(model, objective.layers, choose_dtype(precision, device, model)) as activations_of:
+    dtype = choose_dtype(precision, device, model)
+    with capture(model, objective.layers, dtype) as activations_of:
         in_steps = activations_of.compiled() if compile else activations_of
 
         def make(part: tuple[int, Tensor]) -> Dreams:
@@ -196,7 +149,10 @@ def maximize(
                 return some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
 
         done, stopped = in_turn(enumerate(parts), make)
-    return _joined(model, objective, done, stopped)
+    how: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "optimizer": optimizer, "seed": seed}
+    how |= {"parameterization": image_class, "transform": view, "precision": dtype}
+    how["starts from"] = "noise" if init is None else "images"
+    return _joined(model, objective, done, stopped, how)
 
 
 def activations(
@@ -278,16 +234,26 @@ def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor
     return shape
 
 
-def _joined(model: nn.Module, objective: Objective, parts: Sequence[Dreams], stopped: Ending) -> Dreams:
+def _joined(
+    model: nn.Module, objective: Objective, parts: Sequence[Dreams], stopped: Ending, how: Mapping[str, Any]
+) -> Dreams:
     """Join ``parts``, the results of all batches, and compute the objective's value for each image.
 
-    ``stopped`` is the reason why the whole run ended.
+    ``stopped`` is the reason why the whole run ended, and ``how`` holds the settings of the run.
     """
     images = torch.cat([part.images for part in parts])
     longest = max(len(part.history) for part in parts)
     histories = [pad(part.history, (0, 0, 0, longest - len(part.history)), value=math.nan) for part in parts]
     silent = tuple(number for part in parts for number in part.silent)
-    return Dreams(images, _evaluate(model, objective, images), torch.cat(histories, dim=1), stopped, silent)
+    values, history, units = _evaluate(model, objective, images), torch.cat(histories, dim=1), objective.units
+    settings = {"objective": objective.name, "network": type(model).__name__, **how, "version": __version__}
+    texts = {name: value if isinstance(value, str | int | float) else _name(value) for name, value in settings.items()}
+    return Dreams(images, values, history, stopped, silent, units[: len(images)], texts)
+
+
+def _name(thing: Any) -> str:
+    """Return the name of a function or a class, or else ``thing`` as it is written in Python, without its module."""
+    return getattr(thing, "__name__", "") or shorten(thing).removeprefix("torch.")
 
 
 def _check_count(objective: Objective, given: int, count: int) -> None:

@@ -12,8 +12,8 @@ from PIL import Image
 from torch import Tensor
 
 from dreamgram.activation_maximization import gradient_ascent
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.examples import Example
-from dreamgram.activation_maximization.gradient_ascent import Dreams
 from dreamgram.activation_maximization.objectives import Objective, check_units
 from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, parse_ranges
 from dreamgram.activation_maximization.pictures import crop_middle

@@ -33,6 +33,7 @@ def test_the_python_of_the_readme(photo: Tensor, tmp_path: Path, monkeypatch: py
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["dreams"].images.shape == (10, 1, 28, 28)
+    assert torch.equal(dg.Dreams.load("digits.safetensors").images, names["dreams"].images)
     assert names["textures"].images.shape == (3, 3, 32, 32)
     assert names["variants"].images.shape[0] == 4
     assert names["brought_out"].images.shape == names["cat"].shape

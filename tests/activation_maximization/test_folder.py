@@ -17,8 +17,9 @@ from torch import nn
 
 import dreamgram as dg
 from dreamgram.activation_maximization import commands
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.folder import make_each
-from dreamgram.activation_maximization.gradient_ascent import Dreams, maximize
+from dreamgram.activation_maximization.gradient_ascent import maximize
 from dreamgram.activation_maximization.objectives import channel
 from dreamgram.activation_maximization.options import UnitsOptions
 from dreamgram.activation_maximization.regularizers import total_variation
