@@ -9,8 +9,9 @@ from typing import Any, TypedDict
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import pad
 
-from dreamgram.image_optimization.images import ImageLike, as_image, as_images, to_pillow
+from dreamgram.image_optimization.images import ImageLike, as_image, as_images, resize, to_pillow
 
 TILE = 112
 """Minimum length, in pixels, of the longer side of each picture on the sheet. Smaller pictures are enlarged."""
@@ -134,6 +135,24 @@ def contact_sheet(
         draw.text((x, below), name, TEXT_COLOR, font)
         draw.text((x + tile[0], below), value, VALUE_COLOR, font, anchor="ra")
     return sheet
+
+
+def same_size(images: Sequence[Tensor]) -> list[Tensor]:
+    """Enlarge images (C, H, W) in [0, 1] to the height and width of the largest of them.
+
+    The proportions stay the same, and what remains at the right or at the bottom is white, as the sheet is. If the
+    factor is a whole number, the pixels are repeated, so that small images stay sharp.
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    enlarged = []
+    for image in images:
+        factor = min(height / image.shape[1], width / image.shape[2])
+        if factor.is_integer():
+            large = image.repeat_interleave(int(factor), 1).repeat_interleave(int(factor), 2)
+        else:
+            large = resize(image[None], (round(factor * image.shape[1]), round(factor * image.shape[2])))[0]
+        enlarged.append(pad(large, (0, width - large.shape[2], 0, height - large.shape[1]), value=1.0))
+    return enlarged
 
 
 def _as_list(images: Any) -> list[Tensor]:

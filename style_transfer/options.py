@@ -259,7 +259,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
         metavar="content|noise|FILE",
         values=("content", "noise", "start.png"),
     )
-    model: str = option(
+    model: list[str] | str = option(
         "vgg16",
         "Network whose activations are compared: vgg16, vgg19, or another network with VGG's layer names.",
         group="Network",

@@ -63,7 +63,7 @@ class Painter:
         device = find_device(options.device)
         self.options = options
         self.paintings = [self._read_style(name) for name in options.style]
-        self.model = self.inputs.load_model(options.model, options.weights).to(device)
+        self.model = self.inputs.load_model(*options.networks[0]).to(device)
         self.options = options.change(precision=find_precision(options.precision, device, self.model))
         self.setting = describe_setting(device, self.options.precision)
         self.replaces = options.overwrite and original is None

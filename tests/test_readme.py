@@ -42,3 +42,4 @@ def test_the_python_of_the_readme(photo: Tensor, tmp_path: Path, monkeypatch: py
     assert names["each"].units == [0, 1, 2]
     assert names["best"][0].name == names["many"]["relu3_1"][8][0].name == "cat"
     assert Path("stylized.png").exists()
+    assert Path("nets.png").exists()

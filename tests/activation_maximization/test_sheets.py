@@ -5,7 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamgram.activation_maximization.sheets import TILE, contact_sheet, lay_out
+from dreamgram.activation_maximization.sheets import TILE, contact_sheet, lay_out, same_size
+from dreamgram.image_optimization.images import resize
 
 
 def test_every_picture_is_on_the_sheet_with_its_pixels() -> None:
@@ -60,6 +61,16 @@ def test_images_and_captions_in_other_forms() -> None:
     ):
         with pytest.raises((TypeError, ValueError), match=message):
             contact_sheet(wrong, ["a"] * len(wrong))  # type: ignore[arg-type]
+
+
+def test_images_of_several_sizes_are_enlarged() -> None:
+    small, middle, large = torch.rand(1, 2, 3), torch.rand(3, 3, 4), torch.rand(1, 4, 6)
+    found = same_size([small, middle, large])
+    assert torch.equal(found[0], torch.from_numpy(np.kron(small.numpy(), np.ones((1, 2, 2), np.float32))))
+    assert found[1].shape == (3, 4, 6)
+    assert (found[1][:, :, 5] == 1).all()
+    assert torch.equal(found[1][:, :, :5], resize(middle[None], (4, 5))[0])
+    assert torch.equal(found[2], large)
 
 
 def test_bad_arguments() -> None:
