@@ -138,6 +138,8 @@ def as_batch(given: Any, name: str, model: nn.Module) -> Tensor:
     if not (guessed and isinstance(given, Tensor) and given.is_floating_point()):
         with suppress(ValueError):  # the network does not say what images it takes
             channels = default_shape(model)[0]
+    if guessed and channels not in (1, 3):
+        channels = None
     return as_images(given, name, channels)
 
 

@@ -117,6 +117,19 @@ def test_channels_are_not_guessed() -> None:
     expected = network.depth(image[:, 3:])[:, 1].mean((1, 2))
     torch.testing.assert_close(dg.evaluate(network, channel("depth", 1), image), expected)
 
+    class HeadFirst(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.head, self.body = nn.Conv2d(8, 2, 1), nn.Conv2d(3, 8, 3)
+
+        def forward(self, image: Tensor) -> Any:
+            return self.head(self.body(image))
+
+    levels = np.full((9, 9, 3), 255, np.uint8)
+    other = HeadFirst()
+    found = dg.evaluate(other, channel("head", 1), levels)
+    assert torch.equal(found, dg.evaluate(other, channel("head", 1), torch.ones(1, 3, 9, 9)))
+
 
 def test_photos_are_checked_when_they_are_given() -> None:
     for make, name in ((dg.match, "match of conv1"), (dg.caricature, "caricature in conv1")):
