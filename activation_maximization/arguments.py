@@ -6,7 +6,9 @@ none of the accepted forms, the error message says in one line what is expected.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import replace
 from numbers import Real
 from typing import Any
 
@@ -14,40 +16,36 @@ import torch
 from torch import Tensor, nn
 
 from dreamgram.activation_maximization.expressions import (
+    TRANSFORMS,
     default_parameterization,
     parse_objective,
     parse_parameterization,
     parse_transform,
 )
-from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective
+from dreamgram.activation_maximization.objectives import Objective, describe_given
+from dreamgram.image_optimization.checks import as_model
+from dreamgram.image_optimization.images import as_images
 from dreamgram.image_optimization.layers import default_shape, reach_layers
-from dreamgram.image_optimization.parameterizations import Parameterization
+from dreamgram.image_optimization.names import described, either
+from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
 
-OVERSHOOT = 0.5
-"""Largest distance by which a pixel value may lie outside [0, 1].
-
-Resizing an image may give values outside [0, 1], but by less than this distance. Images in 0-255, and images that were
-normalized with a mean and a standard deviation, usually have values farther outside and are rejected.
-"""
+METHODS = ("from_noise", "from_image", "render")
+"""Methods that a class of images must have, see :class:`Parameterization`."""
 
 
 def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[nn.Module, Objective]:
     """Return the network and the objective, in this order, after checking their types.
 
     The caller may pass the two in either order. The objective may be the text of an expression, which is then parsed.
-    ``size`` is the size of the images, in any form that :func:`image_shape` accepts.
+    ``size`` is the size of the images, in any form that :func:`image_shape` accepts. The photo of the objective gets
+    the number of channels that the network takes.
 
     Raises:
         TypeError: ``model`` is not a network, or ``objective`` is neither an objective nor a string.
         ValueError: the text is not a valid expression for this network.
     """
-    if isinstance(objective, nn.Module):
-        model, objective = objective, model
-    if isinstance(model, Mapping):
-        raise TypeError("model is a state_dict: load it into its network with load_state_dict, and give the network")
-    if not isinstance(model, nn.Module):
-        raise TypeError(f"model must be a torch.nn.Module, such as load('digits'), not {_described(model)}")
+    model, objective = in_order(model, objective)
     if isinstance(objective, str):
         shape = image_shape(model, size)
 
@@ -57,10 +55,41 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
         objective = parse_objective(objective, count_units=count_units)
     if not isinstance(objective, Objective):
         raise TypeError(
-            f"objective must be an Objective, such as channel('conv2', 3), not {_described(objective)}; "
+            f"objective must be an Objective, such as channel('conv2', 3), not {describe_given(objective)}; "
             "Objective(name, layers, function) makes one from a function of the activations"
         )
+    if objective.photo is not None:
+        objective = replace(objective, photo=as_batch(objective.photo, f"the photo of {objective}", model))
     return model, objective
+
+
+def in_order(model: Any, objective: Any) -> tuple[nn.Module, Any]:
+    """Return the network and the other argument, in this order, which the caller may have passed in either order.
+
+    Raises:
+        TypeError: neither is a network.
+    """
+    if isinstance(objective, nn.Module):
+        model, objective = objective, model
+    return as_model(model), objective
+
+
+def as_layers(model: nn.Module, layers: Any) -> list[str]:
+    """Return the names of layers that a caller has given: names or modules of ``model``, or a single one.
+
+    Raises:
+        TypeError: something is neither a name nor a module of the network.
+    """
+    several = isinstance(layers, Iterable) and not isinstance(layers, str | nn.Module)
+    names = {id(module): name for name, module in model.named_modules() if name}
+    found = []
+    for layer in layers if several else [layers]:
+        name = names.get(id(layer)) if isinstance(layer, nn.Module) else layer
+        if not isinstance(name, str):
+            whose = f"not a {type(layer).__name__} that is not in it" if isinstance(layer, nn.Module) else ""
+            raise TypeError(f"a layer is the name of a module of the network, {whose or f'not {described(layer)}'}")
+        found.append(name)
+    return found
 
 
 def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
@@ -77,11 +106,15 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
     """
     if size is None:
         return default_shape(model)
+    size = size.tolist() if hasattr(size, "tolist") else size  # an array or a tensor
     numbers: Any = [size] if isinstance(size, Real) else size
+    if isinstance(numbers, Sequence) and len(numbers) == 4 and numbers[0] == 1:
+        numbers = numbers[1:]  # the shape of a batch of one image
     wanted = f"size must be a number of pixels, or (height, width), not {size!r}"
     if isinstance(numbers, str) or not isinstance(numbers, Sequence) or not 1 <= len(numbers) <= 3:
         raise TypeError(wanted)
-    if not all(isinstance(number, Real) and float(number).is_integer() for number in numbers):
+    whole = (isinstance(number, Real) and float(number).is_integer() for number in numbers)
+    if not all(whole) or any(isinstance(number, bool) for number in numbers):
         raise TypeError(wanted)
     sides = [int(number) for number in numbers]
     shape = default_shape(model, (sides[-2], sides[-1]) if len(sides) > 1 else sides[0])
@@ -90,40 +123,40 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
     return shape
 
 
-def as_batch(images: Any, name: str) -> Tensor:
-    """Return ``images`` as a batch (N, C, H, W), after checking that the values are in [0, 1].
+def as_batch(given: Any, name: str, model: nn.Module) -> Tensor:
+    """Return the images that a caller has given for ``model`` as a float32 tensor (N, C, H, W) in [0, 1].
 
-    Args:
-        images: the images, (N, C, H, W), or (C, H, W) for a single image.
-        name: name of the argument, for error messages.
+    ``name`` is what the error messages call them. The images get the number of channels that the network takes.
+    However, a tensor of fractions keeps its channels if the network does not declare an ``input_shape``, because the
+    number of its channels is then only a guess.
 
     Raises:
-        TypeError: ``images`` is not a tensor of floating-point numbers.
-        ValueError: ``images`` has neither 3 nor 4 axes, is empty, or has values that are more than :data:`OVERSHOOT`
-            outside [0, 1].
+        TypeError, ValueError, OSError: as for :func:`dreamgram.image_optimization.images.as_images`.
     """
-    if not isinstance(images, Tensor) or not images.is_floating_point():
-        kind = images.dtype if isinstance(images, Tensor) else _described(images)
-        raise TypeError(f"{name} must be a tensor of floating-point numbers in [0, 1], not {kind}")
-    if images.ndim not in (3, 4) or not images.numel():
-        raise ValueError(f"{name} must be (N, C, H, W), or (C, H, W) for one image, not {tuple(images.shape)}")
-    low, high = (bound.item() for bound in images.detach().aminmax())
-    if not (low >= -OVERSHOOT and high <= 1 + OVERSHOOT):
-        raise ValueError(
-            f"{name} must be in [0, 1], but goes from {low:.3g} to {high:.3g}: "
-            "divide values in 0-255 by 255, and do not normalize, because the network does that itself"
-        )
-    batch: Tensor = images.clone() if images.is_inference() else images  # PyTorch computes no gradients with the former
-    return batch if batch.ndim == 4 else batch[None]
+    guessed = getattr(model, "input_shape", None) is None
+    channels = None
+    if not (guessed and isinstance(given, Tensor) and given.is_floating_point()):
+        with suppress(ValueError):  # the network does not say what images it takes
+            channels = default_shape(model)[0]
+    if guessed and channels not in (1, 3):
+        channels = None
+    return as_images(given, name, channels)
 
 
 def as_parameterization(given: type[Parameterization] | str | None, channels: int) -> type[Parameterization]:
     """Return the parameterization class ``given``, which may be a class or the name of a class.
 
     If ``given`` is None, return the default for images with this number of ``channels``.
+
+    Raises:
+        TypeError: ``given`` is neither a name nor a class of images.
+        ValueError: there is no parameterization of that name.
     """
     if given is None:
         given = default_parameterization(channels)
+    if not isinstance(given, str) and not all(callable(getattr(given, name, None)) for name in METHODS):
+        known = either(PARAMETERIZATIONS)
+        raise TypeError(f"parameterization must be {known}, or a class such as PixelImage, not {described(given)}")
     return parse_parameterization(given) if isinstance(given, str) else given
 
 
@@ -133,33 +166,24 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
     Args:
         given: a transform, a string such as ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``, a list of transforms to
             apply in order, or None for the default, ``robust()``.
+
+    Raises:
+        TypeError: ``given`` is none of these.
+        ValueError: the string is not a valid transform.
     """
     if given is None:
         return robust()
-    if isinstance(given, str):
-        return parse_transform(given)
-    transforms: list[Transform] = _functions(given, "transform", "images")
+    several = not callable(given) and not isinstance(given, str) and isinstance(given, Iterable)
+    some: Any = given if several else [given]
+    transforms = [_as_one_transform(each) for each in some]
     return transforms[0] if len(transforms) == 1 else Chain(tuple(transforms))
 
 
-def _functions(given: Any, name: str, argument: str) -> list[Any]:
-    """Return ``given``, which is one function or several, as a list of functions.
-
-    The error message contains ``name``, the name of the parameter that received ``given``, and ``argument``, a
-    description of the argument that each function must take.
-
-    Raises:
-        TypeError: ``given`` is neither a function nor several functions.
-    """
-    functions = [given] if callable(given) else list(given) if isinstance(given, Iterable) else [None]
-    if not all(callable(each) for each in functions):
-        raise TypeError(f"{name} must be a function of {argument}, or a list of them, not {_described(given)}")
-    return functions
-
-
-def _described(value: Any) -> str:
-    """Describe an invalid value for an error message."""
-    if callable(value) and value in OBJECTIVES.values():
-        return f"the function {value.__name__}, which must be called"
-    name = getattr(value, "__name__", None)
-    return f"the {type(value).__name__} {name}" if name else type(value).__name__
+def _as_one_transform(given: Any) -> Transform:
+    """Return a single transform, which may be given as a function, as text, or as a function that makes it."""
+    if isinstance(given, str):
+        return parse_transform(given)
+    if not callable(given):
+        raise TypeError(f"transform must be a function of images, or a list of them, not {described(given)}")
+    made: Transform = given() if given in TRANSFORMS.values() else given
+    return made

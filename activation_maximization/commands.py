@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from dreamgram.activation_maximization import deep_dream, gradient_ascent, objectives
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.examples import top_examples
 from dreamgram.activation_maximization.expressions import parse_objective, vector_files
 from dreamgram.activation_maximization.folder import (
@@ -29,7 +30,7 @@ from dreamgram.activation_maximization.folder import (
     make_again,
     make_each,
 )
-from dreamgram.activation_maximization.gradient_ascent import Dreams, batch_size, evaluate
+from dreamgram.activation_maximization.gradient_ascent import batch_size, evaluate
 from dreamgram.activation_maximization.objectives import channel, deepdream, logit, match, neuron, ramp
 from dreamgram.activation_maximization.options import (
     OPTIONS_OF_COMMANDS,
@@ -66,10 +67,11 @@ UNITS_ONWARD = "interrupted: saved the units that are finished; the same command
 
 def layers(options: LayersOptions, job: Job) -> Done:
     """List the layers of a network as a table or as JSON."""
-    model = Inputs().load_model(options.model, options.weights)
+    [(name, weights)] = options.networks
+    model = Inputs().load_model(name, weights)
     shape = default_shape(model, options.size)
     found = list_layers(model, shape)
-    return Done(answer=(_describe_as_json if options.json else _describe_as_table)(options.model, shape, found))
+    return Done(answer=(_describe_as_json if options.json else _describe_as_table)(name, shape, found))
 
 
 def _describe_as_json(model: str, shape: Sequence[int], found: Sequence[Layer]) -> str:
@@ -111,7 +113,10 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
     where = None if options.position is None else parse_position(options.position)
     session = Session("units", "units.png", options, job, original, resumes=options.folder is not None)
     shape = default_shape(session.model, size)
-    title = f"{options.model}  {layer}  activation{f' at {options.position}' if where else ''}"
+    what = f"{layer}  activation{f' at {options.position}' if where else ''}"
+    if len(session.models) > 1:
+        return _units_of_each(session, what)
+    title = f"{options.model}  {what}"
     look: Look = {"columns": options.columns, "title": title}
 
     def make(some: list[int]) -> Dreams:
@@ -152,6 +157,21 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
     if options.html:
         session.save_page(title, chosen, dreams)
     return Done(dreams.stopped, interrupted=UNITS_ONWARD if options.folder else Done.interrupted)
+
+
+def _units_of_each(session: Session, title: str) -> Done:
+    """Make a contact sheet of the chosen units with one row for each network."""
+    options = session.options
+    assert isinstance(options, UnitsOptions)
+    layer, batch, size = options.layer, options.batch, options.size
+    where = None if options.position is None else parse_position(options.position)
+    chosen = session.parse_units(options.units, layer, size)
+    objective = channel(layer, chosen) if where is None else neuron(layer, chosen, where)
+
+    def make(model: torch.nn.Module, label: str) -> Dreams:
+        return session.ascend(objective, title=label, model=model, size=size, batch=batch)
+
+    return session.make_rows(title, chosen, session.largest_size(size), make)
 
 
 def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None) -> Done:
@@ -223,10 +243,9 @@ def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> 
     ink = ramp(0.4 * options.pixel_sum, options.pixel_sum) * pixel_sum(1)  # a digit is drawn before ink is removed
     regularized = logit(chosen) - (ink + blur(options.blur))
     minus = f"activation - {options.pixel_sum:g} x sum of pixels - {options.blur:g} x what a blur would change"
-    rows = [
-        (f"{options.model}: activation", session.model, logit(chosen)),
-        (f"{options.model}: {minus}", session.model, regularized),
-    ]
+    rows = []
+    for label, model in zip(session.labels, session.models, strict=True):
+        rows += [(f"{label}: activation", model, logit(chosen)), (f"{label}: {minus}", model, regularized)]
     if options.compare:
         rows.append((f"digits-robust: {minus}", load("digits-robust").to(session.device), regularized))
 
@@ -256,47 +275,84 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
     """
     session = Session("maximize", "maximized.png", options, job, original)
     shape = default_shape(session.model, options.size)
-
-    def count_units(layer: str) -> int:
-        return reach_layers(session.model, torch.zeros(1, *shape), [layer])[0].channels
-
     vectors = [path for path in vector_files(options.objective) if path.is_file()]
     for path in vectors:
         session.inputs.add(path)
     # Whether the network can take the whole photo depends on the layers. To find the layers, the expression is parsed
     # with a blank image in place of the photo.
     stand_in = None if options.photo is None else torch.zeros(1, *shape)
-    objective = parse_objective(options.objective, stand_in, count_units)
+    objective = _parse_for(session, stand_in)
     read, longer = sorted(objective.layers), max(shape[1:])
     init = None
     if options.photo is not None:
         if objective.photo is None:
             raise OptionError("photo", "is not used: only match and caricature compare with a photo")
         photo = session.open(options.photo, longer, read)
-        objective = parse_objective(options.objective, photo, count_units)
+        objective = _parse_for(session, photo)
     if options.init is not None:
         init = session.open(options.init, longer, read)
         if objective.photo is not None:
             init = images.resize(init, (objective.photo.shape[2], objective.photo.shape[3]))
     session.inputs.check(*vectors)
     given = objective.photo if init is None else init
-    size = shape[1:] if given is None else given.shape[2:]
+    size = session.largest_size(options.size) if given is None else given.shape[2:]
+    how: dict[str, Any] = {"size": None if given is not None else options.size, "init": init}
+    labels = objective.units or range(objective.images)
+    if len(session.models) > 1:
+        return session.make_rows(
+            options.objective,
+            labels,
+            size,
+            lambda model, label: session.ascend(objective, title=label, model=model, **how),
+        )
     look: Look = {"columns": options.columns, "title": f"{options.model}  {options.objective}"}
     if objective.images == 1:
         session.check_picture(size)
     else:
         session.check_sheet(objective.images, size, **look)
-    dreams = session.ascend(objective, size=None if given is not None else options.size, init=init)
+    dreams = session.ascend(objective, **how)
     if objective.images == 1:
         session.save_one(dreams)
         return Done(dreams.stopped)
-    labels = objective.units or range(objective.images)
     look["columns"] = session.choose_columns(len(dreams.images))
     sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=labels, **look)
     session.warn_of_silent(dreams.silent, [f"picture {label}" for label in labels])
     session.save(sheet(dreams.images, activations=dreams.activations.tolist()), dreams.stopped)
     session.save_timelapse(sheet)
     return Done(dreams.stopped)
+
+
+def _parse_for(session: Session, photo: Tensor | None) -> objectives.Objective:
+    """Return the objective that the options of ``dream maximize`` give, after checking it for each network.
+
+    Raises:
+        OptionError: the objective is for different numbers of images in different networks, or the networks cannot
+            share its photo or the image to start from.
+        ValueError: the expression is not valid for a network.
+    """
+    options = session.options
+    assert isinstance(options, MaximizeOptions)
+    for name in ("photo", "init"):
+        if getattr(options, name) is not None and len(set(session.shapes)) > 1:
+            raise OptionError(name, "can be shown only to networks that take images of the same shape")
+    found = []
+    for label, model in zip(session.labels, session.models, strict=True):
+        blank = torch.zeros(1, *default_shape(model, options.size))
+
+        def count_units(layer: str, model: torch.nn.Module = model, blank: Tensor = blank) -> int:
+            return reach_layers(model, blank, [layer])[0].channels
+
+        with session.naming(label):
+            found.append(parse_objective(options.objective, photo, count_units))
+            if len(session.models) > 1:
+                reach_layers(model, blank if photo is None else photo, sorted(found[-1].layers))
+    counts = dict.fromkeys(objective.images for objective in found)
+    if len(counts) > 1:
+        numbers = " and ".join(map(str, counts))
+        raise OptionError(
+            "objective", f"makes {numbers} pictures for different networks: give the numbers of the units"
+        )
+    return found[0]
 
 
 def amplify(options: AmplifyOptions, job: Job, original: Recipe | None = None) -> Done:

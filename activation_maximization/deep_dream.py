@@ -10,9 +10,11 @@ from torch import Tensor, nn
 
 from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import OCTAVE_STEPS, OCTAVES
-from dreamgram.activation_maximization.gradient_ascent import Dreams, maximize
+from dreamgram.activation_maximization.dreams import Dreams
+from dreamgram.activation_maximization.gradient_ascent import maximize
 from dreamgram.activation_maximization.objectives import Objective
-from dreamgram.image_optimization.images import refine, resize
+from dreamgram.image_optimization.checks import as_number, as_whole
+from dreamgram.image_optimization.images import ImageLike, refine, resize
 from dreamgram.image_optimization.layers import reach_layers
 from dreamgram.image_optimization.optimize import Listener, as_listeners, counted, in_turn
 from dreamgram.image_optimization.parameterizations import FourierImage
@@ -26,7 +28,7 @@ MOST_OCTAVES = 100
 def amplify(
     model: nn.Module,
     objective: Objective | str,
-    photo: Tensor,
+    photo: ImageLike,
     *,
     octaves: int = OCTAVES,
     ratio: float = 1.4,
@@ -50,7 +52,8 @@ def amplify(
         objective: objective to maximize, such as ``deepdream(layer)``, or the text of an expression. An objective that
             compares images with a photo, such as ``match``, fits only images of that photo's size, so it needs
             ``octaves=1``.
-        photo: (1, C, H, W) in [0, 1]. The result has the same size.
+        photo: (1, C, H, W) in [0, 1], or in another form that ``init`` of :func:`maximize` may have. The result has the
+            same size.
         octaves: number of octaves.
         ratio: factor by which the height and the width grow from one octave to the next; larger than 1.
         steps: number of gradient steps at each octave.
@@ -66,17 +69,20 @@ def amplify(
         ValueError: an argument is not valid for :func:`maximize`, ``octaves`` is below 1 or too large for the photo,
             ``ratio`` is not above 1, or the network cannot take images of the size of the smallest octave.
     """
-    photo = arguments.as_batch(photo, "photo")
-    model, objective = arguments.model_and_objective(model, objective, tuple(photo.shape[2:]))
+    model, objective = arguments.in_order(model, objective)
+    start = arguments.as_batch(photo, "photo", model)
+    model, objective = arguments.model_and_objective(model, objective, tuple(start.shape[2:]))
     told = as_listeners(listeners)
+    octaves, steps = as_whole(octaves, "octaves"), as_whole(steps, "steps", least=1)
+    ratio = as_number(ratio, "ratio")
     if octaves < 1 or ratio <= 1:
         raise ValueError(
             f"amplify needs 1 octave or more and a ratio above 1, not {octaves} octaves and a ratio of {ratio:g}"
         )
-    height, width = photo.shape[2:]
+    height, width = start.shape[2:]
     if octaves > MOST_OCTAVES or min(height, width) / ratio ** (octaves - 1) < 1:
         raise ValueError(f"the photo of {width}x{height} pixels is too small for {octaves} octaves")
-    _check_smallest(model, objective, photo, ratio ** (octaves - 1))
+    _check_smallest(model, objective, start, ratio ** (octaves - 1))
     shapes = [(round(height / ratio**k), round(width / ratio**k)) for k in reversed(range(octaves))]
     costs = list(map(math.prod, shapes))
     picture: Tensor | None = None
@@ -87,7 +93,7 @@ def amplify(
         dreams = maximize(
             model,
             objective,
-            init=resize(photo, shape) if picture is None else refine(picture, photo, shape).clamp(0, 1),
+            init=resize(start, shape) if picture is None else refine(picture, start, shape).clamp(0, 1),
             steps=steps,
             learning_rate=learning_rate,
             parameterization=FourierImage,
@@ -101,8 +107,9 @@ def amplify(
         return dreams
 
     done, stopped = in_turn(enumerate(shapes), dream)
-    finished = refine(done[-1].images, photo, (height, width)).clamp(0, 1)
-    return replace(done[-1], images=finished, stopped=stopped)
+    finished = refine(done[-1].images, start, (height, width)).clamp(0, 1)
+    settings = {**done[-1].settings, "octaves": octaves, "ratio": ratio}
+    return replace(done[-1], images=finished, stopped=stopped, settings=settings)
 
 
 def _check_smallest(model: nn.Module, objective: Objective, photo: Tensor, times: float) -> None:

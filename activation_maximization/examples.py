@@ -12,11 +12,13 @@ from torch import Tensor, nn
 from torch.nn.functional import max_pool2d
 from torch.utils.data import Dataset
 
+from dreamgram.activation_maximization.arguments import as_layers
 from dreamgram.activation_maximization.defaults import EXAMPLES
-from dreamgram.activation_maximization.objectives import check_units, units_first
+from dreamgram.activation_maximization.objectives import as_units, check_units, units_first
 from dreamgram.activation_maximization.pictures import Batch, batches
 from dreamgram.image_optimization.capture import ActivationsOf, capture
-from dreamgram.image_optimization.layers import Layer, default_shape, device_of, dry_run, find_layer
+from dreamgram.image_optimization.checks import as_model, as_whole
+from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
 from dreamgram.image_optimization.settings import usual_settings
 
 Pictures = Iterable[Any] | Dataset[Any] | str | Path
@@ -48,15 +50,15 @@ class Example:
 
 @overload
 def top_examples(  # type: ignore[overload-overlap]  # text is a sequence of texts
-    model: nn.Module, layer: str, units: Sequence[int], pictures: Pictures, count: int = EXAMPLES
+    model: nn.Module, layer: str | nn.Module, units: int | Iterable[int], pictures: Pictures, count: int = EXAMPLES
 ) -> list[list[Example]]: ...
 
 
 @overload
 def top_examples(
     model: nn.Module,
-    layer: Sequence[str],
-    units: Sequence[int] | Mapping[str, Sequence[int]],
+    layer: Sequence[str | nn.Module],
+    units: int | Iterable[int] | Mapping[str, Iterable[int]],
     pictures: Pictures,
     count: int = EXAMPLES,
 ) -> dict[str, list[list[Example]]]: ...
@@ -65,8 +67,8 @@ def top_examples(
 @usual_settings
 def top_examples(
     model: nn.Module,
-    layer: str | Sequence[str],
-    units: Sequence[int] | Mapping[str, Sequence[int]],
+    layer: str | nn.Module | Sequence[str | nn.Module],
+    units: int | Iterable[int] | Mapping[str, Iterable[int]],
     pictures: Pictures,
     count: int = EXAMPLES,
 ) -> list[list[Example]] | dict[str, list[list[Example]]]:
@@ -85,30 +87,34 @@ def top_examples(
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1]. The search runs on the network's device.
-        layer: name of the layer, or a list of names. If each unit sees the whole image, the pictures are not cropped.
+        layer: name of the layer, or a list of names. The modules of the network can be given in place of their names.
+            If each unit sees the whole image, the pictures are not cropped.
         units: indices of the layer's channels, neurons or embedding dimensions. For several layers, the indices of the
             units in every layer, or a dictionary from each layer to the indices of its units.
         pictures: path of a folder, data set, data loader or any other iterable. The items of an iterable are images
-            (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). An image without a name is
-            named after its label, if it has one, and its index in ``pictures``. If ``pictures.classes`` exists, an
-            integer label is replaced by the class name ``pictures.classes[label]``. The batches of a data loader go
-            through the network as they are. Other pictures of the same size that follow one another are joined to
-            batches. The pictures of a folder and its subfolders are resized and cropped to the network's input size,
-            and named after their paths. A file that cannot be read is skipped with a warning.
+            (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). They can also be given in
+            other forms, such as Pillow images, see :func:`dreamgram.image_optimization.images.as_images`. An image
+            without a name is named after its label, if it has one, and its index in ``pictures``. If
+            ``pictures.classes`` exists, an integer label is replaced by the class name ``pictures.classes[label]``. The
+            batches of a data loader go through the network as they are. Other pictures of the same size that follow one
+            another are joined to batches. The pictures of a folder and its subfolders are resized and cropped to the
+            network's input size, and named after their paths. A file that cannot be read is skipped with a warning.
         count: largest number of examples for each unit. A picture yields at most one example for each unit. A picture
             in which the activation is 0, as where a ReLU is inactive, is no example.
 
     Raises:
         ValueError: a layer or a unit does not exist, there are no pictures, or a picture is not in [0, 1].
-        TypeError: an image in ``pictures`` is not a tensor of floating-point numbers.
+        TypeError: an item of ``pictures`` is not an image.
     """
-    names = [layer] if isinstance(layer, str) else list(dict.fromkeys(layer))
-    wanted = {name: list(units[name] if isinstance(units, Mapping) else units) for name in names}
+    single = isinstance(layer, str | nn.Module)
+    names = list(dict.fromkeys(as_layers(as_model(model), layer)))
+    wanted = {name: as_units(_units_of(name, units)) for name in names}
+    count = as_whole(count, "count", least=1)
     device = device_of(model)
     best: dict[str, _Best] = {}
     shown = _Shown()
     with torch.no_grad(), capture(model, names) as activations_of:
-        for batch in batches(pictures, lambda: default_shape(model)):
+        for batch in batches(pictures, model):
             activations = activations_of(batch.images.to(device, non_blocking=True))
             if not best:
                 # An error in a layer after the last one does no harm, because only the layers up to it are needed.
@@ -123,7 +129,14 @@ def top_examples(
         if not best:
             raise ValueError("there are no pictures to search for examples")
         found = {name: each.examples(shown, activations_of) for name, each in best.items()}
-    return found[layer] if isinstance(layer, str) else found
+    return found[names[0]] if single else found
+
+
+def _units_of(layer: str, units: Any) -> Any:
+    """Return the units that a caller wants of ``layer``, if ``units`` is a dictionary, or else ``units`` itself."""
+    if isinstance(units, Mapping) and layer not in units:
+        raise ValueError(f"units must have an entry for every layer, and there is none for {layer!r}")
+    return units[layer] if isinstance(units, Mapping) else units
 
 
 class _Shown:

@@ -36,7 +36,7 @@ from torch import Tensor
 from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective, check_units
 from dreamgram.activation_maximization.regularizers import REGULARIZERS
 from dreamgram.image_optimization.files import check_regular
-from dreamgram.image_optimization.names import did_you_mean, shorten, unknown
+from dreamgram.image_optimization.names import described, did_you_mean, shorten, unknown
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
 
@@ -315,6 +315,8 @@ class _Parser:
         photo: Tensor | None = None,
         count_units: Callable[[str], int] | None = None,
     ) -> None:
+        if not isinstance(text, str):
+            raise TypeError(f"an expression is text, such as 'logit(3)', not {described(text)}")
         self.text = text
         self.functions = functions
         self.photo = photo

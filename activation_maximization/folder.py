@@ -14,12 +14,16 @@ from typing import Any, NamedTuple
 
 import torch
 
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.expressions import MOST_UNITS
-from dreamgram.activation_maximization.gradient_ascent import BATCH, Dreams
+from dreamgram.activation_maximization.gradient_ascent import BATCH
+from dreamgram.activation_maximization.objectives import Objective
 from dreamgram.activation_maximization.options import EachOptions
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.checks import as_whole, as_wholes
 from dreamgram.image_optimization.errors import NotWrittenError
 from dreamgram.image_optimization.image_opening import open_image
+from dreamgram.image_optimization.names import described
 from dreamgram.image_optimization.optimize import Ending, StopRun, in_turn
 from dreamgram.workbench.job import Done, save
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
@@ -68,8 +72,10 @@ def make_each(
 
     Args:
         folder: folder for the pictures; the picture of unit 7 is called ``0007.png``.
-        units: indices of the units.
-        make: function that takes the indices of some units and returns one image of each unit.
+        units: indices of the units. They need not be units of one layer: any numbers that ``make`` understands, such as
+            seeds, will do.
+        make: function that takes the indices of some units and returns one image of each unit, as :func:`maximize`
+            returns them.
         batch: number of pictures made at a time, at least 1. If the run is killed, at most this many pictures are lost.
         recipe: how the pictures are made: a :class:`Recipe`, or a description in your own words. It is stored in each
             picture file. An existing file is kept only if it was made with the same recipe.
@@ -81,16 +87,14 @@ def make_each(
 
     Raises:
         OutputExistsError: a file in the folder was made with a different recipe, and ``overwrite`` is False.
-        ValueError: ``units`` is empty, or ``batch`` is below 1.
+        ValueError: ``units`` is empty, ``batch`` is below 1, or ``make`` returns another number of images.
+        TypeError: an argument, or what ``make`` returns, has the wrong type.
         OSError: the folder cannot be created or written to. If that happens after a batch was made, its pictures are
             saved elsewhere, and the message names one of these files.
         KeyboardInterrupt: Ctrl-C was pressed before any picture was finished.
     """
-    if batch < 1:
-        raise ValueError(f"batch must be at least 1, not {batch}")
-    units = list(units)
-    if not units:
-        raise ValueError("no units given")
+    batch = as_whole(batch, "batch", least=1)
+    units = _check_arguments(folder, units, make, recipe)
     kept = recipe if isinstance(recipe, Recipe) else Recipe.of("make_each", EachOptions(about=recipe), Inputs())
     paths = {unit: images.check_output(Path(folder, f"{unit:04}.png"), overwrite=True) for unit in units}
     to_do = [unit for unit, path in paths.items() if not is_made(path, kept, overwrite)]
@@ -99,6 +103,7 @@ def make_each(
         if not some:
             return Done()
         dreams = make(some)
+        _check_made(dreams, len(some))
         if dreams.stopped == "interrupted":
             raise StopRun  # Unfinished pictures are discarded.
         failure = None
@@ -118,6 +123,28 @@ def make_each(
     _, stopped = in_turn([*there, *(to_do[start : start + batch] for start in range(0, len(to_do), batch))], make_some)
     made = {unit: path for unit, path in paths.items() if is_made(path, kept, overwrite)}
     return _read_each(made, kept, stopped)
+
+
+def _check_arguments(folder: Any, units: Any, make: Any, recipe: Any) -> list[int]:
+    """Check the types of some arguments of :func:`make_each`, and return the ``units`` as a list."""
+    if not isinstance(folder, str | os.PathLike):
+        raise TypeError(f"folder must be the path of a folder, not {described(folder)}")
+    if not callable(make) or isinstance(make, Objective | type):
+        raise TypeError(f"make must be a function of some units that returns Dreams, not {described(make)}")
+    if not isinstance(recipe, Recipe | str):
+        raise TypeError(f"recipe must be a Recipe or a text, not {described(recipe)}")
+    chosen = as_wholes(units, "a unit", least=0)
+    if not chosen:
+        raise ValueError("no units given")
+    return chosen
+
+
+def _check_made(dreams: object, count: int) -> None:
+    """Check that what the user's function has made is the images of ``count`` units, or fewer if it was interrupted."""
+    if not isinstance(dreams, Dreams):
+        raise TypeError(f"make must return Dreams, as maximize does, not {described(dreams)}")
+    if len(dreams.images) != count and dreams.stopped != "interrupted":
+        raise ValueError(f"make must return one image of each unit, {count}, not {len(dreams.images)}")
 
 
 def describe_unit(dreams: Dreams, number: int, batch: Sequence[int]) -> dict[str, Any]:

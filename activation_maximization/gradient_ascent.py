@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,11 +13,14 @@ from torch.nn.functional import pad
 
 from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, SCALE, Objective, channel, match
-from dreamgram.activation_maximization.sheets import contact_sheet, short
 from dreamgram.image_optimization.capture import Activations, ActivationsOf, Reader, capture, is_recordable
+from dreamgram.image_optimization.checks import as_model, as_whole
+from dreamgram.image_optimization.images import ImageLike
 from dreamgram.image_optimization.layers import describe, device_of
 from dreamgram.image_optimization.memory import is_out_of_memory
+from dreamgram.image_optimization.names import shorten
 from dreamgram.image_optimization.optimize import (
     Ending,
     Listener,
@@ -33,6 +35,7 @@ from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import Precision, choose_dtype
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_own_transform
+from dreamgram.workbench.version import __version__
 
 _logger = logging.getLogger(__name__)
 
@@ -59,55 +62,6 @@ that the unit does not see.
 """
 
 
-@dataclass(frozen=True, repr=False)
-class Dreams:
-    """The result of :func:`maximize`."""
-
-    images: Tensor
-    """Images (N, C, H, W) in [0, 1], on the CPU."""
-    activations: Tensor
-    """Value of the objective for each finished image, (N,). No random transform is applied to the images."""
-    history: Tensor
-    """Value of the objective before each step, (steps, N), for the images as randomly transformed in that step.
-
-    If an image's batch ended early, the image's values for the remaining steps are NaN.
-    """
-    stopped: Ending
-    """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``.
-
-    After Ctrl-C (``interrupted``), the result contains only the images that had been started.
-    """
-    silent: tuple[int, ...] = ()
-    """Indices of the images for which at least one of the objective's layers passed back no gradient.
-
-    These images are meaningless.
-    """
-
-    def __repr__(self) -> str:
-        """Return a one-line summary."""
-        count, _, height, width = self.images.shape
-        parts = [f"{count} image{'s' * (count != 1)} of {width}x{height} pixels"]
-        if len(self.activations):
-            low, high = self.activations.min().item(), self.activations.max().item()
-            parts.append(f"activation{f's {low:.4g} to' if count > 1 else ''} {high:.4g}")
-        parts.append(f"{self.stopped} after {len(self.history)} steps")
-        if self.silent:
-            more = f" and {len(self.silent) - 10} more" if len(self.silent) > 10 else ""
-            parts.append(f"silent: {', '.join(map(str, self.silent[:10]))}{more}")
-        return f"Dreams({', '.join(parts)})"
-
-    def _repr_png_(self) -> bytes | None:
-        """Return a PNG file for notebooks: a contact sheet of the images with their activations.
-
-        Return None if the images are neither gray nor RGB.
-        """
-        if self.images.shape[1] not in (1, 3):
-            return None
-        captions = [f"{number}\t{short(activation)}" for number, activation in enumerate(self.activations.tolist())]
-        png: bytes | None = contact_sheet(self.images, captions)._repr_png_()
-        return png
-
-
 @usual_settings
 def maximize(
     model: nn.Module,
@@ -119,7 +73,7 @@ def maximize(
     optimizer: str | OptimizerFactory = "adam",
     parameterization: type[Parameterization] | str | None = None,
     transform: Transform | Sequence[Transform] | str | None = None,
-    init: Tensor | None = None,
+    init: ImageLike | None = None,
     seed: int = 0,
     precision: Precision = "auto",
     compile: bool = False,
@@ -155,8 +109,9 @@ def maximize(
         transform: random function that is applied to the images in every step before the network sees them, a list of
             such functions, or a text such as ``none``, ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``. The functions
             are applied from left to right. The default is :func:`dreamgram.image_optimization.transforms.robust`.
-        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. The result has the height and width of
-            these images, and ``size`` is ignored.
+        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. They can also be given in other forms,
+            such as a Pillow image, see :func:`dreamgram.image_optimization.images.as_images`. The result has the height
+            and width of these images, and ``size`` is ignored.
         seed: seed of the noise and the transforms. All images use the same seed, so that an image does not depend on
             the other images of its batch.
         precision: number format that the network computes in, see
@@ -177,7 +132,9 @@ def maximize(
         NonFiniteLoss: the objective became infinite or NaN.
     """
     model, objective = arguments.model_and_objective(model, objective, size)
-    init = None if init is None else arguments.as_batch(init, "init")
+    steps, seed = as_whole(steps, "steps", least=1), as_whole(seed, "seed")
+    batch = None if batch is None else as_whole(batch, "batch", least=1)
+    init = None if init is None else arguments.as_batch(init, "init", model)
     shape = _image_shape(model, objective, size, init)
     count = max(objective.images, 1 if init is None else len(init))
     _check_count(objective, 1 if init is None else len(init), count)
@@ -187,7 +144,8 @@ def maximize(
     device = device_of(model)
     parts = _split(count, shape[1] * shape[2], count if objective.joint else batch, device)
     record = objective.is_recordable and is_own_transform(view) and is_recordable(model)
-    with capture(model, objective.layers, choose_dtype(precision, device, model)) as activations_of:
+    dtype = choose_dtype(precision, device, model)
+    with capture(model, objective.layers, dtype) as activations_of:
         in_steps = activations_of.compiled() if compile else activations_of
 
         def make(part: tuple[int, Tensor]) -> Dreams:
@@ -200,33 +158,45 @@ def maximize(
                 return some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
 
         done, stopped = in_turn(enumerate(parts), make)
+        how: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "optimizer": optimizer, "seed": seed}
+        how |= {"parameterization": image_class, "transform": view, "precision": activations_of.dtype}
+        how["starts from"] = "noise" if init is None else "images"
         activations_of.compute_in(torch.float32)
-        return _joined(activations_of, objective, done, stopped)
+        return _joined(activations_of, objective, done, stopped, how)
 
 
 @usual_settings
-def activations(model: nn.Module, images: Tensor, layers: Iterable[str]) -> dict[str, Tensor]:
+def activations(
+    model: nn.Module, images: ImageLike, layers: str | nn.Module | Iterable[str | nn.Module]
+) -> dict[str, Tensor]:
     """Return the activations of ``layers``, by name, for ``images`` (N, C, H, W) in [0, 1].
 
-    The activations are float32 and have no gradient. A single layer can be given by its name, without a list.
+    The images can also be given in the other forms that ``init`` of :func:`maximize` may have. The activations are
+    float32 and have no gradient. A single layer needs no list. A layer can also be given as a
+    module of the network; its activations are returned under its name.
     """
-    names = [layers] if isinstance(layers, str) else layers
+    names = arguments.as_layers(as_model(model), layers)
+    batch = arguments.as_batch(images, "images", model)
     with torch.no_grad(), capture(model, names) as activations_of:
-        return activations_of(arguments.as_batch(images, "images").to(device_of(model)))
+        return activations_of(batch.to(device_of(model)))
 
 
 @usual_settings
-def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Tensor:
+def evaluate(model: nn.Module, objective: Objective | str, images: ImageLike) -> Tensor:
     """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without a random transform.
 
-    The values have the shape (N,) and are on the CPU. If the objective changes over the steps, as with ``ramp``, its
-    value at the last step is returned.
+    The images can also be given in the other forms that ``init`` of :func:`maximize` may have. The values have the
+    shape (N,) and are on the CPU. If the objective changes over the steps, as with ``ramp``, its value at the last step
+    is returned.
 
     Raises:
         ValueError: the objective is for a different number of images, or the network cannot compute the objective's
             layers from images of this size.
     """
-    images = arguments.as_batch(images, "images")
+    if isinstance(images, Objective):
+        images, objective = objective, images  # type: ignore[assignment]
+    model, objective = arguments.in_order(model, objective)
+    images = arguments.as_batch(images, "images", model)
     model, objective = arguments.model_and_objective(model, objective, tuple(images.shape[2:]))
     _check_count(objective, len(images), len(images))
     with capture(model, objective.layers) as activations_of:
@@ -234,7 +204,7 @@ def evaluate(model: nn.Module, objective: Objective | str, images: Tensor) -> Te
 
 
 def accentuate(
-    model: nn.Module, layer: str, unit: int | Iterable[int], photo: Tensor, *, near: str, nearness: float = NEARNESS
+    model: nn.Module, layer: str, unit: int | Iterable[int], photo: ImageLike, *, near: str, nearness: float = NEARNESS
 ) -> Objective:
     """Return an objective that emphasizes what a unit looks for in ``photo`` and preserves the rest of the photo.
 
@@ -246,7 +216,7 @@ def accentuate(
         model: any network that takes images (N, C, H, W) in [0, 1].
         layer: name of the unit's layer.
         unit: index of the unit. With several indices, one image is made for each.
-        photo: (1, C, H, W) in [0, 1].
+        photo: (1, C, H, W) in [0, 1], or in another form that ``init`` of :func:`maximize` may have.
         near: name of an earlier layer whose activations should stay the same as for the photo.
         nearness: weight of the term that keeps the activations of ``near`` the same. A larger weight changes the photo
             less.
@@ -269,7 +239,7 @@ def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor
     Raises:
         ValueError: the objective's photo does not have the shape that ``init`` or ``size`` determines.
     """
-    photo = None if objective.photo is None else arguments.as_batch(objective.photo, f"the photo of {objective}")
+    photo = objective.photo
     given = photo if init is None and size is None else init
     shape = arguments.image_shape(model, size) if given is None else (given.shape[1], given.shape[2], given.shape[3])
     if photo is not None and photo.shape[1:] != shape:
@@ -277,18 +247,28 @@ def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor
     return shape
 
 
-def _joined(activations_of: Reader, objective: Objective, parts: Sequence[Dreams], stopped: Ending) -> Dreams:
+def _joined(
+    activations_of: Reader, objective: Objective, parts: Sequence[Dreams], stopped: Ending, how: Mapping[str, Any]
+) -> Dreams:
     """Join ``parts``, the results of all batches, and compute the objective's value for each image.
 
-    ``stopped`` is the reason why the whole run ended.
+    ``stopped`` is the reason why the whole run ended, and ``how`` holds the settings of the run.
     """
     images = torch.cat([part.images for part in parts])
     longest = max(len(part.history) for part in parts)
     histories = [pad(part.history, (0, 0, 0, longest - len(part.history)), value=math.nan) for part in parts]
     silent = tuple(number for part in parts for number in part.silent)
     _warn_of_uniform(images, objective, silent)
-    values = _evaluate(activations_of, objective, images)
-    return Dreams(images, values, torch.cat(histories, dim=1), stopped, silent)
+    values, history, units = _evaluate(activations_of, objective, images), torch.cat(histories, dim=1), objective.units
+    network = type(activations_of.model).__name__
+    settings = {"objective": objective.name, "network": network, **how, "version": __version__}
+    texts = {name: value if isinstance(value, str | int | float) else _name(value) for name, value in settings.items()}
+    return Dreams(images, values, history, stopped, silent, units[: len(images)], texts)
+
+
+def _name(thing: Any) -> str:
+    """Return the name of a function or a class, or else ``thing`` as it is written in Python, without its module."""
+    return getattr(thing, "__name__", "") or shorten(thing).removeprefix("torch.")
 
 
 def _warn_of_uniform(images: Tensor, objective: Objective, silent: Collection[int]) -> None:
@@ -618,5 +598,5 @@ def _split(count: int, pixels: int, batch: int | None, device: torch.device) -> 
     If ``batch`` is None, :func:`batch_size` determines it from the ``device`` and from ``pixels``, the number of pixels
     of one image.
     """
-    parts: Sequence[Tensor] = torch.arange(count).split(batch or batch_size(pixels, device))
+    parts: Sequence[Tensor] = torch.arange(count).split(batch_size(pixels, device) if batch is None else batch)
     return parts

@@ -11,9 +11,9 @@ file of your own.
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from types import FunctionType
 from typing import Any, TypeVar
 
 import torch
@@ -21,6 +21,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from dreamgram.image_optimization.checks import as_number, as_whole, as_wholes
+from dreamgram.image_optimization.images import ImageLike, as_images
+from dreamgram.image_optimization.names import described, shorten
 from dreamgram.image_optimization.recording import is_own
 
 Maker = TypeVar("Maker", bound="Callable[..., Objective]")
@@ -114,12 +117,13 @@ class Objective:
     __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
 
     def __post_init__(self) -> None:
-        for layer in self.layers:
-            if not isinstance(layer, str):
-                kind = type(layer).__name__
-                raise TypeError(
-                    f"a layer is given by its name, such as 'conv2', not as {kind}; list_layers lists names"
-                )
+        if not isinstance(self.name, str) or not callable(self.value):
+            raise TypeError(
+                "an Objective has a name, the names of its layers and a function of their activations, not "
+                f"{described(self.name)}, {described(self.layers)} and {described(self.value)}"
+            )
+        given = [self.layers] if isinstance(self.layers, str) else self.layers
+        object.__setattr__(self, "layers", frozenset().union(*map(_layers, given)))
 
     @property
     def is_recordable(self) -> bool:
@@ -173,11 +177,12 @@ def channel(layer: str, unit: int | Iterable[int]) -> Objective:
         layer: name of the layer.
         unit: index of the channel. With several indices, one image is made for each.
     """
+    layers = _layers(layer)
     units, label = _units_and_label(unit)
     indices = _OnDevices(torch.tensor(units, device="cpu"))
     return Objective(
         f"{layer}:{label}",
-        frozenset([layer]),
+        layers,
         lambda a: _mean(_of_unit(a, layer, units, indices)),
         len(units),
         units=tuple(units),
@@ -196,20 +201,26 @@ def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None
         position: (row, column) in the output of a convolution, or (token,) in the output of a transformer layer. The
             default is the middle. Negative numbers count from the end.
     """
+    layers = _layers(layer)
     units, label = _units_and_label(unit)
+<<<<<<< HEAD
     indices = _OnDevices(torch.tensor(units, device="cpu"))
+=======
+    indices = _OnDevices(torch.tensor(units))
+    wanted = None if position is None else tuple(as_wholes(position, "a position"))
+>>>>>>> l14
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         responses = _of_unit(activations, layer, units, indices)
         sides = responses.shape[1:]
-        place = tuple(side // 2 for side in sides) if position is None else tuple(position)
+        place = tuple(side // 2 for side in sides) if wanted is None else wanted
         if len(place) != len(sides) or not all(-side <= at < side for at, side in zip(place, sides, strict=True)):
             raise ValueError(f"no position {place} in layer {layer!r}: it has {' x '.join(map(str, sides)) or 'none'}")
         index: tuple[slice | int, ...] = (slice(None), *place)
         return responses[index]
 
-    where = "middle" if position is None else ",".join(map(str, position))
-    return Objective(f"{layer}:{label}@{where}", frozenset([layer]), value, len(units), units=tuple(units))
+    where = "middle" if wanted is None else ",".join(map(str, wanted))
+    return Objective(f"{layer}:{label}@{where}", layers, value, len(units), units=tuple(units))
 
 
 @objective
@@ -238,7 +249,7 @@ def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
         classes = indices.of_batch(activations, logits).expand(len(logits))
         return own - logits.scatter(1, classes[:, None], -torch.inf).logsumexp(1)
 
-    return Objective(f"log-odds of {layer}:{label}", frozenset([layer]), value, len(units), units=tuple(units))
+    return Objective(f"log-odds of {layer}:{label}", _layers(layer), value, len(units), units=tuple(units))
 
 
 @objective
@@ -253,8 +264,15 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
         cosine: if True, use the cosine of the angle between the activations and the vector in place of the dot
             product, so that the magnitude of the activations does not matter.
     """
-    if isinstance(vector, str) or not 1 <= (given := torch.as_tensor(vector).detach()).ndim <= 2:
+    layers = _layers(layer)
+    try:
+        given = torch.as_tensor(vector).detach()
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(f"a direction is a vector of numbers, not {described(vector)}") from None
+    if not 1 <= given.ndim <= 2 or not given.numel():
         raise ValueError(f"a direction in layer {layer!r} is a vector (C,), or (N, C) for one image each")
+    if not given.isfinite().all():
+        raise ValueError(f"the direction in layer {layer!r} has numbers that are not finite")
     vectors = given.reshape(-1, given.shape[-1])
     kept = _OnDevices(vectors.float() if vectors.is_floating_point() else vectors)  # Apple's GPUs have no float64.
 
@@ -268,7 +286,7 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
         return (cosine_similarity(features, along) if cosine else (features * along).sum(1)).mean(1)
 
     kind = "cosine with a direction" if cosine else "direction"
-    return Objective(f"{kind} of {layer}", frozenset([layer]), value, len(vectors))
+    return Objective(f"{kind} of {layer}", layers, value, len(vectors))
 
 
 @objective
@@ -278,7 +296,7 @@ def deepdream(layer: str) -> Objective:
     Maximizing it amplifies whatever the layer sees. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into
     Neural Networks", 2015.
     """
-    return Objective(f"all of {layer}", frozenset([layer]), lambda a: a[layer].square().flatten(1).mean(1))
+    return Objective(f"all of {layer}", _layers(layer), lambda a: a[layer].square().flatten(1).mean(1))
 
 
 @objective
@@ -297,6 +315,7 @@ def diversity(layer: str, images: int) -> Objective:
     Raises:
         ValueError: ``images`` is below 2.
     """
+    images = as_whole(images, "images")
     if images < 2:
         raise ValueError(f"diversity needs 2 images or more, not {images}")
 
@@ -305,11 +324,11 @@ def diversity(layer: str, images: int) -> Objective:
         grams = normalize((features @ features.transpose(1, 2)).flatten(1))
         return -(grams @ grams.T).fill_diagonal_(0).sum(1) / (len(grams) - 1)
 
-    return Objective(f"diversity of {layer}", frozenset([layer]), value, images, joint=True)
+    return Objective(f"diversity of {layer}", _layers(layer), value, images, joint=True)
 
 
 @objective
-def match(layer: str, photo: Tensor) -> Objective:
+def match(layer: str, photo: ImageLike) -> Objective:
     """Return an objective that measures how well a layer's activations match those for ``photo``.
 
     The value is minus the squared distance between the activations for the image and those for the photo, divided by
@@ -320,18 +339,21 @@ def match(layer: str, photo: Tensor) -> Objective:
 
     Args:
         layer: name of the layer.
-        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image.
+        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image. It can also be given in another form,
+            such as a Pillow image, see :func:`dreamgram.image_optimization.images.as_images`.
     """
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         ours, theirs = _and_photos(activations, layer)
         return -(ours - theirs).square().sum(1) / theirs.square().sum(1).clamp(min=1e-12)
 
-    return Objective(f"match of {layer}", frozenset([layer]), value, len(photo), photo=photo)
+    layers, name = _layers(layer), f"match of {layer}"
+    photos = as_images(photo, f"the photo of {name}")
+    return Objective(name, layers, value, len(photos), photo=photos)
 
 
 @objective
-def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
+def caricature(layer: str, photo: ImageLike, power: float = 4) -> Objective:
     """Return an objective that exaggerates what a layer sees in ``photo``.
 
     The value is a dot product times a power of a cosine similarity. The dot product and the cosine similarity are those
@@ -343,7 +365,8 @@ def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
 
     Args:
         layer: name of the layer.
-        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image.
+        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image. It can also be given in another form,
+            such as a Pillow image, see :func:`dreamgram.image_optimization.images.as_images`.
         power: exponent of the cosine similarity. A larger exponent keeps the image closer to the photo.
     """
 
@@ -352,7 +375,10 @@ def caricature(layer: str, photo: Tensor, power: float = 4) -> Objective:
         product = (ours * theirs).sum(1) / theirs.square().sum(1).clamp(min=1e-12)
         return product * cosine_similarity(ours, theirs).clamp(min=0.1) ** power
 
-    return Objective(f"caricature in {layer}", frozenset([layer]), value, len(photo), photo=photo)
+    layers, name = _layers(layer), f"caricature in {layer}"
+    photos = as_images(photo, f"the photo of {name}")
+    power = as_number(power, "power")
+    return Objective(name, layers, value, len(photos), photo=photos)
 
 
 @objective
@@ -361,9 +387,11 @@ def ramp(start: float, end: float) -> Objective:
 
     Use this objective as a weight that changes over the steps: ``ramp(0, 0.1) * pixel_sum(1)``.
     """
+    start, end = as_number(start, "start"), as_number(end, "end")
     return Objective(f"({start:g} to {end:g})", frozenset(), lambda a: start + (end - start) * a[PROGRESS])
 
 
+<<<<<<< HEAD
 @objective
 def share() -> Objective:
     """Return a weight that makes a share of a regularizer that is a mean over pixels: ``share() * blur(7)``.
@@ -376,13 +404,32 @@ def share() -> Objective:
     return Objective(
         "share", frozenset(), lambda a: a[SCALE] * a[IMAGE][0].numel() if SCALE in a else a[IMAGE].new_ones(()), scaled=True
     )
+=======
+def _layers(layer: str) -> frozenset[str]:
+    """Return the layers of an objective that reads only ``layer``, after checking that this is a name."""
+    if not isinstance(layer, str):
+        kind = type(layer).__name__
+        raise TypeError(f"a layer is given by its name, such as 'conv2', not as {kind}; list_layers lists names")
+    return frozenset([layer])
+
+
+def as_units(units: int | Iterable[int]) -> list[int]:
+    """Return the indices of units that a caller has given, which may be a single one, as a list.
+
+    Raises:
+        TypeError: they are not whole numbers.
+        ValueError: there are none.
+    """
+    found = as_wholes(units, "a unit")
+    if not found:
+        raise ValueError("no units given")
+    return found
+>>>>>>> l14
 
 
 def _units_and_label(unit: int | Iterable[int]) -> tuple[list[int], str]:
     """Return the list of units, one for each image, and a label such as ``3,7`` that names them."""
-    units = [operator.index(each) for each in (unit if isinstance(unit, Iterable) else [unit])]
-    if not units:
-        raise ValueError("no units given")
+    units = as_units(unit)
     return units, ",".join(map(str, units))
 
 
@@ -457,6 +504,17 @@ def _mean(responses: Tensor) -> Tensor:
     return responses.reshape(len(responses), -1).mean(1)
 
 
+def describe_given(value: Any) -> str:
+    """Describe what a caller has given in place of an objective, for a message."""
+    makes_one = isinstance(value, FunctionType) and (is_own(value) or value in OBJECTIVES.values())
+    return f"{described(value)}{', which must be called' if makes_one else ''}"
+
+
+def _same(a: Tensor, b: Tensor) -> bool:
+    """Return whether two photos are the same, also if each was converted from the same image."""
+    return a is b or (a.device == b.device and a.shape == b.shape and torch.equal(a, b))
+
+
 def _objective(value: Objective | float) -> Objective:
     """Convert a number to an objective that has this number as its value for every image.
 
@@ -467,7 +525,8 @@ def _objective(value: Objective | float) -> Objective:
     try:
         name = f"{value:g}"
     except (TypeError, ValueError):
-        raise TypeError(f"an objective is combined with objectives and numbers, not with {value!r}") from None
+        given = describe_given(value) if callable(value) else shorten(value)
+        raise TypeError(f"an objective is combined with objectives and numbers, not with {given}") from None
     return Objective(name, frozenset(), lambda activations: value)  # type: ignore[arg-type, return-value]  # a number broadcasts
 
 
@@ -481,7 +540,7 @@ def _combine(sign: str, a: Objective, b: Objective, operation: Callable[[Tensor,
     """
     if a.images != b.images and 1 not in (a.images, b.images):
         raise ValueError(f"{a} is for {a.images} images and {b} for {b.images}: they cannot be combined")
-    if a.photo is not None and b.photo is not None and a.photo is not b.photo:
+    if a.photo is not None and b.photo is not None and not _same(a.photo, b.photo):
         raise ValueError(f"{a} and {b} compare with different photos: they cannot be combined")
     count = max(a.images, b.images)
     units = {each.units for each in (a, b) if each.units and each.images == count}

@@ -116,6 +116,24 @@ def _check_position(text: str) -> str:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ComparingOptions(NetworkOptions):
+    """Base class with the options of commands that can compare several networks."""
+
+    SEVERAL = True
+
+    model: list[str] | str = option(
+        "digits",
+        f"Network to use: {NETWORKS}. Give it several times to compare networks, each in a row of its own; --weights "
+        "is then given once for each of them, in the same order, or never. With a single --model, several --weights "
+        "compare checkpoints of this network.",
+        group="Network",
+        metavar="NAME",
+        files=model_files,
+        values=("digits", ["digits", "digits-robust"], "torchvision:resnet50"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SizeOptions(Options):
     """Base class with the option for the size of pictures that start from noise."""
 
@@ -214,7 +232,7 @@ class LayerOptions(AscentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitsOptions(SizeOptions, LayerOptions, SheetOptions):
+class UnitsOptions(ComparingOptions, SizeOptions, LayerOptions, SheetOptions):
     """The options of ``dream units``."""
 
     units: str = option(
@@ -291,7 +309,7 @@ class ExamplesOptions(SizeOptions, LayerOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DigitsOptions(AscentOptions):
+class DigitsOptions(ComparingOptions, AscentOptions):
     """The options of ``dream digits``."""
 
     classes: str = option(
@@ -327,7 +345,7 @@ class DigitsOptions(AscentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MaximizeOptions(SizeOptions, SheetOptions):
+class MaximizeOptions(ComparingOptions, SizeOptions, SheetOptions):
     """The options of ``dream maximize``."""
 
     objective: str = option(
@@ -362,7 +380,7 @@ class PhotoOptions(PictureOptions):
     photo: Path = option(
         help="Photo to show to the network.", group="Input", compare=False, positional=True, values=PHOTOS
     )
-    model: str = option(
+    model: list[str] | str = option(
         "vgg16",
         f"Network to visualize: {NETWORKS}.",
         group="Network",

@@ -10,13 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from PIL import Image
+from torch import Tensor, nn
 
 from dreamgram.activation_maximization.arguments import as_batch
 from dreamgram.activation_maximization.gradient_ascent import batch_size
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.image_opening import READABLE
+from dreamgram.image_optimization.layers import default_shape
 from dreamgram.image_optimization.limits import MOST_PIXELS
+from dreamgram.image_optimization.names import described
 
 _logger = logging.getLogger(__name__)
 
@@ -43,23 +46,24 @@ class Batch:
         return f"{self.classes[int(label)] if known else label} #{self.first + row}".lstrip()
 
 
-def batches(pictures: Any, shape: Callable[[], tuple[int, int, int]]) -> Iterator[Batch]:
+def batches(pictures: Any, model: nn.Module) -> Iterator[Batch]:
     """Yield the pictures of a folder, a data set, a data loader or any other iterable in batches.
 
     The batches of a data loader stay as they are. Single pictures of the same size that follow one another are joined.
 
     Args:
         pictures: path of a folder, or what :func:`top_examples` takes.
-        shape: function that returns the shape (C, H, W) to which the pictures of a folder are resized and cropped.
+        model: network that is to see the pictures. Those of a folder are resized and cropped to its input size, and all
+            pictures get the number of channels that it takes.
 
     Raises:
         ValueError: a picture is not in [0, 1], or there is no such folder.
-        TypeError: an image in ``pictures`` is not a tensor of floating-point numbers.
+        TypeError: an item of ``pictures`` is not an image.
     """
     if isinstance(pictures, str | Path):
-        pictures = read_folder(Path(pictures), shape())
+        pictures = read_folder(Path(pictures), default_shape(model))
     waiting: list[Batch] = []
-    for batch in _items(pictures):
+    for batch in _items(pictures, model):
         if len(batch.images) > 1 or (waiting and not _fits(batch, waiting)):
             yield from _joined(waiting)
             waiting = []
@@ -84,8 +88,12 @@ def _joined(waiting: Sequence[Batch]) -> Iterator[Batch]:
         yield Batch(joined, labels, waiting[0].first, waiting[0].classes)
 
 
-def _items(pictures: Any) -> Iterator[Batch]:
+def _items(pictures: Any, model: nn.Module) -> Iterator[Batch]:
     """Yield a batch for each item of ``pictures``."""
+    if getattr(pictures, "ndim", 4) != 4 or isinstance(pictures, Image.Image):
+        pictures = [pictures]  # a single image
+    if not hasattr(pictures, "__iter__") and not hasattr(pictures, "__getitem__"):
+        raise TypeError(f"pictures must be a folder, a data set, a data loader or a list, not {described(pictures)}")
     classes: Any = getattr(getattr(pictures, "dataset", pictures), "classes", ())
     number = 0
     # A data set may define only __len__ and __getitem__, and a plain loop over it may never end.
@@ -93,10 +101,10 @@ def _items(pictures: Any) -> Iterator[Batch]:
     for item in (pictures[index] for index in range(len(pictures))) if by_index else pictures:
         parts = list(item) if isinstance(item, Sequence) and not isinstance(item, str) else [item]
         if len(parts) > 1 and isinstance(parts[0], str):
-            pictured = as_batch(parts[1], f"picture {parts[0]!r}")
+            pictured = as_batch(parts[1], f"picture {parts[0]!r}", model)
             yield Batch(pictured, [parts[0]] * len(pictured), None, ())
             continue
-        pictured = as_batch(parts[0] if parts else None, f"picture {number}")
+        pictured = as_batch(parts[0] if parts else None, f"picture {number}", model)
         yield Batch(pictured, _labels(parts[1:], len(pictured)), number, classes)
         number += len(pictured)
 

@@ -15,8 +15,14 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
+<<<<<<< HEAD
 from dreamgram.activation_maximization.defaults import BLUR_SHARE, INK_SHARE
 from dreamgram.activation_maximization.objectives import IMAGE, Maker, Objective, ramp, share
+=======
+from dreamgram.activation_maximization.defaults import BLUR, PIXEL_SUM
+from dreamgram.activation_maximization.objectives import IMAGE, Maker, Objective, ramp
+from dreamgram.image_optimization.checks import as_number
+>>>>>>> l14
 
 REGULARIZERS: dict[str, Callable[..., Objective]] = {}
 """Functions that make a regularizer, by name. Expressions can call these functions."""
@@ -34,6 +40,7 @@ def pixel_sum(weight: float = 0.08) -> Objective:
 
     The pixel values are in [0, 1]. For an image of a white digit on black, the sum measures the amount of ink.
     """
+    weight = as_number(weight, "weight")
     return _of_image(f"{weight:g} pixel sum", lambda image: weight * image.flatten(1).sum(1))
 
 
@@ -50,7 +57,12 @@ def sparing(ink_share: float = INK_SHARE, blur_share: float = BLUR_SHARE) -> Obj
             at the first step, so that a digit is drawn before unneeded ink is removed.
         blur_share: share of :func:`blur`.
     """
+<<<<<<< HEAD
     return share() * (ramp(0.4 * ink_share, ink_share) * l1(1, center=0) + blur(blur_share))
+=======
+    pixel_sum_weight = as_number(pixel_sum_weight, "pixel_sum_weight")
+    return ramp(0.4 * pixel_sum_weight, pixel_sum_weight) * pixel_sum(1) + blur(blur_weight)
+>>>>>>> l14
 
 
 @regularizer
@@ -59,6 +71,7 @@ def l1(weight: float, center: float = 0.5) -> Objective:
 
     The default ``center`` of 0.5 is gray.
     """
+    weight, center = as_number(weight, "weight"), as_number(center, "center")
     return _of_image(f"{weight:g} L1", lambda image: weight * (image - center).abs().flatten(1).mean(1))
 
 
@@ -68,6 +81,7 @@ def l2(weight: float, center: float = 0.5) -> Objective:
 
     The default ``center`` of 0.5 is gray.
     """
+    weight, center = as_number(weight, "weight"), as_number(center, "center")
     return _of_image(f"{weight:g} L2", lambda image: weight * (image - center).square().flatten(1).mean(1))
 
 
@@ -84,6 +98,7 @@ def total_variation(weight: float) -> Objective:
         down, across = image.diff(dim=2).abs(), image.diff(dim=3).abs()
         return weight * (down.flatten(1).mean(1) + across.flatten(1).mean(1))
 
+    weight = as_number(weight, "weight")
     return _of_image(f"{weight:g} total variation", value)
 
 
@@ -100,6 +115,7 @@ def blur(weight: float) -> Objective:
         around = avg_pool2d(image, 3, stride=1, padding=1, count_include_pad=False)
         return weight * (image - around).square().flatten(1).mean(1)
 
+    weight = as_number(weight, "weight")
     return _of_image(f"{weight:g} blur", value)
 
 

@@ -3,31 +3,33 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamgram.activation_maximization import gradient_ascent
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.examples import Example
-from dreamgram.activation_maximization.gradient_ascent import Dreams
 from dreamgram.activation_maximization.objectives import Objective, check_units
 from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, parse_ranges
 from dreamgram.activation_maximization.pictures import crop_middle
-from dreamgram.activation_maximization.sheets import Look, contact_sheet, default_columns, lay_out, short
+from dreamgram.activation_maximization.sheets import Look, contact_sheet, default_columns, lay_out, same_size, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.files import check_distinct
 from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
-from dreamgram.image_optimization.optimize import Ending
+from dreamgram.image_optimization.optimize import Ending, in_turn
+from dreamgram.image_optimization.precision import Precision
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
 from dreamgram.image_optimization.video import load_av
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
-from dreamgram.workbench.job import Job, beside, output_path
-from dreamgram.workbench.options import PictureOptions
+from dreamgram.workbench.job import Done, Job, beside, output_path
+from dreamgram.workbench.options import OptionError, PictureOptions
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 if TYPE_CHECKING:
@@ -72,18 +74,28 @@ class Session:
         if not resumes:  # otherwise, the output is checked when the recipe is known
             self.path = output_path(options.output, file, options.overwrite)
         self.inputs = Inputs(options.max_pixels, job.tell)
-        self.model = self.inputs.load_model(options.model, options.weights).to(self.device)
+        self._check_several(options)
+        named = isinstance(options.weights, list)  # otherwise, the names of the networks distinguish them
+        self.labels = [f"{name}  {weights}" if named else name for name, weights in options.networks]
+        """Name of each network, with its weights file if there are several."""
+        self.models = [self.inputs.load_model(*network).to(self.device) for network in options.networks]
+        """The networks that the command compares, of which there is usually only one."""
+        self.model = self.models[0]
         if original:
             original.check_network(self.inputs)
-        self.shape = self.inputs.shape = default_shape(self.model)
-        """Shape (C, H, W) of the network's default input."""
-        precision = find_precision(options.precision, self.device, self.model)
-        self.options = options.change(precision=precision).resolved(self.shape)
+        self.shapes = [default_shape(model) for model in self.models]
+        """Shape (C, H, W) of the default input of each network."""
+        self.shape = self.shapes[0]
+        self.inputs.shape = self.shape if set(self.shapes) == {self.shape} else None
+        precisions = {find_precision(options.precision, self.device, model) for model in self.models}
+        precision: Precision = precisions.pop() if len(precisions) == 1 else "float32"
+        self.options = options.change(precision=precision).resolved(self.inputs.shape)
         self.setting = describe_setting(self.device, precision)
-        if self.shape[0] not in (1, 3):
-            raise ValueError(
-                f"{options.model} takes images of {self.shape[0]} channels, which no picture file can hold: use Python"
-            )
+        for label, (channels, *_) in zip(self.labels, self.shapes, strict=True):
+            if channels not in (1, 3):
+                raise ValueError(
+                    f"{label} takes images of {channels} channels, which no picture file can hold: use Python"
+                )
         self.overwrite = options.overwrite
         if resumes:
             self.overwrite = options.overwrite or self._is_unfinished(options.output)
@@ -91,6 +103,14 @@ class Session:
         check_distinct("output", self.path, options.files())
         steps: int = options.steps * parts  # type: ignore[attr-defined]  # Every command that makes a picture has the option.
         self.timelapse = Timelapse(steps) if options.timelapse else None
+
+    @staticmethod
+    def _check_several(options: PictureOptions) -> None:
+        """Check that no option is used that is for one network only, if there are several."""
+        if len(options.networks) > 1:
+            for name in ("folder", "html", "timelapse", "columns"):
+                if getattr(options, name, None):
+                    raise OptionError(name, "cannot be used with several networks, which are shown in one row each")
 
     def _is_unfinished(self, path: Path | None) -> bool:
         """Return whether ``path`` is the picture of an interrupted run with the same recipe."""
@@ -127,6 +147,45 @@ class Session:
         self.options = self.options.change(columns=columns)
         return columns
 
+    @contextmanager
+    def naming(self, label: str) -> Iterator[None]:
+        """Add the ``label`` of a network to the errors raised in the context, if there are several networks."""
+        try:
+            yield
+        except OptionError:
+            raise
+        except ValueError as error:
+            if len(self.models) == 1:
+                raise
+            raise ValueError(f"{label}: {error}") from error
+
+    def largest_size(self, size: int | None) -> tuple[int, int]:
+        """Return the size (H, W) of the largest images that the networks get if the option for it is ``size``."""
+        shapes = [default_shape(model, size) for model in self.models]
+        return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
+
+    def make_rows(
+        self, title: str, labels: Sequence[object], size: Sequence[int], make: Callable[[nn.Module, str], Dreams]
+    ) -> Done:
+        """Make a contact sheet with one row of images for each network, and save it.
+
+        Args:
+            title: title of the sheet.
+            labels: label of each image in a row.
+            size: size (H, W) of the images on the sheet, which is that of the largest of them.
+            make: function that makes the images of a row, given the network and its label.
+        """
+        look: Look = {"columns": len(labels), "title": title, "rows": self.labels}
+        self.check_sheet(len(labels) * len(self.models), size, **look)
+        rows, stopped = in_turn(zip(self.models, self.labels, strict=True), lambda network: make(*network))
+        captions = []
+        for network, row in zip(self.labels, rows, strict=False):  # after Ctrl-C, the last rows may be missing
+            captions += [f"{a}\t{short(value)}" for a, value in zip(labels, row.activations.tolist(), strict=False)]
+            self.warn_of_silent(row.silent, [f"{label} of {network}" for label in labels])
+        pictures = same_size([image for row in rows for image in row.images])
+        self.save(contact_sheet(pictures, captions, **look), stopped)
+        return Done(stopped)
+
     def open(self, photo: Path, size: int, layers: Sequence[str]) -> Tensor:
         """Read a photo and resize it so that its longer side has ``size`` pixels.
 
@@ -152,9 +211,7 @@ class Session:
             reach_layers(self.model, cropped, layers)
             if cropped.shape != fitted.shape:
                 seen = describe(cropped.shape[1:])
-                self.job.tell(
-                    f"{self.options.model} does not take {describe(fitted.shape[1:])}: {photo} is cut to {seen}"
-                )
+                self.job.tell(f"{self.labels[0]} does not take {describe(fitted.shape[1:])}: {photo} is cut to {seen}")
             return cropped
         return fitted
 
@@ -191,12 +248,19 @@ class Session:
         Raises:
             ValueError: the layer or a unit does not exist, or the text is malformed.
         """
-        [reached] = reach_layers(self.model, torch.zeros(1, *default_shape(self.model, size)), [layer])
+        counts = []
+        for label, model in zip(self.labels, self.models, strict=True):
+            with self.naming(label):
+                [reached] = reach_layers(model, torch.zeros(1, *default_shape(model, size)), [layer])
+            counts.append(reached.channels)
         ranges = parse_ranges(text)
         if ranges is None:
-            return list(range(reached.channels))
+            if len(set(counts)) > 1:
+                numbers = ", ".join(map(str, counts))
+                raise ValueError(f"the networks have {numbers} units in layer {layer!r}: give the numbers of the units")
+            return list(range(counts[0]))
         for each in ranges:
-            check_units(layer, [each[-1]], reached.channels)
+            check_units(layer, [each[-1]], min(counts))
         units = itertools.chain.from_iterable(ranges)
         return list(dict.fromkeys(units))
 

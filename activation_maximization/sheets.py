@@ -9,8 +9,9 @@ from typing import Any, TypedDict
 
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
+from torch.nn.functional import pad
 
-from dreamgram.image_optimization.images import to_pillow
+from dreamgram.image_optimization.images import ImageLike, as_image, as_images, resize, to_pillow
 
 TILE = 112
 """Minimum length, in pixels, of the longer side of each picture on the sheet. Smaller pictures are enlarged."""
@@ -85,8 +86,8 @@ def _fonts() -> tuple[Any, Any]:
 
 
 def contact_sheet(
-    images: Tensor | Sequence[Tensor],
-    captions: Sequence[str],
+    images: ImageLike | Sequence[ImageLike],
+    captions: Sequence[object],
     *,
     columns: int | None = None,
     title: str = "",
@@ -95,7 +96,8 @@ def contact_sheet(
     """Draw ``images`` in a grid, row by row, each image above its caption.
 
     Args:
-        images: (N, C, H, W) in [0, 1], gray or RGB, or a list of (C, H, W). All images are shown at the size of the
+        images: (N, C, H, W) in [0, 1], gray or RGB, or a list of (C, H, W). They can also be given in other forms that
+            :func:`dreamgram.image_optimization.images.as_images` accepts. All images are shown at the size of the
             first one. Small images are enlarged by an integer factor with nearest-neighbor interpolation.
         captions: one caption for each image. The part after a tab is printed in gray, aligned to the right.
         columns: number of images in a row. By default, there are about as many columns as rows.
@@ -106,6 +108,8 @@ def contact_sheet(
     Raises:
         ValueError: there are no images, the numbers of images and captions differ, or ``columns`` is less than 1.
     """
+    images = _as_list(images)
+    texts = [str(caption) for caption in captions]
     if len(images) == 0 or len(images) != len(captions):
         raise ValueError(
             f"a sheet needs images and as many captions, not {len(images)} images and {len(captions)} captions"
@@ -117,7 +121,7 @@ def contact_sheet(
     sheet = Image.new("RGB", layout.size[::-1], PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, TEXT_COLOR, title_font)
-    for index, (image, caption) in enumerate(zip(images, captions, strict=True)):
+    for index, (image, caption) in enumerate(zip(images, texts, strict=True)):
         row, column = divmod(index, layout.columns)
         x, y = MARGIN + column * layout.pitch[1], MARGIN + layout.head + row * layout.pitch[0]
         if column == 0 and row < len(rows):
@@ -131,6 +135,35 @@ def contact_sheet(
         draw.text((x, below), name, TEXT_COLOR, font)
         draw.text((x + tile[0], below), value, VALUE_COLOR, font, anchor="ra")
     return sheet
+
+
+def same_size(images: Sequence[Tensor]) -> list[Tensor]:
+    """Enlarge images (C, H, W) in [0, 1] to the height and width of the largest of them.
+
+    The proportions stay the same, and what remains at the right or at the bottom is white, as the sheet is. If the
+    factor is a whole number, the pixels are repeated, so that small images stay sharp.
+    """
+    height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
+    enlarged = []
+    for image in images:
+        factor = min(height / image.shape[1], width / image.shape[2])
+        if factor.is_integer():
+            large = image.repeat_interleave(int(factor), 1).repeat_interleave(int(factor), 2)
+        else:
+            large = resize(image[None], (round(factor * image.shape[1]), round(factor * image.shape[2])))[0]
+        enlarged.append(pad(large, (0, width - large.shape[2], 0, height - large.shape[1]), value=1.0))
+    return enlarged
+
+
+def _as_list(images: Any) -> list[Tensor]:
+    """Return the images that a caller has given, as a list of (C, H, W)."""
+    if not isinstance(images, list | tuple):
+        return list(as_images(images, "images"))
+    own = (isinstance(image, Tensor) and image.ndim == 3 and image.is_floating_point() for image in images)
+    return [
+        image if is_own else as_image(image, f"image {number}")[0]
+        for number, (image, is_own) in enumerate(zip(images, own, strict=True))
+    ]
 
 
 def short(value: float) -> str:

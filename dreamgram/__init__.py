@@ -25,7 +25,8 @@ _HOMES = {
     "activation_maximization.examples": ("Example", "top_examples"),
     "activation_maximization.expressions": ("parse_objective", "parse_transform"),
     "activation_maximization.folder": ("make_each",),
-    "activation_maximization.gradient_ascent": ("Dreams", "accentuate", "activations", "evaluate", "maximize"),
+    "activation_maximization.dreams": ("Dreams",),
+    "activation_maximization.gradient_ascent": ("accentuate", "activations", "evaluate", "maximize"),
     "activation_maximization.objectives": (
         *("IMAGE", "NUMBER", "PHOTO", "PROGRESS", "SCALE"),
         *("Objective", "caricature", "channel", "deepdream", "direction", "diversity"),

@@ -1,12 +1,12 @@
 """The public names of Dreamgram with their types; at run time they are imported when they are first used."""
 
 from dreamgram.activation_maximization.deep_dream import amplify as amplify
+from dreamgram.activation_maximization.dreams import Dreams as Dreams
 from dreamgram.activation_maximization.examples import Example as Example
 from dreamgram.activation_maximization.examples import top_examples as top_examples
 from dreamgram.activation_maximization.expressions import parse_objective as parse_objective
 from dreamgram.activation_maximization.expressions import parse_transform as parse_transform
 from dreamgram.activation_maximization.folder import make_each as make_each
-from dreamgram.activation_maximization.gradient_ascent import Dreams as Dreams
 from dreamgram.activation_maximization.gradient_ascent import accentuate as accentuate
 from dreamgram.activation_maximization.gradient_ascent import activations as activations
 from dreamgram.activation_maximization.gradient_ascent import evaluate as evaluate

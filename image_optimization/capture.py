@@ -79,7 +79,7 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
             if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
                 module._compiled_call_impl = None
         model.requires_grad_(False)
-        yield Reader(model, dict.fromkeys(layers), dtype)
+        yield Reader(model, dict.fromkeys([layers] if isinstance(layers, str) else layers), dtype)
 
 
 def is_recordable(model: nn.Module) -> bool:

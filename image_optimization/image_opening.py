@@ -137,8 +137,10 @@ def _open_heic(file: IO[bytes]) -> ImageFile:
 
 
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
+def reading(path: Path | str) -> Iterator[None]:
     """Turn all errors of a ``with`` block that decodes the file ``path`` into ValueError, and print no warnings.
+
+    For an image that is not in a file, ``path`` is what the messages call it.
 
     Raises:
         TooLargeError: the picture is too large.

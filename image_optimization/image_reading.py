@@ -120,6 +120,18 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
     )
 
 
+def read_pillow(picture: Image.Image) -> Samples:
+    """Return the samples of an image of at most 8 bits per channel that Pillow has opened or made.
+
+    As in :func:`read`, they are upright according to the orientation in its EXIF data, and are converted to sRGB from
+    its ICC profile.
+    """
+    samples = _from_pillow(picture, picture.info.get("icc_profile"), b"")
+    with suppress(Exception):  # broken EXIF data is ignored
+        samples = _turned(samples, picture.getexif().get(ExifTags.Base.Orientation, 1))
+    return samples
+
+
 @dataclass
 class _Decoded:
     """The parts of a picture file: upright samples in sRGB, and the metadata."""
@@ -241,7 +253,7 @@ def _deep_gray(picture: Image.Image, data: bytes) -> Samples:
 
 def _scale_transparency(picture: Image.Image, data: bytes) -> None:
     """Scale the transparent gray of a PNG with 2 or 4 bits to 8 bits, as Pillow has scaled the pixels."""
-    if picture.mode == "L" and getattr(picture, "format", "") == "PNG" and data[24] in (2, 4):
+    if picture.mode == "L" and getattr(picture, "format", "") == "PNG" and data and data[24] in (2, 4):
         picture.info["transparency"] *= 255 // (2 ** data[24] - 1)
 
 

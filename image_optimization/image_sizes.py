@@ -5,12 +5,19 @@ from __future__ import annotations
 from torch import Tensor
 from torch.nn.functional import interpolate
 
+from dreamgram.image_optimization.checks import as_whole
+from dreamgram.image_optimization.image_arguments import ImageLike, as_images
+
 MOST_REDUCED = 32
 """Largest factor by which an image is reduced on an NVIDIA GPU. PyTorch fails for much larger factors."""
 
 
-def fit(image: Tensor, size: int) -> Tensor:
-    """Resize ``image`` (N, C, H, W) in [0, 1] so that its longer side has ``size`` pixels."""
+def fit(image: ImageLike, size: int) -> Tensor:
+    """Resize ``image`` (N, C, H, W) in [0, 1] so that its longer side has ``size`` pixels.
+
+    The image can also be given in another form that :func:`dreamgram.image_optimization.images.as_images` accepts.
+    """
+    image, size = _as_batch(image), as_whole(size, "size", least=1)
     return resize(image, fitted_size(image, size))
 
 
@@ -24,8 +31,18 @@ def fitted_size(image: Tensor, size: int) -> tuple[int, int]:
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
-def resize(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize ``image`` (N, C, H, W) in [0, 1] to ``size`` (H, W), with antialiased bicubic interpolation."""
+def _as_batch(image: ImageLike) -> Tensor:
+    """Return ``image`` itself, with its gradient, if it is a tensor of fractions (N, C, H, W), or else convert it."""
+    own = isinstance(image, Tensor) and image.ndim == 4 and image.is_floating_point()
+    return image if own else as_images(image, "the image")  # type: ignore[return-value]
+
+
+def resize(image: ImageLike, size: tuple[int, int]) -> Tensor:
+    """Resize ``image`` (N, C, H, W) in [0, 1] to ``size`` (H, W), with antialiased bicubic interpolation.
+
+    The image can also be given in another form that :func:`dreamgram.image_optimization.images.as_images` accepts.
+    """
+    image = _as_batch(image)
     if tuple(image.shape[2:]) == size:
         return image
     if image.is_cuda and max(image.shape[2] / size[0], image.shape[3] / size[1]) > MOST_REDUCED:

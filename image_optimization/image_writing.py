@@ -23,9 +23,11 @@ from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
 
 from dreamgram.image_optimization.errors import OutputExistsError
+from dreamgram.image_optimization.image_arguments import ImageLike, as_image
 from dreamgram.image_optimization.image_notes import PNG_KEY, SEGMENT, check_note, encode_jpeg_xmp, encode_xmp
 from dreamgram.image_optimization.image_samples import Array
 from dreamgram.image_optimization.image_tiff import GRAY, RGB, UNASSOCIATED_ALPHA, UNCOMPRESSED, Tag
+from dreamgram.image_optimization.names import described
 
 FORMATS = {".png": "PNG", ".jpg": "JPEG", ".jpeg": "JPEG", ".webp": "WEBP", ".tif": "TIFF", ".tiff": "TIFF"}
 """Formats of pictures that can be written, by file extension."""
@@ -41,10 +43,27 @@ SECTIONS = (Tag.ExifOffset, Tag.GPSInfo)
 """TIFF tags whose values are further sets of tags."""
 
 
-def to_pillow(image: Tensor) -> Image.Image:
-    """Convert one image, (C, H, W) or (1, C, H, W) in [0, 1] with 1 or 3 channels, to an 8-bit Pillow image."""
-    levels = (image.detach().reshape(image.shape[-3:]).cpu().clamp(0, 1) * 255).round().byte()
+def to_pillow(image: ImageLike) -> Image.Image:
+    """Convert one image, (C, H, W) or (1, C, H, W) in [0, 1] with 1 or 3 channels, to an 8-bit Pillow image.
+
+    The image can also be given in another form that :func:`dreamgram.image_optimization.images.as_images` accepts.
+
+    Raises:
+        TypeError, ValueError: as for :func:`dreamgram.image_optimization.images.as_image`, or the image has another
+            number of channels.
+    """
+    levels = (_as_picture(image)[0].cpu() * 255).round().byte()
     return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).numpy())
+
+
+def _as_picture(image: ImageLike) -> Tensor:
+    """Return an image that a caller has given as (1, C, H, W) in [0, 1], after checking that C is 1 or 3."""
+    # A tensor of three axes is (C, H, W), even if it has so few columns that they could be channels.
+    given = image[None] if isinstance(image, Tensor) and image.ndim == 3 and len(image) in (1, 3) else image
+    picture = as_image(given, "the image")
+    if picture.shape[1] not in (1, 3):
+        raise ValueError(f"a picture has 1 or 3 channels, not {picture.shape[1]}")
+    return picture
 
 
 def check_output(
@@ -122,7 +141,7 @@ def check_size(path: Path, size: tuple[int, int]) -> None:
 
 
 def save(
-    image: Tensor | Image.Image,
+    image: ImageLike,
     path: str | os.PathLike[str],
     note: str | None = None,
     overwrite: bool = False,
@@ -137,7 +156,8 @@ def save(
     An sRGB profile is embedded in color images.
 
     Args:
-        image: sRGB or gray tensor, (C, H, W) or (1, C, H, W) in [0, 1], or a Pillow image.
+        image: sRGB or gray tensor, (C, H, W) or (1, C, H, W) in [0, 1], or a Pillow image. It can also be given in
+            another form that :func:`dreamgram.image_optimization.images.as_images` accepts.
         path: file to write. Its extension determines the format (:data:`FORMATS`).
         note: text to store in the metadata, which :func:`read_note` can read.
         overwrite: whether to replace an existing file.
@@ -159,12 +179,15 @@ def save(
             picture of this size, ``bits`` is 16 but ``image`` is a Pillow image, or the note has characters that XML
             cannot hold.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise TypeError(f"path must be the path of a file, not {described(path)}")
     path = check_output(path, overwrite)
+    image = image if isinstance(image, Image.Image) else _as_picture(image)
     kind = FORMATS[path.suffix.lower()]
     if note is not None:
         check_note(note)
     if alpha is not None and kind != "JPEG" and isinstance(image, Tensor):
-        image = ((image.detach().cpu() - (1 - alpha)) / alpha.clamp(min=1 / 255)).clamp(0, 1)  # remove the white
+        image = ((image.cpu() - (1 - alpha)) / alpha.clamp(min=1 / 255)).clamp(0, 1)  # remove the white
     if choose_bits(path, bits, 8) == 16:
         if not isinstance(image, Tensor):
             raise ValueError("a Pillow image cannot be saved with 16 bits; pass a tensor")

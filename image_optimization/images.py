@@ -1,11 +1,12 @@
 """Read, write and resize pictures.
 
-This module re-exports the main public names of the modules ``image_notes``, ``image_reading``, ``image_sizes`` and
-``image_writing``.
+This module re-exports the main public names of the modules ``image_arguments``, ``image_notes``, ``image_reading``,
+``image_sizes`` and ``image_writing``.
 """
 
 from __future__ import annotations
 
+from dreamgram.image_optimization.image_arguments import ImageLike, as_image, as_images
 from dreamgram.image_optimization.image_notes import read_note
 from dreamgram.image_optimization.image_reading import Picture, load, read
 from dreamgram.image_optimization.image_samples import LUMA
@@ -26,7 +27,10 @@ __all__ = [
     "FORMATS",
     "LUMA",
     "MOST_PIXELS",
+    "ImageLike",
     "Picture",
+    "as_image",
+    "as_images",
     "check_folder",
     "check_output",
     "check_size",

@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from dreamgram.image_optimization.axes import Images, Units, find_images
-from dreamgram.image_optimization.names import unknown
+from dreamgram.image_optimization.checks import as_model
+from dreamgram.image_optimization.names import shorten, unknown
 from dreamgram.image_optimization.receptive_fields import Field
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import unwrapped
@@ -102,7 +103,9 @@ def list_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
         ValueError: the forward pass of the network fails on an image of this shape, or ``model`` is a TorchScript
             program, whose layers cannot be observed.
     """
-    layers, failure = dry_run(model, torch.zeros(1, *shape), receptive_fields=True)
+    if not isinstance(shape, Sequence) or len(shape) != 3:
+        raise TypeError(f"shape must be the shape (C, H, W) of an image, such as (3, 224, 224), not {shorten(shape)}")
+    layers, failure = dry_run(as_model(model), torch.zeros(1, *shape), receptive_fields=True)
     if failure is not None:
         raise ValueError(_refusal(model, shape, "", failure)) from failure
     return layers

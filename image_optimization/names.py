@@ -16,10 +16,17 @@ LONGEST = 80
 
 
 def shorten(value: object) -> str:
-    """Return ``value`` as it is written in Python, shortened to at most :data:`LONGEST` characters, for a message."""
-    text = repr(value[:LONGEST] if isinstance(value, str) else value)
+    """Return ``value`` as it is written in Python, on one line of at most :data:`LONGEST` characters, for a message."""
+    text = repr(value[:LONGEST]) if isinstance(value, str) else " ".join(repr(value).split())
     shortened = len(text) > LONGEST or (isinstance(value, str) and len(value) > LONGEST)
     return f"{text[: LONGEST - 3]}..." if shortened else text
+
+
+def described(value: object) -> str:
+    """Describe a value of the wrong type for a message, such as ``the class Conv2d``, ``the function f`` or ``int``."""
+    name = getattr(value, "__name__", None)
+    kind = "class" if isinstance(value, type) else type(value).__name__
+    return f"the {kind} {name}" if name else type(value).__name__
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
@@ -27,7 +34,7 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 
     Return an empty string if no name is similar to ``name``.
     """
-    near = difflib.get_close_matches(name, list(names), 1)
+    near = difflib.get_close_matches(str(name), list(names), 1)
     return f"did you mean {near[0]!r}? " if near else ""
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ContextDecorator, contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import ClassVar, Literal, Protocol, TypeVar
@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from dreamgram.image_optimization.adam import Adam
+from dreamgram.image_optimization.checks import as_number, as_whole
 from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS
-from dreamgram.image_optimization.names import must_be
+from dreamgram.image_optimization.names import described, either, must_be
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.precision import most_precise
 from dreamgram.image_optimization.recording import StepFunction, is_own, replayed
@@ -127,14 +128,18 @@ class StopRun(KeyboardInterrupt):
     """
 
 
-def as_listeners(given: Sequence[Listener] | Listener) -> list[Listener]:
-    """Return ``given``, which is one listener or several, as a list.
+def as_listeners(given: Sequence[Listener] | Listener | None) -> list[Listener]:
+    """Return ``given``, which is one listener, several or None, as a list.
 
     Raises:
         TypeError: ``given`` is neither a function nor several functions.
     """
+    if given is None:
+        return []
     listeners: list[Listener] = list(given) if isinstance(given, Iterable) else [given]
     for each in listeners:
+        if isinstance(each, ContextDecorator):  # it can be called, to decorate a function
+            raise TypeError("listeners must be functions: write `with progress(...) as bar`, and give bar")
         if not callable(each):
             wrong = type(given if isinstance(given, str | Tensor) else each).__name__
             raise TypeError(f"listeners must be a function of a Step, or a list of them, not {wrong}")
@@ -186,6 +191,7 @@ def seeded(seed: int) -> Iterator[None]:
     torchvision's random transforms, such as angles, are drawn from this generator, too. Only one thread at a time is
     inside.
     """
+    seed = as_whole(seed, "seed", least=-(2**63), most=2**64 - 1)
     with TURN:
         state = torch.default_generator.get_state()
         try:
@@ -254,8 +260,11 @@ def optimize(
             image.
         TypeError: a listener is not a function.
     """
-    if steps < 1:
-        raise ValueError(f"steps must be at least 1, not {steps}")
+    if not isinstance(getattr(image, "leaf", None), Tensor) or not callable(loss):
+        given = described(loss if isinstance(getattr(image, "leaf", None), Tensor) else image)
+        raise TypeError(f"optimize needs images such as PixelImage(tensor), and a function of them, not {given}")
+    steps = as_whole(steps, "steps", least=1)
+    learning_rate = as_number(learning_rate, "the learning rate")
     if not learning_rate > 0:
         raise ValueError(f"the learning rate must be positive, not {learning_rate}")
     told = as_listeners(listeners)
@@ -367,7 +376,7 @@ def _check_loss(values: object, count: int) -> None:
 
 
 def choose_optimizer(
-    optimizer: str | OptimizerFactory, learning_rate: float, history: int, block: int | None
+    optimizer: str | OptimizerFactory, learning_rate: float = 0.05, history: int = HISTORY, block: int | None = None
 ) -> OptimizerFactory:
     """Return the function that creates the optimizer called ``optimizer``.
 
@@ -376,8 +385,14 @@ def choose_optimizer(
 
     Raises:
         ValueError: there is no optimizer of that name; the message lists the names and suggests a similar one, if any.
+        TypeError: ``optimizer`` is neither a name nor a function of the tensor and its bounds, such as an optimizer of
+            ``torch.optim``.
     """
     if not isinstance(optimizer, str):
+        kind = optimizer if isinstance(optimizer, type) else type(optimizer)
+        if not callable(optimizer) or issubclass(kind, torch.optim.Optimizer):
+            wanted = f"{either(OPTIMIZERS)}, or a function of the tensor to optimize and its bounds"
+            raise TypeError(f"optimizer must be {wanted}, not {described(optimizer)}")
         return optimizer
     if optimizer not in OPTIMIZERS:
         raise ValueError(f"optimizer {must_be(optimizer, OPTIMIZERS)}")

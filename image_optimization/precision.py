@@ -33,10 +33,11 @@ def choose_dtype(precision: Precision, device: torch.device, model: nn.Module | 
     """
     import torch
 
-    if precision not in get_args(Precision):
-        raise ValueError(unknown("precision", precision, get_args(Precision)))
-    if precision != "auto":
-        dtype: torch.dtype = getattr(torch, precision)
+    name = str(precision).removeprefix("torch.")  # a data type of PyTorch is clear, too
+    if name not in get_args(Precision):
+        raise ValueError(unknown("precision", name, get_args(Precision)))
+    if name != "auto":
+        dtype: torch.dtype = getattr(torch, name)
         return dtype
     if device.type == "cpu":
         # Older versions of PyTorch do not list the capabilities.

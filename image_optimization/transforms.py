@@ -15,6 +15,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import affine_grid, grid_sample
 
+from dreamgram.image_optimization.checks import as_number
+from dreamgram.image_optimization.names import shorten
 from dreamgram.image_optimization.recording import is_own
 
 Transform = Callable[[Tensor], Tensor]
@@ -36,8 +38,15 @@ def robust(
         scale: smallest and largest factor by which the content of the image is enlarged.
         shear: largest shear in either direction, in degrees.
     """
-
-    return RandomView(degrees, translate, scale, shear)
+    if not isinstance(scale, Sequence) or isinstance(scale, str) or len(scale) != 2:
+        raise TypeError(f"scale must be two factors such as (0.85, 1.15), not {shorten(scale)}")
+    smallest, largest = (as_number(factor, "scale") for factor in scale)
+    if min(smallest, largest) <= 0:
+        raise ValueError(f"scale must be above 0, not {shorten(scale)}")
+    degrees, translate, shear = (
+        as_number(value, name) for name, value in {"degrees": degrees, "translate": translate, "shear": shear}.items()
+    )
+    return RandomView(degrees, translate, (smallest, largest), shear)
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import importlib
 import inspect
 import math
+import os
 import pkgutil
 from http.client import HTTPException
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamgram.image_optimization.names import unknown
+from dreamgram.image_optimization.names import described, unknown
 from dreamgram.models.fitting import classes_of, fill, fitting, renamed, take_images, unfetched
 from dreamgram.models.hub import from_hub
 from dreamgram.models.project import Project
@@ -35,7 +36,7 @@ def networks() -> dict[str, Network]:
     return dict(sorted(registered.items()))
 
 
-def load(name: str, weights: Path | None = None) -> nn.Module:
+def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = None) -> nn.Module:
     """Load the network called ``name`` with its trained weights, in evaluation mode, on the CPU.
 
     The network takes images (N, C, H, W), RGB or gray in [0, 1], and normalizes them itself. Its attribute
@@ -54,7 +55,13 @@ def load(name: str, weights: Path | None = None) -> nn.Module:
         FileNotFoundError: the Python file or the weights file does not exist.
         OSError: the weights could not be downloaded.
         ModuleNotFoundError: an optional package that the network needs, such as timm, is not installed.
+        TypeError: ``name`` is not text, or ``weights`` is not a path.
     """
+    if not isinstance(name, str | os.PathLike):
+        raise TypeError(f"a network is loaded by its name, such as 'digits', not by {described(name)}")
+    if not isinstance(weights, str | os.PathLike | None):
+        raise TypeError(f"weights must be the path of a file, not {described(weights)}")
+    name, weights = os.fspath(name), None if weights is None else Path(weights)
     if weights is not None and not weights.is_file():
         raise FileNotFoundError(f"no weights file {weights}")
     source, _, rest = name.rpartition(":") if not name.startswith("hf:") else name.partition(":")

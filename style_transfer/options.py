@@ -32,6 +32,9 @@ LOSSES, SCALES = "Losses", "Optimization"
 INIT: Literal["content", "noise"] = "content"
 """Default of the option ``init``, the image to start from."""
 
+NAMED_STARTS = ("content", "noise")
+"""Values of the option ``init`` that do not name a file: the photo, and noise."""
+
 
 def _style_losses() -> list[str]:
     from dreamgram.style_transfer.losses import STYLE_LOSSES
@@ -252,11 +255,11 @@ class StylizeOptions(StyleOptions, PictureOptions):
         INIT,
         "Image to start from: content (the photo), noise, or a picture file. noise keeps less of the photo's detail.",
         group=SCALES,
-        files=lambda what: [] if what in ("content", "noise") else [Path(what)],
+        files=lambda what: [] if what in NAMED_STARTS else [Path(what)],
         metavar="content|noise|FILE",
         values=("content", "noise", "start.png"),
     )
-    model: str = option(
+    model: list[str] | str = option(
         "vgg16",
         "Network whose activations are compared: vgg16, vgg19, or another network with VGG's layer names.",
         group="Network",

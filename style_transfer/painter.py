@@ -23,7 +23,7 @@ from dreamgram.style_transfer.budget import WHOLE, Budget
 from dreamgram.style_transfer.checkpoint import Checkpoint
 from dreamgram.style_transfer.colors import finish
 from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES, draw_style
-from dreamgram.style_transfer.options import StylizeOptions
+from dreamgram.style_transfer.options import NAMED_STARTS, StylizeOptions
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer
 from dreamgram.style_transfer.unfinished import how_to_resume, make_room
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
@@ -63,7 +63,7 @@ class Painter:
         device = find_device(options.device)
         self.options = options
         self.paintings = [self._read_style(name) for name in options.style]
-        self.model = self.inputs.load_model(options.model, options.weights).to(device)
+        self.model = self.inputs.load_model(*options.networks[0]).to(device)
         self.options = options.change(precision=find_precision(options.precision, device, self.model))
         self.setting = describe_setting(device, self.options.precision)
         self.replaces = options.overwrite and original is None
@@ -259,11 +259,10 @@ class Painter:
 
     def _read_init(self, what: str) -> str | Tensor:
         """Return ``what`` if it is ``content`` or ``noise``; otherwise, return the picture in the file ``what``."""
-        words = ("content", "noise")
-        if what in words:
+        if what in NAMED_STARTS:
             return what
         if not Path(what).exists():
-            hint = did_you_mean(what, words).strip()
+            hint = did_you_mean(what, NAMED_STARTS).strip()
             problem = f"must be content, noise or an image file, and there is no file {what!r}"
             raise OptionError("init", problem + (f"; {hint}" if hint else ""))
         return self.inputs.read(Path(what)).image

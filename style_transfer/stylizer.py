@@ -4,19 +4,32 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dreamgram.image_optimization.capture import Reader, capture, is_recordable
-from dreamgram.image_optimization.images import fit, fitted_size, refine, resize, to_pillow
+from dreamgram.image_optimization.checks import as_model, as_wholes
+from dreamgram.image_optimization.images import (
+    ImageLike,
+    as_image,
+    as_images,
+    fit,
+    fitted_size,
+    refine,
+    resize,
+    to_pillow,
+)
 from dreamgram.image_optimization.layers import device_of, smallest_size
 from dreamgram.image_optimization.memory import is_out_of_memory, release_kept_memory
-from dreamgram.image_optimization.names import unknown
+from dreamgram.image_optimization.names import described, shorten, unknown
 from dreamgram.image_optimization.optimize import (
     OPTIMIZERS,
     Ending,
@@ -26,6 +39,7 @@ from dreamgram.image_optimization.optimize import (
     State,
     Step,
     as_listeners,
+    choose_optimizer,
     counted,
     in_turn,
     optimize,
@@ -39,7 +53,7 @@ from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner, read_budgets, smallest_tile
 from dreamgram.style_transfer.colors import finish, prepare
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
-from dreamgram.style_transfer.options import INIT, StyleOptions
+from dreamgram.style_transfer.options import INIT, NAMED_STARTS, StyleOptions
 from dreamgram.style_transfer.regions import check_proportions, divide
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
@@ -83,14 +97,21 @@ class Stylized:
         return png
 
 
-def stylize(photo: Tensor, paintings: Sequence[Tensor], options: StyleOptions | None = None, **given: Any) -> Stylized:
+def stylize(
+    photo: ImageLike,
+    paintings: Sequence[ImageLike] | ImageLike,
+    options: StyleOptions | None = None,
+    **given: Any,
+) -> Stylized:
     """Paint ``photo`` in the style of ``paintings``, with a method based on Gatys et al., arXiv:1508.06576.
 
     For example, ``stylize(photo, [painting], size=512, style_weight=3)`` makes a :class:`Stylizer` and runs it once.
 
     Args:
-        photo: the photo, (1, 3, H, W), RGB in [0, 1].
-        paintings: the paintings, (1, 3, H, W) each, RGB in [0, 1], of any size.
+        photo: the photo, (1, 3, H, W), RGB in [0, 1], or in another form, such as a Pillow image or the path of a file,
+            see :func:`dreamgram.image_optimization.images.as_images`.
+        paintings: the paintings, (1, 3, H, W) each, RGB in [0, 1], or in another form, of any size. A single painting
+            needs no list.
         options: the settings; by default those of ``StyleOptions()``.
         **given: further arguments of :class:`Stylizer`, including fields of :class:`StyleOptions`, which override those
             of ``options``, and the arguments ``state`` and ``listeners`` of :meth:`Stylizer.run`.
@@ -123,14 +144,14 @@ class Stylizer:
     @usual_settings
     def __init__(
         self,
-        photo: Tensor,
-        paintings: Sequence[Tensor],
+        photo: ImageLike,
+        paintings: Sequence[ImageLike] | ImageLike,
         options: StyleOptions | None = None,
         *,
         model: nn.Module | None = None,
-        content_mask: Tensor | None = None,
-        style_masks: Sequence[Tensor] = (),
-        init: Literal["content", "noise"] | Tensor = INIT,
+        content_mask: ImageLike | None = None,
+        style_masks: Sequence[ImageLike] | ImageLike | None = None,
+        init: Literal["content", "noise"] | ImageLike = INIT,
         previous: Previous | None = None,
         scales: Sequence[int] | None = None,
         plan: Sequence[Budget] | None = None,
@@ -139,19 +160,22 @@ class Stylizer:
     ) -> None:
         """Check the arguments and prepare the pictures. The activations of the pictures are computed in the first run.
 
+        All pictures can also be given in other forms, such as Pillow images or paths of files, see
+        :func:`dreamgram.image_optimization.images.as_images`.
+
         Args:
             photo: the photo, (1, 3, H, W), RGB in [0, 1].
-            paintings: the paintings, (1, 3, H, W) each, RGB in [0, 1]. At each scale, a painting is resized so that its
-                longer side is ``style_scale`` times that of the image, or larger if its shorter side would otherwise be
-                below the network's minimum input size.
+            paintings: the paintings, (1, 3, H, W) each, RGB in [0, 1], or a single painting. At each scale, a painting
+                is resized so that its longer side is ``style_scale`` times that of the image, or larger if its shorter
+                side would otherwise be below the network's minimum input size.
             options: the settings; by default those of ``StyleOptions()``.
             model: a network with VGG's layer names, on the device to compute on; by default ``load("vgg16")``.
             content_mask: a mask with the proportions of the photo, (1, 3, H, W) in [0, 1], in which each region has one
                 color; see :func:`find_regions`. Each region can take a different style.
-            style_masks: one mask (1, 3, H, W) in [0, 1] for each painting, with the proportions of the painting. In the
-                mask, the part of the painting to use for a region has the color that the region has in the content
-                mask. Without style masks, the region with the darkest color takes the first painting, and so on to the
-                lightest.
+            style_masks: one mask (1, 3, H, W) in [0, 1] for each painting, or a single mask, with the proportions of
+                the painting. In the mask, the part of the painting to use for a region has the color that the region
+                has in the content mask. Without style masks, the region with the darkest color takes the first
+                painting, and so on to the lightest.
             init: the image to start from: ``content`` (the photo), ``noise``, or an image (1, 3, H, W) in [0, 1].
             previous: in a video, the previous painted frame, warped by :func:`follow`. It must have the size of the
                 result. The image starts from this frame and stays close to it. If a previous frame is given, there is
@@ -167,10 +191,13 @@ class Stylizer:
         Raises:
             ValueError: an argument is unknown or out of range, or a picture is too small for the network.
         """
-        if model is None:
-            model = load("vgg16")
-        # PyTorch computes no gradients with the tensors that it makes in inference mode.
-        photo, *paintings = (each.clone() if each.is_inference() else each for each in (photo, *paintings))
+        model = load("vgg16") if model is None else as_model(model)
+        scales = None if scales is None else as_wholes(scales, "scales", least=1)
+        photo, paintings = _picture(photo, "photo"), _pictures(paintings, "painting")
+        content_mask = None if content_mask is None else _picture(content_mask, "content mask")
+        style_masks = [] if style_masks is None else _pictures(style_masks, "style mask")
+        if not isinstance(init, str) or (init not in NAMED_STARTS and Path(init).exists()):
+            init = _picture(init, "init")
         self._given: dict[str, Any] = {
             "photo": photo,
             "paintings": paintings,
@@ -183,11 +210,11 @@ class Stylizer:
             "plan": plan,
         }
         named = {"optimizer": optimizer} if isinstance(optimizer, str) else {}
-        combined = self._combine(options or StyleOptions(), {**fields, **named})
+        combined = self._combine(StyleOptions() if options is None else options, {**fields, **named})
         if combined.draft and (scales or plan):
             raise ValueError("a draft has scales and a plan of its own: leave out draft, or scales and plan")
         self.options = combined.drafted()
-        self._factory = None if isinstance(optimizer, str) else optimizer
+        self._factory = None if isinstance(optimizer, str | None) else choose_optimizer(optimizer)
         self.photo, self.model, self.plan = photo, self._given["model"], plan
         self.losses, self.device = self.options.losses, device_of(self.model)
         self.size = fitted_size(photo, self.options.size)
@@ -214,7 +241,11 @@ class Stylizer:
         return f"Stylizer({width}x{height} pixels, {paintings}, {sum(self.steps)} steps, {self.device})"
 
     def _combine(self, options: StyleOptions, fields: Mapping[str, Any]) -> StyleOptions:
-        """Return ``options`` with some ``fields`` changed, after checking that the fields exist."""
+        """Return ``options`` with some ``fields`` changed, after checking their type and that the fields exist."""
+        if not isinstance(options, StyleOptions):
+            raise TypeError(
+                f"options must be StyleOptions, not {described(options)}; give single options by name, such as size=512"
+            )
         known = [*self._given, *vars(options)]
         for name in fields:
             if name not in known:
@@ -227,10 +258,14 @@ class Stylizer:
         content_mask, style_masks, init, plan = (
             given[name] for name in ("content_mask", "style_masks", "init", "plan")
         )
-        if isinstance(init, str) and init not in ("content", "noise"):
+        if isinstance(init, str) and init not in NAMED_STARTS:
             raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
         if self.options.blend is not None and content_mask is not None and not style_masks:
             raise ValueError("each region of the content mask has a style of its own: there is nothing to blend")
+        if given["previous"] is not None and not isinstance(given["previous"], Previous):
+            raise TypeError(f"previous must be a Previous, as follow returns it, not {described(given['previous'])}")
+        if plan is not None and not (isinstance(plan, Sequence) and all(isinstance(each, Budget) for each in plan)):
+            raise TypeError(f"plan must be a list of budgets, as in Stylized.plan, not {shorten(plan)}")
         if plan is not None and len(plan) != len(self.scales):
             raise ValueError(f"the plan has {len(plan)} budgets for {len(self.scales)} scales")
         for name, picture in {"content mask": content_mask, "image to start from": init}.items():
@@ -284,6 +319,8 @@ class Stylizer:
             TypeError: a listener is not a function.
         """
         told = as_listeners(listeners)
+        if not isinstance(state, Mapping | None):
+            raise TypeError(f"state must be a dictionary of tensors, as Step.state returns it, not {described(state)}")
         dtype = choose_dtype(self.options.precision, self.device, self.model)
         self._targets.begin(self._subject, self._keys)
         with (
@@ -509,6 +546,23 @@ class _Past:
             listener(replace(step, parts=dict(parts), state=lambda: {**step.state(), **self.state()}))
 
         return [partial(tell, listener) for listener in listeners]
+
+
+def _picture(given: ImageLike, name: str) -> Tensor:
+    """Return a picture that the caller has given as (1, 3, H, W) in [0, 1], on the CPU; ``name`` is for messages."""
+    return as_image(given, name, channels=3).cpu()
+
+
+def _pictures(given: Sequence[ImageLike] | ImageLike, name: str) -> list[Tensor]:
+    """Return several pictures that the caller has given, or a single one, as (1, 3, H, W) each in [0, 1], on the CPU.
+
+    ``name`` is what the error messages call one of them.
+    """
+    if isinstance(given, Iterable) and not isinstance(given, Tensor | np.ndarray | Image.Image | str | Mapping):
+        given = list(given)
+        several = len(given) > 1
+        return [_picture(each, f"{name} {number}" if several else name) for number, each in enumerate(given, 1)]
+    return [image[None].cpu() for image in as_images(given, name, channels=3)]
 
 
 def _checked(previous: Previous, final: tuple[int, int], device: torch.device) -> Previous:

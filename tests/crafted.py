@@ -312,6 +312,11 @@ CASES["a picture that is the output"] = Case(
 CODE = r"net in the Python file .*evil.py.*--trust"
 option("a model file", CODE, model="evil/evil.py:net")
 option("a model file of dream", CODE, base="sheet.png", model="evil/evil.py:net")
+option("a model file among several", CODE, base="sheet.png", model=["digits", "evil/evil.py:net"])
+option("weights outside among several", OUTSIDE, base="sheet.png", model=["digits", "digits"],
+       weights=["../outside/secret.pt", "a.pt"])  # fmt: skip
+option("more weights than networks", "weights must", base="sheet.png", model=["digits", "digits"], weights=["a"] * 3)
+option("several networks where one is wanted", "model must be a single network", model=["vgg16", "vgg16"])
 option("a model file outside", CODE, base="dream.png", model="../outside/evil.py:net")
 option("a model file with a prefix", CODE, model="./evil/evil.py:net")
 option("a model file for torchvision", "no torchvision network", model="torchvision:evil/evil.py")

@@ -33,9 +33,13 @@ def test_the_python_of_the_readme(photo: Tensor, tmp_path: Path, monkeypatch: py
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["dreams"].images.shape == (10, 1, 28, 28)
+    assert torch.equal(dg.Dreams.load("digits.safetensors").images, names["dreams"].images)
     assert names["textures"].images.shape == (3, 3, 32, 32)
     assert names["variants"].images.shape[0] == 4
     assert names["brought_out"].images.shape == names["cat"].shape
     assert torch.isfinite(names["seen"].activations).all()
+    assert sorted(path.name for path in Path("textures").iterdir()) == ["0000.png", "0001.png", "0002.png"]
+    assert names["each"].units == [0, 1, 2]
     assert names["best"][0].name == names["many"]["relu3_1"][8][0].name == "cat"
     assert Path("stylized.png").exists()
+    assert Path("nets.png").exists()

@@ -340,7 +340,10 @@ def model_files(name: str) -> list[Path]:
 class NetworkOptions(Options):
     """The options that choose the network that a command uses."""
 
-    model: str = option(
+    SEVERAL = False
+    """True if the command can compare several networks."""
+
+    model: list[str] | str = option(
         "digits",
         f"Network to use: {NETWORKS}.",
         group="Network",
@@ -348,7 +351,7 @@ class NetworkOptions(Options):
         files=model_files,
         values=("digits", "vgg16", "torchvision:resnet50"),
     )
-    weights: Path | None = option(
+    weights: list[Path] | Path | None = option(
         None,
         "Weights file to use instead of the network's own weights: safetensors, a PyTorch state dict, or a checkpoint "
         "of a training program. Prefixes such as module. and model. in the names of its tensors are removed.",
@@ -356,6 +359,27 @@ class NetworkOptions(Options):
         metavar="FILE",
         values=("cnn.safetensors", "vgg16-397923af.pth", "trained/last.pt"),
     )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        for name, kind in {"model": "network", "weights": "file"}.items():
+            given = _listed(getattr(self, name))
+            if len(given) > 1 and not self.SEVERAL:
+                raise OptionError(name, f"must be a single {kind} for this command, not {len(given)}")
+        if any(model.startswith("-") for model in _listed(self.model)):  # it is another option, not a name
+            raise OptionError("model", f"must be the name of a network, not {shorten(self.model)}")
+        models, weights = len(_listed(self.model)), len(_listed(self.weights))
+        if weights > 0 and models > 1 and weights != models:
+            raise OptionError(
+                "weights", f"must be given once for each of the {models} models or never, not {weights} times"
+            )
+
+    @property
+    def networks(self) -> list[tuple[str, Path | None]]:
+        """The name and the weights file of each network. One model with several weights files is several networks."""
+        models, weights = _listed(self.model), _listed(self.weights) or [None]
+        count = max(len(models), len(weights))
+        return list(zip(models * (count // len(models)), weights * (count // len(weights)), strict=True))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -432,6 +456,11 @@ class PictureOptions(OutputOptions, ReadingOptions, NetworkOptions, RunOptions):
     )
 
 
+def _listed(value: Any) -> list[Any]:
+    """Return the values of an option that may be given once, several times or not at all."""
+    return [] if value is None else value if isinstance(value, list) else [value]
+
+
 def check_applies(options: Options, kind: str) -> None:
     """Check that all options whose values differ from the defaults can be used with input of the given ``kind``.
 
@@ -484,6 +513,12 @@ def is_list(hint: Any) -> bool:
     return any(get_origin(part) is list for part in (hint, *get_args(hint)))
 
 
+def may_be_one(hint: Any) -> bool:
+    """Return whether an option of the type ``hint`` holds a list only if there are several values."""
+    parts = set(get_args(hint))
+    return any(get_origin(part) is list and set(get_args(part)) <= parts for part in parts)
+
+
 def is_flag(hint: Any) -> bool:
     """Return whether an option of the type ``hint`` is a Boolean flag, which takes no value on the command line."""
     return hint is bool
@@ -501,6 +536,7 @@ def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
         OptionError: ``value`` cannot be converted or is not allowed.
     """
     known = declaration(declared)
+    value = value.tolist() if hasattr(value, "tolist") else value  # numbers of NumPy or PyTorch
     _check_length(declared.name, value)
     if isinstance(value, str) and known.parse is not None:
         try:
@@ -510,6 +546,8 @@ def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
     else:
         one = is_list(hint) and value is not None and not isinstance(value, list | tuple)
         value = _convert(declared.name, hint, [value] if one else value)
+        if isinstance(value, list) and len(value) == 1 and may_be_one(hint):
+            [value] = value
     choices = choices_of(declared, hint)
     missing = value is None and type(None) in get_args(hint)
     if choices and not missing and value not in choices:
@@ -552,7 +590,7 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
         return file_name(name, value)
     if base is str and isinstance(value, str):
         return value
-    if base is list and isinstance(value, list | tuple):
+    if base is list and isinstance(value, list | tuple) and (value or not may_be_one(hint)):
         return [_convert(name, get_args(kind)[0], each) for each in value]
     if base is dict and isinstance(value, Mapping):
         return {str(key): _number(name, float, each) for key, each in value.items()}

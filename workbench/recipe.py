@@ -44,8 +44,14 @@ _OLD = {"command", "version", "files", "stopped", "overwrite", "checkpoint", "re
 """Names of the entries that are not options in the dictionary of settings that Dreamgram 0.1.0 stores in a picture.
 This dictionary holds options and other values together."""
 
-_PATTERNS = {"network": "[0-9a-f]{0,64}", "version": ".{0,100}", "stopped": "finished|converged|interrupted"}
-"""Regular expressions that entries of a recipe match. A hash of a file matches the same one as that of a network."""
+_HASH = "[0-9a-f]{0,64}"
+
+_PATTERNS = {
+    "network": f"{_HASH}(?:,{_HASH}){{0,999}}",
+    "version": ".{0,100}",
+    "stopped": "finished|converged|interrupted",
+}
+"""Regular expressions that entries of a recipe match."""
 
 MOST_FILES = 10_000
 """Largest number of input files in a recipe."""
@@ -69,16 +75,21 @@ class Inputs:
         self.tell = tell
         self.checksums: dict[str, str] = {}
         """Checksum of each file, the first digits of its SHA-256 hash in hexadecimal, by the file's path as given."""
-        self.network = ""
-        """Hash of the network's weights; "" for networks that come with the package."""
+        self.networks: list[str] = []
+        """Hash of the weights of each network; "" for networks that come with the package."""
         self.shape: ImageShape | None = None
         """Shape (C, H, W) of the images that the network takes; None if no option depends on it."""
 
     def copy(self) -> Inputs:
         """Return a copy, to which the inputs of one picture can be added without changing the original."""
         copied = Inputs(self.max_pixels, self.tell)
-        copied.checksums, copied.network, copied.shape = dict(self.checksums), self.network, self.shape
+        copied.checksums, copied.networks, copied.shape = dict(self.checksums), list(self.networks), self.shape
         return copied
+
+    @property
+    def network(self) -> str:
+        """Hashes of the weights of all networks, joined by commas; "" if all networks come with the package."""
+        return ",".join(self.networks) if any(self.networks) else ""
 
     def read(self, path: Path, channels: int = 3) -> images.Picture:
         """Read the picture in a file and hash the file; see :func:`dreamgram.image_optimization.images.read`."""
@@ -116,8 +127,8 @@ class Inputs:
             self.add(path)
             if before.get(path, self.checksums[str(path)]) != self.checksums[str(path)]:
                 raise ValueError(f"{path} changed while the network was loaded; run the command again")
-        if files or ":" in name:  # a network of the package is identified by the version of the package
-            self.network = state_hash(model)
+        # A network of the package is identified by the version of the package.
+        self.networks.append(state_hash(model) if files or ":" in name else "")
         return model
 
 
@@ -155,7 +166,8 @@ class Recipe:
     files: Mapping[str, str] = field(default_factory=dict)
     """Checksum of each input file at the time it was read, by the file's path."""
     network: str = ""
-    """Hash of the network's weights; "" for networks that come with the package."""
+    """Hash of the network's weights; "" for networks that come with the package. The hashes of several networks are
+    joined by commas."""
     made: Mapping[str, Any] = field(default_factory=dict)
     """Values determined during the run that are needed to make the picture again, such as the sizes of tiles or the
     lists of units that were optimized in the same batch. In a checkpoint, the values also include the path of the
@@ -435,7 +447,7 @@ def _check_entries(kept: Mapping[str, Any], files: Mapping[str, Any], made: Mapp
         raise ValueError(f"it names more than {MOST_FILES} files")
     for name, value in files.items():
         file_name("files", name)
-        if not (isinstance(value, str) and re.fullmatch(_PATTERNS["network"], value)):
+        if not (isinstance(value, str) and re.fullmatch(_HASH, value)):
             raise ValueError(f"the hash of {shorten(name)} must not be {shorten(value)}")
     if made.get("output") is not None:
         if not isinstance(made["output"], str):

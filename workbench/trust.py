@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from dreamgram.image_optimization.files import is_inside
-from dreamgram.workbench.options import Options, model_files
+from dreamgram.workbench.options import NetworkOptions, Options, model_files
 
 
 class UntrustedError(ValueError):
@@ -38,13 +38,13 @@ def check_trusted(options: Options, files: Iterable[str], source: Path) -> None:
     Raises:
         UntrustedError: the recipe names a Python file, or a file outside these folders.
     """
-    name = str(getattr(options, "model", ""))
-    if code := [path for path in model_files(name) if path.suffix == ".py"]:
-        function = name.rpartition(":")[2]
-        raise UntrustedError(
-            f"{source} would run the function {function} in the Python file {code[0]}; trust it only after you have "
-            "read that file"
-        )
+    for name, _ in options.networks if isinstance(options, NetworkOptions) else []:
+        if code := [path for path in model_files(name) if path.suffix == ".py"]:
+            function = name.rpartition(":")[2]
+            raise UntrustedError(
+                f"{source} would run the function {function} in the Python file {code[0]}; trust it only after you "
+                "have read that file"
+            )
     for path in [*(path for _, path in options.files()), *map(Path, files)]:
         for each in [path, *_links(path)]:
             if not _is_near(each, source):

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,14 +15,16 @@ from PIL import Image
 from torch import Tensor
 
 from dreamgram.activation_maximization import commands, expressions, session
-from dreamgram.activation_maximization.options import DigitsOptions
+from dreamgram.activation_maximization.options import DigitsOptions, UnitsOptions
 from dreamgram.activation_maximization.session import Session
+from dreamgram.activation_maximization.sheets import GAP, MARGIN, TEXT
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.image_writing import SIDE_LIMITS
 from dreamgram.image_optimization.names import must_be
 from dreamgram.image_optimization.optimize import Step
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
 from dreamgram.models.digits import DigitCNN
+from dreamgram.models.registry import WEIGHTS
 from dreamgram.workbench.job import Job, Watcher
 from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded, unresolved_note
 from tests.conftest import Command
@@ -591,3 +595,157 @@ def test_a_data_folder_that_changes_during_the_search(
     vgg = ["--model", "vgg16", "--layer", "relu2_2", "--units", "0", "--size", 48, "--steps", 2]
     run = command("dream", "examples", *vgg, "--data", "photos")
     assert (run.code, run.err) == (2, "error: photos changed while it was read; run the command again\n")
+
+
+NETS = """
+import torch
+from torch import nn
+
+def small():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 6, 3), nn.ReLU())
+
+def colored():
+    torch.manual_seed(1)
+    net = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU())
+    net.input_shape = (3, 56, 56)
+    return net
+"""
+"""A model file with two networks, of which one needs a size."""
+
+
+def row_of(sheet: Path, row: int, count: int) -> np.ndarray[Any, Any]:
+    """Return the pixels of the images in a row of a sheet of digits, each 112 pixels wide."""
+    pixels = np.asarray(Image.open(sheet))
+    label, tile, head = TEXT + GAP, 112, 2 * TEXT + GAP
+    top = MARGIN + head + row * (label + tile + TEXT + 2 * GAP) + label
+    return np.stack([pixels[top : top + tile, MARGIN + n * (tile + GAP) :][:, :tile] for n in range(count)])
+
+
+@pytest.mark.parametrize(
+    "job",
+    [
+        ["units", "--layer", "conv2", "--units", "3,7"],
+        ["units", "--layer", "conv2", "--units", "3,7", "--position", "2,3", "--batch", 1],
+        ["maximize", "logit(3,7) - sparing()"],
+    ],
+)
+def test_networks_side_by_side(job: list[object], command: Command) -> None:
+    """Each row is what the network alone gives, and the sheet is made again from its recipe."""
+    both = ["--model", "digits", "--model", "digits-robust"]
+    run = command("dream", *job, *both, "--steps", 3, "-o", "both.png")
+    assert run.code == 0, run.err
+    for row, name in enumerate(("digits", "digits-robust")):
+        alone = command("dream", *job, "--model", name, "--steps", 3, "--columns", 2, "-o", f"{name}.png")
+        assert alone.code == 0, alone.err
+        pixels = np.asarray(Image.open(f"{name}.png"))
+        top = MARGIN + 2 * TEXT + GAP
+        own = np.stack([pixels[top : top + 112, MARGIN + n * (112 + GAP) :][:, :112] for n in range(2)])
+        assert np.array_equal(row_of(Path("both.png"), row, 2), own)
+    assert recorded("both.png")["model"] == ["digits", "digits-robust"]
+    assert recorded("digits.png")["model"] == "digits"
+    assert command("dream", "replay", "both.png", "-o", "again.png").code == 0
+    assert Path("again.png").read_bytes() == Path("both.png").read_bytes()
+
+
+def test_digits_of_several_networks(command: Command) -> None:
+    job = ["digits", "--classes", "3,7", "--steps", 3]
+    both = ["--model", "digits", "--model", "digits-mlp", "--compare"]
+    assert command("dream", *job, *both, "-o", "both.png").code == 0
+    assert command("dream", *job, "--compare", "-o", "one.png").code == 0
+    assert command("dream", *job, "--model", "digits-mlp", "-o", "mlp.png").code == 0
+    for row, (sheet, other) in enumerate((("one", 0), ("one", 1), ("mlp", 0), ("mlp", 1), ("one", 2))):
+        assert np.array_equal(row_of(Path("both.png"), row, 2), row_of(Path(f"{sheet}.png"), other, 2))
+
+
+def test_checkpoints_side_by_side(command: Command) -> None:
+    weights = {name: WEIGHTS / f"{name}.safetensors" for name in ("digits", "digits-robust")}
+    job = ["units", "--layer", "conv2", "--units", "3,7", "--steps", 3]
+    given = [part for path in weights.values() for part in ("--weights", path)]
+    assert command("dream", *job, *given, "-o", "weights.png").code == 0
+    assert command("dream", *job, "--model", "digits", "--model", "digits-robust", "-o", "names.png").code == 0
+    for row in range(2):
+        assert np.array_equal(row_of(Path("weights.png"), row, 2), row_of(Path("names.png"), row, 2))
+    own = recipe("weights.png")
+    assert len(set(own.network.split(","))) == 2
+    assert {Path(name) for name in own.files} == set(weights.values())
+    pairs = [part for name, path in weights.items() for part in ("--model", name, "--weights", path)]
+    assert command("dream", *job, *pairs, "-o", "pairs.png").code == 0
+    assert np.array_equal(row_of(Path("pairs.png"), 1, 2), row_of(Path("names.png"), 1, 2))
+    # Other weights under the same name are noticed.
+    for path in weights.values():
+        shutil.copy(path, path.name)
+    own_files = [part for path in weights.values() for part in ("--weights", path.name)]
+    assert command("dream", *job, *own_files, "-o", "mine.png").code == 0
+    assert command("dream", "replay", "mine.png", "-o", "again.png").code == 0
+    assert Path("again.png").read_bytes() == Path("mine.png").read_bytes()
+    shutil.copy(weights["digits"], "digits-robust.safetensors")
+    run = command("dream", "replay", "mine.png", "-o", "third.png")
+    assert (run.code, "digits-robust.safetensors, used to make this picture, has changed" in run.err) == (2, True)
+
+
+def test_networks_of_other_shapes_and_code_that_changed(command: Command) -> None:
+    Path("nets.py").write_text(NETS)
+    both = ["--model", "nets.py:small", "--model", "nets.py:colored"]
+    job = ["units", "--layer", "1", "--units", "1,2", "--steps", 2]
+    run = command("dream", *job, *both, "-o", "both.png")
+    assert run.code == 0, run.err
+    settings = recorded("both.png")
+    assert (settings["size"], settings["parameterization"]) == (None, None)  # different in each row
+    assert len(recipe("both.png").network.split(",")) == 2
+    assert Image.open("both.png").width > 2 * 224
+    assert command("dream", "replay", "both.png", "--trust", "-o", "again.png").code == 0
+    assert Path("again.png").read_bytes() == Path("both.png").read_bytes()
+    run = command("dream", "replay", "both.png", "-o", "third.png")
+    assert (run.code, "would run the function small in the Python file nets.py" in run.err) == (2, True)
+    sized = command("dream", *job, *both, "--size", 30, "-o", "sized.png")
+    assert sized.code == 0, sized.err
+    assert recorded("sized.png")["size"] == 30
+
+
+def test_sheets_of_networks_after_ctrl_c(command: Command) -> None:
+    """The first row is finished, and the second one has what there is so far."""
+    steps: list[int] = []
+
+    class Stopping(Watcher):
+        def progress(self, step: Step) -> None:
+            steps.append(step.number)
+            if len(steps) == 4:
+                job.stop()
+
+    job = Job(Stopping())
+    options = UnitsOptions(
+        model=["digits", "digits-robust"], layer="conv2", units="3,7", steps=3, output=Path("part.png")
+    )
+    assert commands.units(options, job).stopped == "interrupted"
+    assert steps == [1, 2, 3, 1, 2]
+    job_of_one = ["units", "--layer", "conv2", "--units", "3,7", "--steps", 3]
+    assert command("dream", *job_of_one, "--model", "digits", "--model", "digits", "-o", "whole.png").code == 0
+    assert np.array_equal(row_of(Path("part.png"), 0, 2), row_of(Path("whole.png"), 0, 2))
+    run = command("dream", "replay", "part.png", "-o", "again.png")
+    assert (run.code, run.err) == (2, "error: part.png was interrupted, so it cannot be made again\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "problem"),
+    [
+        (["units", "--units", "30", "--layer", "conv1"], "no unit 30 in layer 'conv1': its 25 units are 0-24"),
+        (["units", "--layer", "conv3"], "digits: no layer 'conv3'; did you mean 'conv2'"),
+        (["units", "--layer", "hidden", "--columns", 2], "--columns cannot be used with several networks, which are"),
+        (["units", "--folder", "each"], "--folder cannot be used with several networks"),
+        (["units", "--html"], "--html cannot be used with several networks"),
+        (["maximize", "logit(3)", "--timelapse", "webp"], "--timelapse cannot be used with several networks"),
+        (["maximize", "channel(conv2, 3)"], "digits-mlp: no layer 'conv2'"),
+        (["units", "--weights", "a.pt"], "--weights must be given once for each of the 2 models or never, not 1 times"),
+        (["examples"], "--model must be a single network for this command, not 2"),
+        (["layers"], "--model must be a single network for this command, not 2"),
+        (["invert", "a.png"], "--model must be a single network for this command, not 2"),
+    ],
+)
+def test_what_several_networks_cannot_do(arguments: list[object], problem: str, command: Command) -> None:
+    other = "digits-mlp" if "channel" in str(arguments[1:]) else "digits-robust"
+    run = command("dream", *arguments, "--model", "digits", "--model", other)
+    assert (run.code, run.out) == (2, "")
+    assert run.err.startswith(f"error: {problem}")
+    assert run.err.count("\n") == 1
+    assert not Path("outputs").exists()

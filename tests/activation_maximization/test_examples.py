@@ -112,6 +112,18 @@ def test_pictures_of_a_data_set(digits: nn.Module) -> None:
         assert all(torch.equal(mine.patch, other.patch) for mine, other in zip(found, expected, strict=True))
 
 
+def test_pictures_in_other_forms(digits: nn.Module) -> None:
+    """A data set without a transform gives Pillow images, and one of video frames gives channels last."""
+    levels = (255 * Digits().images).round().byte()
+    [expected] = top_examples(digits, "conv2", [7], levels / 255, count=5)
+    frames = DataLoader(TensorDataset(levels.movedim(1, 3)), batch_size=7)
+    for pictures in ([to_pillow(each / 255).convert("RGB") for each in levels], frames, list(levels[:, 0].numpy())):
+        [found] = top_examples(digits, "conv2", [7], pictures, count=5)
+        assert [example.name for example in found] == [example.name for example in expected]
+        for mine, other in zip(found, expected, strict=True):
+            torch.testing.assert_close(mine.patch, other.patch, rtol=0, atol=1e-6)
+
+
 def test_pictures_of_several_sizes(digits: nn.Module) -> None:
     """Together they give what each gives alone."""
     pictures = [(f"{number}", torch.rand(1, 1, side, side)) for number, side in enumerate([28, 28, 40, 33, 33, 33, 28])]
@@ -133,11 +145,9 @@ def test_pictures_that_a_network_is_not_to_be_shown(digits: nn.Module) -> None:
     normalized = [((image - 0.13) / 0.31, label) for image, label in (data[i] for i in range(3))]
     with pytest.raises(ValueError, match=r"picture 0 must be in \[0, 1\].* do not normalize"):
         top_examples(digits, "conv2", [0], normalized)
-    with pytest.raises(
-        TypeError, match=r"picture 'a' must be a tensor of floating-point numbers in \[0, 1\], not Image"
-    ):
-        top_examples(digits, "conv2", [0], [("a", to_pillow(data[0][0]))])
-    with pytest.raises(TypeError, match=r"picture 0 must be a tensor .* not dict"):
+    with pytest.raises(TypeError, match=r"picture 'a' must hold uint8 .* not int64"):
+        top_examples(digits, "conv2", [0], [("a", (255 * data[0][0]).long())])
+    with pytest.raises(TypeError, match=r"picture 0 must be an image, .* not dict"):
         top_examples(digits, "conv2", [0], [{"image": data[0][0]}])
 
 

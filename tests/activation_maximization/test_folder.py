@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
 from torch import nn
 
+import dreamgram as dg
 from dreamgram.activation_maximization import commands
+from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.folder import make_each
-from dreamgram.activation_maximization.gradient_ascent import Dreams, maximize
+from dreamgram.activation_maximization.gradient_ascent import maximize
 from dreamgram.activation_maximization.objectives import channel
 from dreamgram.activation_maximization.options import UnitsOptions
 from dreamgram.activation_maximization.regularizers import total_variation
@@ -245,6 +249,52 @@ def test_units_over_night(digits: nn.Module, tmp_path: Path) -> None:
         make_each(tmp_path, [], make)
     with pytest.raises(ValueError, match="batch must be at least 1, not 0"):
         make_each(tmp_path, [0], make, batch=0)
+
+
+def test_units_of_your_own(digits: nn.Module, tmp_path: Path) -> None:
+    """The numbers may be anything, such as seeds, and in any form."""
+
+    def make(seeds: list[int]) -> Dreams:
+        [seed] = seeds
+        return dg.maximize(digits, dg.channel("conv2", 3), steps=2, seed=seed)
+
+    each = dg.make_each(tmp_path, np.arange(2), make, batch=1, recipe="seeds")
+    assert not torch.equal(each.dreams.images[0], each.dreams.images[1])
+    for units in (torch.arange(2), (0.0, 1.0), range(2)):
+        again = dg.make_each(str(tmp_path), units, lambda seeds: pytest.fail("made again"), recipe="seeds")  # type: ignore[arg-type]
+        assert again.units == [0, 1]
+        assert torch.equal(again.dreams.images, each.dreams.images)
+    assert dg.make_each(tmp_path, 1, make, recipe="seeds").units == [1]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"folder": range(3), "units": "each"}, "folder must be the path of a folder, not range"),
+        ({"units": "0-3"}, "a unit must be a whole number, not '0-3'"),
+        ({"units": [-1]}, "a unit must be at least 0, not -1"),
+        (
+            {"make": channel("conv2", [1, 2])},
+            "make must be a function of some units that returns Dreams, not Objective",
+        ),
+        ({"make": lambda units: torch.rand(2, 1, 28, 28)}, "make must return Dreams, as maximize does, not Tensor"),
+        ({"make": lambda units: None}, "make must return Dreams, as maximize does, not NoneType"),
+        ({"batch": 1.5}, "batch must be a whole number, not 1.5"),
+        ({"recipe": {"steps": 3}}, "recipe must be a Recipe or a text, not dict"),
+    ],
+)
+def test_arguments_that_are_not_clear(given: dict[str, Any], message: str, tmp_path: Path) -> None:
+    arguments = {"folder": tmp_path, "units": [1, 2], "make": lambda units: pytest.fail("made"), **given}
+    with pytest.raises((TypeError, ValueError), match=message) as raised:
+        dg.make_each(**arguments)
+    assert "\n" not in str(raised.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_of_each_unit(digits: nn.Module, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="make must return one image of each unit, 2, not 1"):
+        make_each(tmp_path, [1, 2], lambda units: maximize(digits, channel("conv2", 3), steps=1))
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_foreign_file_in_a_folder(command: Command) -> None:

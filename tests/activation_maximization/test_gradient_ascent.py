@@ -17,7 +17,8 @@ from torch.nn.functional import pad
 
 from dreamgram.activation_maximization import deep_dream
 from dreamgram.activation_maximization.deep_dream import amplify
-from dreamgram.activation_maximization.gradient_ascent import Dreams, activations, evaluate, maximize
+from dreamgram.activation_maximization.dreams import Dreams
+from dreamgram.activation_maximization.gradient_ascent import activations, evaluate, maximize
 from dreamgram.activation_maximization.objectives import (
     Objective,
     caricature,

@@ -85,6 +85,42 @@ def test_options_from_python_are_checked_at_once(wrong: dict[str, Any], problem:
         UnitsOptions(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("model", "weights", "networks"),
+    [
+        ("digits", None, [("digits", None)]),
+        (["digits"], ["a.pt"], [("digits", "a.pt")]),
+        (["a", "b"], None, [("a", None), ("b", None)]),
+        (("a", "b"), ("a.pt", "b.pt"), [("a", "a.pt"), ("b", "b.pt")]),
+        ("a", ["1.pt", "2.pt", "3.pt"], [("a", "1.pt"), ("a", "2.pt"), ("a", "3.pt")]),
+        (["a", "a"], [], [("a", None), ("a", None)]),
+    ],
+)
+def test_models_and_weights_are_paired(model: Any, weights: Any, networks: list[tuple[str, str | None]]) -> None:
+    options = UnitsOptions(model=model, weights=weights)
+    assert options.networks == [(name, None if path is None else Path(path)) for name, path in networks]
+    again, unknown = UnitsOptions.from_record(json.loads(json.dumps(options.record())))
+    assert (again, unknown) == (options, [])
+
+
+@pytest.mark.parametrize(
+    ("options", "given", "problem"),
+    [
+        (UnitsOptions, {"model": ["a", "b"], "weights": "a.pt"}, "weights must be given once for each of the 2 models"),
+        (UnitsOptions, {"model": ["a", "b"], "weights": ["a.pt"] * 3}, "weights must be given once for each of the 2"),
+        (UnitsOptions, {"model": ["a", 3]}, "model must be text, not 3"),
+        (UnitsOptions, {"model": []}, r"model must be a list, not \[\]"),
+        (UnitsOptions, {"model": "--overwrite"}, "model must be the name of a network, not '--overwrite'"),
+        (UnitsOptions, {"model": ["a", "-o"]}, "model must be the name of a network, not "),
+        (LayersOptions, {"model": ["a", "b"]}, "model must be a single network for this command, not 2"),
+        (ExamplesOptions, {"weights": ["a", "b"]}, "weights must be a single file for this command, not 2"),
+    ],
+)
+def test_networks_that_cannot_be_compared(options: type[Options], given: dict[str, Any], problem: str) -> None:
+    with pytest.raises(OptionError, match=problem):
+        options(**given)
+
+
 def test_flags_of_version_0_1_0() -> None:
     """Scripts use these names."""
     assert {"--pixel-sum", "--blur"} <= {flags_of(each)[0] for each in fields(DigitsOptions)}

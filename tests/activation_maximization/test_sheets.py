@@ -3,8 +3,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
-from dreamgram.activation_maximization.sheets import TILE, contact_sheet, lay_out
+from dreamgram.activation_maximization.sheets import TILE, contact_sheet, lay_out, same_size
+from dreamgram.image_optimization.images import resize
 
 
 def test_every_picture_is_on_the_sheet_with_its_pixels() -> None:
@@ -43,6 +45,32 @@ def test_the_size_is_known_in_advance(count: int, size: tuple[int, int]) -> None
     ):
         sheet = contact_sheet(torch.rand(count, 3, *size), [str(i) for i in range(count)], **look)  # type: ignore[arg-type]
         assert lay_out(count, size, **look).size == (sheet.height, sheet.width)  # type: ignore[arg-type]
+
+
+def test_images_and_captions_in_other_forms() -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (2, 20, 30, 3), dtype=np.uint8)
+    expected = contact_sheet(torch.from_numpy(levels).permute(0, 3, 1, 2) / 255, ["0", "1"])
+    for images in (levels, list(levels), [Image.fromarray(each) for each in levels]):
+        assert np.array_equal(np.asarray(contact_sheet(images, range(2))), np.asarray(expected))
+    narrow = contact_sheet([torch.rand(3, 4, 4), torch.rand(3, 3, 3)], ["patches", "of a narrow field"])
+    assert narrow.width > 2 * TILE
+    for wrong, message in (
+        (levels.astype(float), "images must be in .* divide values in 0-255 by 255"),
+        ([torch.rand(5, 20, 30)], "a picture has 1 or 3 channels, not 5"),
+        ([None], "image 0 must be an image, .* not NoneType"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=message):
+            contact_sheet(wrong, ["a"] * len(wrong))  # type: ignore[arg-type]
+
+
+def test_images_of_several_sizes_are_enlarged() -> None:
+    small, middle, large = torch.rand(1, 2, 3), torch.rand(3, 3, 4), torch.rand(1, 4, 6)
+    found = same_size([small, middle, large])
+    assert torch.equal(found[0], torch.from_numpy(np.kron(small.numpy(), np.ones((1, 2, 2), np.float32))))
+    assert found[1].shape == (3, 4, 6)
+    assert (found[1][:, :, 5] == 1).all()
+    assert torch.equal(found[1][:, :, :5], resize(middle[None], (4, 5))[0])
+    assert torch.equal(found[2], large)
 
 
 def test_bad_arguments() -> None:

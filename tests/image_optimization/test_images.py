@@ -476,3 +476,32 @@ def test_a_folder_is_made_when_a_file_is_written(tmp_path: Path, photo: Tensor) 
     assert (tmp_path / "a/b/c.png").exists()
     with pytest.raises(OSError, match=r"cannot write into .*c\.png/d: Not a directory"):
         images.check_output(tmp_path / "a/b/c.png/d/e.png")
+
+
+def test_images_to_save_and_to_resize_in_other_forms(scene: Image.Image, tmp_path: Path) -> None:
+    image, levels = as_tensor(scene), np.array(scene)
+    half = images.fit(image, 4)
+    for number, given in enumerate((image, image[0], levels, torch.from_numpy(levels), torch.from_numpy(levels / 255))):
+        images.save(given, tmp_path / f"{number}.png")
+        torch.testing.assert_close(images.load(tmp_path / f"{number}.png"), image, rtol=0, atol=1e-6)
+        assert np.array_equal(np.asarray(images.to_pillow(given)), levels)
+        torch.testing.assert_close(images.fit(given, 4), half, rtol=0, atol=1e-6)
+        torch.testing.assert_close(images.resize(given, (3, 4)), half, rtol=0, atol=1e-6)
+    torch.testing.assert_close(images.fit(tmp_path / "0.png", 4), half, rtol=0, atol=1e-6)
+    torch.testing.assert_close(images.fit(scene, 4), half, rtol=0, atol=1e-6)
+    asked = image.clone().requires_grad_()
+    images.fit(asked, 4).sum().backward()
+    assert asked.grad is not None
+    cases: list[tuple[Any, str]] = [
+        (image * 255, "the image must be in .* divide values in 0-255 by 255"),
+        (image.expand(2, -1, -1, -1), "the image must be one image, not a batch of 2"),
+        (torch.rand(1, 5, 6, 8), "a picture has 1 or 3 channels, not 5"),
+        (None, "the image must be an image, .* not NoneType"),
+    ]
+    for given, message in cases:
+        with pytest.raises((TypeError, ValueError), match=message):
+            images.save(given, tmp_path / "wrong.png")
+    with pytest.raises(TypeError, match="path must be the path of a file, not Tensor"):
+        images.save("wrong.png", image)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match=r"size must be a whole number, not \(4, 4\)"):
+        images.fit(image, (4, 4))  # type: ignore[arg-type]

@@ -13,7 +13,9 @@ from safetensors.torch import save_file
 from torch import nn
 
 from dreamgram.models import load
+from dreamgram.models.digits import DigitCNN
 from dreamgram.models.loading import networks
+from dreamgram.models.registry import WEIGHTS
 
 
 def test_the_names_are_those_of_the_package() -> None:
@@ -253,3 +255,18 @@ def test_weights_that_torchvision_published_for_another_size(tmp_path: Path) -> 
             torch.save(original.state_dict(), file)
             size = entry.transforms().crop_size[0]
             assert load("torchvision:regnet_y_400mf", file).input_shape == (3, size, size)
+
+
+def test_names_and_weights_in_other_forms(tmp_path: Path) -> None:
+    assert isinstance(load(Path("digits"), str(WEIGHTS / "digits-robust.safetensors")), DigitCNN)
+    cases: list[tuple[Any, Any, str]] = [
+        (nn.Flatten(), None, "a network is loaded by its name, such as 'digits', not by Flatten"),
+        (nn.Flatten, None, "not by the class Flatten"),
+        (None, None, "not by NoneType"),
+        ("digits", nn.Flatten().state_dict(), "weights must be the path of a file, not OrderedDict"),
+    ]
+    for name, weights, message in cases:
+        with pytest.raises(TypeError, match=message):
+            load(name, weights)
+    with pytest.raises(FileNotFoundError, match=r"no weights file .*none\.pt"):
+        load("digits", str(tmp_path / "none.pt"))

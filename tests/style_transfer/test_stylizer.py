@@ -10,6 +10,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -534,3 +535,96 @@ def test_wrong_listeners_are_told_at_once(photo: Tensor, painting: Tensor, vgg16
     seen: list[Step] = []
     stylizer.run(listeners=seen.append)
     assert [step.number for step in seen] == [1]
+
+
+def test_pictures_in_other_forms(vgg16: nn.Module, photo: Tensor, painting: Tensor, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"model": vgg16, "size": 32, "steps": 2, **SHALLOW}
+    close: dict[str, float] = {"rtol": 0, "atol": 2e-3}  # the pictures differ by rounding errors
+    photo, painting = ((255 * each).round() / 255 for each in (photo, painting))
+    half = (torch.arange(64) < 32).float().expand(1, 3, 64, 64)
+    mask = half[:, :1, :, :55] > 0
+    regions = {"content_mask": mask.float().expand(1, 3, -1, -1), "style_masks": [half, half]}
+    expected = stylize(photo, [painting, 1 - painting], init=1 - photo, **regions, **how).image
+    images.save(1 - photo, tmp_path / "init.png")
+    arrays = [np.asarray(images.to_pillow(each)) for each in (photo, painting, 1 - painting)]
+    same = {"content_mask": mask[0, 0].numpy(), "style_masks": [np.asarray(half[0, 0].bool())] * 2}
+    for given in (arrays, [torch.tensor(each) for each in arrays], [Image.fromarray(each) for each in arrays]):
+        made = stylize(given[0], given[1:], init=str(tmp_path / "init.png"), **same, **how)
+        torch.testing.assert_close(made.image, expected, **close)
+    clear = np.dstack([arrays[0], np.zeros(arrays[0].shape[:2], np.uint8)])
+    white = stylize(torch.ones_like(photo), [painting], **how).image
+    torch.testing.assert_close(stylize(clear, painting, **how).image, white, **close)  # a single painting needs no list
+    both = torch.cat([painting, 1 - painting])
+    assert torch.equal(stylize(photo, both, **how).image, stylize(photo, [painting, 1 - painting], **how).image)
+    gray = stylize(arrays[0][..., 0], Image.fromarray(arrays[1]), **how).image
+    torch.testing.assert_close(gray, stylize(photo[:, :1].expand(1, 3, -1, -1), [painting], **how).image, **close)
+
+
+@pytest.mark.parametrize(
+    ("name", "given", "message"),
+    [
+        ("photo", lambda photo: photo * 255, r"photo must be in \[0, 1\], but goes from \S+ to 255"),
+        ("photo", lambda photo: photo.expand(2, -1, -1, -1), "photo must be one image, not a batch of 2"),
+        ("paintings", lambda photo: [photo, photo / 0], "painting 2 must be in .* infinite or not a number"),
+        ("paintings", lambda photo: (photo * 255).long(), "painting must hold uint8 .* not int64"),
+        ("content_mask", lambda photo: photo[:, :2], "content mask must be .* 1, 3 or 4 channels"),
+        ("style_masks", lambda photo: [[photo]], "style mask must be an image, .* not list"),
+        ("init", lambda photo: photo - 1, r"init must be in \[0, 1\]"),
+        ("init", lambda photo: "nosie", "init must be 'content', 'noise' or an image, not 'nosie'"),
+    ],
+)
+def test_pictures_that_are_not_clear(
+    name: str, given: Callable[[Tensor], Any], message: str, vgg16: nn.Module, photo: Tensor
+) -> None:
+    arguments: dict[str, Any] = {"photo": photo, "paintings": [photo], "model": vgg16, name: given(photo)}
+    with pytest.raises((TypeError, ValueError), match=message) as raised:
+        Stylizer(**arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_options_in_other_forms(vgg16: nn.Module, photo: Tensor, painting: Tensor) -> None:
+    how: dict[str, Any] = {"model": vgg16, "seed": 3, **SHALLOW}
+    expected = stylize(photo, [painting] * 2, size=32, steps=2, blend=[2, 1], style_weight=3, scales=[32], **how).image
+    for number in (np.float32, torch.tensor):
+        given = {"size": number(32), "steps": number(2), "style_weight": number(3), "scales": number(32)}
+        blend = np.array([2.0, 1]) if number is np.float32 else torch.tensor([2.0, 1])
+        paintings = iter([painting] * 2)
+        made = stylize(photo, paintings, blend=blend, style_masks=None, listeners=None, **given, **how)  # type: ignore[arg-type]
+        assert torch.equal(made.image, expected)
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"photo": ["a"]}, "photo must be an image, .* not list"),
+        ({"paintings": None}, "painting must be an image, .* not NoneType"),
+        ({"paintings": {"a": 1}}, "painting must be an image, .* not dict"),
+        ({"options": {"size": 32}}, "options must be StyleOptions, not dict; give single options by name"),
+        ({"options": nn.Flatten()}, "options must be StyleOptions, not Flatten"),
+        ({"model": "vgg16"}, "model must be a torch.nn.Module, .* not str"),
+        ({"model": {}}, "model is a state_dict"),
+        ({"optimizer": torch.optim.LBFGS}, "optimizer must be 'adam' or 'lbfgs', or a function .* not the class LBFGS"),
+        ({"optimizer": 3}, "optimizer must be .* not int"),
+        ({"scales": "32"}, "scales must be a whole number, not '32'"),
+        ({"scales": [16.5]}, "scales must be a whole number, not 16.5"),
+        ({"scales": [-3]}, "scales must be at least 1, not -3"),
+        ({"plan": 3}, "plan must be a list of budgets, as in Stylized.plan, not 3"),
+        ({"plan": [3]}, r"plan must be a list of budgets, as in Stylized.plan, not \[3\]"),
+        ({"previous": torch.rand(1, 3, 32, 32)}, "previous must be a Previous, as follow returns it, not Tensor"),
+        ({"init": None}, "init must be an image, .* not NoneType"),
+        ({"size": (32, 32)}, r"size must be a whole number, not \(32, 32\)"),
+        ({"style_weight": {"relu1_1": 3}}, "style_weight must be a number"),
+    ],
+)
+def test_arguments_that_are_not_clear(
+    given: dict[str, Any], message: str, vgg16: nn.Module, photo: Tensor, painting: Tensor
+) -> None:
+    arguments: dict[str, Any] = {"photo": photo, "paintings": [painting], "model": vgg16, **given}
+    with pytest.raises((TypeError, ValueError), match=message) as raised:
+        Stylizer(**arguments)
+    assert "\n" not in str(raised.value)
+
+
+def test_a_state_is_a_dictionary(vgg16: nn.Module, photo: Tensor) -> None:
+    with pytest.raises(TypeError, match=r"state must be a dictionary of tensors, .* not int"):
+        stylize(photo, photo, model=vgg16, size=32, state=3)

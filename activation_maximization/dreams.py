@@ -1,0 +1,207 @@
+"""The result of activation maximization, which can be saved to a file and loaded again."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, get_args
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from dreamgram.activation_maximization.sheets import contact_sheet, short
+from dreamgram.image_optimization.files import check_regular
+from dreamgram.image_optimization.images import check_output, replacing
+from dreamgram.image_optimization.names import described, shorten
+from dreamgram.image_optimization.optimize import Ending
+from dreamgram.workbench.recipe import parse_json
+from dreamgram.workbench.version import __version__
+
+ENDING_OF_DREAMS = ".safetensors"
+"""Extension of the files in which :class:`Dreams` are saved."""
+
+NOTE_OF_DREAMS, FORMAT_OF_DREAMS = "dreamgram dreams", 1
+"""Key of the metadata entry that holds everything but the tensors as JSON, and the version of the format."""
+
+TENSORS = ("images", "activations", "history")
+"""Names of the tensors in a file."""
+
+MOST_SETTINGS, LONGEST_SETTING = 100, 10_000
+"""Largest number of settings in a file, and largest number of characters of a name or a text among them."""
+
+
+@dataclass(frozen=True, repr=False)
+class Dreams:
+    """The result of :func:`maximize`."""
+
+    images: Tensor
+    """Images (N, C, H, W) in [0, 1], on the CPU."""
+    activations: Tensor
+    """Value of the objective for each finished image, (N,). No random transform is applied to the images."""
+    history: Tensor
+    """Value of the objective before each step, (steps, N), for the images as randomly transformed in that step.
+
+    If an image's batch ended early, the image's values for the remaining steps are NaN.
+    """
+    stopped: Ending
+    """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``.
+
+    After Ctrl-C (``interrupted``), the result contains only the images that had been started.
+    """
+    silent: tuple[int, ...] = ()
+    """Indices of the images for which at least one of the objective's layers passed back no gradient.
+
+    These images are meaningless.
+    """
+    units: tuple[int, ...] = ()
+    """For each image, the index of the unit that it is made for. It is empty if an image is made for several units or
+    for no unit."""
+    settings: Mapping[str, str | float] = field(default_factory=dict)
+    """What the images were made with, as texts and numbers: the objective, the network's class and the arguments of
+    :func:`maximize`."""
+
+    def __repr__(self) -> str:
+        """Return a one-line summary."""
+        count, _, height, width = self.images.shape
+        parts = [f"{count} image{'s' * (count != 1)} of {width}x{height} pixels"]
+        if len(self.activations):
+            low, high = self.activations.min().item(), self.activations.max().item()
+            parts.append(f"activation{f's {low:.4g} to' if count > 1 else ''} {high:.4g}")
+        parts.append(f"{self.stopped} after {len(self.history)} steps")
+        if self.silent:
+            more = f" and {len(self.silent) - 10} more" if len(self.silent) > 10 else ""
+            parts.append(f"silent: {', '.join(map(str, self.silent[:10]))}{more}")
+        return f"Dreams({', '.join(parts)})"
+
+    def _repr_png_(self) -> bytes | None:
+        """Return a PNG file for notebooks: a contact sheet of the images with their activations.
+
+        Return None if the images are neither gray nor RGB.
+        """
+        if self.images.shape[1] not in (1, 3):
+            return None
+        labels = self.units or range(len(self.images))
+        captions = [f"{label}\t{short(value)}" for label, value in zip(labels, self.activations.tolist(), strict=True)]
+        png: bytes | None = contact_sheet(self.images, captions)._repr_png_()
+        return png
+
+    def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
+        """Save everything in these dreams to a file, which :meth:`load` reads, and return its path.
+
+        The numbers are saved exactly. If writing fails, no incomplete file is left, and an existing file is unchanged.
+
+        Args:
+            path: file to write, whose name ends in ``.safetensors``.
+            overwrite: whether to replace an existing file.
+
+        Raises:
+            OutputExistsError: the file exists, and ``overwrite`` is False.
+            OSError: the file cannot be written.
+            ValueError: the name of the file has another ending, the shapes of the tensors do not fit together, the
+                images are not finite, or the settings are not texts and numbers.
+        """
+        path = check_output(path, overwrite, (ENDING_OF_DREAMS,))
+        _check_settings(self.settings)
+        note = {"format": FORMAT_OF_DREAMS, "version": __version__, "stopped": self.stopped}
+        note |= {"silent": list(self.silent), "units": list(self.units), "settings": dict(self.settings)}
+        tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in TENSORS}
+        _check_tensors(tensors)
+        data = save(tensors, {NOTE_OF_DREAMS: json.dumps(note)})
+        with replacing(path) as beside:
+            beside.write_bytes(data)
+        return path
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str]) -> Dreams:
+        """Load dreams from a file that :meth:`save` wrote.
+
+        The file may come from anybody: it is read as data, and everything in it is checked.
+
+        Raises:
+            FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
+            ValueError: the file holds no dreams, is damaged, or has a newer format.
+        """
+        path = Path(path)
+        check_regular(path)
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder, not a file of dreams")
+        if not path.exists():
+            raise FileNotFoundError(f"no file {path}")
+        try:
+            with safe_open(path, "pt") as file:
+                note = (file.metadata() or {}).get(NOTE_OF_DREAMS)
+                if note is None:
+                    raise ValueError("it was not written by Dreams.save")
+                if set(file.keys()) != set(TENSORS):
+                    raise ValueError(f"its tensors must be {', '.join(TENSORS)}")
+                # Like results of maximize, the tensors are in memory that PyTorch allocates.
+                tensors = {name: file.get_tensor(name).clone() for name in TENSORS}
+            return cls(**tensors, **_read_note(note, tensors))
+        except SafetensorError:
+            raise ValueError(f"{path} holds no dreams: it is not a safetensors file, or is damaged") from None
+        except (ValueError, RecursionError) as error:
+            raise ValueError(f"{path} holds no dreams: {error}") from None
+
+
+def _read_note(text: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Return the fields of :class:`Dreams` that are in ``text``, the note in a file, after checking the whole file.
+
+    ``tensors`` are the other fields.
+
+    Raises:
+        ValueError: something in the file is not as :meth:`Dreams.save` writes it.
+    """
+    note = parse_json(text)
+    if not isinstance(note, dict) or not isinstance(note.get("format"), int):
+        raise ValueError("its note is damaged")
+    if note["format"] != FORMAT_OF_DREAMS:
+        raise ValueError(f"it has the format {shorten(note['format'])}, and this version reads {FORMAT_OF_DREAMS}")
+    count = _check_tensors(tensors)
+    if note.get("stopped") not in get_args(Ending):
+        raise ValueError(f"its stopped must not be {shorten(note.get('stopped'))}")
+    for name in ("silent", "units"):
+        value = note.get(name)
+        if not isinstance(value, list) or not all(type(each) is int and 0 <= each < 2**63 for each in value):
+            raise ValueError(f"its {name} must be whole numbers, not {shorten(value)}")
+    if len(set(note["silent"])) != len(note["silent"]) or max(note["silent"], default=0) >= count:
+        raise ValueError(f"its silent must be different numbers below {count}, not {shorten(note['silent'])}")
+    if len(note["units"]) not in (0, count):
+        raise ValueError(f"it has {count} images, but {len(note['units'])} units")
+    _check_settings(note.get("settings"))
+    found = {name: tuple(note[name]) for name in ("silent", "units")}
+    return {**found, "stopped": note["stopped"], "settings": note["settings"]}
+
+
+def _check_tensors(tensors: Mapping[str, Tensor]) -> int:
+    """Check the types, the shapes and the ranges of the tensors, and return the number of images."""
+    for name, tensor in tensors.items():
+        if not tensor.is_floating_point():
+            raise ValueError(f"{name} must be fractions, not {tensor.dtype}")
+    images, activations, history = (tensors[name] for name in TENSORS)
+    if images.ndim != 4 or not images.numel():
+        raise ValueError(f"images must be (N, C, H, W), not {tuple(images.shape)}")
+    count = len(images)
+    if activations.shape != (count,) or history.ndim != 2 or history.shape[1] != count:
+        shapes = f"{tuple(activations.shape)} and {tuple(history.shape)}"
+        raise ValueError(f"activations and history must be ({count},) and (steps, {count}), not {shapes}")
+    if not images.isfinite().all():
+        raise ValueError("images have values that are infinite or not a number")
+    return count
+
+
+def _check_settings(settings: Any) -> None:
+    """Raise a ValueError unless ``settings`` are texts and numbers by name, and not too many."""
+    if not isinstance(settings, Mapping):
+        raise ValueError(f"the settings must be a dictionary, not {described(settings)}")
+    if len(settings) > MOST_SETTINGS:
+        raise ValueError(f"there are more than {MOST_SETTINGS} settings")
+    for name, value in settings.items():
+        texts = [each for each in (name, value) if isinstance(each, str)]
+        if not isinstance(name, str) or not isinstance(value, str | int | float):
+            raise ValueError(f"the setting {shorten(name)} must be a text or a number, not {shorten(value)}")
+        if max(map(len, texts)) > LONGEST_SETTING:
+            raise ValueError(f"the setting {shorten(name)} has more than {LONGEST_SETTING} characters")

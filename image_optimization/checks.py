@@ -1,0 +1,79 @@
+"""Check the numbers and the networks that a caller gives in Python.
+
+A value in another form is converted if its meaning is clear, such as the NumPy number 3 or the number 3.0 for a count.
+Otherwise, the message says in one line what is wanted and what was received.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from numbers import Real
+from typing import Any
+
+from torch import nn
+
+from dreamgram.image_optimization.names import described, shorten
+
+
+def as_number(value: Any, name: str) -> float:
+    """Return a number that a caller has given; ``name`` is what it is, for the error messages.
+
+    Raises:
+        TypeError: ``value`` is not a number.
+        ValueError: ``value`` is not finite.
+    """
+    number = _plain(value)
+    if not isinstance(number, Real) or isinstance(number, bool):
+        raise TypeError(f"{name} must be a number, not {shorten(value)}")
+    if not math.isfinite(number):
+        raise ValueError(f"{name} must be a finite number, not {number}")
+    return float(number)
+
+
+def as_whole(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
+    """Return a whole number that a caller has given; ``name`` is what it is, for the error messages.
+
+    Raises:
+        TypeError: ``value`` is not a whole number.
+        ValueError: ``value`` is less than ``least`` or more than ``most``.
+    """
+    number = _plain(value)
+    whole = isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
+    if not whole or number != int(number):
+        raise TypeError(f"{name} must be a whole number, not {shorten(value)}")
+    if least is not None and number < least:
+        raise ValueError(f"{name} must be at least {least}, not {shorten(value)}")
+    if most is not None and number > most:
+        raise ValueError(f"{name} must be at most {most}, not {shorten(value)}")
+    return int(number)
+
+
+def as_wholes(values: Any, name: str, least: int | None = None) -> list[int]:
+    """Return whole numbers that a caller has given, or a single one, as a list; ``name`` is what each of them is.
+
+    Raises:
+        TypeError: a value is not a whole number.
+        ValueError: a value is less than ``least``.
+    """
+    several = isinstance(values, Iterable) and not isinstance(values, str) and getattr(values, "ndim", 1) > 0
+    return [as_whole(value, name, least) for value in (values if several else [values])]
+
+
+def as_model(model: Any) -> nn.Module:
+    """Return the network that a caller has given.
+
+    Raises:
+        TypeError: ``model`` is not a network.
+    """
+    if isinstance(model, Mapping):
+        raise TypeError("model is a state_dict: load it into its network with load_state_dict, and give the network")
+    if not isinstance(model, nn.Module):
+        hint = ", which must be called" if callable(model) else ""
+        raise TypeError(f"model must be a torch.nn.Module, such as load('digits'), not {described(model)}{hint}")
+    return model
+
+
+def _plain(value: Any) -> Any:
+    """Return ``value``, which may be a single number in a tensor or an array, as a number of Python's own."""
+    return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
