@@ -14,7 +14,16 @@ from torch.nn.functional import pad
 from dreamgram.activation_maximization import arguments
 from dreamgram.activation_maximization.defaults import NEARNESS, STEPS
 from dreamgram.activation_maximization.dreams import Dreams
-from dreamgram.activation_maximization.objectives import IMAGE, NUMBER, PHOTO, PROGRESS, SCALE, Objective, channel, match
+from dreamgram.activation_maximization.objectives import (
+    IMAGE,
+    NUMBER,
+    PHOTO,
+    PROGRESS,
+    SCALE,
+    Objective,
+    channel,
+    match,
+)
 from dreamgram.image_optimization.capture import Activations, ActivationsOf, Reader, capture, is_recordable
 from dreamgram.image_optimization.checks import as_model, as_whole
 from dreamgram.image_optimization.images import ImageLike

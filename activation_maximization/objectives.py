@@ -203,12 +203,8 @@ def neuron(layer: str, unit: int | Iterable[int], position: Sequence[int] | None
     """
     layers = _layers(layer)
     units, label = _units_and_label(unit)
-<<<<<<< HEAD
     indices = _OnDevices(torch.tensor(units, device="cpu"))
-=======
-    indices = _OnDevices(torch.tensor(units))
     wanted = None if position is None else tuple(as_wholes(position, "a position"))
->>>>>>> l14
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         responses = _of_unit(activations, layer, units, indices)
@@ -391,7 +387,6 @@ def ramp(start: float, end: float) -> Objective:
     return Objective(f"({start:g} to {end:g})", frozenset(), lambda a: start + (end - start) * a[PROGRESS])
 
 
-<<<<<<< HEAD
 @objective
 def share() -> Objective:
     """Return a weight that makes a share of a regularizer that is a mean over pixels: ``share() * blur(7)``.
@@ -402,9 +397,13 @@ def share() -> Objective:
     times their root mean square.
     """
     return Objective(
-        "share", frozenset(), lambda a: a[SCALE] * a[IMAGE][0].numel() if SCALE in a else a[IMAGE].new_ones(()), scaled=True
+        "share",
+        frozenset(),
+        lambda a: a[SCALE] * a[IMAGE][0].numel() if SCALE in a else a[IMAGE].new_ones(()),
+        scaled=True,
     )
-=======
+
+
 def _layers(layer: str) -> frozenset[str]:
     """Return the layers of an objective that reads only ``layer``, after checking that this is a name."""
     if not isinstance(layer, str):
@@ -424,7 +423,6 @@ def as_units(units: int | Iterable[int]) -> list[int]:
     if not found:
         raise ValueError("no units given")
     return found
->>>>>>> l14
 
 
 def _units_and_label(unit: int | Iterable[int]) -> tuple[list[int], str]:

@@ -15,14 +15,9 @@ from collections.abc import Callable
 from torch import Tensor
 from torch.nn.functional import avg_pool2d
 
-<<<<<<< HEAD
 from dreamgram.activation_maximization.defaults import BLUR_SHARE, INK_SHARE
 from dreamgram.activation_maximization.objectives import IMAGE, Maker, Objective, ramp, share
-=======
-from dreamgram.activation_maximization.defaults import BLUR, PIXEL_SUM
-from dreamgram.activation_maximization.objectives import IMAGE, Maker, Objective, ramp
 from dreamgram.image_optimization.checks import as_number
->>>>>>> l14
 
 REGULARIZERS: dict[str, Callable[..., Objective]] = {}
 """Functions that make a regularizer, by name. Expressions can call these functions."""
@@ -57,12 +52,8 @@ def sparing(ink_share: float = INK_SHARE, blur_share: float = BLUR_SHARE) -> Obj
             at the first step, so that a digit is drawn before unneeded ink is removed.
         blur_share: share of :func:`blur`.
     """
-<<<<<<< HEAD
+    ink_share, blur_share = as_number(ink_share, "ink_share"), as_number(blur_share, "blur_share")
     return share() * (ramp(0.4 * ink_share, ink_share) * l1(1, center=0) + blur(blur_share))
-=======
-    pixel_sum_weight = as_number(pixel_sum_weight, "pixel_sum_weight")
-    return ramp(0.4 * pixel_sum_weight, pixel_sum_weight) * pixel_sum(1) + blur(blur_weight)
->>>>>>> l14
 
 
 @regularizer

@@ -61,7 +61,7 @@ class Snapshot:
         self._fixed: set[int] = set()
         """Identities of tensors in objects, such as tuples, in which they cannot be replaced by copies."""
         self._empty: list[Any] = []
-        """Containers without elements. A network has thousands of them, so they share one function that empties them."""
+        """Containers without elements. A network has thousands of them, so one function empties them all."""
 
     # These are methods and no generator function with @contextmanager, because Ctrl-C at the wrong moment would leave
     # such a generator to be closed when Python finds it, perhaps after a snapshot taken before it has been restored.

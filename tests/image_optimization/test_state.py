@@ -360,7 +360,9 @@ def test_peculiar_networks_come_back_as_they_were(kind: type[nn.Module]) -> None
         assert not hasattr(network.slotted, "unset")
     if isinstance(network, Aliased):
         features = network.conv(images := torch.rand(2, 3, 4, 4))
-        assert torch.allclose(dg.activations(nn.Sequential(network), images, ["0"])["0"], features)  # 0 + 1, in every pass
+        assert torch.allclose(
+            dg.activations(nn.Sequential(network), images, ["0"])["0"], features
+        )  # 0 + 1, in every pass
 
 
 def test_a_snapshot_looks_only_at_what_may_be_a_state() -> None:
@@ -376,10 +378,12 @@ def test_everything_else_is_put_back_when_one_object_fails_or_ctrl_c_is_pressed(
     for problem, expected in ((ZeroDivisionError(), ZeroDivisionError), (KeyboardInterrupt(), RuntimeError)):
         network, problems = nn.Sequential(nn.BatchNorm2d(2)), [problem]
         network.first, network.middle, network.last = [1], Refusing([1]), [1]  # type: ignore[assignment]
-        with pytest.raises(expected), Snapshot(network):
-            for name in ("first", "middle", "last"):
-                getattr(network, name).append(2)
-            network[0].num_batches_tracked.add_(1)
+        saved = Snapshot(network).__enter__()
+        for name in ("first", "middle", "last"):
+            getattr(network, name).append(2)
+        network[0].num_batches_tracked.add_(1)
+        with pytest.raises(expected):
+            saved.restore()
         assert (network.first, network.last, network[0].num_batches_tracked.item()) == ([1], [1], 0)
 
 
