@@ -1,32 +1,39 @@
 """Follow the receptive fields of all positions through a forward pass.
 
 See Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019. Rows and columns are
-followed separately. For each position along one of them, the first and the last pixel that influence it are known. What
-an operation does to them is known for the operations in this module. After any other operation, they are unknown.
+followed separately. For each position along one of them, the first and the last pixel that influence it are known.
+
+PyTorch passes every operation of the network to the mode in this module in one form: an operator with named arguments,
+after functions such as ``einsum`` or ``instance_norm`` have become the operators of which they consist. The table
+:data:`RULES` says what an operator does to receptive fields. After any other operator, they are unknown.
 """
 
 from __future__ import annotations
 
-import itertools
+import functools
 import math
-import operator
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
+from torch.multiprocessing.reductions import StorageWeakRef
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 IMAGINED = 4096
-"""Number of imagined pixels on each side of the image. Without them, most receptive fields in a deep layer would end at
-the borders of the image, so that their size could not be seen."""
+"""Number of imagined positions on each side. Without them, most receptive fields in a deep layer would end at the
+borders of the image, so that their size could not be seen."""
 
-Taps = Callable[[NDArray[np.int64]], Sequence[NDArray[np.int64]]]
+NOWHERE = 2**40
+"""Place of an input that does not exist."""
+
+Places = NDArray[np.int64]
+Taps = Callable[[Places], Sequence[Places]]
 """Function from output positions to the input positions that influence them, one array for each influence."""
 
 
@@ -41,61 +48,102 @@ class Regular(NamedTuple):
     """First pixel of the field of the first position."""
 
 
+class Ranges(NamedTuple):
+    """The first and the last pixel that influence each of several positions.
+
+    The first pixel is after the last one if no pixel influences a position.
+    """
+
+    first: Places
+    last: Places
+
+    def through(self, places: Sequence[Places]) -> Ranges:
+        """Return the ranges of positions that are influenced by the positions ``places``, as far as these exist."""
+        found = []
+        for at in places:
+            there, at = (at >= 0) & (at < len(self.first)), at.clip(0, len(self.first) - 1)
+            found.append((np.where(there, self.first[at], NOWHERE), np.where(there, self.last[at], -NOWHERE)))
+        return Ranges(np.minimum.reduce([first for first, _ in found]), np.maximum.reduce([last for _, last in found]))
+
+    def joined(self, other: Ranges) -> Ranges:
+        """Return the smallest ranges that contain these and the ``other`` ranges."""
+        return Ranges(np.minimum(self.first, other.first), np.maximum(self.last, other.last))
+
+    def part(self, start: int, end: int) -> Ranges:
+        """Return the ranges of the positions from ``start`` to ``end``, without the latter."""
+        return Ranges(self.first[start:end], self.last[start:end])
+
+
 @dataclass(frozen=True)
 class Line:
     """The receptive fields of all positions along one axis."""
 
+    pixels: int
+    """Number of the image's pixels along this axis."""
+    real: Ranges
+    """The pixels of the image that influence each position."""
+    imagined: Ranges | None
+    """The same in an image without borders, with positions before the first and after the last one; None if the fields
+    in such an image are not known."""
     offset: int
-    """Index of the first position in the arrays. It is negative if there are imagined positions before the first."""
-    first: NDArray[np.int64]
-    """For each position, the first pixel that influences it."""
-    last: NDArray[np.int64]
-    """For each position, the last pixel that influences it."""
-    count: int
-    """Number of positions, without imagined ones."""
+    """Number of imagined positions before the first position."""
+    stride: Fraction = Fraction(1)
+    """Mean number of pixels from one position to the next."""
+    period: int = 1
+    """Smallest number of pixels by which a picture can be moved so that all positions so far move along."""
 
     @classmethod
     def of_image(cls, pixels: int) -> Line:
         """Return the receptive fields of the pixels of an image themselves."""
-        places = np.arange(-IMAGINED, pixels + IMAGINED)
-        return cls(-IMAGINED, places, places, pixels)
+        real, imagined = np.arange(pixels), np.arange(-IMAGINED, pixels + IMAGINED)
+        return cls(pixels, Ranges(real, real), Ranges(imagined, imagined), IMAGINED)
 
     @property
-    def imagines(self) -> bool:
-        """Return whether there are imagined positions."""
-        return self.offset < 0 or len(self.first) > self.count
+    def count(self) -> int:
+        """Return the number of positions."""
+        return len(self.real.first)
 
-    def through(self, taps: Taps, count: int, within: tuple[int, int] | None = None) -> Line:
+    @property
+    def complete(self) -> bool:
+        """Return whether the first and the last pixel of the image, and the pixels between them, have an influence."""
+        return bool(self.real.first.min() <= 0 and self.real.last.max() >= self.pixels - 1)
+
+    def through(self, taps: Taps, count: int, borders: Taps | None = None, step: Fraction = Fraction(1)) -> Line:
         """Return the receptive fields of ``count`` output positions, given the input positions that influence each.
 
-        ``within`` is the range (start, end) of output positions that all have their inputs among the positions in the
-        arrays, including imagined ones. Without it, the result has no imagined positions, and inputs that do not exist
-        are ignored.
+        ``borders`` gives these positions for the image as it is, if they are other ones than in an image without
+        borders. ``step`` is the mean number of input positions from one output position to the next.
         """
-        start, end = (0, count) if within is None else (min(within[0], 0), max(within[1], count))
-        length = len(self.first)
-        firsts, lasts = [], []
-        for places in taps(np.arange(start, end)):
-            at = places - self.offset
-            there = (at >= 0) & (at < length)
-            if within is None:
-                there &= (places >= 0) & (places < self.count)
-            at = at.clip(0, length - 1)
-            firsts.append(np.where(there, self.first[at], np.iinfo(np.int64).max))
-            lasts.append(np.where(there, self.last[at], np.iinfo(np.int64).min))
-        return Line(start, np.minimum.reduce(firsts), np.maximum.reduce(lasts), count)
+        real = self.real.through((borders or taps)(np.arange(count)))
+        stride = self.stride * step
+        line = replace(self, real=real, stride=stride, period=math.lcm(self.period, stride.numerator))
+        if self.imagined is None:
+            return line
+        places = [at + self.offset for at in taps(np.arange(-IMAGINED, count + IMAGINED))]
+        # An output position is kept if all its inputs are among the imagined ones, and all positions up to it are.
+        lost = np.logical_or.reduce([((at < 0) | (at >= len(self.imagined.first))) & (at < NOWHERE) for at in places])
+        missing = np.flatnonzero(lost) - IMAGINED
+        before, after = missing[missing < 0], missing[missing >= count]
+        if len(before) + len(after) < len(missing):
+            return replace(line, imagined=None)
+        start = int(before[-1]) + 1 if len(before) else -IMAGINED
+        end = int(after[0]) if len(after) else count + IMAGINED
+        imagined = self.imagined.through(places).part(start + IMAGINED, end + IMAGINED)
+        return replace(line, imagined=imagined, offset=-start)
 
     def sliding(self, kernel: int, step: int, padding: int, dilation: int, count: int) -> Line:
         """Return the receptive fields after a window of ``kernel`` positions slides along this axis."""
         offsets = [tap * dilation - padding for tap in range(kernel)]
-        begin, end = self.offset, self.offset + len(self.first)
-        within = -(-(begin - offsets[0]) // step), (end - 1 - offsets[-1]) // step + 1
-        return self.through(lambda at: [at * step + offset for offset in offsets], count, self._if_imagined(within))
+        return self.through(lambda at: [at * step + offset for offset in offsets], count, step=Fraction(step))
 
-    def picked(self, places: Iterable[int]) -> Line:
-        """Return the receptive fields of the positions ``places``, in their order."""
-        chosen = np.fromiter(places, np.int64)
-        return self.through(lambda at: [chosen[at]], len(chosen))
+    def spreading(self, kernel: int, step: int, padding: int, dilation: int, count: int) -> Line:
+        """Return the receptive fields after each position adds ``kernel`` values to its surroundings."""
+
+        def sources(at: Places) -> list[Places]:
+            places = [at + padding - tap * dilation for tap in range(kernel)]
+            return [np.where(place % step == 0, place // step, NOWHERE) for place in places]
+
+        return self.through(sources, count, step=Fraction(1, step))
 
     def enlarged(self, times: int, taps: int) -> Line:
         """Return the receptive fields after each position becomes ``times`` positions.
@@ -103,7 +151,7 @@ class Line:
         ``taps`` is 1 if the new positions are copies, and 2 or 4 if they are interpolated linearly or cubically.
         """
 
-        def sources(at: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+        def sources(at: Places) -> list[Places]:
             if taps == 1:
                 return [at // times]
             # The place of a new position among the old ones, times 2 * times, is a whole number.
@@ -111,119 +159,228 @@ class Line:
             left, exact = place // (2 * times), place % (2 * times) == 0
             return [np.where(exact, left, left + shift) for shift in range(1 - taps // 2, 1 + taps // 2)]
 
-        begin, end = self.offset + taps, self.offset + len(self.first) - taps
-        return self.through(sources, self.count * times, self._if_imagined((begin * times, end * times)))
+        def clamped(at: Places) -> list[Places]:
+            return [place.clip(0, self.count - 1) for place in sources(at)]
+
+        return self.through(sources, self.count * times, clamped, Fraction(1, times))
 
     def joined(self, other: Line) -> Line | None:
         """Return the receptive fields of positions that are influenced by the positions of both lines."""
         if self.count != other.count:
             return None
-        start = max(self.offset, other.offset)
-        end = min(self.offset + len(self.first), other.offset + len(other.first))
-        one, two = (slice(start - line.offset, end - line.offset) for line in (self, other))
-        first = np.minimum(self.first[one], other.first[two])
-        return Line(start, first, np.maximum(self.last[one], other.last[two]), self.count)
+        line = replace(self, real=self.real.joined(other.real), period=math.lcm(self.period, other.period))
+        if self.imagined is None or other.imagined is None or self.stride != other.stride:
+            return replace(line, imagined=None)
+        before = min(self.offset, other.offset)
+        after = min(len(line.imagined.first) - line.offset for line in (self, other) if line.imagined is not None)
+        one = self.imagined.part(self.offset - before, self.offset + after)
+        two = other.imagined.part(other.offset - before, other.offset + after)
+        return replace(line, imagined=one.joined(two), offset=before)
 
     def regular(self) -> Regular | None:
-        """Return the size, distance and start of the receptive fields, or None if they are not regular."""
-        sides, places = self.last - self.first + 1, np.arange(len(self.first)) + self.offset
-        if len(places) < 2 or sides[0] < 1 or (sides != sides[0]).any():
-            return None
-        steps = np.diff(self.first)
-        start = float(self.first[0] - steps[0] * places[0])
-        return None if (steps != steps[0]).any() or steps[0] < 1 else Regular(int(sides[0]), float(steps[0]), start)
+        """Return the size, distance and start of the receptive fields, or None if they are not regular.
 
-    def _if_imagined(self, within: tuple[int, int]) -> tuple[int, int] | None:
-        return within if self.imagines and within[0] <= 0 else None
+        They must also contain all pixels that have an influence in the image with borders, and each position must
+        compute the same from its field.
+        """
+        if self.imagined is None or len(self.imagined.first) < 2:
+            return None
+        first, last = self.imagined
+        sides, steps = last - first + 1, np.diff(first)
+        if sides[0] < 1 or (sides != sides[0]).any() or (steps != self.period).any():
+            return None
+        here = self.imagined.part(self.offset, self.offset + self.count)
+        seen = self.real.first <= self.real.last
+        if ((self.real.first < here.first) | (self.real.last > here.last))[seen].any():
+            return None
+        return Regular(int(sides[0]), float(steps[0]), float(here.first[0]))
 
 
 @dataclass(frozen=True)
 class Field:
     """The receptive fields of all positions in a tensor."""
 
-    axes: tuple[int, int] | None
-    """Axes of the rows and of the columns in the tensor. They are the same if each position is one token. None if the
-    tensor has no such axes, or if they are unknown."""
-    lines: tuple[Line, Line] | None
+    axes: tuple[int, ...] | None
+    """Axes along which the positions lie: those of the rows and of the columns, which are the same if each position is
+    one token. If ``lines`` is None, the elements along these axes together depend on the whole image, in an unknown
+    order. Each element that depends on the image depends on the whole image if there are no such axes. None if nothing
+    is known."""
+    lines: tuple[Line, Line] | None = None
     """Receptive fields along the rows and along the columns; None if they are unknown."""
-    complete: bool = True
-    """Whether the tensor holds all positions of the image, in any order and on any axes."""
-    whole: bool = False
-    """Whether each element depends on the whole image."""
+    dense: bool = True
+    """Whether it is sure that all elements depend on the image as they seem to. A mask may hide some of it."""
+
+    @property
+    def whole(self) -> bool:
+        """Return whether each element depends on the whole image."""
+        return self.axes == ()
 
     def square(self) -> Regular | None:
         """Return the receptive fields if they are regular squares at the same distances along both axes."""
-        if self.lines is None or self.whole:
-            return None
+        if self.lines is None or self.axes is None or self.axes[0] > self.axes[1]:
+            return None  # or rows have become columns
         rows, columns = (line.regular() for line in self.lines)
         return rows if rows == columns else None
 
+    def unordered(self) -> Field:
+        """Return what is known after the positions have been mixed or moved along their axes."""
+        if self.lines is None:
+            return self
+        complete = self.dense and all(line.complete for line in self.lines)
+        return Field(tuple(sorted(set(self.axes or ())))) if complete else UNKNOWN
 
-ALL_PIXELS, UNKNOWN = Field(None, None, True, True), Field(None, None, False)
+    def mixed(self, dims: Iterable[int], dense: bool = True) -> Field:
+        """Return what is known after all elements along the axes ``dims`` have been mixed.
 
-POINTWISE = {
-    *("dropout", "dropout2d", "dropout1d", "dropout3d", "feature_dropout", "alpha_dropout", "contiguous", "clone"),
-    *("detach", "to", "type_as", "float", "half", "double", "bfloat16", "requires_grad", "data", "alias"),
-    *("relu6", "hardtanh", "leaky_relu", "prelu", "softplus", "hardswish", "hardsigmoid", "glu", "masked_fill"),
-    *("softsign", "tanhshrink", "logsigmoid", "quick_gelu", "local_response_norm", "positive", "type"),
-}
-"""Names of functions that compute each element from the elements at the same position, in addition to those that
-PyTorch says to be so."""
+        ``dense`` says whether each result depends on all these elements.
+        """
+        dims = set(dims)
+        if self.axes is None or self.whole or not dims & set(self.axes):
+            return self
+        field = self.unordered()
+        if field.axes is None or not dense:
+            return UNKNOWN
+        return replace(field, axes=tuple(axis for axis in field.axes if axis not in dims))
 
-REDUCTIONS = {
-    *("mean", "sum", "amax", "amin", "max", "min", "var", "std", "norm", "prod", "logsumexp", "argmax", "softmax"),
-    *("log_softmax", "normalize", "linalg_vector_norm", "vector_norm", "median", "all", "any", "cosine_similarity"),
-    *("std_mean", "var_mean", "softmin"),
-}
-"""Names of functions that mix the elements along the axes that the argument ``dim`` gives."""
+    def moved(self, where: Callable[[int], int]) -> Field:
+        """Return the field after each axis has become the axis that ``where`` returns."""
+        axes = None if self.axes is None else tuple(map(where, self.axes))
+        return self if axes == self.axes else replace(self, axes=axes)
 
-SAME_SHAPE = {"softmax", "log_softmax", "normalize", "softmin"}
-"""Names in :data:`REDUCTIONS` of functions whose results have the shape of their arguments."""
+    def fits(self, shape: torch.Size) -> bool:
+        """Return whether a tensor of ``shape`` has the positions whose fields are known."""
+        if self.lines is None or self.axes is None:
+            return True
+        counts = [line.count for line in self.lines]
+        lengths = [shape[axis] for axis in self.axes]
+        return lengths[0] == math.prod(counts) if self.axes[0] == self.axes[1] else lengths == counts
 
 
-class ReceptiveFields(TorchFunctionMode):
-    """A mode that follows the receptive fields through every function that a forward pass calls."""
+ALL_PIXELS, UNKNOWN = Field(()), Field(None)
 
-    def __init__(self, image: Tensor) -> None:
-        """Prepare to follow a forward pass of ``image`` (N, C, H, W)."""
+
+class Mode(TorchDispatchMode):
+    """A mode that sees every operator that a forward pass calls, until it is turned off."""
+
+    def __init__(self) -> None:
+        """Begin turned on."""
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.active = True
+        """Whether the mode does anything."""
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # otherwise, PyTorch loads its compiler for the first mode, which takes more than a second
+
+
+class ReceptiveFields(Mode):
+    """A mode that follows the receptive fields through every operator that a forward pass calls."""
+
+    def __init__(self, image: Tensor, weights: Iterable[Tensor] = ()) -> None:
+        """Prepare to follow a forward pass of ``image`` (N, C, H, W).
+
+        Products with ``weights`` are taken to have no zeros.
+        """
         super().__init__()
         self.known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        self.known[image] = Field((2, 3), (Line.of_image(image.shape[2]), Line.of_image(image.shape[3])))
+        # Tensors may share memory. A field is valid until something else is written into the memory of its tensor.
+        self.writes: dict[StorageWeakRef, int] = {}
+        self.weights = {memory for weight in weights if (memory := _memory(weight))}
+        self.lost = False
+        self._learn(image, Field((2, 3), (Line.of_image(image.shape[2]), Line.of_image(image.shape[3]))))
 
     def of(self, tensor: Tensor) -> Field | None:
         """Return the receptive fields in ``tensor``, or None if it does not depend on the image."""
-        field: Field | None = self.known.get(tensor)
-        return field
+        memory = _memory(tensor)
+        writes = self.writes.get(memory) if memory else None
+        if writes is None:
+            return None
+        field, when = self.known.get(tensor, (UNKNOWN, writes))
+        return field if when == writes else UNKNOWN
 
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+    def lose(self) -> None:
+        """Give up: the network has read values that depend on the image, on which everything else may depend."""
+        self.lost = True
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        # The fields are read before the function runs, because it may overwrite its argument.
-        given = [(each, field) for each in _tensors([*args, *kwargs.values()]) if (field := self.of(each)) is not None]
-        shape = given[0][0].shape if given else torch.Size()
+        if not self.active:
+            return func(*args, **kwargs)
+        # The fields are read before the operator runs, because it may overwrite its argument.
+        signature = _signature(func)
+        given = {**signature.defaults, **dict(zip(signature.defaults, args, strict=False)), **kwargs}
+        fields = {id(each): field for each in _tensors(given.values()) if (field := self.of(each)) is not None}
         result = func(*args, **kwargs)
-        if not given:
+        if not fields or signature.name in CONSTANT:
             return result
-        name = _name(func)
-        if name == "setitem":
-            self.known[args[0]] = UNKNOWN
+        self.lost |= signature.reads or any(
+            id(each) in fields and each.dtype in (torch.bool, torch.uint8) for each in _tensors([given.get("indices")])
+        )
+        written = [given[name] for name in signature.written if isinstance(given[name], Tensor)]
         for number, output in enumerate(_tensors([result])):
-            try:
-                call = Call(name, args, kwargs, [field for _, field in given], shape, output, number)
-                field = call.field()
-            except (KeyError, IndexError, TypeError, ValueError, AttributeError):  # an unusual way to call the function
-                field = UNKNOWN
-            self.known[output] = field
+            call = Call(func, signature.name, given, fields, output, number, self.weights)
+            before = next((fields.get(id(each)) for each in written if each is output), None)
+            field = UNKNOWN if self.lost else call.result()
+            if any(each is output for each in written) and field is not before:
+                self._overwrite(output, field)
+            else:
+                self._learn(output, field)
+        for each in written:
+            if all(each is not output for output in _tensors([result])):
+                self._overwrite(each, UNKNOWN)
         return result
 
+    def _learn(self, tensor: Tensor, field: Field) -> None:
+        memory = _memory(tensor)
+        if memory is None:
+            self.lose()
+        else:
+            self.known[tensor] = field, self.writes.setdefault(memory, 0)
 
-def _name(func: Any) -> str:
-    """Return the name of a function of PyTorch, without what says that it works in place or with swapped arguments."""
-    name: str = getattr(func, "__name__", "")
-    if name == "__get__":  # an attribute such as ``tensor.mT``
-        name = getattr(getattr(func, "__self__", None), "__name__", "")
-    inner = re.fullmatch(r"__(?:[ir](?=add|sub|mul|truediv|div|matmul|pow))?(\w+?)__", name)
-    name = inner[1] if inner else name.rstrip("_")
-    return {"truediv": "div", "floordiv": "floor_divide", "concat": "cat", "concatenate": "cat"}.get(name, name)
+    def _overwrite(self, tensor: Tensor, field: Field) -> None:
+        """Note that ``tensor`` has been overwritten, and that all other tensors in its memory may have changed."""
+        alone = (
+            tensor.layout is torch.strided
+            and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
+        )
+        memory = _memory(tensor)
+        if memory:
+            self.writes[memory] = self.writes.get(memory, 0) + 1
+        self._learn(tensor, field if alone else UNKNOWN)
+
+
+class Signature(NamedTuple):
+    """What an operator takes."""
+
+    name: str
+    """Name of the operator, without what says that it works in place."""
+    defaults: Mapping[str, Any]
+    """Values of the arguments that are not given, by the names of all arguments in their order."""
+    written: tuple[str, ...]
+    """Names of the arguments that the operator overwrites."""
+    reads: bool
+    """Whether Python gets numbers or shapes that depend on the values of the arguments."""
+    pointwise: bool
+    """Whether each element of the result depends on the elements at the same place."""
+
+
+@functools.cache
+def _signature(func: Any) -> Signature:
+    schema = func._schema
+    name = schema.name.removeprefix("aten::")
+    return Signature(
+        name=name.rstrip("_"),
+        defaults={each.name: each.default_value for each in schema.arguments},
+        written=tuple(each.name for each in schema.arguments if each.alias_info and each.alias_info.is_write),
+        reads=torch.Tag.data_dependent_output in func.tags
+        or (torch.Tag.dynamic_output_shape in func.tags and name != "index"),
+        pointwise=torch.Tag.pointwise in func.tags or name.rstrip("_") in POINTWISE,
+    )
+
+
+def _memory(tensor: Tensor) -> StorageWeakRef | None:
+    """Return what tells the memory of ``tensor`` apart, or None if it has several parts, as a sparse tensor does."""
+    return StorageWeakRef(tensor.untyped_storage()) if tensor.layout is torch.strided else None
 
 
 def _tensors(things: Iterable[Any]) -> Iterator[Tensor]:
@@ -235,428 +392,428 @@ def _tensors(things: Iterable[Any]) -> Iterator[Tensor]:
             yield from _tensors(thing)
 
 
-def _is_pointwise(name: str) -> bool:
-    packet = getattr(torch.ops.aten, name, None) if name not in POINTWISE else None
-    overloads = [getattr(packet, each) for each in packet.overloads()] if packet is not None else []
-    return name in POINTWISE or any(torch.Tag.pointwise in overload.tags for overload in overloads)
-
-
 @dataclass(frozen=True)
 class Call:
-    """A call of a function of PyTorch with a tensor that depends on the image."""
+    """A call of an operator with a tensor that depends on the image."""
 
+    func: Any
     name: str
-    args: Sequence[Any]
-    kwargs: Mapping[str, Any]
-    fields: Sequence[Field]
-    """Receptive fields of the arguments that depend on the image."""
-    shape: torch.Size
-    """Shape of the first of these arguments before the call."""
+    given: Mapping[str, Any]
+    """All arguments by name."""
+    fields: Mapping[int, Field]
+    """Receptive fields of the arguments that depend on the image, by ``id``."""
     output: Tensor
     """One of the results."""
     number: int
     """Index of this result among the results."""
+    weights: set[StorageWeakRef]
+    """Memory of the network's weights."""
+
+    def result(self) -> Field:
+        """Return the receptive fields in the result."""
+        if _signature(self.func).pointwise:
+            return self.pointwise()
+        rule = RULES.get(self.name)
+        understood = rule is not None and self.output.numel() > 0 and (self.name in JOINING or self.only_first())
+        field = rule(self) if rule is not None and understood else UNKNOWN
+        if all(each.whole for each in self.fields.values()):  # whatever the operator does
+            return field if field.whole else replace(ALL_PIXELS, dense=False)
+        return field if field.fits(self.output.shape) else UNKNOWN
+
+    def only_first(self) -> bool:
+        """Return whether only the first argument depends on the image."""
+        return self.fields.keys() == {id(next(iter(self.given.values())))}
 
     @property
-    def input(self) -> Field:
-        """Return the receptive fields of the first argument that depends on the image."""
-        return self.fields[0]
+    def input(self) -> Tensor:
+        """Return the first argument."""
+        tensor: Tensor = next(iter(self.given.values()))
+        return tensor
 
+    @property
     def field(self) -> Field:
-        """Return the receptive fields in the result."""
-        if self.name in ("cat", "stack"):
-            return self._cat()
-        if self.name == "matmul" and len(self.fields) == 1:
-            return self._product()
-        wholes = [field.whole for field in self.fields]
-        if _is_pointwise(self.name):
-            return ALL_PIXELS if any(wholes) else self._union()
-        if all(wholes):
-            return ALL_PIXELS
-        if self.name in REDUCTIONS:
-            return self._reduction()
-        handler = HANDLERS.get(self.name)
-        if handler is not None:
-            return handler(self)
-        if self.name in VIEWS:
-            return self._view()
-        return UNKNOWN
+        """Return the receptive fields of the first argument."""
+        return self.fields[id(self.input)]
 
-    def value(self, name: str, place: int, default: Any = None) -> Any:
-        """Return the argument called ``name``, which may be given as the argument with the index ``place``."""
-        return self.args[place] if len(self.args) > place else self.kwargs.get(name, default)
+    def dims(self, dim: Any) -> list[int]:
+        """Return ``dim``, which may be one axis, several, or None for all, as numbers from 0."""
+        count = self.input.ndim
+        dims = range(count) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
+        return [each % max(count, 1) for each in dims]
 
-    def pair(self, name: str, place: int, default: Any) -> tuple[int, int]:
-        """Return an argument that is given once or for rows and columns."""
-        value = self.value(name, place, default)
-        values = [value, value] if isinstance(value, int) else [*value] * (2 if len(value) == 1 else 1)
-        return int(values[0]), int(values[1])
+    def without(self, field: Field, dims: Sequence[int]) -> Field:
+        """Return ``field`` after the axes ``dims`` have been removed, if the operator removes them."""
+        if self.output.ndim == self.input.ndim or field.axes is None:
+            return field
+        return UNKNOWN if set(dims) & set(field.axes) else field.moved(lambda axis: axis - sum(d < axis for d in dims))
 
-    def along(self, function: Callable[[Line, int], Line | None]) -> Field:
-        """Return the receptive fields after ``function``, called with the line and 0 for rows, 1 for columns.
+    def is_weight(self, tensor: Tensor) -> bool:
+        """Return whether ``tensor`` is a weight of the network, or a view of one."""
+        return _memory(tensor) in self.weights
 
-        The rows and columns must be the last two axes of four, before and after.
+    # The rules, which return the receptive fields in the result.
+
+    def pointwise(self) -> Field:
+        """Follow elements that depend on the elements at the same place in all arguments."""
+        count = self.output.ndim
+        tensors = list(_tensors(self.given.values()))
+        if self.name == "copy":
+            tensors = tensors[1:]
+        fields = [
+            self.fields[id(each)].moved(lambda axis, more=count - each.ndim: axis + more)  # type: ignore[misc]
+            for each in tensors
+            if id(each) in self.fields
+        ]
+        constants = [each for each in tensors if id(each) not in self.fields and not self.is_weight(each)]
+        field = _together(fields)
+        if field.axes is not None and any(self._varies(each, field) for each in constants):
+            field = replace(field, dense=False) if field.lines or field.whole else UNKNOWN
+        return field if field.fits(self.output.shape) else _at_least(fields)
+
+    def _varies(self, constant: Tensor, field: Field) -> bool:
+        """Return whether ``constant`` has other values for other positions, so that it may be a mask."""
+        start = self.output.ndim - constant.ndim
+        axes = field.axes if field.lines and field.axes else range(self.output.ndim)
+        return any(axis >= start and constant.shape[axis - start] > 1 for axis in axes)
+
+    def mixing(self) -> Field:
+        """Follow elements that depend on all elements along the axes ``dim``."""
+        dims = self.dims(self.given.get("dim"))
+        return self.without(self.field.mixed(dims), dims)
+
+    def along(self) -> Field:
+        """Follow elements that depend on some elements along the axes ``dim``, or come from there, and no others."""
+        dims = self.dims(self.given.get("dim", self.given.get("dims")))
+        return self.without(self.field.mixed(dims, dense=False), dims)
+
+    def layer_norm(self) -> Field:
+        """Follow a normalization with statistics of the last axes."""
+        count = self.input.ndim
+        dims = range(count - len(self.given["normalized_shape"]), count)
+        return self.field.mixed(dims) if self.number == 0 else UNKNOWN
+
+    def group_norm(self) -> Field:
+        """Follow a normalization with statistics of groups of channels at all positions."""
+        return self.field.mixed(range(2, self.input.ndim)) if self.number == 0 else UNKNOWN
+
+    def batch_norm(self) -> Field:
+        """Follow a normalization with statistics of each channel, which may be known beforehand."""
+        if self.number:
+            return UNKNOWN
+        return self.field.mixed([0, *range(2, self.input.ndim)]) if self.given.get("training") else self.field
+
+    def product(self) -> Field:
+        """Follow a product of matrices."""
+        names = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "addmm": ("mat1", "mat2")}
+        left, right = (self.given[name] for name in names.get(self.name, ("batch1", "batch2")))
+        one, two = self.fields.get(id(left)), self.fields.get(id(right))
+        if self.fields.keys() - {id(left), id(right)}:  # what is added to the product depends on the image, too
+            return UNKNOWN
+        if two is None and one is not None:
+            return one.mixed([left.ndim - 1], self.is_weight(right))
+        if one is None and two is not None:
+            return two.mixed([right.ndim - 2], self.is_weight(left))
+        if one is None or two is None or None in (one.axes, two.axes) or not (one.dense and two.dense):
+            return UNKNOWN
+        return _at_least([one.mixed([left.ndim - 1]), two.mixed([right.ndim - 2])])
+
+    def attention(self) -> Field:
+        """Follow attention, in which each token sees all tokens if there is no mask."""
+        masks = [self.given.get(name) for name in ("is_causal", "attn_mask", "attn_bias")]
+        value = self.fields.get(id(self.given["value"]))
+        if self.number or value is None or any(mask is not None and mask is not False for mask in masks):
+            return UNKNOWN
+        return _at_least([value.mixed([self.given["value"].ndim - 2])])
+
+    def windows(self, slide: Callable[[Line, int], Line | None], count: int, mixes_channels: bool) -> Field:
+        """Follow an operator that treats the last ``count`` axes alike.
+
+        ``slide`` is called with a line and with the index of its axis among the last axes.
         """
-        lines, axes = self.input.lines, self.input.axes
-        if lines is None or axes != (2, 3) or self.output.ndim != 4:
-            return replace(UNKNOWN, complete=self.input.complete)
-        rows, columns = (function(line, number) for number, line in enumerate(lines))
-        return UNKNOWN if rows is None or columns is None else replace(self.input, lines=(rows, columns))
-
-    def _count(self, axis: int) -> int:
-        return self.output.shape[2 + axis]
-
-    def _union(self) -> Field:
-        """Return the receptive fields of elements that depend on the same positions of all arguments."""
-        joined = self.fields[0]
-        if self.output.ndim != len(self.shape) and len(self.fields) == 1 and joined.axes is not None:
-            more = self.output.ndim - len(self.shape)  # the other argument has more axes
-            return replace(joined, axes=(joined.axes[0] + more, joined.axes[1] + more))
-        for field in self.fields[1:]:
-            if joined.lines is None or field.lines is None or joined.axes != field.axes or joined.axes is None:
-                return replace(UNKNOWN, complete=joined.complete and field.complete)
-            rows, columns = (one.joined(two) for one, two in zip(joined.lines, field.lines, strict=True))
-            if rows is None or columns is None:
-                return UNKNOWN
-            joined = replace(joined, lines=(rows, columns), complete=joined.complete and field.complete)
-        return joined
-
-    def _cat(self) -> Field:
-        """Return the receptive fields in tensors that are put side by side."""
-        if all(field.whole for field in self.fields):
-            return ALL_PIXELS
-        axis = self.value("dim", 1, 0) % self.output.ndim
-        if any(field.whole for field in self.fields):
+        field, outer = self.field, self.input.ndim - count
+        if field.whole:
+            return field
+        if field.lines is None or field.axes is None or field.axes[0] == field.axes[1]:
             return UNKNOWN
-        axes = self.input.axes
-        if axes is None:
-            return replace(UNKNOWN, complete=all(field.complete for field in self.fields))
-        if self.name == "stack":
-            together = replace(self, name="add", output=self.output.select(axis, 0))._union()
-            return replace(together, axes=(axes[0] + (axis <= axes[0]), axes[1] + (axis <= axes[1])))
-        if axis not in axes:
-            return self._union()
-        return Field(axes, None, all(field.complete for field in self.fields))
-
-    def _product(self) -> Field:
-        """Return the receptive fields in the product with a matrix that does not depend on the image."""
-        if self.input.whole:
-            return ALL_PIXELS
-        second = not (isinstance(self.args[0], Tensor) and self.args[0].shape == self.shape)
-        return self._mix([len(self.shape) - (2 if second else 1)])
-
-    def _reduction(self) -> Field:
-        """Return the receptive fields after a function that mixes all elements along some axes."""
-        places = {"softmax": 1, "log_softmax": 1, "norm": 2, "normalize": 2, "vector_norm": 2, "linalg_vector_norm": 2}
-        dim = self.value("dim", places.get(self.name, 1))
-        if dim is None and self.name in ("normalize", "cosine_similarity"):
-            dim = 1
-        if dim is None:
-            return ALL_PIXELS if self.input.complete else UNKNOWN
-        dims = sorted({each % len(self.shape) for each in ([dim] if isinstance(dim, int) else dim)})
-        mixed = self._mix(dims)
-        if self.name in SAME_SHAPE or self.output.ndim == len(self.shape) or mixed.axes is None:
-            return mixed
-        if set(dims) & set(mixed.axes):
+        if mixes_channels and outer - 1 in field.axes:
             return UNKNOWN
-        axes = [axis - sum(dim < axis for dim in dims) for axis in mixed.axes]
-        return replace(mixed, axes=(axes[0], axes[1]))
+        lines = [
+            slide(line, axis - outer) if axis >= outer else line
+            for line, axis in zip(field.lines, field.axes, strict=True)
+        ]
+        return UNKNOWN if lines[0] is None or lines[1] is None else replace(field, lines=(lines[0], lines[1]))
 
-    def _mix(self, dims: Sequence[int]) -> Field:
-        """Return the receptive fields after all elements along ``dims`` have been mixed."""
-        field = self.input
-        if field.axes is not None:
-            mixed = set(field.axes) & set(dims)
-            if not mixed:
-                return field
-            return ALL_PIXELS if mixed == set(field.axes) and field.complete else UNKNOWN
-        # Whatever the order of the positions is, these axes are all that there are beside images and units.
-        everything = len(dims) >= len(self.shape) - 2 and len(self.shape) > 2
-        return ALL_PIXELS if field.complete and everything else replace(UNKNOWN, complete=field.complete)
+    def convolution(self) -> Field:
+        """Follow a convolution or transposed convolution."""
+        kernel = self.given["weight"].shape[2:]
+        step, padding, dilation = (_each(self.given[name], len(kernel)) for name in ("stride", "padding", "dilation"))
+        if max(kernel) == max(step) == 1 and not any(padding):  # each position keeps its place
+            return self.field.mixed([1], self.is_weight(self.given["weight"]))
+        counts = self.output.shape[2:]
 
-    def _attention(self) -> Field:
-        """Return the receptive fields after attention, in which each token sees all tokens."""
-        axes = self.input.axes
-        return ALL_PIXELS if self.input.complete and axes is not None and axes[0] == axes[1] else UNKNOWN
+        def slide(line: Line, axis: int) -> Line:
+            move = line.spreading if self.given["transposed"] else line.sliding
+            return move(kernel[axis], step[axis], padding[axis], dilation[axis], counts[axis])
 
-    def _normalization(self) -> Field:
-        """Return the receptive fields after a normalization with statistics of the last axes."""
-        shape = self.value("normalized_shape", 1)
-        return self._mix([len(self.shape) - 1 - place for place in range(len(shape))])
+        return self.windows(slide, len(kernel), mixes_channels=True)
 
-    def _batch_norm(self) -> Field:
-        return UNKNOWN if self.value("training", 5, False) else self.input
-
-    def _statistics(self) -> Field:
-        """Return the receptive fields after a normalization with statistics of all positions."""
-        return ALL_PIXELS if self.input.complete else UNKNOWN
-
-    def _conv(self) -> Field:
-        weight = self.value("weight", 1)
-        step, dilation = self.pair("stride", 3, 1), self.pair("dilation", 5, 1)
-        padding = self.value("padding", 4, 0)
-        kernel = tuple(weight.shape[2:])
-        reaches = [dilation[axis] * (kernel[axis] - 1) for axis in range(2)]
-        if isinstance(padding, str):
-            before = tuple(reach // 2 if padding == "same" else 0 for reach in reaches)
-        else:
-            before = self.pair("padding", 4, 0)
-        return self.along(
-            lambda line, axis: line.sliding(kernel[axis], step[axis], before[axis], dilation[axis], self._count(axis))
+    def pooling(self) -> Field:
+        """Follow the pooling of windows."""
+        axes = int(self.name[self.name.index("pool") + 4])
+        kernel, padding = (_each(self.given[name], axes) for name in ("kernel_size", "padding"))
+        step = _each(self.given["stride"] or kernel, axes)
+        dilation = _each(self.given.get("dilation", 1), axes)
+        counts = self.output.shape[-axes:]
+        return self.windows(
+            lambda line, axis: line.sliding(kernel[axis], step[axis], padding[axis], dilation[axis], counts[axis]),
+            axes,
+            mixes_channels=False,
         )
 
-    def _conv_transpose(self) -> Field:
-        weight, step = self.value("weight", 1), self.pair("stride", 3, 1)
-        padding, dilation = self.pair("padding", 4, 0), self.pair("dilation", 7, 1)
+    def adaptive_pooling(self) -> Field:
+        """Follow the pooling of windows that divide the positions evenly."""
+        counts = self.output.shape[-len(self.given["output_size"]) :]
+        if set(counts) == {1}:
+            return self.field.mixed(range(self.input.ndim - len(counts), self.input.ndim))
 
-        def enlarge(line: Line, axis: int) -> Line:
-            taps = [tap * dilation[axis] for tap in range(weight.shape[2 + axis])]
+        def shrink(line: Line, axis: int) -> Line | None:
+            side, rest = divmod(line.count, counts[axis])
+            return None if rest else line.sliding(side, side, 0, 1, counts[axis])
 
-            def sources(at: NDArray[np.int64]) -> list[NDArray[np.int64]]:
-                found = []
-                for tap in taps:
-                    place = at + padding[axis] - tap
-                    found.append(np.where(place % step[axis] == 0, place // step[axis], np.iinfo(np.int32).min))
-                return found
+        field = self.windows(shrink, len(counts), mixes_channels=False)
+        return self.field.unordered() if field.axes is None else field
 
-            reach = taps[-1] + step[axis]
-            begin, end = line.offset, line.offset + len(line.first)
-            within = begin * step[axis] + reach, end * step[axis] - reach
-            return line.through(sources, self._count(axis), line._if_imagined(within))
-
-        return self.along(enlarge)
-
-    def _pool(self) -> Field:
-        kernel = self.pair("kernel_size", 1, None)
-        step = self.pair("stride", 2, None) if self.value("stride", 2) else kernel
-        padding = self.pair("padding", 3, 0)
-        dilation = self.pair("dilation", 4, 1) if self.name.startswith("max_pool2d") else (1, 1)
-        return self.along(
-            lambda line, axis: line.sliding(kernel[axis], step[axis], padding[axis], dilation[axis], self._count(axis))
-        )
-
-    def _adaptive_pool(self) -> Field:
-        if self.output.ndim == 4 and set(self.output.shape[2:]) == {1} and self.input.complete:
-            return ALL_PIXELS
-
-        def shrink(line: Line, axis: int) -> Line:
-            count = self._count(axis)
-            if line.count % count == 0:
-                side = line.count // count
-                return line.sliding(side, side, 0, 1, count)
-            begins = [number * line.count // count for number in range(count)]
-            ends = [-(-(number + 1) * line.count // count) for number in range(count)]
-            begin, end = np.array(begins), np.array(ends)
-            most = max(np.subtract(end, begin))
-            return line.through(lambda at: [np.minimum(begin[at] + tap, end[at] - 1) for tap in range(most)], count)
-
-        return self.along(shrink)
-
-    def _interpolate(self) -> Field:
-        mode, align = self.value("mode", 3, "nearest"), self.value("align_corners", 4)
-        taps = {"nearest": 1, "nearest-exact": 1, "bilinear": 2, "bicubic": 4}.get(mode)
-        if taps is None or self.kwargs.get("antialias") or (taps > 1 and align):
-            return replace(UNKNOWN, complete=self.input.complete)
+    def upsampling(self) -> Field:
+        """Follow an enlargement by whole numbers."""
+        taps = 1 if "nearest" in self.name else 4 if "bicubic" in self.name else 2
+        size = self.given["output_size"]
+        scales = [self.given.get(name) for name in ("scales_d", "scales_h", "scales_w", "scales")]
+        if self.given.get("align_corners") or any(scale and scale != int(scale) for scale in scales):
+            return UNKNOWN
 
         def enlarge(line: Line, axis: int) -> Line | None:
-            times, rest = divmod(self._count(axis), line.count)
-            if rest or not times:
-                return None
-            return line.enlarged(times, taps)
+            times, rest = divmod(size[axis], line.count)
+            return None if rest or not times else line.enlarged(times, taps)
 
-        return self.along(enlarge)
+        return self.windows(enlarge, len(size), mixes_channels=False)
 
-    def _pad(self) -> Field:
-        amounts, mode = self.value("pad", 1), self.value("mode", 2, "constant")
-        if mode == "circular" or (len(amounts) > 4 and any(amounts[4:])):
-            return replace(UNKNOWN, complete=self.input.complete)
-        before = [amounts[2] if len(amounts) > 2 else 0, amounts[0]]
+    def padding(self) -> Field:
+        """Follow constant, reflected or replicated borders. A negative width is a crop."""
+        widths = self.given["pad" if self.name == "constant_pad_nd" else "padding"]
+        count = len(widths) // 2
 
         def shift(line: Line, axis: int) -> Line:
-            # A reflection sees nearby pixels. It is described as if it saw the imagined pixels outside the image.
-            begin, end = line.offset, line.offset + len(line.first)
-            within = begin + before[axis], end + before[axis]
-            taps: Taps = lambda at: [at - before[axis]]  # noqa: E731
-            return line.through(taps, self._count(axis), line._if_imagined(within))
+            before, after = widths[2 * (count - 1 - axis) :][:2]
+            last = line.count - 1
 
-        if min(amounts) < 0:  # a crop
-            return self.along(lambda line, axis: line.sliding(1, 1, before[axis], 1, self._count(axis)))
-        return self.along(shift)
+            def borders(at: Places) -> list[Places]:
+                place = at - before
+                if self.name.startswith("reflection"):
+                    return [last - abs(last - abs(place))]
+                if self.name.startswith("replication"):
+                    return [place.clip(0, last)]
+                return [np.where((place >= 0) & (place <= last), place, NOWHERE)]
 
-    def _linear(self) -> Field:
-        return self._mix([len(self.shape) - 1])
+            return line.through(lambda at: [at - before], line.count + before + after, borders)
 
-    def _pixel_unshuffle(self) -> Field:
-        factor = self.value("downscale_factor", 1)
-        return self.along(lambda line, axis: line.sliding(factor, factor, 0, 1, self._count(axis)))
+        if not any(widths):
+            return self.field
+        # Borders of constants do not depend on the image.
+        others = [count - 1 - number // 2 + self.input.ndim - count for number, width in enumerate(widths) if width > 0]
+        constant = self.name == "constant_pad_nd" and bool({*others} - {*(self.field.axes or ())})
+        field = self.windows(shift, count, mixes_channels=False)
+        return replace(field, dense=field.dense and not constant)
 
-    def _pixel_shuffle(self) -> Field:
-        factor = self.value("upscale_factor", 1)
-        return self.along(lambda line, axis: line.enlarged(factor, 1))
+    def pixel_unshuffle(self) -> Field:
+        """Follow blocks of positions that become one position."""
+        side = self.given["downscale_factor"]
+        counts = self.output.shape[-2:]
+        return self.windows(lambda line, axis: line.sliding(side, side, 0, 1, counts[axis]), 2, mixes_channels=True)
 
-    def _rearrange(self) -> Field:
-        """Return the receptive fields after positions have been moved, in a way that is not followed."""
-        dims = self.value("dims", 2 if self.name == "roll" else 1)
-        dims = [dims] if isinstance(dims, int) else dims
-        axes = self.input.axes
-        if dims is not None and axes is not None and not {dim % len(self.shape) for dim in dims} & set(axes):
-            return self.input
-        return Field(axes, None, self.input.complete)
+    def pixel_shuffle(self) -> Field:
+        """Follow positions that become blocks of positions."""
+        times = self.given["upscale_factor"]
+        return self.windows(lambda line, axis: line.enlarged(times, 1), 2, mixes_channels=True)
 
-    def _permutation(self) -> Field:
-        """Return the receptive fields after the axes have been put in another order."""
-        order = list(range(len(self.shape)))
+    def permutation(self) -> Field:
+        """Follow the axes into another order."""
+        order = list(range(self.input.ndim))
         if self.name == "permute":
-            dims = self.args[1:] if len(self.args) > 1 else self.kwargs["dims"]
-            dims = dims[0] if len(dims) == 1 and not isinstance(dims[0], int) else dims
-            order = [dim % len(order) for dim in dims]
-        elif self.name == "movedim":
-            source, target = (self.value(name, place) for place, name in enumerate(("source", "destination"), 1))
-            order = _moved(len(order), source, target)
-        elif self.name in ("transpose", "swapaxes", "swapdims", "mT", "T", "t", "mH"):
-            one, two = self.args[1:3] if len(self.args) > 2 else (-1, -2) if self.name != "T" else (0, 1)
-            order[one], order[two] = order[two], order[one]
-        axes = self.input.axes
-        return self.input if axes is None else replace(self.input, axes=(order.index(axes[0]), order.index(axes[1])))
+            order = self.dims(self.given["dims"])
+        elif self.input.ndim > 1:
+            one, two = self.dims([self.given.get("dim0", 0), self.given.get("dim1", 1)])
+            order[one], order[two] = two, one
+        return self.field.moved(order.index)
 
-    def _slice(self) -> Field:
-        """Return the receptive fields in a part of a tensor."""
-        index = self.args[1] if isinstance(self.args[1], tuple) else (self.args[1],)
-        if any(isinstance(part, Tensor | list) for part in index) or any(isinstance(part, bool) for part in index):
+    def slicing(self) -> Field:
+        """Follow positions at equal distances, from a first to a last one."""
+        field, dim = self.field, self.dims(self.given["dim"])[0]
+        kept = range(*slice(self.given["start"], self.given["end"]).indices(self.input.shape[dim]))[
+            :: self.given["step"]
+        ]
+        if field.axes is None or dim not in field.axes or len(kept) == self.input.shape[dim]:
+            return field
+        if field.lines is None or field.axes[0] == field.axes[1]:
             return UNKNOWN
-        spelled = [part for part in index if part is not None and part is not Ellipsis]
-        free = [slice(None)] * (len(self.shape) - len(spelled))
-        place = index.index(Ellipsis) if Ellipsis in index else len(index)
-        index = (*index[:place], *free, *index[place + 1 :])
-        parts: list[tuple[int | None, Any]] = []
-        axis = 0
-        for part in index:
-            parts.append((None, part) if part is None else (axis, part))
-            axis += part is not None
-        return self._cut(parts)
+        lines = [
+            line.sliding(1, kept.step, -kept.start, 1, len(kept)) if axis == dim else line
+            for line, axis in zip(field.lines, field.axes, strict=True)
+        ]
+        return replace(field, lines=(lines[0], lines[1]))
 
-    def _cut(self, parts: Sequence[tuple[int | None, Any]]) -> Field:
-        """Return the receptive fields after indexing. ``parts`` holds the axes of the argument with their indices."""
-        field, moved = self.input, dict[int, int]()
-        chosen: dict[int, Any] = {}
-        place = 0
-        for axis, part in parts:
-            if axis is not None and isinstance(part, slice):
-                moved[axis] = place
-                if part.indices(self.shape[axis]) != (0, self.shape[axis], 1):
-                    chosen[axis] = range(*part.indices(self.shape[axis]))
-            elif axis is not None:
-                chosen[axis] = operator.index(part)
-            place += not isinstance(part, int)
-        if field.axes is None:
-            return field if not chosen else replace(UNKNOWN, complete=False)
-        cut = [axis for axis in chosen if axis in field.axes]
-        if not cut:
-            return replace(field, axes=(moved[field.axes[0]], moved[field.axes[1]]))
-        if field.lines is None or field.axes[0] == field.axes[1] or any(isinstance(chosen[axis], int) for axis in cut):
+    def indexing(self) -> Field:
+        """Follow the choice of elements along one axis."""
+        [dim, index] = next((dim, each) for dim, each in enumerate(self.given["indices"]) if each is not None)
+        if index.ndim != 1 or sum(each is not None for each in self.given["indices"]) > 1:
             return UNKNOWN
-        lines = list(field.lines)
-        for number, axis in enumerate(field.axes):
-            if axis in chosen:
-                kept = chosen[axis]
-                lines[number] = lines[number].sliding(1, kept.step, -kept.start, 1, len(kept))
-        return Field((moved[field.axes[0]], moved[field.axes[1]]), (lines[0], lines[1]), complete=False)
+        return self.field.mixed([dim], dense=False)
 
-    def _pieces(self) -> Field:
-        """Return the receptive fields in one of several parts, which together are the argument."""
-        axis = self.value("dim", 2, 0) % len(self.shape)
-        axes = self.input.axes
-        if axes is None or axis in axes:
-            return UNKNOWN
-        if self.name == "unbind":
-            axis = self.value("dim", 1, 0) % len(self.shape)
-            if axis in axes:
-                return UNKNOWN
-            return replace(self.input, axes=(axes[0] - (axis < axes[0]), axes[1] - (axis < axes[1])))
-        return self.input
+    def concatenation(self) -> Field:
+        """Follow tensors that are put side by side along an existing axis, or along a new one."""
+        tensors = self.given["tensors"]
+        fields = [self.fields[id(each)] for each in tensors if id(each) in self.fields]
+        dim = self.given["dim"] % self.output.ndim
+        if self.name == "stack":
+            fields = [field.moved(lambda axis: axis + (dim <= axis)) for field in fields]
+        elif any(field.axes is not None and dim in field.axes for field in fields):
+            fields = [field.unordered() for field in fields]
+            return _at_least([field if field.axes and dim in field.axes else UNKNOWN for field in fields])
+        constants = len(fields) < len(tensors)
+        if all(field.lines for field in fields) or all(field.whole for field in fields):
+            field = _together(fields)
+            return replace(field, dense=field.dense and not constants)
+        same = not constants and len({(field.axes, field.lines is None) for field in fields}) == 1
+        return fields[0] if same else UNKNOWN
 
-    def _view(self) -> Field:
-        """Return the receptive fields after the elements have got another shape, in the same order."""
-        field, after = self.input, tuple(self.output.shape)
-        if self.output.numel() != math.prod(self.shape):
-            return UNKNOWN
-        if field.axes is None or field.lines is None:
-            return replace(field, axes=self._same_axes(after))
-        before = tuple(self.shape)
+    def view(self) -> Field:
+        """Follow the same elements, in the same order, into another shape."""
+        field, before, after = self.field, tuple(self.input.shape), tuple(self.output.shape)
+        if field.axes is None or field.whole or math.prod(before) != math.prod(after):
+            return UNKNOWN if field.axes is None or not field.whole else field
+        blocks = [_block(axis, before, after) for axis in field.axes]
+        if field.lines is not None:
+            exact = self._exact_axes(field, field.lines, blocks, after)
+            if exact is not None:
+                return replace(field, axes=exact)
+        field = field.unordered()
+        return field if field.axes is None else Field(tuple(sorted({axis for _, outs in blocks for axis in outs})))
+
+    def _exact_axes(
+        self, field: Field, lines: tuple[Line, Line], blocks: list[tuple[list[int], list[int]]], after: tuple[int, ...]
+    ) -> tuple[int, int] | None:
+        """Return the axes of the rows and columns after a view, or None if they are no longer axes."""
+        assert field.axes is not None
+        (rows, row_axes), (columns, column_axes) = blocks
         if field.axes[0] == field.axes[1]:
-            [found] = _find_axes(before, after, [(field.axes[0],)])
-            rows = field.lines[0].count
-            if found is None:  # perhaps tokens have become rows and columns again
-                outer = math.prod(before[: field.axes[0]])
-                for axis in range(len(after) - 1):
-                    if after[axis : axis + 2] == (rows, field.lines[1].count) and math.prod(after[:axis]) == outer:
-                        return replace(field, axes=(axis, axis + 1))
-        else:
-            both = _find_axes(before, after, [(field.axes[0],), (field.axes[1],)])
-            if both[0] is not None and both[1] is not None:
-                return replace(field, axes=(both[0], both[1]))
-            [found] = _find_axes(before, after, [field.axes])
-        if found is not None:
-            return replace(field, axes=(found, found))
-        if len(after) == 2 and field.complete and before[0] == after[0]:
-            return ALL_PIXELS  # the positions of each image are parts of one vector
-        return replace(UNKNOWN, complete=field.complete)
+            if rows != [field.axes[0]]:
+                return None
+            if len(row_axes) == 2 and [after[axis] for axis in row_axes] == [line.count for line in lines]:
+                return row_axes[0], row_axes[1]
+            return (row_axes[0], row_axes[0]) if len(row_axes) == 1 else None
+        if rows == columns == [*field.axes] and len(row_axes) == 1:
+            return row_axes[0], row_axes[0]
+        if rows == [field.axes[0]] and columns == [field.axes[1]] and len(row_axes) == len(column_axes) == 1:
+            return row_axes[0], column_axes[0]
+        return None
 
-    def _same_axes(self, after: tuple[int, ...]) -> tuple[int, int] | None:
-        """Return the axes of the rows and columns if a view leaves them as they are."""
-        if self.input.axes is None:
-            return None
-        found = _find_axes(tuple(self.shape), after, [(axis,) for axis in self.input.axes])
-        return None if found[0] is None or found[1] is None else (found[0], found[1])
+    def expansion(self) -> Field:
+        """Follow elements that are repeated along axes of length 1, or along new ones."""
+        return self.field.moved(lambda axis: axis + self.output.ndim - self.input.ndim)
 
 
-def _find_axes(before: tuple[int, ...], after: tuple[int, ...], wanted: Sequence[tuple[int, ...]]) -> list[int | None]:
-    """Find where axes are after a view from the shape ``before`` to the shape ``after``.
+def _together(fields: Sequence[Field]) -> Field:
+    """Return the receptive fields of elements that depend on elements at the same place in several tensors."""
+    joined = fields[0] if fields else UNKNOWN
+    for field in fields[1:]:
+        if joined.lines is None or field.lines is None or joined.axes != field.axes:
+            return _at_least(fields)
+        rows, columns = (one.joined(two) for one, two in zip(joined.lines, field.lines, strict=True))
+        if rows is None or columns is None:
+            return _at_least(fields)
+        joined = replace(joined, lines=(rows, columns), dense=joined.dense and field.dense)
+    return joined
 
-    Each of ``wanted`` is an axis, or two axes that may have become one.
+
+def _at_least(fields: Sequence[Field]) -> Field:
+    """Return what is known of elements that depend on all of ``fields``, and perhaps on more."""
+    if all(field.whole for field in fields):
+        return replace(ALL_PIXELS, dense=all(field.dense for field in fields))
+    known = [field for each in fields if (field := each.unordered()).axes is not None and field.dense]
+    return min(known, key=lambda field: len(field.axes or ()), default=UNKNOWN)
+
+
+def _block(axis: int, before: Sequence[int], after: Sequence[int]) -> tuple[list[int], list[int]]:
+    """Return the axes that a view from the shape ``before`` to the shape ``after`` mixes with ``axis``.
+
+    The first list has the axes before the view, and the second one those after it. Axes of length 1 are left out,
+    unless ``axis`` is one and stays alone.
     """
-    found: list[int | None] = []
-    for axes in wanted:
-        adjacent = all(b == a + 1 for a, b in itertools.pairwise(axes))
-        length, outer = math.prod(before[axis] for axis in axes), math.prod(before[: axes[0]])
-        places = [axis for axis, other in enumerate(after) if other == length and math.prod(after[:axis]) == outer]
-        found.append(places[0] if places and adjacent else None)
-    return found
+    start, end = 0, 0  # the axes before these have been found
+    while start < len(before) and end < len(after):
+        one, two = start + 1, end + 1
+        while (left := math.prod(before[start:one])) != (right := math.prod(after[end:two])):
+            one, two = (one + 1, two) if left < right else (one, two + 1)
+        if start <= axis < one:
+            if (one - start, two - end) == (1, 1):
+                return [axis], [end]
+            return [i for i in range(start, one) if before[i] > 1], [i for i in range(end, two) if after[i] > 1]
+        start, end = one, two
+    return [axis], []  # an axis of length 1 that has been removed
 
 
-def _moved(count: int, source: Any, target: Any) -> list[int]:
-    """Return the order of ``count`` axes after ``torch.movedim``."""
-    sources, targets = ([each] if isinstance(each, int) else list(each) for each in (source, target))
-    rest = [axis for axis in range(count) if axis not in [each % count for each in sources]]
-    for place, axis in sorted(zip([each % count for each in targets], [each % count for each in sources], strict=True)):
-        rest.insert(place, axis)
-    return rest
+def _each(value: Any, count: int) -> list[int]:
+    """Return ``value``, which may be one number for all axes, as one number for each of ``count`` axes."""
+    values = [value] if isinstance(value, int) else list(value)
+    return values * count if len(values) == 1 else values
 
 
-VIEWS = {"view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "view_as", "reshape_as"}
-"""Names of functions that give the elements of a tensor another shape, in the same order."""
-
-HANDLERS: dict[str, Callable[[Call], Field]] = {
-    "conv2d": Call._conv,
-    "conv_transpose2d": Call._conv_transpose,
-    **dict.fromkeys(("max_pool2d", "avg_pool2d", "max_pool2d_with_indices"), Call._pool),
-    **dict.fromkeys(
-        ("adaptive_avg_pool2d", "adaptive_max_pool2d", "adaptive_max_pool2d_with_indices"), Call._adaptive_pool
-    ),
-    **dict.fromkeys(("interpolate", "upsample"), Call._interpolate),
-    "pad": Call._pad,
-    "linear": Call._linear,
-    "pixel_unshuffle": Call._pixel_unshuffle,
-    "pixel_shuffle": Call._pixel_shuffle,
-    **dict.fromkeys(("roll", "flip", "fliplr", "flipud", "rot90"), Call._rearrange),
-    **dict.fromkeys(
-        ("permute", "transpose", "swapaxes", "swapdims", "movedim", "mT", "T", "t", "mH"), Call._permutation
-    ),
-    "getitem": Call._slice,
-    **dict.fromkeys(("chunk", "split", "unbind", "tensor_split"), Call._pieces),
-    **dict.fromkeys(("scaled_dot_product_attention", "multi_head_attention_forward"), Call._attention),
-    **dict.fromkeys(("layer_norm", "rms_norm"), Call._normalization),
-    **dict.fromkeys(("group_norm", "instance_norm"), Call._statistics),
-    "batch_norm": Call._batch_norm,
+POINTWISE = {
+    *("_to_copy", "alias", "copy", "detach", "hardswish", "lift_fresh", "log_sigmoid_forward", "_prelu_kernel"),
 }
-"""What functions do to receptive fields, by the functions' names."""
+"""Names of operators that compute each element from the elements at the same place, in addition to those that PyTorch
+says to be so."""
+
+CONSTANT = {
+    *("empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like"),
+    *("new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"),
+}
+"""Names of operators that use nothing but the shape and the type of their argument."""
+
+JOINING = {
+    **dict.fromkeys(("cat", "stack"), Call.concatenation),
+    **dict.fromkeys(("addmm", "baddbmm", "bmm", "mm"), Call.product),
+    "_scaled_dot_product_cudnn_attention": Call.attention,
+    "_scaled_dot_product_efficient_attention": Call.attention,
+    "_scaled_dot_product_flash_attention": Call.attention,
+    "_scaled_dot_product_flash_attention_for_cpu": Call.attention,
+}
+"""What operators do to receptive fields, by name, if several of their arguments may depend on the image."""
+
+OPERATORS: dict[Callable[[Call], Field], str] = {
+    Call.mixing: "_log_softmax _safe_softmax _softmax all amax amin any argmax argmin linalg_vector_norm logsumexp max "
+    "mean median min norm prod std std_mean sum var var_mean",
+    Call.along: "cummax cummin cumprod cumsum flip glu index_select logcumsumexp roll select sort split "
+    "split_with_sizes topk unbind",
+    Call.layer_norm: "_fused_rms_norm native_layer_norm",
+    Call.group_norm: "native_group_norm",
+    Call.batch_norm: "_batch_norm_no_update _native_batch_norm_legit_no_training cudnn_batch_norm miopen_batch_norm "
+    "native_batch_norm",
+    Call.convolution: "convolution",
+    Call.pooling: "avg_pool2d avg_pool3d max_pool2d_with_indices max_pool3d_with_indices",
+    Call.adaptive_pooling: "_adaptive_avg_pool2d _adaptive_avg_pool3d adaptive_max_pool2d adaptive_max_pool3d",
+    Call.upsampling: "_upsample_nearest_exact1d _upsample_nearest_exact2d upsample_bicubic2d upsample_bilinear2d "
+    "upsample_linear1d upsample_nearest1d upsample_nearest2d",
+    Call.padding: "constant_pad_nd reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d "
+    "replication_pad2d replication_pad3d",
+    Call.pixel_unshuffle: "pixel_unshuffle",
+    Call.pixel_shuffle: "pixel_shuffle",
+    Call.permutation: "permute t transpose",
+    Call.slicing: "slice",
+    Call.indexing: "index",
+    Call.view: "_reshape_alias _unsafe_view squeeze unsqueeze view",
+    Call.expansion: "expand repeat",
+}
+"""Names of the operators that a rule follows, if nothing but their first argument depends on the image."""
+
+RULES = JOINING | {name: rule for rule, names in OPERATORS.items() for name in names.split()}
+"""What operators do to receptive fields, by name. An operator that is not here makes them unknown."""

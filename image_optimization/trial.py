@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
+from torch.utils.weak import WeakTensorKeyDictionary
 
-from dreamgram.image_optimization.receptive_fields import Field, ReceptiveFields
+from dreamgram.image_optimization.receptive_fields import Field, Mode, ReceptiveFields
 from dreamgram.image_optimization.settings import default_type
 from dreamgram.image_optimization.state import Snapshot
 
@@ -85,7 +87,7 @@ def try_out(
     device = "meta" if meta else next((tensor.device for tensor in state.values()), image.device)
     image = torch.empty_like(image, device=device, dtype=kind) if meta else image.to(device, kind).contiguous()
     trial, calls = Trial(), Counter[str]()
-    fields = ReceptiveFields(image) if follow_fields else None
+    fields = ReceptiveFields(image, (state[name] for name, _ in model.named_parameters())) if follow_fields else None
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, args: Any, output: Any) -> None:
@@ -114,15 +116,23 @@ def try_out(
             module.training = False
             if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
                 module._compiled_call_impl = None
-        skipping = _ShapesOnly()
+        skipping = _NoArithmetic() if way == "shapes" and not meta else None
+        reading = _Reading(way, fields) if way == "shapes" or fields else None
         try:
-            skipping.active = way == "shapes"
-            with torch.no_grad(), default_type(kind), skipping, fields or nullcontext():
+            with (
+                torch.no_grad(),
+                default_type(kind),
+                reading or nullcontext(),
+                skipping or nullcontext(),
+                fields or nullcontext(),
+            ):
                 functional_call(model, state, (image,))
         except Exception as error:  # the user's network may raise anything
             trial.failure = error.with_traceback(None)  # the traceback would keep all activations in memory
         finally:
-            skipping.active = False  # Ctrl-C at the wrong moment leaves the mode turned on
+            for mode in (reading, skipping, fields):
+                if mode is not None:
+                    mode.active = False  # Ctrl-C at the wrong moment leaves a mode on, which must then do nothing
     return trial
 
 
@@ -174,19 +184,17 @@ class NeedsValues(RuntimeError):
 READERS = {
     *("item", "tolist", "numpy", "__array__", "__bool__", "__int__", "__float__", "__index__", "__complex__"),
     *("nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "is_nonzero", "equal", "allclose"),
-    *("multinomial", "bincount", "nms"),
+    *("multinomial", "bincount", "nms", "one_hot", "repeat_interleave"),
 }
 """Names of functions whose results, or the shapes of whose results, depend on values."""
 
 
-class _ShapesOnly(TorchFunctionMode):
-    """Leave out the arithmetic of the most frequent functions: their outputs hold arbitrary values.
+class _Reading(TorchFunctionMode):
+    """Notice that the network reads values, which a trial for shapes does not have."""
 
-    Touching the memory of the outputs would take as long as the arithmetic.
-    """
-
-    active = False
-    """Whether arithmetic is left out. Otherwise, all functions run as usual."""
+    def __init__(self, way: Way, fields: ReceptiveFields | None) -> None:
+        super().__init__()
+        self.way, self.fields, self.active = way, fields, True
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -194,16 +202,11 @@ class _ShapesOnly(TorchFunctionMode):
             return func(*args, **kwargs)
         name = getattr(func, "__name__", "")
         if name in READERS or (name == "where" and len(args) + len(kwargs) == 1) or _picks_by_mask(name, args):
-            raise NeedsValues(f"the network calls {name}, whose result depends on values")
-        output = None
-        if name in LIKE_INPUT:
-            output = _like_input(name, *args, **kwargs)
-        elif name in ARITHMETIC and not kwargs and len(args) == 2:
-            output = _arithmetic(name, *args)
-        elif name in SHAPES:
-            output = SHAPES[name](*args, **kwargs)
-        # Arguments that do not fit must raise the error that the function raises.
-        return func(*args, **kwargs) if output is None else output
+            if self.way == "shapes":
+                raise NeedsValues(f"the network calls {name}, whose result depends on values")
+            if self.fields is not None and isinstance(args[0], Tensor) and self.fields.of(args[0]) is not None:
+                self.fields.lose()
+        return func(*args, **kwargs)
 
 
 def _picks_by_mask(name: str, args: Any) -> bool:
@@ -213,40 +216,61 @@ def _picks_by_mask(name: str, args: Any) -> bool:
     return any(isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) for part in parts)
 
 
-LIKE_INPUT = {
-    *("relu", "relu_", "relu6", "leaky_relu", "elu", "gelu", "silu", "mish", "hardswish", "hardsigmoid", "hardtanh"),
-    *("sigmoid", "tanh", "softmax", "dropout", "batch_norm", "flip"),
-}
-"""Names of functions whose first argument and whose result have the same shape and type."""
+class _NoArithmetic(Mode):
+    """Leave out the arithmetic of the most frequent operators: their outputs hold arbitrary values.
 
-ARITHMETIC = "add", "add_", "sub", "mul", "mul_", "div"
+    Touching the memory of the outputs would take as long as the arithmetic.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.arbitrary: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
+        """Integers that have been computed from arbitrary values."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not self.active:
+            return func(*args, **kwargs)
+        if func in INDEXING and any(each in self.arbitrary for _, each in tensors_in([*args, *kwargs.values()])):
+            raise NeedsValues(f"the network calls {func} with an index that depends on values")
+        shape_of = SHAPES.get(func)
+        output = None if shape_of is None else shape_of(*args, **kwargs)
+        if output is None:  # arguments that do not fit must raise the error that the operator raises
+            output = func(*args, **kwargs)
+        integers = [each for _, each in tensors_in(output) if not each.is_floating_point()]
+        given = (each for _, each in tensors_in([*args, *kwargs.values()]))
+        if integers and any(each.is_floating_point() or each in self.arbitrary for each in given):
+            self.arbitrary.update(dict.fromkeys(integers))
+        return output
 
 
-def _like_input(name: str, input: Any, *others: Any, inplace: bool = False, **options: Any) -> Tensor | None:
-    """Return the result of a function in :data:`LIKE_INPUT`, or None if the arguments are unusual."""
-    if not isinstance(input, Tensor) or not input.is_floating_point() or "dtype" in options:
+def _alike(one: Tensor, *others: Any, memory_format: Any = None, approximate: str = "") -> Tensor | None:
+    """Return a tensor like ``one``, or None if its values may be needed."""
+    return torch.empty_like(one, memory_format=memory_format) if one.is_floating_point() else None
+
+
+def _overwritten(one: Tensor, *others: Any) -> Tensor | None:
+    """Return ``one``, or None if its values may be needed."""
+    return one if one.is_floating_point() else None
+
+
+def _arithmetic(one: Any, other: Any, alpha: Any = 1) -> Tensor | None:
+    """Return a tensor of the shape of a sum or product, or None if the arguments are unusual."""
+    if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not one.is_floating_point():
         return None
-    if any(each is True for each in others):
+    if not one.ndim or not other.ndim or other.dtype != one.dtype or other.device != one.device:
         return None
-    if any(isinstance(each, Tensor) and each.shape != input.shape[1:2] for each in [*others, *options.values()]):
+    if not _fit(one.shape, other.shape):
         return None
-    return _overwritten(input) if inplace or name.endswith("_") else input.new_empty(input.shape)
+    long, short = sorted((one.shape, other.shape), key=len, reverse=True)
+    head = len(long) - len(short)  # torch.broadcast_shapes takes a second, because it loads PyTorch's compiler
+    return one.new_empty(*long[:head], *(b if a == 1 else a for a, b in zip(long[head:], short, strict=True)))
 
 
-def _arithmetic(name: str, one: Any, other: Any) -> Tensor | None:
-    """Return the result of a function in :data:`ARITHMETIC`, or None if the arguments are unusual."""
-    if not isinstance(one, Tensor) or not one.is_floating_point() or not one.ndim:
-        return None
-    shape = one.shape
-    if isinstance(other, Tensor):
-        if other.dtype != one.dtype or other.device != one.device or not _fit(one.shape, other.shape):
-            return None
-        long, short = sorted((one.shape, other.shape), key=len, reverse=True)
-        head = len(long) - len(short)  # torch.broadcast_shapes takes a second, because it loads PyTorch's compiler
-        shape = long[:head] + torch.Size([b if a == 1 else a for a, b in zip(long[head:], short, strict=True)])
-    if name.endswith("_"):
-        return _overwritten(one) if shape == one.shape else None
-    return one.new_empty(shape)
+def _arithmetic_in_place(one: Any, other: Any, alpha: Any = 1) -> Tensor | None:
+    """Return ``one``, or None if the arguments are unusual."""
+    result = _arithmetic(one, other)
+    return None if result is None or result.shape != one.shape else cast("Tensor", one)
 
 
 def _fit(one: torch.Size, other: torch.Size) -> bool:
@@ -254,62 +278,114 @@ def _fit(one: torch.Size, other: torch.Size) -> bool:
     return all(a == b or 1 in (a, b) for a, b in zip(reversed(one), reversed(other), strict=False))
 
 
-def _overwritten(tensor: Tensor) -> Tensor:
-    """Return ``tensor``, after letting PyTorch count a change in place."""
-    tensor[:0].zero_()
-    return tensor
-
-
-def _linear(input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor | None:
-    """Return a tensor of the shape that a fully connected layer returns, or None if the arguments do not fit."""
-    if weight.ndim != 2 or not input.ndim or input.shape[-1] != weight.shape[1] or input.dtype != weight.dtype:
+def _normalized(one: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return the results of a batch normalization, or None if it uses the statistics of its input."""
+    if others[4] or any(each is not None and each.shape != one.shape[1:2] for each in others[:4]):
         return None
-    return input.new_empty(*input.shape[:-1], len(weight))
+    return torch.empty_like(one), one.new_empty(0), one.new_empty(0)
+
+
+def _product(one: Tensor, two: Tensor) -> Tensor | None:
+    """Return a tensor of the shape of a product of matrices, or None if the arguments do not fit."""
+    if (
+        not one.is_floating_point()
+        or one.dtype != two.dtype
+        or one.shape[-1] != two.shape[-2]
+        or one.shape[:-2] != two.shape[:-2]
+    ):
+        return None
+    return one.new_empty(*one.shape[:-1], two.shape[-1])
 
 
 def _convolution(
     input: Tensor,
     weight: Tensor,
-    bias: Tensor | None = None,
-    stride: Any = 1,
-    padding: Any = 0,
-    dilation: Any = 1,
-    groups: int = 1,
+    bias: Tensor | None,
+    stride: list[int],
+    padding: list[int],
+    dilation: list[int],
+    transposed: bool,
+    output_padding: list[int],
+    groups: int,
 ) -> Tensor | None:
     """Return a tensor of the shape that a convolution returns, or None if the arguments do not fit."""
-    axes = weight.ndim - 2
-    if input.ndim != weight.ndim or input.shape[1] != weight.shape[1] * groups or input.dtype != weight.dtype:
+    if transposed or input.shape[1] != weight.shape[1] * groups or input.dtype != weight.dtype:
         return None
-    steps, gaps, sides = _each(stride, axes), _each(dilation, axes), []
-    for axis, (length, kernel) in enumerate(zip(input.shape[2:], weight.shape[2:], strict=True)):
-        reach = gaps[axis] * (kernel - 1)
-        added = {"same": reach, "valid": 0}[padding] if isinstance(padding, str) else 2 * _each(padding, axes)[axis]
-        sides.append((length + added - reach - 1) // steps[axis] + 1)
+    sides = _sides(input.shape[2:], weight.shape[2:], stride, padding, dilation)
     return input.new_empty(len(input), len(weight), *sides) if min(sides) > 0 else None
 
 
 def _max_pool(
-    input: Tensor, kernel_size: Any, stride: Any = None, padding: Any = 0, dilation: Any = 1, **options: Any
-) -> Tensor | None:
-    """Return a tensor of the shape that max pooling returns, or None if the arguments are unusual."""
-    kernel = _each(kernel_size, 2)
-    steps = _each(stride or kernel_size, 2)
-    if any(options.values()) or _each(padding, 2) != [0, 0] or _each(dilation, 2) != [1, 1] or input.ndim != 4:
+    input: Tensor, kernel: Any, stride: Any = (), padding: Any = (0,), dilation: Any = (1,), ceil_mode: bool = False
+) -> tuple[Tensor, Tensor] | None:
+    """Return tensors of the shapes that max pooling returns, or None if the arguments are unusual."""
+    if ceil_mode or input.ndim != 4 or any(2 * pad > side for pad, side in itertools.product(padding, kernel)):
         return None
-    sides = [(input.shape[2 + axis] - kernel[axis]) // steps[axis] + 1 for axis in range(2)]
-    return input.new_empty(*input.shape[:2], *sides) if min(sides) > 0 else None
+    sides = _sides(input.shape[2:], kernel, stride or kernel, padding, dilation)
+    if min(sides) <= 0:
+        return None
+    output = input.new_empty(*input.shape[:2], *sides)
+    return output, torch.empty_like(output, dtype=torch.int64)
 
 
-SHAPES: dict[str, Callable[..., Tensor | None]] = {
-    **dict.fromkeys(("conv1d", "conv2d", "conv3d"), _convolution),
-    "linear": _linear,
-    "max_pool2d": _max_pool,
+def _sides(lengths: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
+    """Return the number of places of a sliding window along each axis."""
+    each = ([*values] * (len(lengths) if len(values) == 1 else 1) for values in (kernel, stride, padding, dilation))
+    return [
+        (length + 2 * pad - gap * (side - 1) - 1) // step + 1
+        for length, side, step, pad, gap in zip(lengths, *each, strict=True)
+    ]
+
+
+def _layer_norm(input: Tensor, shape: list[int], *others: Any) -> tuple[Tensor, Tensor, Tensor] | None:
+    """Return tensors like those that a layer normalization returns, or None if the arguments do not fit."""
+    fits = list(input.shape[-len(shape) :]) == list(shape) and input.is_floating_point()
+    return (torch.empty_like(input), input.new_empty(0), input.new_empty(0)) if fits else None
+
+
+def _attention(query: Tensor, key: Tensor, value: Tensor, *others: Any, **options: Any) -> tuple[Tensor, Tensor] | None:
+    """Return tensors like those that attention on a CPU returns, or None if the arguments do not fit."""
+    images, heads, tokens, features = query.shape
+    if key.shape != value.shape or key.shape[:2] != query.shape[:2] or key.shape[3] != features:
+        return None
+    return query.new_empty(images, tokens, heads, features).transpose(1, 2), query.new_empty(query.shape[:3])
+
+
+ATEN = torch.ops.aten
+
+INDEXING = {
+    *(ATEN.embedding.default, ATEN.gather.default, ATEN.index.Tensor, ATEN.index_select.default, ATEN.take.default),
+    *(ATEN.index_put.default, ATEN.index_put_.default, ATEN.scatter.src, ATEN.scatter_.src, ATEN.scatter_add.default),
+    *(ATEN.scatter.value, ATEN.scatter_.value, ATEN.scatter_add_.default, ATEN.index_add_.default),
+    *(ATEN.index_copy_.default, ATEN.max_unpool2d.default, ATEN.one_hot.default, ATEN._unsafe_index.Tensor),
 }
-"""Functions that return a tensor of the shape that a function of PyTorch returns, by the name of that function. They
-return None if the function has to run."""
+"""Operators that fail if a tensor of integers among their arguments has wrong values."""
 
-
-def _each(value: Any, axes: int) -> list[int]:
-    """Return ``value``, which may be one number for all axes, as one number for each of ``axes`` axes."""
-    values = [value] if isinstance(value, int) else list(value)
-    return values * axes if len(values) == 1 else values
+SHAPES: dict[Any, Callable[..., Any]] = {
+    **dict.fromkeys(
+        (
+            *(ATEN.relu.default, ATEN.gelu.default, ATEN.silu.default, ATEN.sigmoid.default, ATEN.tanh.default),
+            *(ATEN.hardtanh.default, ATEN.hardswish.default, ATEN.hardsigmoid.default, ATEN.elu.default),
+            *(ATEN.leaky_relu.default, ATEN.mish.default, ATEN.clone.default),
+        ),
+        _alike,
+    ),
+    **dict.fromkeys(
+        (
+            *(ATEN.relu_.default, ATEN.silu_.default, ATEN.hardtanh_.default, ATEN.hardswish_.default),
+            *(ATEN.leaky_relu_.default, ATEN.elu_.default),
+        ),
+        _overwritten,
+    ),
+    **dict.fromkeys((ATEN.add.Tensor, ATEN.sub.Tensor, ATEN.mul.Tensor, ATEN.div.Tensor), _arithmetic),
+    **dict.fromkeys((ATEN.add_.Tensor, ATEN.sub_.Tensor, ATEN.mul_.Tensor, ATEN.div_.Tensor), _arithmetic_in_place),
+    ATEN.convolution.default: _convolution,
+    ATEN.native_batch_norm.default: _normalized,
+    **dict.fromkeys((ATEN.mm.default, ATEN.bmm.default), _product),
+    ATEN.addmm.default: lambda bias, one, two: _product(one, two),
+    ATEN.max_pool2d_with_indices.default: _max_pool,
+    ATEN.native_layer_norm.default: _layer_norm,
+    ATEN._softmax.default: _alike,
+    ATEN._scaled_dot_product_flash_attention_for_cpu.default: _attention,
+}
+"""Functions that return tensors like those that an operator returns. They return None if the operator has to run."""

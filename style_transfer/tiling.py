@@ -6,6 +6,7 @@ The loss and its gradient are the same as without tiles, except for rounding.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -71,8 +72,8 @@ def whole(layers: Sequence[str]) -> Tile:
 def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Tile]:
     """Divide a picture into tiles that are about ``side`` pixels square, including their surroundings.
 
-    The row and column at which a tile begins are multiples of the largest stride of ``layers``, so that the tile's
-    pooling windows are aligned with those of the whole picture. A tile consists of a part that belongs to it alone and
+    The row and column at which a tile begins are multiples of all strides of ``layers``, so that the tile's pooling
+    windows are aligned with those of the whole picture. A tile consists of a part that belongs to it alone and
     of the surrounding pixels in the receptive fields of this part, so that the tile's borders have no effect on the
     activations of this part.
 
@@ -82,10 +83,15 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
         side: the approximate side of a tile, including its surroundings, in pixels.
 
     Raises:
-        ValueError: the receptive fields of a layer are the whole image, or unknown.
+        ValueError: the receptive fields of a layer are the whole image, or unknown, or its positions do not form rows
+            and columns.
     """
     step, halo = _reach(layers)
-    cores = [_cut(length, max(side - 2 * halo, halo, step), step) for length in size]
+    cores = []
+    for axis, length in enumerate(size):
+        # A layer without padding has fewer positions than strides fit into the picture.
+        covered = min(round(_stride(layer)) * _counts(layer)[axis] for layer in layers)
+        cores.append(_cut(length, min(covered, length), max(side - 2 * halo, halo, step), step))
     tiles = []
     for top, bottom in cores[0]:
         for left, right in cores[1]:
@@ -93,8 +99,8 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
             columns = slice(max(left - halo, 0), min(right + halo, size[1]))
             windows = {
                 layer.name: (
-                    _positions(layer, 1, (top, bottom), size[0]),
-                    _positions(layer, 2, (left, right), size[1]),
+                    _positions(layer, 0, (top, bottom), size[0]),
+                    _positions(layer, 1, (left, right), size[1]),
                 )
                 for layer in layers
             }
@@ -115,51 +121,65 @@ def smallest_side(layers: Sequence[Layer]) -> int:
     The side of the part that belongs to the tile alone is a third of the returned side.
 
     Raises:
-        ValueError: the receptive fields of a layer are the whole image, or unknown.
+        ValueError: the receptive fields of a layer are the whole image, or unknown, or its positions do not form rows
+            and columns.
     """
     return 3 * _reach(layers)[1]
 
 
 def _reach(layers: Sequence[Layer]) -> tuple[int, int]:
-    """Return the largest stride of ``layers``, and the width of a tile's surroundings, both in pixels.
+    """Return the smallest multiple of all strides of ``layers``, and the width of a tile's surroundings, in pixels.
 
     A tile consists of a part that belongs to it alone and of its surroundings. The surroundings include all other
-    pixels that influence the activations of this part. Their width is a multiple of the stride.
+    pixels that influence the activations of this part. Their width is a multiple of the first number.
     """
     for layer in layers:
-        if layer.receptive_field is None:
-            seen = "the whole picture" if layer.whole_image else "pixels that are not known"
+        reason = _obstacle(layer)
+        if reason:
             raise ValueError(
-                "the memory does not suffice for the whole picture, and tiles would be wrong, because each position "
-                f"of {layer.name} depends on {seen}: allow more memory, choose other layers or a smaller size"
+                f"the memory does not suffice for the whole picture, and tiles would be wrong, because {reason}: allow "
+                "more memory, choose other layers or a smaller size"
             )
-    step = round(max(map(_stride, layers)))
+    step = math.lcm(*(round(_stride(layer)) for layer in layers))
     fields = [(layer.start or 0.0, layer.receptive_field or 0, _stride(layer)) for layer in layers]
     before = max(-start for start, _, _ in fields)
     after = max(start + field - stride for start, field, stride in fields)
     return step, step * -int(-max(before, after, 0) // step)
 
 
-def _cut(length: int, side: int, step: int) -> list[tuple[int, int]]:
+def _obstacle(layer: Layer) -> str:
+    """Return why the activations of ``layer`` cannot be computed in tiles, or an empty text if they can be."""
+    if layer.whole_image:
+        return f"each position of {layer.name} depends on the whole picture"
+    if layer.receptive_field is None:
+        return f"each position of {layer.name} depends on pixels that are not known"
+    return "" if len(layer.shape) == 3 else f"the positions of {layer.name} do not form rows and columns"
+
+
+def _cut(length: int, covered: int, side: int, step: int) -> list[tuple[int, int]]:
     """Divide ``length`` into parts (start, end) of nearly equal size, none much larger than ``side``.
 
-    Each part begins at a multiple of ``step``. All numbers are in pixels.
+    Each part begins at a multiple of ``step``, and the last one begins before ``covered``. All numbers are in pixels.
     """
     count = -(-length // side)
     begins = {step * round(length * number / count / step) for number in range(count)}
-    bounds = [*sorted(begin for begin in begins if begin == 0 or begin <= length - step), length]  # no part is empty
+    bounds = [*sorted(begin for begin in begins if begin == 0 or begin <= covered - step), length]  # no part is empty
     return list(itertools.pairwise(bounds))
 
 
 def _positions(layer: Layer, axis: int, core: tuple[int, int], length: int) -> slice:
     """Return the range of a layer's positions that corresponds to ``core``, a range of pixels (start, end).
 
-    ``axis`` is 1 for ranges of rows and 2 for ranges of columns, as in the layer's output (C, H, W). ``length`` is the
-    number of the picture's pixels along this axis. If ``core`` ends where the picture ends, the result includes all
-    remaining positions.
+    ``axis`` is 0 for ranges of rows and 1 for ranges of columns. ``length`` is the number of the picture's pixels along
+    this axis. If ``core`` ends where the picture ends, the result includes all remaining positions.
     """
     first, last = (round(bound / _stride(layer)) for bound in core)
-    return slice(first, layer.shape[axis] if core[1] == length else last)
+    return slice(first, _counts(layer)[axis] if core[1] == length else last)
+
+
+def _counts(layer: Layer) -> list[int]:
+    """Return the number of rows and the number of columns of positions in a layer."""
+    return [count for axis, count in enumerate(layer.shape) if axis != layer.unit_axis]
 
 
 def _stride(layer: Layer) -> float:

@@ -74,19 +74,125 @@ def test_every_position_belongs_to_one_tile(size: tuple[int, int], side: int, de
         assert (seen == 1).all()
 
 
+class Squeeze(nn.Module):
+    """Squeeze and excitation: each channel is scaled by a function of the means of all channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.excite = nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Conv2d(4, 4, 1), nn.Sigmoid())
+
+    def forward(self, features: Tensor) -> Tensor:
+        scaled: Tensor = features * self.excite(features)
+        return scaled
+
+
+class Softmax(nn.Module):
+    """Softmax over all positions."""
+
+    def forward(self, features: Tensor) -> Tensor:
+        return features.flatten(2).softmax(-1).view(features.shape)
+
+
+class ChannelsLast(nn.Module):
+    """A layer norm over channels, which come last in the output."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(4)
+
+    def forward(self, features: Tensor) -> Tensor:
+        normalized: Tensor = self.norm(features.permute(0, 2, 3, 1))
+        return normalized
+
+
+class Skip(nn.Module):
+    """The sum of a wide convolution and of a half-sized branch, which moves only by two pixels at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.wide = nn.Conv2d(4, 4, 9, padding=4)
+
+    def forward(self, features: Tensor) -> Tensor:
+        halved = nn.functional.interpolate(nn.functional.max_pool2d(features, 2), scale_factor=2)
+        joined: Tensor = self.wide(features) + halved
+        return joined
+
+
+class Branches(nn.Module):
+    """Two layers whose strides are 2 and 3."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.two, self.three = nn.Conv2d(4, 2, 3, 2), nn.Conv2d(4, 2, 5, 3)
+
+    def forward(self, features: Tensor) -> Tensor:
+        totals: Tensor = self.two(features).sum((1, 2, 3)) + self.three(features).sum((1, 2, 3))
+        return totals
+
+
+@pytest.mark.parametrize(
+    ("network", "names"),
+    [
+        (nn.Sequential(nn.Conv2d(3, 4, 5, 2, 2), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 4, 3)), ["0", "1", "3"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 3, padding=1, padding_mode="reflect"), nn.MaxPool2d(3, 2, 1)), ["0", "1"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), ChannelsLast()), ["0", "1.norm"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 7), nn.Conv2d(4, 4, 7, dilation=3), nn.Conv2d(4, 4, 7, 4)), ["0", "1", "2"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 3), Branches()), ["0", "1.two", "1.three"]),
+        (nn.Sequential(nn.Conv2d(3, 4, 25), nn.Conv2d(4, 4, 25)), ["0", "1"]),  # fewer positions than pixels
+    ],
+)
+@pytest.mark.parametrize("size", [(90, 131), (64, 193)])
+def test_tiles_have_the_activations_of_the_whole(network: nn.Module, names: list[str], size: tuple[int, int]) -> None:
+    image = torch.rand(1, 3, *size, dtype=torch.float64)
+    network = network.double().eval()
+    for _ in range(3):
+        network.train()(torch.rand(4, 3, 64, 64, dtype=torch.float64))  # for the statistics
+    network.eval()
+    tiles = split([layer for layer in list_layers(network, image.shape[1:]) if layer.name in names], size, 40)
+    assert len(tiles) >= 2
+    assert all(part.stop > part.start >= 0 for tile in tiles for pair in tile.inner.values() for part in pair)
+    with capture(network, names) as activations_of, torch.no_grad():
+        expected = activations_of(image)
+        found = {name: torch.full_like(each, torch.nan) for name, each in expected.items()}
+        for tile in tiles:
+            for name, part in tile.own(activations_of(tile.show(image))).items():
+                found[name][:, :, tile.windows[name][0], tile.windows[name][1]] = part
+    for name in names:
+        torch.testing.assert_close(found[name], expected[name])
+
+
 @pytest.mark.parametrize(
     ("first", "seen"),
     [
         (nn.InstanceNorm2d(4), "the whole picture"),
         (nn.GroupNorm(2, 4), "the whole picture"),
+        (Squeeze(), "the whole picture"),
+        (Softmax(), "the whole picture"),
+        (nn.LayerNorm([126, 126]), "the whole picture"),
+        (nn.LayerNorm(126), "pixels that are not known"),
+        (nn.Softmax(3), "pixels that are not known"),
         (nn.Upsample(scale_factor=2), "pixels that are not known"),
+        (Skip(), "pixels that are not known"),
     ],
 )
 def test_networks_whose_tiles_would_be_wrong_are_refused(first: nn.Module, seen: str) -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), first, nn.ReLU()).eval()
-    for size in (128, 300):
+    for size in (128,) if isinstance(first, nn.LayerNorm) else (128, 302):
         layers = [layer for layer in list_layers(network, (3, size, size)) if layer.name in ("0", "2")]
         with pytest.raises(ValueError, match=f"each position of 2 depends on {seen}"):
             split(layers, (size, size), 64)
         with pytest.raises(ValueError, match="tiles would be wrong"):
             smallest_side(layers)
+
+
+def test_tokens_are_refused() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2)).eval()
+    layers = [layer for layer in list_layers(network, (3, 128, 128)) if layer.name == "1"]
+    with pytest.raises(ValueError, match="the positions of 1 do not form rows and columns"):
+        split(layers, (128, 128), 64)
+
+
+def test_instance_norm_with_known_statistics_is_exact_in_tiles() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.InstanceNorm2d(4, track_running_stats=True)).eval()
+    layers = [layer for layer in list_layers(network, (3, 128, 128)) if layer.name == "1"]
+    assert len(split(layers, (128, 128), 64)) > 1
