@@ -125,7 +125,7 @@ REFUSED: dict[str, tuple[Any, int | None, type[Exception], str]] = {
     "sparse": (COLOR.to_sparse(), 3, TypeError, "must be a dense tensor with values"),
     "nothing": (None, 3, TypeError, r"must be an image, such as a tensor \(3, H, W\) .*, not NoneType"),
     "lists": ([[0.5]], 3, TypeError, "must be an image, .*, not list"),
-    "a class": (Image.Image, 3, TypeError, "must be an image, .*, not Image"),
+    "a class": (Image.Image, 3, TypeError, "must be an image, .*, not the class Image"),
 }
 
 
