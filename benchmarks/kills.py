@@ -1,8 +1,9 @@
 """Kill commands at random times, resume them, and compare the results: ``python -m benchmarks.kills --seed 1``.
 
 Each command runs in a process of its own and is killed (SIGKILL) or interrupted (SIGINT, which is Ctrl-C), also in its
-first 0.2 seconds and in its last second. It is then resumed as its message says. The pixels must be those of an
-undisturbed run, no temporary file may be left, and no message may be wrong.
+first 0.2 seconds and in its last second. It is then resumed as its message says. In half of all cases, the resumed run
+is killed, too, once or twice. The pixels must be those of an undisturbed run, no temporary file may be left, and no
+message may be wrong.
 """
 
 from __future__ import annotations
@@ -106,29 +107,36 @@ def run(folder: Path, command: Sequence[str], code: str) -> float:
     return time.monotonic() - began
 
 
-def kill(case: Case, folder: Path, seconds: float, how: signal.Signals, unbroken: Path) -> list[str]:
-    """Kill a command after some ``seconds``, resume it, and describe everything that is wrong.
+def kill(case: Case, folder: Path, times: Sequence[float], how: signal.Signals, unbroken: Path) -> list[str]:
+    """Kill a command, kill what resumes it, and so on, let the last run end, and describe everything that is wrong.
 
-    ``folder`` is a new folder, and ``unbroken`` is the folder in which the command ran undisturbed.
+    Each run ends after the next of ``times`` in seconds. ``folder`` is a new folder, and ``unbroken`` is the folder in
+    which the command ran undisturbed.
     """
     prepare(folder)
-    process = start(folder, case.command, case.code)
-    time.sleep(seconds)
-    process.send_signal(how)
-    out, err = process.communicate()
-    # Until Python has started, it shows its own message about Ctrl-C.
-    started = "<frozen site>" not in err and process.returncode != -signal.SIGINT
-    wrong = _wrong_words(case, folder, err) if how == signal.SIGINT and started else []
-    if wrong or (how == signal.SIGINT and started and process.returncode not in (0, 130)):
-        wrong.append(f"exit code {process.returncode}")
-    try:
-        if process.returncode != 0:
-            run(folder, _onward(case, folder), case.code)
-    except RuntimeError as error:
-        return [*wrong, f"not resumed: {error}", f"after: {out}{err}"]
+    command, shown, wrong = case.command, "", list[str]()
+    for seconds in times:
+        process = start(folder, command, case.code)
+        time.sleep(seconds)
+        process.send_signal(how)
+        out, err = process.communicate()
+        shown += f"{' '.join(command)}\n{out}{err}"
+        # Until Python has started, it shows its own message about Ctrl-C.
+        started = "<frozen site>" not in err and process.returncode != -signal.SIGINT
+        wrong += _wrong_words(case, folder, err) if how == signal.SIGINT and started else []
+        if wrong or (how == signal.SIGINT and started and process.returncode not in (0, 130)):
+            return [*wrong, f"exit code {process.returncode}", f"after: {shown}"]
+        if process.returncode == 0:
+            break
+        command = _onward(case, folder)
+    else:
+        try:
+            run(folder, command, case.code)
+        except RuntimeError as error:
+            return [f"not resumed: {error}", f"after: {shown}"]
     wrong += [f"{name} differs" for name in case.results if not _same(folder / name, unbroken / name)]
     wrong += [f"{path.relative_to(folder)} is left" for path in folder.rglob("*") if _is_left(path, folder)]
-    return [*wrong, f"after: {out}{err}"] if wrong else []
+    return [*wrong, f"after: {shown}"] if wrong else []
 
 
 def _onward(case: Case, folder: Path) -> Sequence[str]:
@@ -189,9 +197,10 @@ def measure(names: Sequence[str], kills: int, seed: int, how: signal.Signals, te
             tell(f"{name}: {durations[name]:.2f} s undisturbed")
         for number in range(kills):
             name = names[number % len(names)]
-            seconds = draw_time(chance, durations[name])
-            found = kill(CASES[name], Path(place, f"{name}-{number}"), seconds, how, Path(place, name))
-            tell(f"{number + 1}/{kills} {name} after {seconds:.2f} of {durations[name]:.2f} s: {found or 'good'}")
+            times = [draw_time(chance, durations[name]) for _ in range(chance.choice([1, 1, 2, 3]))]
+            found = kill(CASES[name], Path(place, f"{name}-{number}"), times, how, Path(place, name))
+            shown = " and ".join(f"{seconds:.2f}" for seconds in times)
+            tell(f"{number + 1}/{kills} {name} after {shown} of {durations[name]:.2f} s: {found or 'good'}")
             wrong += found
     return wrong
 

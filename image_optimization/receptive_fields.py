@@ -105,8 +105,11 @@ class Line:
 
     @property
     def complete(self) -> bool:
-        """Return whether the first and the last pixel of the image, and the pixels between them, have an influence."""
-        return bool(self.real.first.min() <= 0 and self.real.last.max() >= self.pixels - 1)
+        """Return whether all pixels have an influence, except for less than one stride at each border.
+
+        A convolution or a pooling leaves out that much if its last step does not fit into the image.
+        """
+        return bool(self.real.first.min() < self.stride and self.real.last.max() >= self.pixels - self.stride)
 
     def through(self, taps: Taps, count: int, borders: Taps | None = None, step: Fraction = Fraction(1)) -> Line:
         """Return the receptive fields of ``count`` output positions, given the input positions that influence each.

@@ -318,10 +318,14 @@ def test_what_is_unknown(name: str) -> None:
     assert (told.receptive_field, told.stride, told.start, told.whole_image) == (None, None, None, False)
 
 
-def test_padding_that_leaves_a_border_unseen_is_not_the_whole_image() -> None:
-    network = Ends(lambda x: x.mean((2, 3), keepdim=True), nn.Conv2d(3, 4, 7, 7))  # sees 21 of 26 rows
-    assert not followed(network).whole
-    assert not observed(network, 0)[21:].any()
+@pytest.mark.parametrize(("rows", "whole"), [(26, True), (21, True), (20, False), (19, False)])
+def test_an_unseen_border_is_narrower_than_a_stride(rows: int, whole: bool) -> None:
+    """A convolution of 7 rows sees 21 of 26 rows; without some of the last rows, it sees only 14."""
+    network = Ends(lambda x: x[:, :, :rows].mean((2, 3), keepdim=True), nn.ZeroPad2d(0))
+    windows = Ends(lambda x: x.mean((2, 3), keepdim=True), nn.ZeroPad2d((0, 0, 0, rows - 26)), nn.Conv2d(3, 4, 7, 7))
+    assert followed(network).whole == (rows == 26)
+    assert followed(windows).whole == whole
+    assert not observed(windows, 0)[rows // 7 * 7 :].any()
 
 
 def random_block(draw: random.Random, channels: int) -> tuple[nn.Module, int]:

@@ -311,5 +311,6 @@ def test_killed_at_any_time(tmp_path: Path) -> None:
     case, unbroken = CASES["photo"], tmp_path / "unbroken"
     prepare(unbroken)
     duration = run(unbroken, case.command, case.code)
-    for number, (seconds, how) in enumerate([(0.7 * duration, signal.SIGKILL), (0.15, signal.SIGINT)]):
-        assert kill(case, tmp_path / str(number), seconds, how, unbroken) == []
+    late = [0.7 * duration, 0.8 * duration]  # the resumed run is killed, too
+    for number, (times, how) in enumerate([(late, signal.SIGKILL), ([0.15], signal.SIGINT)]):
+        assert kill(case, tmp_path / str(number), times, how, unbroken) == []
