@@ -52,8 +52,8 @@ class Layer:
     overwritten: bool
     """Whether a later in-place operation, such as an in-place ReLU, overwrites the output."""
     whole_image: bool = False
-    """Whether each output position depends on the whole image. This may leave out a border narrower than one stride, which
-    no layer before sees."""
+    """Whether each output position depends on the whole image, or on all of it but a border, narrower than one stride,
+    that no layer before sees."""
     key: str = ""
     """Place of the layer's tensor in the module's output, such as "[0]" for the first tensor of a tuple; empty if the
     output is a tensor. The name of the layer ends in it."""
