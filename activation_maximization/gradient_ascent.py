@@ -156,6 +156,7 @@ def maximize(
     dtype = choose_dtype(precision, device, model)
     with capture(model, objective.layers, dtype) as activations_of:
         in_steps = activations_of.compiled() if compile else activations_of
+        scales: list[Tensor] = []
 
         def make(part: tuple[int, Tensor]) -> Dreams:
             position, numbers = part
@@ -164,14 +165,16 @@ def maximize(
             with seeded(seed):
                 image = some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
                 listening = counted(told, position, [steps] * len(parts), list(map(len, parts)))
-                return some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
+                made = some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
+                scales.extend(() if some.scale is None else some.scale)
+                return made
 
         done, stopped = in_turn(enumerate(parts), make)
         how: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "optimizer": optimizer, "seed": seed}
         how |= {"parameterization": image_class, "transform": view, "precision": activations_of.dtype}
         how["starts from"] = "noise" if init is None else "images"
         activations_of.compute_in(torch.float32)
-        return _joined(activations_of, objective, done, stopped, how)
+        return _joined(activations_of, objective, done, stopped, scales, how)
 
 
 @usual_settings
@@ -257,18 +260,25 @@ def _image_shape(model: nn.Module, objective: Objective, size: Any, init: Tensor
 
 
 def _joined(
-    activations_of: Reader, objective: Objective, parts: Sequence[Dreams], stopped: Ending, how: Mapping[str, Any]
+    activations_of: Reader,
+    objective: Objective,
+    parts: Sequence[Dreams],
+    stopped: Ending,
+    scales: Sequence[Tensor],
+    how: Mapping[str, Any],
 ) -> Dreams:
     """Join ``parts``, the results of all batches, and compute the objective's value for each image.
 
     ``stopped`` is the reason why the whole run ended, and ``how`` holds the settings of the run.
+    ``scales`` holds the scale of the objective's gradient for each image, if the objective needs it.
     """
     images = torch.cat([part.images for part in parts])
     longest = max(len(part.history) for part in parts)
     histories = [pad(part.history, (0, 0, 0, longest - len(part.history)), value=math.nan) for part in parts]
     silent = tuple(number for part in parts for number in part.silent)
     _warn_of_uniform(images, objective, silent)
-    values, history, units = _evaluate(activations_of, objective, images), torch.cat(histories, dim=1), objective.units
+    values = _evaluate(activations_of, objective, images, torch.stack(list(scales)) if scales else None)
+    history, units = torch.cat(histories, dim=1), objective.units
     network = type(activations_of.model).__name__
     settings = {"objective": objective.name, "network": network, **how, "version": __version__}
     texts = {name: value if isinstance(value, str | int | float) else _name(value) for name, value in settings.items()}
@@ -302,10 +312,11 @@ def _check_count(objective: Objective, given: int, count: int) -> None:
         raise ValueError(f"{objective} is for {objective.images} images, not {given}")
 
 
-def _evaluate(activations_of: Reader, objective: Objective, images: Tensor) -> Tensor:
+def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scales: Tensor | None = None) -> Tensor:
     """Return the objective's values (N,) for ``images``.
 
-    After Ctrl-C, there may be fewer images than the objective is for. The last images are then missing.
+    After Ctrl-C, there may be fewer images than the objective is for. The last images are then missing. ``scales`` (N,)
+    holds the scales of the objective's gradient. If the objective needs them and none are given, they are computed.
     """
     device = device_of(activations_of.model)
     values = []
@@ -313,7 +324,10 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor) -> T
         for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None, device):
             some = images[numbers].to(device)
             part = _Part(activations_of, objective, numbers, device)
-            part.measure_scale(some)
+            if scales is None:
+                part.measure_scale(some)
+            else:
+                part.scale = scales[numbers.to(scales.device)]
             values.append(part.value(some, some, torch.ones((), device=device)).cpu())
     return torch.cat(values)
 

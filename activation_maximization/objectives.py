@@ -59,7 +59,7 @@ SCALE = "<scale>"
 
 It is there only if :attr:`Objective.scaled` is true. The scale of an image is the root mean square, over all pixels, of
 the gradient of those terms of the objective that do not depend on the scale. In a run, it is computed once, for the
-image at the start.
+image at the start. :func:`evaluate` computes it for the images that it is given.
 """
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {}
