@@ -20,7 +20,8 @@ from dreamgram.activation_maximization.expressions import (
     parse_transform,
 )
 from dreamgram.activation_maximization.objectives import OBJECTIVES, Objective
-from dreamgram.image_optimization.layers import default_shape, reach_layers
+from dreamgram.image_optimization.input_shapes import default_shape
+from dreamgram.image_optimization.layers import reach_layers
 from dreamgram.image_optimization.parameterizations import Parameterization
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
 
@@ -73,7 +74,7 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
     Raises:
         TypeError: ``size`` has none of these forms.
         ValueError: ``size`` is not positive; C in ``size`` is not the number of channels that the network takes; or
-            this number is unknown, because the network has neither an ``input_shape`` nor a convolution.
+            this number is unknown, because the network has neither an ``input_shape`` nor layers that show it.
     """
     if size is None:
         return default_shape(model)

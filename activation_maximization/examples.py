@@ -16,7 +16,8 @@ from dreamgram.activation_maximization.defaults import EXAMPLES
 from dreamgram.activation_maximization.objectives import check_units, units_first
 from dreamgram.activation_maximization.pictures import Batch, batches
 from dreamgram.image_optimization.capture import ActivationsOf, capture
-from dreamgram.image_optimization.layers import Layer, default_shape, device_of, dry_run, find_layer
+from dreamgram.image_optimization.input_shapes import default_shape
+from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
 from dreamgram.image_optimization.settings import usual_settings
 
 Pictures = Iterable[Any] | Dataset[Any] | str | Path

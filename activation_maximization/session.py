@@ -21,7 +21,8 @@ from dreamgram.activation_maximization.sheets import Look, contact_sheet, defaul
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.files import check_distinct
-from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
+from dreamgram.image_optimization.input_shapes import default_shape, find_shape
+from dreamgram.image_optimization.layers import describe, reach_layers
 from dreamgram.image_optimization.optimize import Ending
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
 from dreamgram.image_optimization.video import load_av
@@ -75,7 +76,7 @@ class Session:
         self.model = self.inputs.load_model(options.model, options.weights).to(self.device)
         if original:
             original.check_network(self.inputs)
-        self.shape = self.inputs.shape = default_shape(self.model)
+        self.shape = self.inputs.shape = find_shape(self.model).shape
         """Shape (C, H, W) of the network's default input."""
         precision = find_precision(options.precision, self.device, self.model)
         self.options = options.change(precision=precision).resolved(self.shape)

@@ -404,13 +404,26 @@ def _dispatch(
         options = parse(parser, command.options, rest)
         if implementation:
             import_module(implementation)
-        with job.taking_interrupts():
+        with job.taking_interrupts(), _only_errors(quiet):
             done = command.work(options, job)
             job.over = True
             return _show(done, job, quiet)
     except OptionError as error:  # name the option as on the command line
         flags = {each.name: flags_of(each)[0] for each in fields(command.options)}
         raise ValueError(f"{flags.get(error.name, error.name)} {error.problem}") from error
+
+
+@contextmanager
+def _only_errors(quiet: bool) -> Iterator[None]:
+    """If ``quiet`` is True, keep the engine from logging warnings inside the context."""
+    logger = logging.getLogger("dreamgram")
+    level = logger.level
+    if quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _show(done: Done, job: Job, quiet: bool) -> int:

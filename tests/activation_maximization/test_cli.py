@@ -463,6 +463,57 @@ def test_layers_as_json(command: Command) -> None:
     assert layers["hidden"]["receptive_field"] is None
 
 
+GUESSING = """
+import torch
+from torch import nn
+
+def any_size():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3))
+
+def one_size():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 4))
+"""
+
+
+def test_layers_says_where_the_shape_comes_from(command: Command) -> None:
+    Path("nets.py").write_text(GUESSING)
+    guessed = ["--model", "nets.py:any_size"]
+    for line, shape, origin in (
+        ([], "1 x 28 x 28", "as the network declares"),
+        (guessed, "1 x 224 x 224", "a guess"),
+        ([*guessed, "--size", 8], "1 x 8 x 8", "the size that was given"),
+        (["--model", "nets.py:one_size"], "1 x 28 x 28", "the only size that passes through the network"),
+    ):
+        head = command("dream", "layers", *line).out.splitlines()[0]
+        assert head.endswith(f", for images of {shape} (channels x height x width), {origin}")
+    assert json.loads(command("dream", "layers", "--json").out)["input_shape_origin"] == "declared"
+
+
+def test_a_guessed_size_is_told(command: Command, caplog: pytest.LogCaptureFixture) -> None:
+    Path("nets.py").write_text(GUESSING)
+    images.save(torch.rand(1, 1, 30, 30), "photos/a.png")
+
+    def told(*line: object) -> list[str]:
+        caplog.clear()
+        run = command("dream", *line)
+        assert run.code == 0, run.err
+        return caplog.messages
+
+    guess = (
+        "Sequential does not say what images it takes: 1x224x224 (channels x height x width) is a guess; "
+        "give a size, or set its input_shape = (C, H, W)"
+    )
+    few = ["--model", "nets.py:any_size", "--layer", "0", "--units", "0", "--steps", 1]
+    assert told("units", *few) == [guess]
+    assert told("replay", "outputs/units.png", "--trust") == []  # the recipe contains the size
+    assert told("units", *few, "--quiet") == []
+    assert told("units", *few, "--size", 8) == []
+    assert told("units", "--model", "nets.py:one_size", "--layer", "1", "--units", "0", "--steps", 1) == []
+    # The photos are resized to the size that is guessed.
+    assert told("examples", *few, "--size", 8, "--data", "photos") == [guess]
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
