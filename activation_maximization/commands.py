@@ -269,15 +269,16 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
     # with a blank image in place of the photo.
     stand_in = None if options.photo is None else torch.zeros(1, *shape)
     objective = parse_objective(options.objective, stand_in, count_units)
-    read, longer = sorted(objective.layers), max(shape[1:])
+    read = sorted(objective.layers)
+    fitting = options.size if isinstance(options.size, tuple) else max(shape[1:])
     init = None
     if options.photo is not None:
         if objective.photo is None:
             raise OptionError("photo", "is not used: only match and caricature compare with a photo")
-        photo = session.open(options.photo, longer, read)
+        photo = session.open(options.photo, fitting, read)
         objective = parse_objective(options.objective, photo, count_units)
     if options.init is not None:
-        init = session.open(options.init, longer, read)
+        init = session.open(options.init, fitting, read)
         if objective.photo is not None:
             init = images.resize(init, (objective.photo.shape[2], objective.photo.shape[3]))
     session.inputs.check(*vectors)

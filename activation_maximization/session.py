@@ -15,7 +15,7 @@ from dreamgram.activation_maximization import gradient_ascent
 from dreamgram.activation_maximization.examples import Example
 from dreamgram.activation_maximization.gradient_ascent import Dreams
 from dreamgram.activation_maximization.objectives import Objective, check_units
-from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, parse_ranges
+from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, SizeOptions, parse_ranges
 from dreamgram.activation_maximization.pictures import crop_middle
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, default_columns, lay_out, short
 from dreamgram.image_optimization import images
@@ -28,7 +28,7 @@ from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_
 from dreamgram.image_optimization.video import load_av
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
 from dreamgram.workbench.job import Job, beside, output_path
-from dreamgram.workbench.options import PictureOptions
+from dreamgram.workbench.options import PictureOptions, Size, describe_size
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 if TYPE_CHECKING:
@@ -85,6 +85,9 @@ class Session:
             raise ValueError(
                 f"{options.model} takes images of {self.shape[0]} channels, which no picture file can hold: use Python"
             )
+        if isinstance(options, SizeOptions) and isinstance(options.size, tuple) and original is None:
+            height, width = options.size  # in another order than, for example, the size of a screen
+            job.tell(f"size {describe_size(options.size)}: {height} pixels high and {width} pixels wide")
         self.overwrite = options.overwrite
         if resumes:
             self.overwrite = options.overwrite or self._is_unfinished(options.output)
@@ -128,11 +131,12 @@ class Session:
         self.options = self.options.change(columns=columns)
         return columns
 
-    def open(self, photo: Path, size: int, layers: Sequence[str]) -> Tensor:
+    def open(self, photo: Path, size: Size, layers: Sequence[str]) -> Tensor:
         """Read a photo and resize it so that its longer side has ``size`` pixels.
 
-        If the network cannot compute ``layers`` from an image of that size, the photo is cropped to the middle and
-        resized to the network's default input size.
+        If ``size`` is (H, W), the photo is cropped to the middle and resized to this size. If the network cannot
+        compute ``layers`` from an image of that size, the photo is cropped to the middle and resized to the network's
+        default input size.
 
         Raises:
             ValueError: the file is not a picture, the network cannot compute ``layers`` at either size, or the output's
@@ -143,9 +147,9 @@ class Session:
         self.check_picture(photo_of_size.shape[2:])
         return photo_of_size
 
-    def _open(self, photo: Path, size: int, layers: Sequence[str]) -> Tensor:
+    def _open(self, photo: Path, size: Size, layers: Sequence[str]) -> Tensor:
         picture = self.inputs.read(photo, self.shape[0]).image
-        fitted = images.fit(picture, size)
+        fitted = images.fit(picture, size) if isinstance(size, int) else crop_middle(picture, size)
         try:
             reach_layers(self.model, fitted, layers)
         except ValueError:
@@ -186,7 +190,7 @@ class Session:
             frame = lay_out(count, (round(height * scale), round(width * scale)), **look)
             check_frame(self.options.timelapse, frame.size)
 
-    def parse_units(self, text: str, layer: str, size: int | None = None) -> list[int]:
+    def parse_units(self, text: str, layer: str, size: Size | None = None) -> list[int]:
         """Return the indices of the units of ``layer`` that ``text`` names, such as ``all``, ``0-11`` or ``3,7``.
 
         Raises:

@@ -119,11 +119,6 @@ def find_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> I
     return found
 
 
-def in_pixels(height: int, width: int) -> str:
-    """Describe a size in words, such as "64x64 pixels" or "640x480 pixels (width x height)"."""
-    return f"{width}x{height} pixels{'' if width == height else ' (width x height)'}"
-
-
 def _checked(model: nn.Module, declared: Any) -> _Shape:
     """Return ``declared``, the attribute ``input_shape`` of ``model``, as three numbers.
 

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamgram.image_optimization.axes import Images, Units, find_images
-from dreamgram.image_optimization.input_shapes import find_shape, in_pixels
+from dreamgram.image_optimization.input_shapes import find_shape
 from dreamgram.image_optimization.names import unknown
 from dreamgram.image_optimization.receptive_fields import Field
 from dreamgram.image_optimization.settings import usual_settings
@@ -280,9 +280,13 @@ def _with_field(layer: Layer, field: Field | None) -> Layer:
 
 
 def describe(shape: Sequence[int]) -> str:
-    """Describe an image shape (C, H, W) in words, such as "an image of 64x64 pixels and 3 channels"."""
+    """Describe an image shape (C, H, W) in words, such as "an image of 64x64 pixels and 3 channels".
+
+    If the image is not a square, the description says which number is the width.
+    """
     channels, height, width = shape
-    return f"an image of {in_pixels(height, width)} and {channels} channel{'s' * (channels != 1)}"
+    order = "" if width == height else " (width x height)"
+    return f"an image of {width}x{height} pixels{order} and {channels} channel{'s' * (channels != 1)}"
 
 
 def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Exception) -> str:

@@ -35,6 +35,7 @@ from dreamgram.workbench.options import (
     Options,
     choices_of,
     declaration,
+    describe_size,
     is_flag,
     is_list,
     is_required,
@@ -558,6 +559,8 @@ def _shown(value: Any, separator: str = ",") -> str:
         return ",".join(f"{name}={_shown(each)}" for name, each in value.items())
     if isinstance(value, list):
         return separator.join(map(_shown, value))
+    if isinstance(value, tuple):
+        return describe_size(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
