@@ -23,12 +23,11 @@ _logger = logging.getLogger(__name__)
 _Shape = tuple[int, int, int]
 """Type of the shape (C, H, W) of an image."""
 
-USUAL, OTHER = 224, 256
-"""The side in pixels that most networks are trained with, and the one that shows whether a network takes others, too.
-"""
+USUAL = 224
+"""The side, in pixels, of the images that most networks are trained with."""
 
 SIDES = (28, 32, 48, 64, 96, 112, 128, 160, 192, 256, 299, 384, 448, 512)
-"""Sides in pixels to try if a network does not take images of the usual side."""
+"""Sides in pixels to try, in ascending order, if a network does not take images of the usual side."""
 
 COLORS = (3, 1)
 """Numbers of channels to try."""
@@ -177,15 +176,13 @@ class _Search:
         if stored and (shape := self._first_passing((each, height, width) for each in channels)):
             return InputShape(shape, "declared")
         if shape := self._first_passing((each, USUAL, USUAL) for each in channels):
-            other = try_out(self.model, torch.zeros(1, shape[0], OTHER, OTHER), "shapes").failure
-            fixed = other is not None and is_about_sizes(other)
-            return InputShape(shape, "found" if fixed else "guessed")
+            return InputShape(shape, self._origin(shape))
         if shape := self._first_passing(self._whole_images()):
             return InputShape(shape, "found")
         depends = any(failure and is_about_sizes(failure) for _, failure in self.tried.values())
         others = SIDES if depends else ()
         if shape := self._first_passing((each, side, side) for side in others for each in channels):
-            return InputShape(shape, "found")
+            return InputShape(shape, self._origin(shape))
         shape = self._fallback((USUAL, USUAL))
         return shape and InputShape(shape, "guessed")
 
@@ -202,6 +199,13 @@ class _Search:
     def _first_passing(self, shapes: Iterator[_Shape]) -> _Shape | None:
         """Return the first of ``shapes`` whose images pass through the network, or None."""
         return next((shape for shape in shapes if self._try(shape)[1] is None), None)
+
+    def _origin(self, shape: _Shape) -> Origin:
+        """Return how the size of ``shape``, which passes, is known: whether larger images pass, too."""
+        channels, side, _ = shape
+        larger = next((each for each in SIDES if each > side), None)
+        failure = None if larger is None else self._try((channels, larger, larger))[1]
+        return "found" if larger is None or (failure and is_about_sizes(failure)) else "guessed"
 
     def _channels(self, stored: Sequence[int], sides: tuple[int, int]) -> list[int]:
         """Return the numbers of channels to try, the most probable first.

@@ -12,7 +12,7 @@ import timm
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.nn.functional import conv2d
+from torch.nn.functional import conv2d, unfold
 
 import dreamgram as dg
 from dreamgram.image_optimization.input_shapes import SIDES, default_shape, find_shape
@@ -64,6 +64,19 @@ class Valued(nn.Module):
         return scores
 
 
+class Patches(nn.Module):
+    """A network that embeds patches of 8 x 8 pixels, of which it takes at most 64."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.position = nn.Linear(3 * 8 * 8, 4), nn.Parameter(torch.rand(64, 4))
+
+    def forward(self, image: Tensor) -> Tensor:
+        patches = unfold(image, 8, stride=8).mT
+        embedded: Tensor = self.embed(patches) + self.position[: patches.shape[1]]
+        return embedded
+
+
 class TwoInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -99,6 +112,7 @@ def fully_connected(features: int) -> nn.Module:
         (Grouped, (6, 224, 224), "guessed"),
         (Valued, (2, 32, 32), "found"),
         (TwoInputs, (2, 224, 224), "guessed"),
+        (Patches, (3, 28, 28), "guessed"),
         (lambda: nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 8, 3)), (3, 224, 224), "guessed"),
         (lambda: nn.DataParallel(nn.Conv2d(5, 2, 3)), (5, 224, 224), "guessed"),
         (lambda: fully_connected(784), (1, 28, 28), "found"),
