@@ -25,7 +25,8 @@ from dreamgram.activation_maximization.expressions import (
 from dreamgram.activation_maximization.objectives import Objective, describe_given
 from dreamgram.image_optimization.checks import as_model
 from dreamgram.image_optimization.images import as_images
-from dreamgram.image_optimization.layers import default_shape, reach_layers
+from dreamgram.image_optimization.input_shapes import default_shape, find_shape
+from dreamgram.image_optimization.layers import reach_layers
 from dreamgram.image_optimization.names import described, either
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
@@ -102,7 +103,7 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
     Raises:
         TypeError: ``size`` has none of these forms.
         ValueError: ``size`` is not positive; C in ``size`` is not the number of channels that the network takes; or
-            this number is unknown, because the network has neither an ``input_shape`` nor a convolution.
+            this number is unknown, because the network has neither an ``input_shape`` nor layers that show it.
     """
     if size is None:
         return default_shape(model)
@@ -137,7 +138,7 @@ def as_batch(given: Any, name: str, model: nn.Module) -> Tensor:
     channels = None
     if not (guessed and isinstance(given, Tensor) and given.is_floating_point()):
         with suppress(ValueError):  # the network does not say what images it takes
-            channels = default_shape(model)[0]
+            channels = find_shape(model).shape[0]
     if guessed and channels not in (1, 3):
         channels = None
     return as_images(given, name, channels)

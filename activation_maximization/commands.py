@@ -52,7 +52,8 @@ from dreamgram.activation_maximization.sheets import Look, contact_sheet, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.axes import describe_axes
 from dreamgram.image_optimization.files import same_file
-from dreamgram.image_optimization.layers import Layer, default_shape, list_layers, reach_layers
+from dreamgram.image_optimization.input_shapes import ORIGINS, Origin, default_shape, find_shape
+from dreamgram.image_optimization.layers import Layer, list_layers, reach_layers
 from dreamgram.image_optimization.optimize import in_turn
 from dreamgram.models import load
 from dreamgram.models.digits import digit_sample
@@ -71,10 +72,11 @@ def layers(options: LayersOptions, job: Job) -> Done:
     model = Inputs().load_model(name, weights)
     shape = default_shape(model, options.size)
     found = list_layers(model, shape)
-    return Done(answer=(_describe_as_json if options.json else _describe_as_table)(name, shape, found))
+    origin = find_shape(model, options.size).origin
+    return Done(answer=(_describe_as_json if options.json else _describe_as_table)(name, shape, origin, found))
 
 
-def _describe_as_json(model: str, shape: Sequence[int], found: Sequence[Layer]) -> str:
+def _describe_as_json(model: str, shape: Sequence[int], origin: Origin, found: Sequence[Layer]) -> str:
     """Describe layers as JSON, with the fields of :class:`Layer` and the number of units of each layer."""
     listed = [
         {
@@ -85,10 +87,11 @@ def _describe_as_json(model: str, shape: Sequence[int], found: Sequence[Layer]) 
         }
         for layer in found
     ]
-    return json.dumps({"model": model, "input_shape": list(shape), "layers": listed}, indent=1)
+    described = {"model": model, "input_shape": list(shape), "input_shape_origin": origin, "layers": listed}
+    return json.dumps(described, indent=1)
 
 
-def _describe_as_table(model: str, shape: Sequence[int], found: Sequence[Layer]) -> str:
+def _describe_as_table(model: str, shape: Sequence[int], origin: Origin, found: Sequence[Layer]) -> str:
     rows = [("layer", "kind", "channels", "output", "receptive field")]
     for layer in found:
         other = "whole image" if layer.whole_image else "unknown"
@@ -96,7 +99,7 @@ def _describe_as_table(model: str, shape: Sequence[int], found: Sequence[Layer])
         rows.append((layer.name, layer.kind, str(layer.channels), describe_axes(layer.shape, layer.unit_axis), field))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = f"{model}, for images of {' x '.join(map(str, shape))} (channels x height x width)"
+    head = f"{model}, for images of {' x '.join(map(str, shape))} (channels x height x width), {ORIGINS[origin]}"
     return "\n".join([head, "", *lines])
 
 
@@ -228,7 +231,7 @@ def _find_pictures(session: Session, folder: Path | None) -> Iterable[tuple[str,
         raise OptionError("data", f"must be a folder of pictures, and there is no folder {folder}")
     session.inputs.add(folder)
     job = session.job
-    return read_folder(folder, session.shape, job.tell, job.fail, session.options.max_pixels)
+    return read_folder(folder, default_shape(session.model), job.tell, job.fail, session.options.max_pixels)
 
 
 def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> Done:
@@ -282,15 +285,16 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
     # with a blank image in place of the photo.
     stand_in = None if options.photo is None else torch.zeros(1, *shape)
     objective = _parse_for(session, stand_in)
-    read, longer = sorted(objective.layers), max(shape[1:])
+    read = sorted(objective.layers)
+    fitting = options.size if isinstance(options.size, tuple) else max(shape[1:])
     init = None
     if options.photo is not None:
         if objective.photo is None:
             raise OptionError("photo", "is not used: only match and caricature compare with a photo")
-        photo = session.open(options.photo, longer, read)
+        photo = session.open(options.photo, fitting, read)
         objective = _parse_for(session, photo)
     if options.init is not None:
-        init = session.open(options.init, longer, read)
+        init = session.open(options.init, fitting, read)
         if objective.photo is not None:
             init = images.resize(init, (objective.photo.shape[2], objective.photo.shape[3]))
     session.inputs.check(*vectors)

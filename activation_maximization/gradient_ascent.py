@@ -106,7 +106,10 @@ def maximize(
             :func:`dreamgram.activation_maximization.expressions.parse_objective`. The objective determines how many
             images are made.
         size: side of the square images in pixels, or their (height, width). If the objective compares images with a
-            photo, the default is the size of the photo. Otherwise, it is the network's own input size.
+            photo, the default is the size of the photo. Otherwise, it is the network's own input size, which the
+            network declares with the attribute ``input_shape = (C, H, W)``. Without this attribute, the size is found
+            by trial, see :func:`dreamgram.image_optimization.input_shapes.find_shape`, and a warning is logged if it is
+            a guess.
         steps: number of gradient steps.
         learning_rate: step size of Adam, in units of the tensor that is optimized, such as the pixels or the Fourier
             coefficients.
@@ -140,10 +143,10 @@ def maximize(
         TypeError: an argument has the wrong type.
         NonFiniteLoss: the objective became infinite or NaN.
     """
-    model, objective = arguments.model_and_objective(model, objective, size)
+    init = None if init is None else arguments.as_batch(init, "init", as_model(model))
+    model, objective = arguments.model_and_objective(model, objective, size if init is None else init.shape[2:])
     steps, seed = as_whole(steps, "steps", least=1), as_whole(seed, "seed")
     batch = None if batch is None else as_whole(batch, "batch", least=1)
-    init = None if init is None else arguments.as_batch(init, "init", model)
     shape = _image_shape(model, objective, size, init)
     count = max(objective.images, 1 if init is None else len(init))
     _check_count(objective, 1 if init is None else len(init), count)

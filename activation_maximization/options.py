@@ -26,6 +26,7 @@ from dreamgram.workbench.options import (
     NetworkOptions,
     Options,
     PictureOptions,
+    Size,
     model_files,
     option,
 )
@@ -137,21 +138,23 @@ class ComparingOptions(NetworkOptions):
 class SizeOptions(Options):
     """Base class with the option for the size of pictures that start from noise."""
 
-    size: int | None = option(
+    size: Size | None = option(
         None,
-        "Side, in pixels, of the picture that passes through the network. The default is the network's input size. A "
-        "larger picture has room for more of the patterns that activate a unit.",
+        "Size, in pixels, of the picture that passes through the network: the side of a square, or HEIGHTxWIDTH, so "
+        "that 64x96 is 64 pixels high and 96 pixels wide. The default is the network's input size. A larger picture "
+        "has room for more of the patterns that activate a unit.",
         group=PICTURE,
         least=1,
-        values=(64, 128, 224),
+        metavar="N|HxW",
+        values=(64, (64, 96), 224),
     )
 
     def resolved(self, shape: ImageShape | None = None) -> Self:
-        """Return a copy in which ``size`` is set, if the network takes square images."""
+        """Return a copy in which ``size`` is set."""
         resolved = super().resolved(shape)
-        if resolved.size is not None or shape is None or shape[1] != shape[2]:
+        if resolved.size is not None or shape is None:
             return resolved
-        return resolved.change(size=shape[1])
+        return resolved.change(size=shape[1:])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -359,18 +362,26 @@ class MaximizeOptions(ComparingOptions, SizeOptions, SheetOptions):
     )
     photo: Path | None = option(
         None,
-        "Photo to compare the picture with, for the objectives 'match' and 'caricature'.",
+        "Photo to compare the picture with, for the objectives 'match' and 'caricature'. It is cropped if --size is "
+        "HEIGHTxWIDTH.",
         group="Input",
         metavar="FILE",
         values=PHOTOS,
     )
     init: Path | None = option(
         None,
-        "Picture to start from instead of noise. To change a photo only a little, start from the photo itself.",
+        "Picture to start from instead of noise. To change a photo only a little, start from the photo itself. It is "
+        "cropped if --size is HEIGHTxWIDTH.",
         group="Input",
         metavar="FILE",
         values=PHOTOS,
     )
+
+    def resolved(self, shape: ImageShape | None = None) -> Self:
+        """Return a copy in which ``size`` is set, unless that would crop a photo that is only fitted to the network."""
+        resolved = super().resolved(shape)
+        fitted = self.size is None and (self.photo or self.init)
+        return resolved.change(size=None) if fitted and isinstance(resolved.size, tuple) else resolved
 
 
 @dataclass(frozen=True, kw_only=True)

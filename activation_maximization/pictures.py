@@ -17,7 +17,7 @@ from dreamgram.activation_maximization.arguments import as_batch
 from dreamgram.activation_maximization.gradient_ascent import batch_size
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.image_opening import READABLE
-from dreamgram.image_optimization.layers import default_shape
+from dreamgram.image_optimization.input_shapes import default_shape
 from dreamgram.image_optimization.limits import MOST_PIXELS
 from dreamgram.image_optimization.names import described
 

@@ -16,20 +16,21 @@ from dreamgram.activation_maximization import gradient_ascent
 from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.examples import Example
 from dreamgram.activation_maximization.objectives import Objective, check_units
-from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, parse_ranges
+from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, SizeOptions, parse_ranges
 from dreamgram.activation_maximization.pictures import crop_middle
 from dreamgram.activation_maximization.sheets import Look, contact_sheet, default_columns, lay_out, same_size, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.files import check_distinct
-from dreamgram.image_optimization.layers import default_shape, describe, reach_layers
+from dreamgram.image_optimization.input_shapes import default_shape, find_shape
+from dreamgram.image_optimization.layers import describe, reach_layers
 from dreamgram.image_optimization.optimize import Ending, in_turn
 from dreamgram.image_optimization.precision import Precision
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
 from dreamgram.image_optimization.video import load_av
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
 from dreamgram.workbench.job import Done, Job, beside, output_path
-from dreamgram.workbench.options import OptionError, PictureOptions
+from dreamgram.workbench.options import OptionError, PictureOptions, Size, describe_size
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Session:
         self.model = self.models[0]
         if original:
             original.check_network(self.inputs)
-        self.shapes = [default_shape(model) for model in self.models]
+        self.shapes = [find_shape(model).shape for model in self.models]
         """Shape (C, H, W) of the default input of each network."""
         self.shape = self.shapes[0]
         self.inputs.shape = self.shape if set(self.shapes) == {self.shape} else None
@@ -96,6 +97,9 @@ class Session:
                 raise ValueError(
                     f"{label} takes images of {channels} channels, which no picture file can hold: use Python"
                 )
+        if isinstance(options, SizeOptions) and isinstance(options.size, tuple) and original is None:
+            height, width = options.size  # in another order than, for example, the size of a screen
+            job.tell(f"size {describe_size(options.size)}: {height} pixels high and {width} pixels wide")
         self.overwrite = options.overwrite
         if resumes:
             self.overwrite = options.overwrite or self._is_unfinished(options.output)
@@ -159,7 +163,7 @@ class Session:
                 raise
             raise ValueError(f"{label}: {error}") from error
 
-    def largest_size(self, size: int | None) -> tuple[int, int]:
+    def largest_size(self, size: Size | None) -> tuple[int, int]:
         """Return the size (H, W) of the largest images that the networks get if the option for it is ``size``."""
         shapes = [default_shape(model, size) for model in self.models]
         return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
@@ -186,11 +190,12 @@ class Session:
         self.save(contact_sheet(pictures, captions, **look), stopped)
         return Done(stopped)
 
-    def open(self, photo: Path, size: int, layers: Sequence[str]) -> Tensor:
+    def open(self, photo: Path, size: Size, layers: Sequence[str]) -> Tensor:
         """Read a photo and resize it so that its longer side has ``size`` pixels.
 
-        If the network cannot compute ``layers`` from an image of that size, the photo is cropped to the middle and
-        resized to the network's default input size.
+        If ``size`` is (H, W), the photo is cropped to the middle and resized to this size. If the network cannot
+        compute ``layers`` from an image of that size, the photo is cropped to the middle and resized to the network's
+        default input size.
 
         Raises:
             ValueError: the file is not a picture, the network cannot compute ``layers`` at either size, or the output's
@@ -201,9 +206,9 @@ class Session:
         self.check_picture(photo_of_size.shape[2:])
         return photo_of_size
 
-    def _open(self, photo: Path, size: int, layers: Sequence[str]) -> Tensor:
+    def _open(self, photo: Path, size: Size, layers: Sequence[str]) -> Tensor:
         picture = self.inputs.read(photo, self.shape[0]).image
-        fitted = images.fit(picture, size)
+        fitted = images.fit(picture, size) if isinstance(size, int) else crop_middle(picture, size)
         try:
             reach_layers(self.model, fitted, layers)
         except ValueError:
@@ -242,7 +247,7 @@ class Session:
             frame = lay_out(count, (round(height * scale), round(width * scale)), **look)
             check_frame(self.options.timelapse, frame.size)
 
-    def parse_units(self, text: str, layer: str, size: int | None = None) -> list[int]:
+    def parse_units(self, text: str, layer: str, size: Size | None = None) -> list[int]:
         """Return the indices of the units of ``layer`` that ``text`` names, such as ``all``, ``0-11`` or ``3,7``.
 
         Raises:

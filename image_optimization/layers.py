@@ -6,7 +6,6 @@ For large images, the dry run computes only shapes, if the network supports PyTo
 from __future__ import annotations
 
 import bisect
-import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -16,11 +15,12 @@ from torch import Tensor, nn
 
 from dreamgram.image_optimization.axes import Images, Units, find_images
 from dreamgram.image_optimization.checks import as_model
+from dreamgram.image_optimization.input_shapes import find_shape
 from dreamgram.image_optimization.names import shorten, unknown
 from dreamgram.image_optimization.receptive_fields import Field
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import unwrapped
-from dreamgram.image_optimization.trial import Seen, Trial, Way, try_out
+from dreamgram.image_optimization.trial import Seen, Trial, Way, is_about_sizes, try_out
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
     Raises:
         ValueError: a layer is unknown, or the forward pass of an image of the network's default size does not reach it.
     """
-    shape = default_shape(model)
+    shape = find_shape(model).shape
     reach_layers(model, torch.zeros(1, *shape), layers)
 
     def reaches(size: int) -> bool:
@@ -213,7 +213,7 @@ def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, list[Trial], bool]:
     if all(trial.failure is None for trial in several) and _places(several[0]) == _places(several[1]):
         return several[0], several, True
     one = passes(1, "shapes")
-    if one.failure is None or _is_about_sizes(one.failure):
+    if one.failure is None or is_about_sizes(one.failure):
         return one, several, True
     return passes(1, "values"), [passes(count, "values") for count in (2, 3)], False
 
@@ -284,16 +284,13 @@ def _with_field(layer: Layer, field: Field | None) -> Layer:
 
 
 def describe(shape: Sequence[int]) -> str:
-    """Describe an image shape (C, H, W) in words, such as "an image of 640x480 pixels and 3 channels"."""
+    """Describe an image shape (C, H, W) in words, such as "an image of 64x64 pixels and 3 channels".
+
+    If the image is not a square, the description says which number is the width.
+    """
     channels, height, width = shape
-    return f"an image of {width}x{height} pixels and {channels} channel{'s' * (channels != 1)}"
-
-
-def _is_about_sizes(failure: Exception) -> bool:
-    """Return whether the error of a network seems to concern the size of the image."""
-    if isinstance(failure, IndexError):  # perhaps an index that was computed from arbitrary values
-        return False
-    return bool(re.search(r"size|shape|dimension|height|width|channel|too small|length", str(failure), re.IGNORECASE))
+    order = "" if width == height else " (width x height)"
+    return f"an image of {width}x{height} pixels{order} and {channels} channel{'s' * (channels != 1)}"
 
 
 def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Exception) -> str:
@@ -303,7 +300,7 @@ def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Excep
     """
     words = (str(failure).strip() or type(failure).__name__).splitlines()[0]
     name = type(model).__name__
-    if _is_about_sizes(failure):
+    if is_about_sizes(failure):
         return f"{describe(shape)} does not pass through {name}{beyond}: {words}"
     return f"{name} does not run{beyond}: {type(failure).__name__}: {words}"
 
@@ -311,29 +308,3 @@ def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Excep
 def device_of(model: nn.Module) -> torch.device:
     """Return the device of the network's weights, or the CPU if it has no weights."""
     return next((weights.device for weights in model.parameters()), torch.device("cpu"))
-
-
-def default_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
-    """Return the shape (C, H, W) of images for ``model``.
-
-    The shape is the network's attribute ``input_shape``. A network without this attribute is assumed to take images of
-    224 x 224 pixels with as many channels as its first convolution takes. If ``size`` is given, it replaces the height
-    and width. ``size`` is in pixels: one number for a square, or (H, W).
-
-    Raises:
-        ValueError: the network has neither an ``input_shape`` nor a 2D convolution, or ``size`` is not positive.
-    """
-    model = unwrapped(model)
-    sides = (size, size) if isinstance(size, int) else size
-    if sides is not None and min(sides) < 1:
-        raise ValueError(f"size must be at least 1 pixel, not {size}")
-    declared = getattr(model, "input_shape", None)
-    if declared is None:
-        convolution = next((module for module in model.modules() if isinstance(module, nn.Conv2d)), None)
-        if convolution is None:
-            raise ValueError(
-                f"{type(model).__name__} does not say what images it takes: set its input_shape = (C, H, W)"
-            )
-        declared = (convolution.in_channels, 224, 224)
-    channels, height, width = declared
-    return (channels, *(sides or (height, width)))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import math
+import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
@@ -54,6 +56,18 @@ class Seen:
         return self.name, self.call, self.key
 
 
+@dataclass(frozen=True)
+class Start:
+    """The first convolution or fully connected layer that a network computes, whether or not a module does it."""
+
+    function: str
+    """Name of PyTorch's function, such as "conv2d" or "linear"."""
+    inputs: int
+    """Number of channels or features that the layer takes, according to its weights."""
+    rows: int
+    """Number of rows of features that a fully connected layer got."""
+
+
 @dataclass
 class Trial:
     """The result of :func:`try_out`."""
@@ -62,6 +76,8 @@ class Trial:
     """All tensors in the outputs of modules, in the order in which they were computed."""
     failure: Exception | None = None
     """Error that stopped the run, or None."""
+    start: Start | None = None
+    """The first layer with weights, also if its inputs did not fit it; None if the run did not reach any."""
 
 
 def try_out(
@@ -117,15 +133,9 @@ def try_out(
             if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
                 module._compiled_call_impl = None
         skipping = _NoArithmetic() if way == "shapes" and not meta else None
-        reading = _Reading(way, fields) if way == "shapes" or fields else None
+        reading = _Reading(way, fields)
         try:
-            with (
-                torch.no_grad(),
-                default_type(kind),
-                reading or nullcontext(),
-                skipping or nullcontext(),
-                fields or nullcontext(),
-            ):
+            with torch.no_grad(), default_type(kind), reading, skipping or nullcontext(), fields or nullcontext():
                 functional_call(model, state, (image,))
         except Exception as error:  # the user's network may raise anything
             trial.failure = error.with_traceback(None)  # the traceback would keep all activations in memory
@@ -133,7 +143,15 @@ def try_out(
             for mode in (reading, skipping, fields):
                 if mode is not None:
                     mode.active = False  # Ctrl-C at the wrong moment leaves a mode on, which must then do nothing
+    trial.start = reading.start
     return trial
+
+
+def is_about_sizes(failure: Exception) -> bool:
+    """Return whether the error of a network seems to concern the size of the image."""
+    if isinstance(failure, IndexError):  # perhaps an index that was computed from arbitrary values
+        return False
+    return bool(re.search(r"size|shape|dimension|height|width|channel|too small|length", str(failure), re.IGNORECASE))
 
 
 def working_dtype(model: nn.Module) -> torch.dtype:
@@ -195,18 +213,34 @@ class _Reading(TorchFunctionMode):
     def __init__(self, way: Way, fields: ReceptiveFields | None) -> None:
         super().__init__()
         self.way, self.fields, self.active = way, fields, True
+        self.start: Start | None = None
+        """The first layer with weights that was called."""
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
+        name = getattr(func, "__name__", "")
+        if self.start is None and name in WEIGHTED:
+            self.start = _start(name, *args, **kwargs)
         if not self.active:
             return func(*args, **kwargs)
-        name = getattr(func, "__name__", "")
         if name in READERS or (name == "where" and len(args) + len(kwargs) == 1) or _picks_by_mask(name, args):
             if self.way == "shapes":
                 raise NeedsValues(f"the network calls {name}, whose result depends on values")
             if self.fields is not None and isinstance(args[0], Tensor) and self.fields.of(args[0]) is not None:
                 self.fields.lose()
         return func(*args, **kwargs)
+
+
+WEIGHTED = {
+    *("conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d", "conv_transpose3d", "linear"),
+}
+"""Names of functions that compute a convolution or a fully connected layer."""
+
+
+def _start(name: str, input: Tensor, weight: Tensor, *others: Any, **options: Any) -> Start:
+    """Describe a call of one of the functions :data:`WEIGHTED`."""
+    groups = options.get("groups", others[4] if len(others) > 4 else 1)
+    return Start(name, weight.shape[-1] if name == "linear" else weight.shape[1] * groups, math.prod(input.shape[:-1]))
 
 
 def _picks_by_mask(name: str, args: Any) -> bool:

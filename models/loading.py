@@ -41,7 +41,9 @@ def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = 
 
     The network takes images (N, C, H, W), RGB or gray in [0, 1], and normalizes them itself. Its attribute
     ``input_shape`` is the default shape (C, H, W) of an image. A network from your own file should follow the same
-    conventions.
+    conventions: set ``model.input_shape = (3, 64, 96)`` if it was trained on RGB images 64 pixels high and 96 wide.
+    Without this attribute, its images have the shape that
+    :func:`dreamgram.image_optimization.input_shapes.find_shape` finds by trial, which may be a guess.
 
     Args:
         name: a network of this package, such as ``vgg16``, or ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` or

@@ -35,6 +35,7 @@ from dreamgram.workbench.options import (
     Options,
     choices_of,
     declaration,
+    describe_size,
     is_flag,
     is_list,
     is_required,
@@ -404,13 +405,26 @@ def _dispatch(
         options = parse(parser, command.options, rest)
         if implementation:
             import_module(implementation)
-        with job.taking_interrupts():
+        with job.taking_interrupts(), _only_errors(quiet):
             done = command.work(options, job)
             job.over = True
             return _show(done, job, quiet)
     except OptionError as error:  # name the option as on the command line
         flags = {each.name: flags_of(each)[0] for each in fields(command.options)}
         raise ValueError(f"{flags.get(error.name, error.name)} {error.problem}") from error
+
+
+@contextmanager
+def _only_errors(quiet: bool) -> Iterator[None]:
+    """If ``quiet`` is True, keep the engine from logging warnings inside the context."""
+    logger = logging.getLogger("dreamgram")
+    level = logger.level
+    if quiet:
+        logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _show(done: Done, job: Job, quiet: bool) -> int:
@@ -545,6 +559,8 @@ def _shown(value: Any, separator: str = ",") -> str:
         return ",".join(f"{name}={_shown(each)}" for name, each in value.items())
     if isinstance(value, list):
         return separator.join(map(_shown, value))
+    if isinstance(value, tuple):
+        return describe_size(value)
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 

@@ -61,6 +61,10 @@ MOST = 1_000_000
 ImageShape = tuple[int, int, int]
 """Type of the shape (C, H, W) of an image."""
 
+Size = int | tuple[int, int]
+"""Type of the size of a picture in pixels: the side of a square, or (height, width). As text, such as on the command
+line, a height and a width are HEIGHTxWIDTH, such as ``64x96``."""
+
 
 class OptionError(ValueError):
     """The error raised if an option has an invalid value, or cannot be used with the given input, such as a video.
@@ -575,6 +579,8 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
     parts = get_args(hint) if isinstance(hint, types.UnionType) or get_origin(hint) is typing.Union else (hint,)
     if type(None) in parts and (value is None or value in ([], ())):  # version 0.1.0 recorded a missing list as []
         return None
+    if set(get_args(Size)) <= set(parts):
+        return _size(name, value)
     [kind, *_] = [part for part in parts if part is not type(None)]
     base = get_origin(kind) or kind
     if base is Literal:
@@ -622,13 +628,35 @@ def _number(name: str, kind: type, value: Any) -> Any:
     return number
 
 
+def _size(name: str, value: Any) -> Size:
+    """Return ``value`` as a size, which is one number if it is a square.
+
+    Raises:
+        OptionError: ``value`` is neither one whole number nor two.
+    """
+    given = value.lower().split("x") if isinstance(value, str) else value
+    sides = list(given) if isinstance(given, list | tuple) else [given]
+    try:
+        numbers = [_convert(name, int, side) for side in sides]
+    except OptionError:
+        numbers = []
+    if len(numbers) not in (1, 2):
+        raise OptionError(name, f"must be a whole number, or HEIGHTxWIDTH such as 64x96, not {shorten(value)}")
+    return numbers[0] if numbers[0] == numbers[-1] else (numbers[0], numbers[1])
+
+
+def describe_size(size: tuple[int, ...]) -> str:
+    """Return a size (H, W) as text, such as ``64x96``."""
+    return "x".join(map(str, size))
+
+
 def _describe(kind: Any) -> str:
     names = {int: "a whole number", float: "a number", str: "text", Path: "a file name", bool: "true or false"}
     return names.get(kind, "a table of numbers" if kind is dict else "a list")
 
 
 def _numbers(value: Any) -> list[float]:
-    found = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else [value]
+    found = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list | tuple) else [value]
     return [each for each in found if isinstance(each, int | float) and not isinstance(each, bool)]
 
 
@@ -646,7 +674,9 @@ def _check_range(name: str, known: Declaration, number: float) -> None:
 
 
 def _brief(value: Any) -> str:
-    """Return ``value`` for a message: a short text as it is, and any other value as :func:`shorten` returns it."""
+    """Return ``value`` for a message: a short text or a size as it is typed, others as :func:`shorten` returns them."""
+    if isinstance(value, tuple):
+        return describe_size(value)
     plain = _plain(value)
     return plain if isinstance(plain, str) and len(plain) <= LONGEST else shorten(plain)
 

@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from dreamgram.activation_maximization import commands, expressions, session
+from dreamgram.activation_maximization.gradient_ascent import maximize
+from dreamgram.activation_maximization.objectives import channel
 from dreamgram.activation_maximization.options import DigitsOptions, UnitsOptions
 from dreamgram.activation_maximization.session import Session
 from dreamgram.activation_maximization.sheets import GAP, MARGIN, TEXT
@@ -28,6 +30,18 @@ from dreamgram.models.registry import WEIGHTS
 from dreamgram.workbench.job import Job, Watcher
 from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded, unresolved_note
 from tests.conftest import Command
+
+GUESSING = """
+import torch
+from torch import nn
+
+def any_size():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3))
+
+def one_size():
+    return nn.Sequential(nn.Flatten(), nn.Linear(784, 4))
+"""
 
 
 def test_units_as_typed(command: Command) -> None:
@@ -135,6 +149,61 @@ def test_maximize_says_what_units_does(command: Command) -> None:
     a, b = (np.asarray(Image.open(name))[below:] for name in ("a.png", "b.png"))
     width = min(a.shape[1], b.shape[1])
     assert (a[:, :width] == b[:, :width]).all()
+
+
+def test_a_height_and_a_width(command: Command, photo: Tensor, digits: nn.Module) -> None:
+    line = ["dream", "maximize", "channel(conv1, 3)", "--steps", 2, "--size"]
+    run = command(*line, "24x36", "-o", "a.png")
+    assert (run.code, run.err) == (0, "size 24x36: 24 pixels high and 36 pixels wide\n")
+    dreams = maximize(digits, channel("conv1", 3), steps=2, size=(24, 36))
+    assert Image.open("a.png").size == (36, 24)
+    assert (images.load("a.png", 1) - dreams.images).abs().max() < 1 / 255
+    assert recorded("a.png")["size"] == [24, 36]
+    run = command("dream", "replay", "a.png", "-o", "b.png")
+    assert (run.code, run.err) == (0, "")
+    assert Image.open("b.png").tobytes() == Image.open("a.png").tobytes()
+    assert command(*line, "24x24", "-o", "c.png").err == ""
+    assert recorded("c.png")["size"] == 24
+    # A photo is cropped to the size.
+    images.save(photo, "photo.png")
+    given = ["dream", "maximize", "match(conv1)", "--photo", "photo.png", "--steps", 1, "--size", "30x24"]
+    for more in ([], ["--init", "photo.png"]):
+        assert command(*given, *more, "-o", "d.png", "--overwrite").code == 0
+        assert Image.open("d.png").size == (24, 30)
+    units = ["units", "--layer", "conv1", "--units", "3", "--steps", 1, "--size"]
+    for job in (units, ["examples", *units[1:]]):
+        for size in ("24x80", "80x24"):
+            run = command("dream", *job, size, "-o", f"{size}.png", "--overwrite")
+            assert run.code == 0, run.err
+        (wide, low), (narrow, high) = (Image.open(f"{size}.png").size for size in ("24x80", "80x24"))
+        assert wide >= narrow
+        assert low < high
+    Path("nets.py").write_text(GUESSING)
+    run = command("dream", "layers", "--model", "nets.py:any_size", "--size", "24x36")
+    assert ", for images of 1 x 24 x 36 (channels x height x width), the size that was given" in run.out
+    run = command("dream", *units, "2x1")
+    assert (run.code, run.err.splitlines()[-1][:51]) == (2, "error: an image of 1x2 pixels (width x height) and ")
+
+
+def test_the_size_of_a_network_with_oblong_images(command: Command, photo: Tensor) -> None:
+    Path("nets.py").write_text(
+        GUESSING + "\ndef oblong():\n    net = any_size()\n    net.input_shape = (1, 16, 24)\n    return net\n"
+    )
+    net = ["--model", "nets.py:oblong", "--steps", 1]
+    units = ["dream", "units", *net, "--layer", "0", "--units", "0", "--folder", "each"]
+    assert command(*units).code == 0
+    assert recorded("each/0000.png")["size"] == [16, 24]
+    before = Path("each/0000.png").stat().st_mtime_ns
+    assert command(*units, "--size", "16x24").code == 0  # the same size, which is now given
+    assert Path("each/0000.png").stat().st_mtime_ns == before
+    run = command(*units, "--size", "24x16")
+    assert "each/0000.png was made with size 16x24, not 24x16; choose another output" in run.err
+    # Without --size, a photo keeps its proportions, also when the picture is made again.
+    images.save(photo, "photo.png")
+    assert command("dream", "maximize", "match(0)", "--photo", "photo.png", *net, "-o", "a.png").code == 0
+    assert Image.open("a.png").size == images.to_pillow(images.fit(photo, 24)).size != (24, 16)
+    assert command("dream", "replay", "a.png", "--trust", "-o", "b.png").code == 0
+    assert Image.open("b.png").tobytes() == Image.open("a.png").tobytes()
 
 
 def test_maximize_with_a_photo_and_an_image_to_start_from(command: Command, photo: Tensor) -> None:
@@ -465,6 +534,44 @@ def test_layers_as_json(command: Command) -> None:
     expected = {"kind": "Conv2d", "units": 50, "shape": [50, 11, 11], "receptive_field": 8}
     assert {name: layers["conv2"][name] for name in expected} == expected
     assert layers["hidden"]["receptive_field"] is None
+
+
+def test_layers_says_where_the_shape_comes_from(command: Command) -> None:
+    Path("nets.py").write_text(GUESSING)
+    guessed = ["--model", "nets.py:any_size"]
+    for line, shape, origin in (
+        ([], "1 x 28 x 28", "as the network declares"),
+        (guessed, "1 x 224 x 224", "a guess"),
+        ([*guessed, "--size", 8], "1 x 8 x 8", "the size that was given"),
+        (["--model", "nets.py:one_size"], "1 x 28 x 28", "the only size that passes through the network"),
+    ):
+        head = command("dream", "layers", *line).out.splitlines()[0]
+        assert head.endswith(f", for images of {shape} (channels x height x width), {origin}")
+    assert json.loads(command("dream", "layers", "--json").out)["input_shape_origin"] == "declared"
+
+
+def test_a_guessed_size_is_told(command: Command, caplog: pytest.LogCaptureFixture) -> None:
+    Path("nets.py").write_text(GUESSING)
+    images.save(torch.rand(1, 1, 30, 30), "photos/a.png")
+
+    def told(*line: object) -> list[str]:
+        caplog.clear()
+        run = command("dream", *line)
+        assert run.code == 0, run.err
+        return caplog.messages
+
+    guess = (
+        "Sequential does not say what images it takes: 1x224x224 (channels x height x width) is a guess; "
+        "give a size, or set its input_shape = (C, H, W)"
+    )
+    few = ["--model", "nets.py:any_size", "--layer", "0", "--units", "0", "--steps", 1]
+    assert told("units", *few) == [guess]
+    assert told("replay", "outputs/units.png", "--trust") == []  # the recipe contains the size
+    assert told("units", *few, "--quiet") == []
+    assert told("units", *few, "--size", 8) == []
+    assert told("units", "--model", "nets.py:one_size", "--layer", "1", "--units", "0", "--steps", 1) == []
+    # The photos are resized to the size that is guessed.
+    assert told("examples", *few, "--size", 8, "--data", "photos") == [guess]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-from dreamgram.image_optimization.layers import Layer, default_shape, dry_run, find_layer, list_layers, smallest_size
+from dreamgram.image_optimization.layers import Layer, dry_run, find_layer, list_layers, smallest_size
 
 
 def columns_seen(network: nn.Module, layer: str, size: int) -> tuple[int, int, int]:
@@ -148,13 +148,3 @@ def test_an_image_that_does_not_pass(digits: nn.Module, vgg16: nn.Module) -> Non
         list_layers(digits, (1, 64, 64))
     with pytest.raises(ValueError, match="an image of 8x8 pixels and 3 channels does not pass through VGG"):
         list_layers(vgg16, (3, 8, 8))
-
-
-def test_default_shapes(digits: nn.Module) -> None:
-    assert default_shape(digits) == (1, 28, 28)
-    assert default_shape(digits, 40) == (1, 40, 40)
-    assert default_shape(nn.Sequential(nn.Conv2d(5, 2, 3))) == (5, 224, 224)
-    with pytest.raises(ValueError, match="set its input_shape"):
-        default_shape(nn.Linear(3, 3))
-    with pytest.raises(ValueError, match="size must be at least 1 pixel, not -4"):
-        default_shape(digits, -4)

@@ -15,6 +15,7 @@ from dreamgram.workbench.options import (
     OptionError,
     Options,
     ReplayOptions,
+    Size,
     check_applies,
     choices_of,
     declaration,
@@ -56,6 +57,7 @@ class Brush(Options):
     layers: dict[str, float] | None = option(None, "Layers.", group="Losses", parse=parse_layer_weights, least=0)
     memory: int | None = option(None, "Memory.", group="Network", parse=parse_bytes, least=1, compare=False)
     output: Path | None = option(None, "File to write.", group="Output", recorded=False, compare=False)
+    paper: Size | None = option(None, "Size of the paper.", group="Picture", least=1)
 
 
 @pytest.mark.parametrize(
@@ -84,6 +86,14 @@ class Brush(Options):
         ("memory", 2**63 + 1, 2**63 + 1),
         ("tips", "2", 2),
         ("tips", 2, 2),
+        ("paper", "64", 64),
+        ("paper", 64.0, 64),
+        ("paper", "64x96", (64, 96)),
+        ("paper", "64 X 96", (64, 96)),
+        ("paper", [64, 96], (64, 96)),
+        ("paper", "64x64", 64),
+        ("paper", (64, 64), 64),
+        ("paper", None, None),
     ],
 )
 def test_a_value_becomes_one_of_the_type(name: str, given: Any, value: Any) -> None:
@@ -135,6 +145,13 @@ def test_a_value_becomes_one_of_the_type(name: str, given: Any, value: Any) -> N
         ("memory", "0G", "must be an amount of memory such as 4G or 800M, not '0G'"),
         ("memory", 0, "must be at least 1, not 0"),
         ("tips", 3, "must be 1 or 2, not 3"),
+        *(
+            ("paper", wrong, f"must be a whole number, or HEIGHTxWIDTH such as 64x96, not {wrong!r}")
+            for wrong in ("A4", "64x", "64,96", "64x96x3", 64.5, True, {}, (3, 64, 96), [[64], 96], (64, None))
+        ),
+        ("paper", "0x64", "must be at least 1, not 0"),
+        ("paper", (64, -1), "must be at least 1, not -1"),
+        ("paper", "64x1000001", "must be at most 1,000,000, not 1000001"),
         ("tips", "12", "must be 1 or 2, not '12'"),
     ],
 )
@@ -168,7 +185,14 @@ def test_options_are_changed_not_written_over() -> None:
 
 def test_a_record_is_json_and_makes_the_same_options() -> None:
     brush = Brush(
-        file=Path("a.png"), layers={"relu1_1": 2}, shares=[1], memory="1G", wet=True, end="blunt", output=Path("b.png")
+        file=Path("a.png"),
+        layers={"relu1_1": 2},
+        shares=[1],
+        memory="1G",
+        wet=True,
+        end="blunt",
+        output=Path("b.png"),
+        paper="64x96",
     )
     record = json.loads(json.dumps(brush.record()))
     assert "output" not in record
@@ -191,6 +215,9 @@ def test_the_difference_of_two_sets_of_options() -> None:
     assert brush.difference(Brush(width=2, hairs=13)) == "hairs 13, not 12"
     assert Brush(file=Path("a.png")).difference(Brush(file=Path("b.png"))) == "file b.png, not a.png"
     assert Brush(colors=("red",)).difference(brush) == ""
+    assert Brush(paper=(64, 96)).difference(Brush(paper="64x96")) == ""
+    assert Brush(paper=32).difference(Brush(paper=(64, 96))) == "paper 64x96, not 32"
+    assert Brush(paper="96x64").difference(Brush(paper="64x96")) == "paper 64x96, not 96x64"
 
 
 def test_options_for_some_kinds_of_input_only() -> None:
