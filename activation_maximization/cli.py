@@ -77,8 +77,8 @@ DREAM_COMMANDS = {
             "Make pictures that maximize an objective, which is written as an expression. The expression can combine "
             "the objectives channel, neuron, logit, log_odds, direction, deepdream, diversity, match and caricature, "
             "and can subtract the regularizers total_variation, blur, l1, l2, pixel_sum and sparing. The function ramp "
-            "gives a weight that changes over the steps, and share gives one that suits every network. A single picture is saved by itself, and several pictures are "
-            "saved as a contact sheet.",
+            "gives a weight that changes over the steps, and share gives one that suits every "
+            "network. A single picture is saved by itself, and several pictures are saved as a contact sheet.",
         ),
     ),
     "amplify": Command(
