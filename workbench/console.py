@@ -214,7 +214,7 @@ class Terminal(Watcher):
     def stopping(self) -> None:
         if not self.quiet:
             # sys.stderr is bypassed, because the progress bar may be writing to it.
-            os.write(2, b"stopping after this step; Ctrl-C again stops at once\n")
+            os.write(2, b"stopping as soon as what is done is saved; Ctrl-C again stops at once\n")
 
     @contextmanager
     def _undisturbed(self) -> Iterator[None]:

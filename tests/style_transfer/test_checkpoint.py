@@ -89,7 +89,7 @@ def test_stopped_and_resumed_as_typed(command: Command, photo: Tensor, monkeypat
         patch.setattr(Terminal, "progress", ctrl_c_at(3))
         run = command("stylize", *line, "--checkpoint", "run.ckpt", "-o", "a.png")
     assert run.code == 130
-    assert "stopping after this step" in run.err
+    assert "stopping as soon as" in run.err
     assert "interrupted: saved the picture so far; stylize resume run.ckpt continues it\n" in run.err
     assert len(read_checkpoint(Path("run.ckpt"))[0]["losses"]) == 3
     assert Recipe.read(Path("a.png"), COMMANDS).stopped == "interrupted"

@@ -372,7 +372,7 @@ def test_ctrl_c_saves_the_picture_so_far(photo_file: Path, tmp_path: Path) -> No
     assert process.returncode == 130
     assert "a.png  " in out
     said = "interrupted: saved the picture so far; stylize resume a continues it"
-    assert err == f"stopping after this step; Ctrl-C again stops at once\n{said}\n"
+    assert err == f"stopping as soon as what is done is saved; Ctrl-C again stops at once\n{said}\n"
     assert Image.open(tmp_path / "a.png").size == (171, 200)
 
 

@@ -139,7 +139,7 @@ def test_quiet_shows_only_errors(end: Done | BaseException, code: int, out: str,
     assert program("count", "a.txt", "--quiet", work=work) == Outcome(code, out, err)
     loud = program("count", "a.txt", work=work)
     assert loud.out.startswith("a.png  ")
-    assert loud.err.startswith("stopping after this step; Ctrl-C again stops at once\na note\n")
+    assert loud.err.startswith("stopping as soon as what is done is saved; Ctrl-C again stops at once\na note\n")
 
 
 def test_quiet_shows_files_that_fail(program: Program) -> None:
