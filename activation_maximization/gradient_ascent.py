@@ -527,8 +527,8 @@ class _Part:
     ) -> Tensor:
         """Return whether each silent image receives a gradient from each of ``starts``: (starts, silent images).
 
-        A start is the noise from which an image of the class ``kind`` starts, and the seed of the random view in which
-        it is tested.
+        A start is a pair: the noise from which an image starts, and the seed of the random transform that is applied to
+        the image for the test. ``kind`` is the parameterization, the Python class of the images.
         """
         numbers = self.numbers[self.silent]
         image = kind.from_noise((len(starts) * len(numbers), *shape), device=self.device)

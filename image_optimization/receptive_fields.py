@@ -406,14 +406,14 @@ class Call:
     fields: Mapping[int, Field]
     """Receptive fields of the arguments that depend on the image, by ``id``."""
     output: Tensor
-    """One of the results."""
+    """The tensor that the operator returned, or one of several."""
     number: int
-    """Index of this result among the results."""
+    """Index of :attr:`output` among the tensors that the operator returned."""
     weights: set[StorageWeakRef]
     """Memory of the network's weights."""
 
     def result(self) -> Field:
-        """Return the receptive fields in the result."""
+        """Return the receptive fields of the elements of :attr:`output`."""
         if _signature(self.func).pointwise:
             return self.pointwise()
         rule = RULES.get(self.name)
@@ -424,7 +424,7 @@ class Call:
         return field if field.fits(self.output.shape) else UNKNOWN
 
     def only_first(self) -> bool:
-        """Return whether only the first argument depends on the image."""
+        """Return whether the first argument of the operator is the only one that depends on the image."""
         return self.fields.keys() == {id(next(iter(self.given.values())))}
 
     @property
@@ -454,10 +454,10 @@ class Call:
         """Return whether ``tensor`` is a weight of the network, or a view of one."""
         return _memory(tensor) in self.weights
 
-    # The rules, which return the receptive fields in the result.
+    # The rules, each of which returns the receptive fields of the output of some operators.
 
     def pointwise(self) -> Field:
-        """Follow elements that depend on the elements at the same place in all arguments."""
+        """Return the fields if each element depends only on the elements at the same place in all arguments."""
         count = self.output.ndim
         tensors = list(_tensors(self.given.values()))
         if self.name == "copy":
@@ -474,39 +474,42 @@ class Call:
         return field if field.fits(self.output.shape) else _at_least(fields)
 
     def _varies(self, constant: Tensor, field: Field) -> bool:
-        """Return whether ``constant`` has other values for other positions, so that it may be a mask."""
+        """Return whether the elements of the tensor ``constant`` differ between positions, so that it may be a mask."""
         start = self.output.ndim - constant.ndim
         axes = field.axes if field.lines and field.axes else range(self.output.ndim)
         return any(axis >= start and constant.shape[axis - start] > 1 for axis in axes)
 
     def mixing(self) -> Field:
-        """Follow elements that depend on all elements along the axes ``dim``."""
+        """Return the fields if each element depends on all elements along the axes ``dim`` of the input."""
         dims = self.dims(self.given.get("dim"))
         return self.without(self.field.mixed(dims), dims)
 
     def along(self) -> Field:
-        """Follow elements that depend on some elements along the axes ``dim``, or come from there, and no others."""
+        """Return the fields if each element depends on some of the elements along the axes ``dim`` of the input."""
         dims = self.dims(self.given.get("dim", self.given.get("dims")))
         return self.without(self.field.mixed(dims, dense=False), dims)
 
     def layer_norm(self) -> Field:
-        """Follow a normalization with statistics of the last axes."""
+        """Return the fields after a normalization with the mean and variance of the last axes."""
         count = self.input.ndim
         dims = range(count - len(self.given["normalized_shape"]), count)
         return self.field.mixed(dims) if self.number == 0 else UNKNOWN
 
     def group_norm(self) -> Field:
-        """Follow a normalization with statistics of groups of channels at all positions."""
+        """Return the fields after a normalization with the mean and variance of groups of channels."""
         return self.field.mixed(range(2, self.input.ndim)) if self.number == 0 else UNKNOWN
 
     def batch_norm(self) -> Field:
-        """Follow a normalization with statistics of each channel, which may be known beforehand."""
+        """Return the fields after a normalization with the mean and variance of each channel.
+
+        If the network has stored these, each element depends only on the element at the same place.
+        """
         if self.number:
             return UNKNOWN
         return self.field.mixed([0, *range(2, self.input.ndim)]) if self.given.get("training") else self.field
 
     def product(self) -> Field:
-        """Follow a product of matrices."""
+        """Return the fields after a product of matrices."""
         names = {"mm": ("self", "mat2"), "bmm": ("self", "mat2"), "addmm": ("mat1", "mat2")}
         left, right = (self.given[name] for name in names.get(self.name, ("batch1", "batch2")))
         one, two = self.fields.get(id(left)), self.fields.get(id(right))
@@ -521,7 +524,7 @@ class Call:
         return _at_least([one.mixed([left.ndim - 1]), two.mixed([right.ndim - 2])])
 
     def attention(self) -> Field:
-        """Follow attention, in which each token sees all tokens if there is no mask."""
+        """Return the fields after attention, in which each token sees all tokens if there is no mask."""
         masks = [self.given.get(name) for name in ("is_causal", "attn_mask", "attn_bias")]
         value = self.fields.get(id(self.given["value"]))
         if self.number or value is None or any(mask is not None and mask is not False for mask in masks):
@@ -529,7 +532,7 @@ class Call:
         return _at_least([value.mixed([self.given["value"].ndim - 2])])
 
     def windows(self, slide: Callable[[Line, int], Line | None], count: int, mixes_channels: bool) -> Field:
-        """Follow an operator that treats the last ``count`` axes alike.
+        """Return the fields after an operator that does the same along each of the last ``count`` axes.
 
         ``slide`` is called with a line and with the index of its axis among the last axes.
         """
@@ -547,7 +550,7 @@ class Call:
         return UNKNOWN if lines[0] is None or lines[1] is None else replace(field, lines=(lines[0], lines[1]))
 
     def convolution(self) -> Field:
-        """Follow a convolution or transposed convolution."""
+        """Return the fields after a convolution or a transposed convolution."""
         kernel = self.given["weight"].shape[2:]
         step, padding, dilation = (_each(self.given[name], len(kernel)) for name in ("stride", "padding", "dilation"))
         if max(kernel) == max(step) == 1 and not any(padding):  # each position keeps its place
@@ -561,7 +564,7 @@ class Call:
         return self.windows(slide, len(kernel), mixes_channels=True)
 
     def pooling(self) -> Field:
-        """Follow the pooling of windows."""
+        """Return the fields after a pooling."""
         axes = int(self.name[self.name.index("pool") + 4])
         kernel, padding = (_each(self.given[name], axes) for name in ("kernel_size", "padding"))
         step = _each(self.given["stride"] or kernel, axes)
@@ -574,7 +577,7 @@ class Call:
         )
 
     def adaptive_pooling(self) -> Field:
-        """Follow the pooling of windows that divide the positions evenly."""
+        """Return the fields after an adaptive pooling whose windows are all of one size."""
         counts = self.output.shape[-len(self.given["output_size"]) :]
         if set(counts) == {1}:
             return self.field.mixed(range(self.input.ndim - len(counts), self.input.ndim))
@@ -587,7 +590,7 @@ class Call:
         return self.field.unordered() if field.axes is None else field
 
     def upsampling(self) -> Field:
-        """Follow an enlargement by whole numbers."""
+        """Return the fields after an enlargement by whole numbers."""
         taps = 1 if "nearest" in self.name else 4 if "bicubic" in self.name else 2
         size = self.given["output_size"]
         scales = [self.given.get(name) for name in ("scales_d", "scales_h", "scales_w", "scales")]
@@ -601,7 +604,10 @@ class Call:
         return self.windows(enlarge, len(size), mixes_channels=False)
 
     def padding(self) -> Field:
-        """Follow constant, reflected or replicated borders. A negative width is a crop."""
+        """Return the fields after padding with constant, reflected or replicated borders.
+
+        A border of a negative width is a crop.
+        """
         widths = self.given["pad" if self.name == "constant_pad_nd" else "padding"]
         count = len(widths) // 2
 
@@ -628,18 +634,18 @@ class Call:
         return replace(field, dense=field.dense and not constant)
 
     def pixel_unshuffle(self) -> Field:
-        """Follow blocks of positions that become one position."""
+        """Return the fields after each block of positions has become one position, as in a pixel unshuffle."""
         side = self.given["downscale_factor"]
         counts = self.output.shape[-2:]
         return self.windows(lambda line, axis: line.sliding(side, side, 0, 1, counts[axis]), 2, mixes_channels=True)
 
     def pixel_shuffle(self) -> Field:
-        """Follow positions that become blocks of positions."""
+        """Return the fields after each position has become a block of positions, as in a pixel shuffle."""
         times = self.given["upscale_factor"]
         return self.windows(lambda line, axis: line.enlarged(times, 1), 2, mixes_channels=True)
 
     def permutation(self) -> Field:
-        """Follow the axes into another order."""
+        """Return the fields after the axes have been put into another order."""
         order = list(range(self.input.ndim))
         if self.name == "permute":
             order = self.dims(self.given["dims"])
@@ -649,7 +655,7 @@ class Call:
         return self.field.moved(order.index)
 
     def slicing(self) -> Field:
-        """Follow positions at equal distances, from a first to a last one."""
+        """Return the fields after a slice: positions at equal distances, from a first to a last one."""
         field, dim = self.field, self.dims(self.given["dim"])[0]
         kept = range(*slice(self.given["start"], self.given["end"]).indices(self.input.shape[dim]))[
             :: self.given["step"]
@@ -665,14 +671,14 @@ class Call:
         return replace(field, lines=(lines[0], lines[1]))
 
     def indexing(self) -> Field:
-        """Follow the choice of elements along one axis."""
+        """Return the fields after some elements along one axis have been chosen."""
         [dim, index] = next((dim, each) for dim, each in enumerate(self.given["indices"]) if each is not None)
         if index.ndim != 1 or sum(each is not None for each in self.given["indices"]) > 1:
             return UNKNOWN
         return self.field.mixed([dim], dense=False)
 
     def concatenation(self) -> Field:
-        """Follow tensors that are put side by side along an existing axis, or along a new one."""
+        """Return the fields after tensors have been put side by side along an existing axis, or along a new one."""
         tensors = self.given["tensors"]
         fields = [self.fields[id(each)] for each in tensors if id(each) in self.fields]
         dim = self.given["dim"] % self.output.ndim
@@ -689,7 +695,7 @@ class Call:
         return fields[0] if same else UNKNOWN
 
     def view(self) -> Field:
-        """Follow the same elements, in the same order, into another shape."""
+        """Return the fields after the elements have been arranged in another shape, in the same order."""
         field, before, after = self.field, tuple(self.input.shape), tuple(self.output.shape)
         if field.axes is None or field.whole or math.prod(before) != math.prod(after):
             return UNKNOWN if field.axes is None or not field.whole else field
@@ -720,7 +726,7 @@ class Call:
         return None
 
     def expansion(self) -> Field:
-        """Follow elements that are repeated along axes of length 1, or along new ones."""
+        """Return the fields after the elements have been repeated along axes of length 1, or along new ones."""
         return self.field.moved(lambda axis: axis + self.output.ndim - self.input.ndim)
 
 
@@ -738,7 +744,7 @@ def _together(fields: Sequence[Field]) -> Field:
 
 
 def _at_least(fields: Sequence[Field]) -> Field:
-    """Return what is known of elements that depend on all of ``fields``, and perhaps on more."""
+    """Return the receptive fields of elements that depend on all of ``fields``, and perhaps on more pixels."""
     if all(field.whole for field in fields):
         return replace(ALL_PIXELS, dense=all(field.dense for field in fields))
     known = [field for each in fields if (field := each.unordered()).axes is not None and field.dense]
