@@ -135,7 +135,8 @@ def maximize(
             ``batch`` has no effect if the objective's value for an image depends on the other images, as with
             ``diversity``. All images then form one batch.
         listeners: functions that are called with a :class:`Step` after every step. The steps of all batches are
-            numbered consecutively.
+            numbered consecutively. A listener may call functions of this package, but must not wait for another thread
+            that does, because only one thread at a time runs networks.
 
     Raises:
         ValueError: a layer or a unit does not exist, the network cannot take images of this size, a value in ``init``
@@ -410,6 +411,8 @@ class _Part:
         """Compute the scale of the objective's gradient for ``images`` (N, C, H, W), if the objective needs it."""
         if not self.objective.scaled:
             return
+        if not self.objective.layers:
+            raise ValueError(f"{self.objective} has a share, but no term that depends on the network")
         part = _Part(self.activations_of, self.objective, self.numbers, self.device)
         part.scale = torch.zeros(len(images), device=self.device)
         with torch.enable_grad():

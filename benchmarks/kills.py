@@ -143,8 +143,8 @@ def _onward(case: Case, folder: Path) -> Sequence[str]:
     """Return the command that resumes a killed command."""
     if case.resumed and list(folder.glob("state/runs/*.ckpt")):
         return ["stylize", "resume"]
-    # Without a state, there is no picture, or the picture is finished.
-    return ["--version"] if case.resumed and (folder / case.results[0]).exists() else case.command
+    # A program may be killed after it has written its last result.
+    return ["--version"] if all((folder / name).exists() for name in case.results) else case.command
 
 
 def _wrong_words(case: Case, folder: Path, err: str) -> list[str]:

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from dreamgram.image_optimization.compilation import TOLERANCE, Program, compile_for
 from dreamgram.image_optimization.fusion import Group, fused, groups_in, hooks_of
 from dreamgram.image_optimization.gradient_scaling import Range
-from dreamgram.image_optimization.layers import Layer, reach_layers
+from dreamgram.image_optimization.layers import Layer, RowsError, reach_layers
 from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.recording import is_own
 from dreamgram.image_optimization.settings import TURN, default_type
@@ -91,6 +91,12 @@ def is_recordable(model: nn.Module) -> bool:
     model = unwrapped(model)
     allowed = all(getattr(module, "recordable", True) for module in model.modules())
     return allowed and is_own(*itertools.chain(*map(hooks_of, model.modules())))
+
+
+def _mixes_images(model: nn.Module) -> bool:
+    """Return whether ``model`` normalizes each image with statistics of all images in its batch."""
+    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
+    return any(isinstance(module, kinds) and module.running_mean is None for module in model.modules())
 
 
 class _Complete(Exception):
@@ -213,7 +219,7 @@ class Reader:
             with Snapshot(self.model) as saved:
                 result, wrote = self._read_with_copies(image)
         except Exception as error:  # the user's network may raise anything
-            if is_out_of_memory(error):
+            if is_out_of_memory(error) or isinstance(error, RowsError):
                 raise
             self._change_format(error)
             return self._pass_first(image)
@@ -324,7 +330,7 @@ class Reader:
             ValueError: a layer is unknown, or a forward pass of ``image`` does not reach the layer.
         """
         self.layers = dict(zip(self.names, reach_layers(self.model, image, self.names), strict=True))
-        self.singly = any(layer.singly for layer in self.layers.values())
+        self.singly = any(layer.singly for layer in self.layers.values()) or _mixes_images(self.model)
         self.unproven = not self.singly and any(layer.rows_per_image > 1 for layer in self.layers.values())
         by_module: dict[str, list[str]] = {}
         for name, layer in self.layers.items():
@@ -374,7 +380,9 @@ class Reader:
             for name, parameter in module.named_parameters(path, recurse=False):
                 to = (self.dtype if low else kind) if parameter.is_floating_point() else parameter.dtype
                 form = self.order if parameter.dim() == 4 else torch.contiguous_format
-                weights[name] = parameter.detach().to(to, memory_format=form)
+                # PyTorch computes no gradients with tensors that were made in inference mode.
+                copy = parameter.is_inference()
+                weights[name] = parameter.detach().to(to, memory_format=form, copy=copy)
         for name, buffer in self._buffers().items():
             if buffer.is_floating_point() and buffer.dtype != kind:
                 weights[name] = buffer.detach().to(kind)

@@ -23,6 +23,10 @@ from dreamgram.image_optimization.state import unwrapped
 from dreamgram.image_optimization.trial import Seen, Trial, Way, is_about_sizes, try_out
 
 
+class RowsError(ValueError):
+    """Exception that reports that the rows of a layer's output cannot be assigned to the images."""
+
+
 @dataclass(frozen=True)
 class Layer:
     """One call of one module during a forward pass."""
@@ -86,9 +90,14 @@ class Layer:
             if count != 1:
                 raise ValueError(f"{self.name} does not give one output for each image")
             output = output[None]
+        elif count == 1 and self.rows_per_image == 1 and output.shape == self.shape:
+            output = output[None]  # the network has squeezed the axis of the only image away
         else:
             if output.shape[self.image_axis] != count * self.rows_per_image:
-                raise ValueError(f"{self.name} has other numbers of rows for other images")
+                raise RowsError(
+                    f"{self.name} has {output.shape[self.image_axis]} rows for {count} images, and "
+                    f"{self.rows_per_image} for each of two: make one image at a time"
+                )
             if self.rows_per_image > 1:
                 output = output.unflatten(self.image_axis, (count, self.rows_per_image))
             output = output.movedim(self.image_axis, 0) if self.image_axis else output

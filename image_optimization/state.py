@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
+import random
 import sys
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterable
 from functools import partial
 from operator import is_
 from traceback import clear_frames
-from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType, TracebackType
+from types import BuiltinFunctionType, FunctionType, MethodType, ModuleType, NoneType, SimpleNamespace, TracebackType
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+from dreamgram.image_optimization.checks import as_model
 
 LEAVES = frozenset(
     [str, bytes, bool, int, float, complex, type, NoneType, FunctionType, BuiltinFunctionType, MethodType, ModuleType]
@@ -82,7 +87,9 @@ class Snapshot:
 
     def _take(self) -> None:
         self._find(self.model)
-        tensors = [each for each in self._seen.values() if isinstance(each, Tensor) and not _is_parameter(each)]
+        own = {id(parameter) for parameter in self.model.parameters()}
+        self._fixed.update(id(each) for each in self._seen.values() if _is_parameter(each))
+        tensors = [each for each in self._seen.values() if isinstance(each, Tensor) and id(each) not in own]
         for some in _by_storage(tensors):
             self._copy(some)
         self._undo.append(self._empty_again)
@@ -95,17 +102,25 @@ class Snapshot:
         Raises:
             Exception: an object of the user's has raised it. All other objects have been put back.
         """
+        problem: Exception | None = None
         try:
             while self._undo:
-                self.changed |= self._undo[-1]()
-                self._undo.pop()
+                problem = self._put_back() or problem
         except KeyboardInterrupt:
             self.restore()  # the object that was interrupted is put back again
             raise
-        except Exception:
-            self._undo.pop()
-            self.restore()
-            raise
+        if problem is not None:
+            raise problem
+
+    def _put_back(self) -> Exception | None:
+        """Put one object back, and return the error if this fails."""
+        problem = None
+        try:
+            self.changed |= self._undo[-1]()
+        except Exception as error:  # an object of the user's may raise anything
+            problem = error
+        self._undo.pop()
+        return problem
 
     def _find(self, model: nn.Module) -> None:
         """Find all objects that belong to the state of ``model``."""
@@ -137,9 +152,10 @@ class Snapshot:
         """Let :meth:`restore` put ``thing`` back, and replace the tensors in it by their copies."""
         if _is_parameter(thing):
             self._save_parameter(thing)
-        elif isinstance(thing, torch.Generator):
-            state = thing.get_state()
-            self._undo.append(lambda: not same(thing.get_state(), state) and thing.set_state(state) is not None)
+        elif isinstance(thing, torch.Generator | random.Random | np.random.Generator | np.random.RandomState):
+            self._undo.append(partial(_set_random_state, thing, _random_state(thing)))
+        elif isinstance(thing, torch.jit.ScriptModule):
+            self._undo.append(partial(_set_mode, thing, thing.training))
         elif isinstance(thing, np.ndarray):
             self._save_array(thing)
         elif isinstance(thing, dict):
@@ -211,7 +227,8 @@ class Snapshot:
         def undo() -> bool:
             changed = parameter.grad is not gradient or parameter.requires_grad != required
             if changed:
-                parameter.requires_grad_(required)
+                with torch.inference_mode(parameter.is_inference()):
+                    parameter.requires_grad_(required)
                 parameter.grad = gradient
             return changed
 
@@ -261,18 +278,22 @@ def _parts(thing: Any) -> Iterable[Any]:
     if isinstance(thing, dict | list | deque | tuple | set | frozenset):
         elements = dict.values(thing) if isinstance(thing, dict) else thing
         return [] if len(elements) > MANY or LEAVES.issuperset(map(type, elements)) else elements
-    if not isinstance(thing, nn.Module) and type(thing).__module__.partition(".")[0] in LIBRARIES:
+    if not isinstance(thing, nn.Module | SimpleNamespace) and type(thing).__module__.partition(".")[0] in LIBRARIES:
         return []
     attributes = getattr(thing, "__dict__", None)
     inside = [attributes] if isinstance(attributes, dict) else []
-    return inside + [getattr(thing, name, None) for name in _slots(thing)]
+    shared = [value for kind in _own_classes(thing) for value in vars(kind).values() if type(value) in CONTAINERS]
+    return inside + shared + [getattr(thing, name, None) for name in _slots(thing)]
+
+
+def _own_classes(thing: Any) -> list[type]:
+    """Return the classes of ``thing`` that belong to no library. Networks may keep caches in them."""
+    return [kind for kind in type(thing).__mro__ if kind.__module__.partition(".")[0] not in (*LIBRARIES, "builtins")]
 
 
 def _slots(thing: Any) -> list[str]:
     """Return the names of the attributes that ``thing`` may keep in slots."""
-    if type(thing).__module__.partition(".")[0] in LIBRARIES:
-        return []
-    declared = [kind.__dict__.get("__slots__", ()) for kind in type(thing).__mro__]
+    declared = [kind.__dict__.get("__slots__", ()) for kind in _own_classes(thing)]
     names = [name for some in declared for name in ([some] if isinstance(some, str) else some)]
     return [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
 
@@ -307,7 +328,38 @@ def _put_elements_back(tensor: Tensor, copy: Tensor) -> bool:
     """Give ``tensor`` the elements of ``copy``, and return whether it had others."""
     changed = not same(tensor.detach(), copy)
     if changed:
-        tensor.data = copy.clone()
+        with torch.inference_mode(tensor.is_inference()):
+            if tensor.shape == copy.shape and tensor.dtype == copy.dtype:
+                tensor.data.copy_(copy)  # its views share its memory
+            else:
+                tensor.data = copy.clone()
+    return changed
+
+
+def _random_state(generator: Any) -> Any:
+    """Return the state of a random number generator of PyTorch, Python or NumPy."""
+    if isinstance(generator, np.random.Generator):
+        return generator.bit_generator.state
+    return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
+
+
+def _set_random_state(generator: Any, state: Any) -> bool:
+    """Give a random number generator the ``state``, and return whether it had another one."""
+    changed = pickle.dumps(_random_state(generator)) != pickle.dumps(state)
+    if isinstance(generator, np.random.Generator):
+        generator.bit_generator.state = state
+    elif isinstance(generator, random.Random):
+        generator.setstate(state)
+    else:
+        generator.set_state(state)
+    return changed
+
+
+def _set_mode(module: nn.Module, training: bool) -> bool:
+    """Give a TorchScript module its training mode, and return whether it had another one."""
+    changed = module.training != training
+    if changed:
+        module.train(training)
     return changed
 
 
@@ -328,10 +380,13 @@ def unwrapped(model: nn.Module) -> nn.Module:
     Raises:
         ValueError: ``model`` is a TorchScript program, whose layers cannot be observed, or it has no weights.
     """
+    model = as_model(model)
     while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or "_orig_mod" in model._modules:
         inner = model.module if hasattr(model, "module") and "_orig_mod" not in model._modules else model._orig_mod
         assert isinstance(inner, nn.Module)
         model = inner
+    if any(is_lazy(parameter) for parameter in model.parameters()):
+        raise ValueError(f"the weights of {type(model).__name__} have no shapes yet: call it with an image first")
     if any(parameter.is_meta for parameter in model.parameters()):
         raise ValueError(f"{type(model).__name__} has no weights, because it is on the meta device")
     if isinstance(model, torch.jit.ScriptModule):

@@ -108,7 +108,7 @@ def try_out(
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, args: Any, output: Any) -> None:
             for key, tensor in tensors_in(output):
-                version, same = tensor._version, tensor
+                version, same = 0 if tensor.is_inference() else tensor._version, tensor
                 trial.seen.append(
                     Seen(
                         name,
@@ -116,7 +116,9 @@ def try_out(
                         key,
                         module,
                         tensor.shape,
-                        lambda same=same, version=version: same._version != version,  # type: ignore[misc]
+                        lambda same=same, version=version: (  # type: ignore[misc]
+                            not same.is_inference() and same._version != version
+                        ),
                         fields.of(tensor) if fields else None,
                     )
                 )
@@ -126,7 +128,7 @@ def try_out(
 
     with Snapshot(model):
         for name, module in model.named_modules():
-            if name:
+            if name and not isinstance(module, torch.jit.ScriptModule):  # those take no hooks
                 module.register_forward_hook(hook(name))
         for module in model.modules():
             module.training = False

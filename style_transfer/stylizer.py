@@ -311,7 +311,8 @@ class Stylizer:
             state: the tensors that the function :attr:`Step.state` returned after a step of an earlier run, to resume
                 that run after that step. On the CPU, the result is identical to that of an uninterrupted run.
             listeners: functions that are called with a :class:`Step` after every step of the optimization. The steps of
-                all scales are numbered consecutively.
+                all scales are numbered consecutively. A listener must not wait for another thread that calls functions
+                of this package, because only one thread at a time runs networks.
 
         Raises:
             ValueError: there is too little memory, or the state belongs to a different run.

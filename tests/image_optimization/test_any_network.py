@@ -196,3 +196,54 @@ def test_layers_before_what_does_not_work() -> None:
         assert (history[-1] > history[0]).all()
     free = Runs(lambda n, x: n.b(checkpoint(n.a, x, use_reentrant=False)))
     assert len(made(free, "b").images) == 2
+
+
+def test_a_network_that_squeezes_the_axis_of_a_single_image_away() -> None:
+    class Squeezing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv, self.fc = nn.Conv2d(3, 4, 3), nn.Linear(4, 5)
+
+        def forward(self, image: Tensor) -> Tensor:
+            result: Tensor = self.fc(self.conv(image).mean((2, 3)).squeeze())
+            return result
+
+    network, images = Squeezing(), torch.rand(3, 3, 8, 8)
+    together, alone = (dg.activations(network, some, ["fc"])["fc"] for some in (images, images[:1]))
+    assert (together.shape, alone.shape) == ((3, 5), (1, 5))
+    torch.testing.assert_close(together[:1], alone)
+    assert dg.maximize(network, dg.channel("fc", 1), size=8, steps=2).images.shape == (1, 3, 8, 8)
+
+
+def test_a_network_that_mixes_the_images_of_a_batch_gets_one_at_a_time() -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Conv2d(4, 4, 3))
+    images = torch.rand(3, 3, 8, 8)
+    together, alone = (dg.activations(network, some, ["2"])["2"] for some in (images, images[:1]))
+    assert torch.equal(together[:1], alone)
+
+
+@pytest.mark.parametrize("text", ["share() * share()", "-sparing()"])
+def test_a_share_of_nothing(text: str) -> None:
+    with pytest.raises(ValueError, match="has a share, but no term that depends on the network"):
+        dg.maximize(dg.load("digits"), text, steps=2)
+
+
+def test_weights_without_shapes() -> None:
+    with pytest.raises(ValueError, match="the weights of Sequential have no shapes yet: call it with an image first"):
+        dg.maximize(nn.Sequential(nn.LazyConv2d(4, 3)), dg.channel("0", 1), size=8, steps=1)
+
+
+def test_a_network_without_gradients_can_still_be_looked_at() -> None:
+    class Frozen(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        @torch.inference_mode()
+        def forward(self, image: Tensor) -> Tensor:
+            result: Tensor = self.conv(image)
+            return result
+
+    assert dg.activations(Frozen(), torch.rand(2, 3, 8, 8), ["conv"])["conv"].shape == (2, 4, 6, 6)
+    with pytest.raises(ValueError, match="no gradient passes back from conv"):
+        dg.maximize(Frozen(), dg.channel("conv", 1), size=8, steps=1)

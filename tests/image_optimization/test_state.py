@@ -10,8 +10,10 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, ClassVar
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -415,3 +417,47 @@ def test_ctrl_c_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
     finally:
         signal.signal(signal.SIGALRM, before_handler)
     assert caught > 20
+
+
+class Hoarder(nn.Module):
+    """A network that keeps its state in places of all kinds that are not its own attributes."""
+
+    cache: ClassVar[dict[str, Tensor]] = {}
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(3, 4, 3)
+        self.space, self.draw, self.chance = SimpleNamespace(hidden=None), np.random.default_rng(0), random.Random(1)
+        self.plain = [nn.Parameter(torch.zeros(2))]
+        self.register_buffer("memory", torch.zeros(4))
+        self.views = self.memory[:2], self.memory[2:]
+
+    def forward(self, image: Tensor) -> Tensor:
+        features: Tensor = self.conv(image)
+        self.space.hidden = features if self.space.hidden is None else 0.5 * self.space.hidden + features
+        self.cache["latest"] = features
+        self.plain[0].data.add_(1)
+        self.views[0].add_(1)
+        return features * self.draw.random() * self.chance.random()
+
+
+def test_state_in_unusual_places_is_put_back() -> None:
+    network = Hoarder()
+    before, draw, chance = portrait(network), network.draw.bit_generator.state, network.chance.getstate()
+    dg.maximize(nn.Sequential(network), dg.channel("0", [0, 1]), size=8, steps=3)
+    assert differences(before, portrait(network)) == []
+    assert (network.space.hidden, Hoarder.cache, network.plain[0].tolist()) == (None, {}, [0, 0])
+    assert (network.draw.bit_generator.state, network.chance.getstate()) == (draw, chance)
+    network.memory.fill_(7)
+    assert network.views[0].tolist() == [7, 7]  # it still shares its memory
+
+
+def test_networks_made_in_inference_mode_and_scripted_parts() -> None:
+    with torch.inference_mode():
+        frozen = nn.Sequential(nn.Conv2d(3, 4, 3), nn.ReLU(), nn.Conv2d(4, 4, 3))
+    assert dg.maximize(frozen, dg.channel("2", 1), size=8, steps=2).stopped == "finished"
+    assert all(parameter.requires_grad for parameter in frozen.parameters())
+    with pytest.warns(FutureWarning, match="script"):
+        mixed = nn.Sequential(nn.Conv2d(3, 4, 3), torch.jit.script(nn.ReLU()), nn.Conv2d(4, 4, 3))
+    assert dg.maximize(mixed, dg.channel("2", 1), size=8, steps=2).stopped == "finished"
+    assert mixed[1].training
