@@ -25,7 +25,7 @@ LEAVES = frozenset(
 )
 """Types of objects that a forward pass does not change, or whose changes belong to no network."""
 
-LIBRARIES = frozenset([*sys.stdlib_module_names, "torch", "numpy"])
+LIBRARIES = frozenset([*sys.stdlib_module_names, "builtins", "torch", "numpy"])
 """Packages whose objects are not searched, unless they are modules, tensors, arrays, generators or containers."""
 
 CONTAINERS = frozenset([dict, OrderedDict, list, set, deque])
@@ -288,7 +288,7 @@ def _parts(thing: Any) -> Iterable[Any]:
 
 def _own_classes(thing: Any) -> list[type]:
     """Return the classes of ``thing`` that belong to no library. Networks may keep caches in them."""
-    return [kind for kind in type(thing).__mro__ if kind.__module__.partition(".")[0] not in (*LIBRARIES, "builtins")]
+    return [kind for kind in type(thing).__mro__ if kind.__module__.partition(".")[0] not in LIBRARIES]
 
 
 def _slots(thing: Any) -> list[str]:
