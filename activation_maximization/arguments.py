@@ -29,6 +29,7 @@ from dreamgram.image_optimization.input_shapes import default_shape, find_shape
 from dreamgram.image_optimization.layers import reach_layers
 from dreamgram.image_optimization.names import described, either
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
+from dreamgram.image_optimization.state import unwrapped
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
 
 METHODS = ("from_noise", "from_image", "render")
@@ -44,7 +45,7 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
 
     Raises:
         TypeError: ``model`` is not a network, or ``objective`` is neither an objective nor a string.
-        ValueError: the text is not a valid expression for this network.
+        ValueError: the text is not a valid expression for this network, or the network has no layers inside.
     """
     model, objective = in_order(model, objective)
     if isinstance(objective, str):
@@ -59,6 +60,8 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
             f"objective must be an Objective, such as channel('conv2', 3), not {describe_given(objective)}; "
             "Objective(name, layers, function) makes one from a function of the activations"
         )
+    if objective.layers:
+        _check_has_layers(model)
     if objective.photo is not None:
         objective = replace(objective, photo=as_batch(objective.photo, f"the photo of {objective}", model))
     return model, objective
@@ -80,7 +83,9 @@ def as_layers(model: nn.Module, layers: Any) -> list[str]:
 
     Raises:
         TypeError: something is neither a name nor a module of the network.
+        ValueError: the network has no layers inside.
     """
+    _check_has_layers(model)
     several = isinstance(layers, Iterable) and not isinstance(layers, str | nn.Module)
     names = {id(module): name for name, module in model.named_modules() if name}
     found = []
@@ -91,6 +96,13 @@ def as_layers(model: nn.Module, layers: Any) -> list[str]:
             raise TypeError(f"a layer is the name of a module of the network, {whose or f'not {described(layer)}'}")
         found.append(name)
     return found
+
+
+def _check_has_layers(model: nn.Module) -> None:
+    """Raise a ValueError if the network is a single module, which contains no layers that could have names."""
+    if next(unwrapped(model).children(), None) is None:
+        kind = type(unwrapped(model)).__name__
+        raise ValueError(f"{kind} is a single module and has no layers inside: wrap it, as in nn.Sequential(model)")
 
 
 def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:

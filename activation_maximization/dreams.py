@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, get_args
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
 from dreamgram.activation_maximization.sheets import contact_sheet, short
+from dreamgram.image_optimization.checks import as_plain
 from dreamgram.image_optimization.files import check_regular
+from dreamgram.image_optimization.image_arguments import ROUNDING
 from dreamgram.image_optimization.images import check_output, replacing
 from dreamgram.image_optimization.names import described, shorten
 from dreamgram.image_optimization.optimize import Ending
@@ -29,6 +33,9 @@ NOTE_OF_DREAMS, FORMAT_OF_DREAMS = "dreamgram dreams", 1
 
 TENSORS = ("images", "activations", "history")
 """Names of the tensors in a file."""
+
+NUMBER_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Types of numbers that the tensors in a file may have."""
 
 MOST_SETTINGS, LONGEST_SETTING = 100, 10_000
 """Largest number of settings in a file, and largest number of characters of a name or a text among them."""
@@ -101,15 +108,19 @@ class Dreams:
         Raises:
             OutputExistsError: the file exists, and ``overwrite`` is False.
             OSError: the file cannot be written.
-            ValueError: the name of the file has another ending, the shapes of the tensors do not fit together, the
-                images are not finite, or the settings are not texts and numbers.
+            ValueError: the name of the file has another ending, or :meth:`load` would refuse the file, for example
+                because the images are not in [0, 1], or the settings are not texts and finite numbers.
         """
         path = check_output(path, overwrite, (ENDING_OF_DREAMS,))
-        _check_settings(self.settings)
-        note = {"format": FORMAT_OF_DREAMS, "version": __version__, "stopped": self.stopped}
-        note |= {"silent": list(self.silent), "units": list(self.units), "settings": dict(self.settings)}
+        note: dict[str, Any] = {"format": FORMAT_OF_DREAMS, "version": __version__, "stopped": self.stopped}
+        note |= {name: [as_plain(each) for each in getattr(self, name)] for name in ("silent", "units")}
+        note["settings"] = self.settings
         tensors = {name: getattr(self, name).detach().cpu().contiguous() for name in TENSORS}
-        _check_tensors(tensors)
+        try:
+            _check(note, tensors)
+        except ValueError as error:
+            raise ValueError(f"the dreams cannot be saved: {error}") from None
+        note["settings"] = {name: as_plain(value) for name, value in self.settings.items()}
         data = save(tensors, {NOTE_OF_DREAMS: json.dumps(note)})
         with replacing(path) as beside:
             beside.write_bytes(data)
@@ -140,23 +151,23 @@ class Dreams:
                     raise ValueError(f"its tensors must be {', '.join(TENSORS)}")
                 # Like results of maximize, the tensors are in memory that PyTorch allocates.
                 tensors = {name: file.get_tensor(name).clone() for name in TENSORS}
-            return cls(**tensors, **_read_note(note, tensors))
+            parsed = parse_json(note)
+            _check(parsed, tensors)
+            found: dict[str, Any] = {name: tuple(parsed[name]) for name in ("silent", "units")}
+            return cls(**tensors, **found, stopped=parsed["stopped"], settings=parsed["settings"])
         except SafetensorError:
             raise ValueError(f"{path} holds no dreams: it is not a safetensors file, or is damaged") from None
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path} holds no dreams: {error}") from None
 
 
-def _read_note(text: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
-    """Return the fields of :class:`Dreams` that are in ``text``, the note in a file, after checking the whole file.
-
-    ``tensors`` are the other fields.
+def _check(note: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Check what is in a file, or is to be written to it: the note and the tensors.
 
     Raises:
-        ValueError: something in the file is not as :meth:`Dreams.save` writes it.
+        ValueError: something in it is not a field of :class:`Dreams` as documented.
     """
-    note = parse_json(text)
-    if not isinstance(note, dict) or not isinstance(note.get("format"), int):
+    if not isinstance(note, dict) or type(note.get("format")) is not int:
         raise ValueError("its note is damaged")
     if note["format"] != FORMAT_OF_DREAMS:
         raise ValueError(f"it has the format {shorten(note['format'])}, and this version reads {FORMAT_OF_DREAMS}")
@@ -172,15 +183,14 @@ def _read_note(text: str, tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     if len(note["units"]) not in (0, count):
         raise ValueError(f"it has {count} images, but {len(note['units'])} units")
     _check_settings(note.get("settings"))
-    found = {name: tuple(note[name]) for name in ("silent", "units")}
-    return {**found, "stopped": note["stopped"], "settings": note["settings"]}
 
 
 def _check_tensors(tensors: Mapping[str, Tensor]) -> int:
     """Check the types, the shapes and the ranges of the tensors, and return the number of images."""
     for name, tensor in tensors.items():
-        if not tensor.is_floating_point():
-            raise ValueError(f"{name} must be fractions, not {tensor.dtype}")
+        if tensor.dtype not in NUMBER_TYPES:
+            known = ", ".join(map(str, NUMBER_TYPES))
+            raise ValueError(f"{name} must be fractions, not {tensor.dtype}; there are {known}")
     images, activations, history = (tensors[name] for name in TENSORS)
     if images.ndim != 4 or not images.numel():
         raise ValueError(f"images must be (N, C, H, W), not {tuple(images.shape)}")
@@ -188,20 +198,26 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> int:
     if activations.shape != (count,) or history.ndim != 2 or history.shape[1] != count:
         shapes = f"{tuple(activations.shape)} and {tuple(history.shape)}"
         raise ValueError(f"activations and history must be ({count},) and (steps, {count}), not {shapes}")
-    if not images.isfinite().all():
+    low, high = (bound.item() for bound in images.aminmax())
+    if not math.isfinite(low + high):
         raise ValueError("images have values that are infinite or not a number")
+    if low < -ROUNDING or high > 1 + ROUNDING:
+        raise ValueError(f"images must be in [0, 1], but go from {low:.3g} to {high:.3g}")
     return count
 
 
 def _check_settings(settings: Any) -> None:
-    """Raise a ValueError unless ``settings`` are texts and numbers by name, and not too many."""
+    """Raise a ValueError unless ``settings`` are texts and finite numbers by name, and not too many."""
     if not isinstance(settings, Mapping):
         raise ValueError(f"the settings must be a dictionary, not {described(settings)}")
     if len(settings) > MOST_SETTINGS:
         raise ValueError(f"there are more than {MOST_SETTINGS} settings")
-    for name, value in settings.items():
+    for name, given in settings.items():
+        value = as_plain(given)
         texts = [each for each in (name, value) if isinstance(each, str)]
         if not isinstance(name, str) or not isinstance(value, str | int | float):
             raise ValueError(f"the setting {shorten(name)} must be a text or a number, not {shorten(value)}")
+        if isinstance(value, float) and not math.isfinite(value):
+            raise ValueError(f"the setting {shorten(name)} must be a finite number, not {value}")
         if max(map(len, texts)) > LONGEST_SETTING:
             raise ValueError(f"the setting {shorten(name)} has more than {LONGEST_SETTING} characters")

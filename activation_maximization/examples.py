@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,7 +41,8 @@ class Example:
 
     It is gray where the receptive field extends beyond the picture. If receptive fields of this layer are unknown, the
     patch holds the pixels that influence the activation, according to its gradient. The patch is the whole picture if
-    the receptive field is the whole picture, or if the layer's activations are tokens.
+    the receptive field is the whole picture, if it is larger than the picture in both directions, or if the layer's
+    activations are tokens.
     """
     activation: float
     """Largest activation of the unit in the picture."""
@@ -58,7 +60,7 @@ def top_examples(  # type: ignore[overload-overlap]  # text is a sequence of tex
 def top_examples(
     model: nn.Module,
     layer: Sequence[str | nn.Module],
-    units: int | Iterable[int] | Mapping[str, Iterable[int]],
+    units: int | Iterable[int] | Mapping[Any, Iterable[int]],
     pictures: Pictures,
     count: int = EXAMPLES,
 ) -> dict[str, list[list[Example]]]: ...
@@ -68,7 +70,7 @@ def top_examples(
 def top_examples(
     model: nn.Module,
     layer: str | nn.Module | Sequence[str | nn.Module],
-    units: int | Iterable[int] | Mapping[str, Iterable[int]],
+    units: int | Iterable[int] | Mapping[Any, Iterable[int]],
     pictures: Pictures,
     count: int = EXAMPLES,
 ) -> list[list[Example]] | dict[str, list[list[Example]]]:
@@ -90,24 +92,31 @@ def top_examples(
         layer: name of the layer, or a list of names. The modules of the network can be given in place of their names.
             If each unit sees the whole image, the pictures are not cropped.
         units: indices of the layer's channels, neurons or embedding dimensions. For several layers, the indices of the
-            units in every layer, or a dictionary from each layer to the indices of its units.
+            units in every layer, or a dictionary from each layer, by name or as a module, to the indices of its units.
         pictures: path of a folder, data set, data loader or any other iterable. The items of an iterable are images
             (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). They can also be given in
             other forms, such as Pillow images, see :func:`dreamgram.image_optimization.images.as_images`. An image
             without a name is named after its label, if it has one, and its index in ``pictures``. If
-            ``pictures.classes`` exists, an integer label is replaced by the class name ``pictures.classes[label]``. The
-            batches of a data loader go through the network as they are. Other pictures of the same size that follow one
-            another are joined to batches. The pictures of a folder and its subfolders are resized and cropped to the
-            network's input size, and named after their paths. A file that cannot be read is skipped with a warning.
+            ``pictures.classes`` is a list of names, an integer label is replaced by the class name
+            ``pictures.classes[label]``. The batches of a data loader go through the network as they are. Other pictures
+            of the same size that follow one another are joined to batches. The pictures of a folder and its subfolders
+            are resized and cropped to the network's input size, and named after their paths. A file that cannot be read
+            is skipped with a warning.
         count: largest number of examples for each unit. A picture yields at most one example for each unit. A picture
-            in which the activation is 0, as where a ReLU is inactive, is no example.
+            in which the activation is 0, as where a ReLU is inactive, is no example. Activations that are not a number
+            are ignored.
 
     Raises:
-        ValueError: a layer or a unit does not exist, there are no pictures, or a picture is not in [0, 1].
+        ValueError: no layer is given, a layer or a unit does not exist, there are no pictures, or a picture is not in
+            [0, 1].
         TypeError: an item of ``pictures`` is not an image.
     """
     single = isinstance(layer, str | nn.Module)
     names = list(dict.fromkeys(as_layers(as_model(model), layer)))
+    if not names:
+        raise ValueError("no layer given: layer must be the name of a layer or a list of names")
+    if isinstance(units, Mapping):
+        units = dict(zip(as_layers(model, units.keys()), units.values(), strict=True))
     wanted = {name: as_units(_units_of(name, units)) for name in names}
     count = as_whole(count, "count", least=1)
     device = device_of(model)
@@ -188,12 +197,10 @@ class _Best:
         The units are on the second axis of ``activation``. ``first`` is the index of the first picture in the batch
         among all pictures.
         """
-        features = activation.flatten(2) if activation.ndim > 2 else activation[:, :, None]
-        if activation.ndim == 4 and not activation.is_cuda:
-            # On a CPU, this takes up to a ninth of the time of amax with channels last.
-            values = max_pool2d(activation, activation.shape[2:]).flatten(1)[:, self.units]
-        else:
-            values = features.amax(2)[:, self.units]
+        values = _largest(activation)[:, self.units]
+        if bool(values.isnan().any()):
+            activation = activation.masked_fill(activation.isnan(), -torch.inf)
+            values = _largest(activation)[:, self.units]
         kept = len(self.values)
         if kept == self.count and not bool((values > self.values[-1]).any()):
             return []
@@ -206,6 +213,7 @@ class _Best:
         self.places = torch.cat([self.places, torch.zeros_like(numbers)]).gather(0, order)
         ranks, columns = (order >= kept).nonzero(as_tuple=True)
         rows = order[ranks, columns] - kept
+        features = _with_positions(activation)
         # Only the few new best activations need a position. In parts, their maps take little memory.
         parts = zip(rows.split(MAPS), self.units[columns].split(MAPS), strict=True)
         position = torch.cat([features[row, unit].argmax(1) for row, unit in parts])
@@ -220,7 +228,7 @@ class _Best:
         for unit, values, numbers, places in zip(self.units.tolist(), *columns, strict=True):
             found.append([])
             for value, number, place in zip(values, numbers, places, strict=True):
-                if value != 0:
+                if value not in (0, -math.inf):
                     name, picture = shown.pictures[number]
                     patch = self._patch(picture, unit, divmod(place, ROW), activations_of)
                     found[-1].append(Example(patch, value, name))
@@ -237,6 +245,19 @@ class _Best:
             image = picture[None].detach().clone().requires_grad_()
             activation = activations_of(image.to(self.units.device))[self.name][(0, unit, *place)]
         return _influence(activation, image)
+
+
+def _with_positions(activation: Tensor) -> Tensor:
+    """Return the activations (N, units, positions...) as (N, units, positions). A neuron has one position."""
+    return activation.flatten(2) if activation.ndim > 2 else activation[:, :, None]
+
+
+def _largest(activation: Tensor) -> Tensor:
+    """Return the largest activation of each unit in each picture: (N, units, positions...) -> (N, units)."""
+    if activation.ndim == 4 and not activation.is_cuda:
+        # On a CPU, this takes up to a ninth of the time of amax with channels last.
+        return max_pool2d(activation, activation.shape[2:]).flatten(1)
+    return _with_positions(activation).amax(2)
 
 
 def _influence(activation: Tensor, image: Tensor) -> Tensor:
@@ -256,13 +277,17 @@ def _influence(activation: Tensor, image: Tensor) -> Tensor:
 def _crop(picture: Tensor, layer: Layer, place: tuple[int, int]) -> Tensor:
     """Crop ``picture`` (C, H, W) to the receptive field of the position ``place`` (row, column) in ``layer``.
 
-    The receptive field must be known. The result is gray where it extends beyond the picture.
+    The receptive field must be known. The result is gray where it extends beyond the picture. If the receptive field is
+    larger than the picture in both directions, the result is the whole picture: its gray border could take far more
+    memory than the picture.
     """
     side, stride, start = layer.receptive_field, layer.stride, layer.start
     assert side is not None
     assert stride is not None
     assert start is not None
     height, width = picture.shape[1:]
+    if side > max(height, width):
+        return picture.clone()
     top, left = (round(start + stride * at) for at in place)
     patch = picture.new_full((len(picture), side, side), 0.5)
     down = slice(max(top, 0), min(top + side, height))

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import groupby
 from types import FunctionType
 from typing import Any, TypeVar
 
@@ -62,6 +63,9 @@ the gradient of those terms of the objective that do not depend on the scale. In
 image at the start. :func:`evaluate` computes it for the images that it is given.
 """
 
+MOST_LISTED, LONGEST_NAME = 100, 2000
+"""Largest number of units that a name lists one by one, and largest number of characters of a name."""
+
 OBJECTIVES: dict[str, Callable[..., Objective]] = {}
 """Functions that make an objective, by name. Expressions can call these functions."""
 
@@ -81,7 +85,8 @@ class Objective:
     """
 
     name: str
-    """Name of the objective for captions and messages."""
+    """Name of the objective for captions and messages. The middle of a name of more than 2000 characters is left
+    out."""
     layers: frozenset[str]
     """Names of the layers whose activations the objective needs."""
     value: Callable[[Mapping[str, Tensor]], Tensor]
@@ -122,6 +127,9 @@ class Objective:
                 "an Objective has a name, the names of its layers and a function of their activations, not "
                 f"{described(self.name)}, {described(self.layers)} and {described(self.value)}"
             )
+        if len(self.name) > LONGEST_NAME:
+            half = LONGEST_NAME // 2 - 2
+            object.__setattr__(self, "name", f"{self.name[:half]}...{self.name[-half:]}")
         given = [self.layers] if isinstance(self.layers, str) else self.layers
         object.__setattr__(self, "layers", frozenset().union(*map(_layers, given)))
 
@@ -262,7 +270,8 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
     """
     layers = _layers(layer)
     try:
-        given = torch.as_tensor(vector).detach()
+        # The default device may have no values.
+        given = torch.as_tensor(vector, device=vector.device if isinstance(vector, Tensor) else "cpu").detach()
     except (TypeError, ValueError, RuntimeError):
         raise TypeError(f"a direction is a vector of numbers, not {described(vector)}") from None
     if not 1 <= given.ndim <= 2 or not given.numel():
@@ -426,9 +435,17 @@ def as_units(units: int | Iterable[int]) -> list[int]:
 
 
 def _units_and_label(unit: int | Iterable[int]) -> tuple[list[int], str]:
-    """Return the list of units, one for each image, and a label such as ``3,7`` that names them."""
+    """Return the list of units, one for each image, and a label such as ``3,7`` that names them.
+
+    The label of more than :data:`MOST_LISTED` units has ranges, such as ``0-4095``.
+    """
     units = as_units(unit)
-    return units, ",".join(map(str, units))
+    if len(units) <= MOST_LISTED:
+        return units, ",".join(map(str, units))
+    # The units of a range differ from their numbers in the list by the same amount.
+    runs = (list(run) for _, run in groupby(enumerate(units), lambda pair: pair[1] - pair[0]))
+    ends = ((run[0][1], run[-1][1]) for run in runs)
+    return units, ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ends)
 
 
 class _OnDevices:
@@ -436,6 +453,9 @@ class _OnDevices:
 
     def __init__(self, values: Tensor) -> None:
         """Store ``values`` (N, ...), one for each image of the objective, or (1, ...) for all images."""
+        with torch.inference_mode(False):
+            # A tensor that was made in inference mode could not be used where gradients are computed.
+            values = values.clone() if values.is_inference() else values
         self.copies = {values.device: values}
         self.values = values
 

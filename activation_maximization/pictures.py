@@ -94,7 +94,7 @@ def _items(pictures: Any, model: nn.Module) -> Iterator[Batch]:
         pictures = [pictures]  # a single image
     if not hasattr(pictures, "__iter__") and not hasattr(pictures, "__getitem__"):
         raise TypeError(f"pictures must be a folder, a data set, a data loader or a list, not {described(pictures)}")
-    classes: Any = getattr(getattr(pictures, "dataset", pictures), "classes", ())
+    classes = _classes(getattr(pictures, "dataset", pictures))
     number = 0
     # A data set may define only __len__ and __getitem__, and a plain loop over it may never end.
     by_index = not hasattr(pictures, "__iter__") and hasattr(pictures, "__len__")
@@ -107,6 +107,13 @@ def _items(pictures: Any, model: nn.Module) -> Iterator[Batch]:
         pictured = as_batch(parts[0] if parts else None, f"picture {number}", model)
         yield Batch(pictured, _labels(parts[1:], len(pictured)), number, classes)
         number += len(pictured)
+
+
+def _classes(data: Any) -> Sequence[str]:
+    """Return the names of the classes of a data set, or none if its attribute ``classes`` is no list of names."""
+    classes: Any = getattr(data, "classes", ())
+    classes = classes.tolist() if hasattr(classes, "tolist") else classes
+    return classes if isinstance(classes, Sequence) and not isinstance(classes, str) else ()
 
 
 def _labels(rest: Sequence[Any], count: int) -> list[int | str]:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any
 
 from torch import nn
 
 from dreamgram.image_optimization.names import described, shorten
+
+MOST_THINGS = 2**31 - 1
+"""Largest number of things, such as steps or the elements of an image."""
 
 
 def as_number(value: Any, name: str) -> float:
@@ -23,27 +26,31 @@ def as_number(value: Any, name: str) -> float:
         TypeError: ``value`` is not a number.
         ValueError: ``value`` is not finite.
     """
-    number = _plain(value)
+    number = as_plain(value)
     if not isinstance(number, Real) or isinstance(number, bool):
         raise TypeError(f"{name} must be a number, not {shorten(value)}")
-    if not math.isfinite(number):
-        raise ValueError(f"{name} must be a finite number, not {number}")
+    if not _is_finite(number):
+        raise ValueError(f"{name} must be a finite number, not {shorten(number)}")
     return float(number)
 
 
 def as_whole(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
     """Return a whole number that a caller has given; ``name`` is what it is, for the error messages.
 
+    A number that has a ``least`` value counts something. It is at most :data:`MOST_THINGS`, unless ``most`` is given.
+
     Raises:
         TypeError: ``value`` is not a whole number.
         ValueError: ``value`` is less than ``least`` or more than ``most``.
     """
-    number = _plain(value)
-    whole = isinstance(number, Real) and not isinstance(number, bool) and math.isfinite(number)
-    if not whole or number != int(number):
+    number = as_plain(value)
+    real = isinstance(number, Real) and not isinstance(number, bool)
+    if not real or not (isinstance(number, Integral) or (math.isfinite(number) and number == int(number))):
         raise TypeError(f"{name} must be a whole number, not {shorten(value)}")
     if least is not None and number < least:
         raise ValueError(f"{name} must be at least {least}, not {shorten(value)}")
+    if most is None and least is not None:
+        most = MOST_THINGS
     if most is not None and number > most:
         raise ValueError(f"{name} must be at most {most}, not {shorten(value)}")
     return int(number)
@@ -74,6 +81,14 @@ def as_model(model: Any) -> nn.Module:
     return model
 
 
-def _plain(value: Any) -> Any:
-    """Return ``value``, which may be a single number in a tensor or an array, as a number of Python's own."""
+def as_plain(value: Any) -> Any:
+    """Return a single number in a tensor or an array as a number of Python's own, and any other value unchanged."""
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
+
+
+def _is_finite(number: Any) -> bool:
+    """Return whether ``number`` is finite as a float, which a whole number may be too large for."""
+    try:
+        return math.isfinite(number)
+    except OverflowError:
+        return False

@@ -13,6 +13,7 @@ from weakref import WeakKeyDictionary, WeakSet
 import torch
 from torch import nn
 
+from dreamgram.image_optimization.checks import MOST_THINGS
 from dreamgram.image_optimization.names import shorten
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import unwrapped
@@ -95,13 +96,15 @@ def find_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> I
     If ``size`` is given, it replaces the height and width. ``size`` is in pixels: one number for a square, or (H, W).
 
     Raises:
-        ValueError: nothing shows what images the network takes, its ``input_shape`` is not the shape of an image, or
-            ``size`` is not positive.
+        ValueError: nothing shows what images the network takes, its ``input_shape`` is not the shape of an image,
+            ``size`` is not positive, or either has more than :data:`MOST_THINGS` elements.
     """
     model = unwrapped(model)
     sides = (size, size) if isinstance(size, int) else size
     if sides is not None and min(sides) < 1:
         raise ValueError(f"size must be at least 1 pixel, not {size}")
+    if sides is not None and math.prod(sides) > MOST_THINGS:
+        raise ValueError(f"size must be at most {MOST_THINGS} pixels in all, not {sides[0]} x {sides[1]}")
     declared = getattr(model, "input_shape", None)
     if declared is not None:
         channels, *own = _checked(model, declared)
@@ -122,12 +125,14 @@ def _checked(model: nn.Module, declared: Any) -> _Shape:
     """Return ``declared``, the attribute ``input_shape`` of ``model``, as three numbers.
 
     Raises:
-        ValueError: it is not the shape of an image.
+        ValueError: it is not the shape of an image, or of one with more than :data:`MOST_THINGS` elements.
     """
-    shape = _whole(declared) if isinstance(declared, Sequence) else ()
-    if len(shape) != 3:
+    numbers = declared.tolist() if hasattr(declared, "tolist") else declared  # an array or a tensor
+    shape = _whole(numbers) if isinstance(numbers, Sequence) else ()
+    if len(shape) != 3 or math.prod(shape) > MOST_THINGS:
+        limit = f" with at most {MOST_THINGS} elements" if len(shape) == 3 else ""
         raise ValueError(
-            f"input_shape of {type(model).__name__} must be (channels, height, width), not {shorten(declared)}"
+            f"input_shape of {type(model).__name__} must be (channels, height, width){limit}, not {shorten(declared)}"
         )
     return shape[0], shape[1], shape[2]
 
@@ -136,6 +141,11 @@ def _whole(numbers: Sequence[Any]) -> tuple[int, ...]:
     """Return ``numbers`` if all are positive whole numbers, else nothing."""
     whole = all(isinstance(each, Integral) and int(each) > 0 for each in numbers)
     return tuple(map(int, numbers)) if whole else ()
+
+
+def _may_be_about_sizes(failure: Exception) -> bool:
+    """Return whether a network that failed may take images of another size: its own checks can be in any words."""
+    return isinstance(failure, ValueError | RuntimeError | AssertionError) or is_about_sizes(failure)
 
 
 def _library_shape(model: nn.Module) -> tuple[int, ...]:
@@ -179,7 +189,7 @@ class _Search:
             return InputShape(shape, self._origin(shape))
         if shape := self._first_passing(self._whole_images()):
             return InputShape(shape, "found")
-        depends = any(failure and is_about_sizes(failure) for _, failure in self.tried.values())
+        depends = any(failure and _may_be_about_sizes(failure) for _, failure in self.tried.values())
         others = SIDES if depends else ()
         if shape := self._first_passing((each, side, side) for side in others for each in channels):
             return InputShape(shape, self._origin(shape))

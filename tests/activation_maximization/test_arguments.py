@@ -149,6 +149,22 @@ def test_a_direction_from_numpy() -> None:
         assert torch.equal(direction("conv", given)(seen), expected(seen))
 
 
+def test_objectives_that_were_made_elsewhere(digits: nn.Module) -> None:
+    """Their constants are made in inference mode, or while another device is the default."""
+    expected = maximize(digits, direction("logits", torch.arange(10.0)), **FEW)
+    channels = maximize(digits, channel("conv1", [0, 1]), **FEW)
+    with torch.inference_mode():
+        vector = torch.arange(10.0)
+        inside = direction("logits", vector)
+        inner = channel("conv1", [0, 1])
+    assert same(maximize(digits, direction("logits", vector), **FEW), expected)
+    assert same(maximize(digits, inside, **FEW), expected)
+    assert same(maximize(digits, inner, **FEW), channels)
+    with torch.device("meta"):
+        elsewhere = direction("logits", np.arange(10.0).tolist())
+    assert same(maximize(digits, elsewhere, **FEW), expected)
+
+
 @pytest.mark.parametrize(
     ("given", "units"),
     [
@@ -255,6 +271,8 @@ def test_an_objective_is_divided_by_a_number(digits: nn.Module) -> None:
         assert "\n" not in str(raised.value)
 
 
+FLAT = nn.Sequential(nn.Flatten())
+
 MADE_WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "layer and unit swapped": (lambda: channel(3, "conv2"), "a layer is given by its name, .* not as int"),  # type: ignore[arg-type]
     "list of layers": (lambda: dg.deepdream(["conv1"]), "a layer is given by its name, .* not as list"),  # type: ignore[arg-type]
@@ -285,15 +303,28 @@ MADE_WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "no loss": (lambda: dg.optimize(dg.PixelImage(DIGIT), None, steps=1), "a function of them, not NoneType"),  # type: ignore[arg-type]
     "shape of layers": (lambda: dg.list_layers(nn.Flatten(), 28), r"shape must be .*\(C, H, W\) .*, not 28"),  # type: ignore[arg-type]
     "size of layers": (lambda: dg.list_layers(nn.Flatten(), (28, 28)), r"shape must be .*, not \(28, 28\)"),
-    "pictures": (lambda: dg.top_examples(nn.Flatten(), "1", 0, 3), "pictures must be a folder, .*, not int"),  # type: ignore[call-overload]
-    "no units": (lambda: dg.top_examples(nn.Flatten(), "1", [], [DIGIT]), "no units given"),
-    "no examples": (lambda: dg.top_examples(nn.Flatten(), "1", [0], [DIGIT], 0), "count must be at least 1, not 0"),
+    "pictures": (lambda: dg.top_examples(FLAT, "1", 0, 3), "pictures must be a folder, .*, not int"),  # type: ignore[call-overload]
+    "no units": (lambda: dg.top_examples(FLAT, "1", [], [DIGIT]), "no units given"),
+    "no examples": (lambda: dg.top_examples(FLAT, "1", [0], [DIGIT], 0), "count must be at least 1, not 0"),
     "units of one layer": (
-        lambda: dg.top_examples(nn.Flatten(), ["1", "2"], {"1": [0]}, [DIGIT]),
+        lambda: dg.top_examples(FLAT, ["1", "2"], {"1": [0]}, [DIGIT]),
         "units must have an entry for every layer, and there is none for '2'",
     ),
-    "octaves": (lambda: amplify(nn.Flatten(), logit(3), DIGIT, octaves=1.5), "octaves must be a whole number"),  # type: ignore[arg-type]
-    "ratio": (lambda: amplify(nn.Flatten(), logit(3), DIGIT, ratio=np.nan), "ratio must be a finite number"),
+    "no layer": (lambda: dg.top_examples(FLAT, [], [0], [DIGIT]), "no layer given: layer must be the name"),
+    "units of a strange module": (
+        lambda: dg.top_examples(FLAT, ["0"], {nn.ReLU(): [0]}, [DIGIT]),
+        "a layer is the name of a module of the network, not a ReLU that is not in it",
+    ),
+    "a single module": (
+        lambda: maximize(nn.Conv2d(1, 2, 3), channel("0", 1), **FEW),
+        r"Conv2d is a single module and has no layers inside: wrap it, as in nn.Sequential\(model\)",
+    ),
+    "layers of a single module": (
+        lambda: dg.activations(nn.DataParallel(nn.Conv2d(1, 2, 3)), DIGIT, "0"),
+        "Conv2d is a single module and has no layers inside",
+    ),
+    "octaves": (lambda: amplify(FLAT, logit(3), DIGIT, octaves=1.5), "octaves must be a whole number"),  # type: ignore[arg-type]
+    "ratio": (lambda: amplify(FLAT, logit(3), DIGIT, ratio=np.nan), "ratio must be a finite number"),
 }
 
 
@@ -347,6 +378,8 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "several shapes": ({"size": (2, 1, 20, 24)}, TypeError, "size must be a number of pixels"),
     "class": ({"model": nn.Conv2d}, TypeError, "model must be .* not the class Conv2d, which must be called"),
     "steps": ({"steps": 2.5}, TypeError, "steps must be a whole number, not 2.5"),
+    "many steps": ({"steps": 10**20}, ValueError, "steps must be at most 2147483647, not 1000"),
+    "huge size": ({"size": 10**9}, ValueError, "size must be at most 2147483647 pixels in all, not 1000000000 x 1"),
     "Boolean steps": ({"steps": True}, TypeError, "steps must be a whole number, not True"),
     "seed": ({"seed": None}, TypeError, "seed must be a whole number, not None"),
     "large seed": ({"seed": 2**70}, ValueError, "seed must be at most"),

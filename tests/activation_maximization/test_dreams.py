@@ -11,6 +11,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -142,6 +143,29 @@ CRAFTED: dict[str, tuple[dict[str, Any], dict[str, Any] | str, str]] = {
     "no images": ({"images": torch.rand(0, 1, 4, 4)}, {}, r"images must be \(N, C, H, W\), not \(0, 1, 4, 4\)"),
     "flat images": ({"images": torch.rand(2, 16)}, {}, r"images must be \(N, C, H, W\), not \(2, 16\)"),
     "whole images": ({"images": torch.ones(2, 1, 4, 4).int()}, {}, r"images must be fractions, not torch\.int32"),
+    "images of eighths": (
+        {"images": torch.rand(2, 1, 4, 4).to(torch.float8_e4m3fn)},
+        {},
+        r"images must be fractions, not torch\.float8_e4m3fn; there are torch\.float16, torch\.bfloat16, ",
+    ),
+    "a history of eighths": (
+        {"history": torch.rand(3, 2).to(torch.float8_e5m2)},
+        {},
+        r"history must be fractions, not torch\.float8_e5m2",
+    ),
+    "images of sevens": (
+        {"images": torch.full((2, 1, 4, 4), 7.0)},
+        {},
+        r"images must be in \[0, 1\], but go from 7 to 7",
+    ),
+    "negative images": ({"images": -torch.ones(2, 1, 4, 4)}, {}, r"images must be in \[0, 1\], but go from -1 to -1"),
+    "true as the format": ({}, {"format": True}, "its note is damaged"),
+    "a setting of nan": ({}, {"settings": {"a": float("nan")}}, "the setting 'a' must be a finite number, not nan"),
+    "a huge setting": (
+        {},
+        json.dumps({**NOTE, "settings": {"a": 0.5}}).replace("0.5", "1e999"),
+        "the setting 'a' must be a finite number, not inf",
+    ),
     "images of nan": ({"images": torch.full((2, 1, 4, 4), torch.nan)}, {}, "images have values that are infinite or"),
     "other activations": ({"activations": torch.rand(3)}, {}, "activations and history must be"),
     "a scalar": ({"activations": torch.tensor(1.0)}, {}, "activations and history must be"),
@@ -165,6 +189,53 @@ def test_crafted_files_are_refused_in_one_line(name: str, tmp_path: Path) -> Non
     assert "crafted.safetensors holds no dreams" in str(raised.value)
     assert "\n" not in str(raised.value)
     assert len(str(raised.value)) < 1000
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stopped": "bogus"}, "its stopped must not be 'bogus'"),
+        ({"silent": (9,)}, "its silent must be different numbers below 2"),
+        ({"units": (1.5, 2)}, "its units must be whole numbers"),
+        ({"units": (3,)}, "it has 2 images, but 1 units"),
+        ({"settings": {"a": float("inf")}}, "the setting 'a' must be a finite number, not inf"),
+        ({"settings": {3: "a"}}, "the setting 3 must be a text or a number"),
+        ({"images": torch.full((2, 1, 4, 4), 7.0)}, r"images must be in \[0, 1\]"),
+        ({"images": torch.zeros(2, 1, 4, 4).to(torch.float8_e4m3fn)}, "images must be fractions"),
+    ],
+)
+def test_what_could_not_be_loaded_is_not_saved(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    dreams = replace(Dreams(**TENSORS, stopped="finished"), **change)
+    with pytest.raises(ValueError, match=f"^the dreams cannot be saved: .*{message}"):
+        dreams.save(tmp_path / "a.safetensors")
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_numpy_are_saved(tmp_path: Path) -> None:
+    dreams = Dreams(
+        **TENSORS,
+        stopped="finished",
+        silent=tuple(np.array([1])),
+        units=tuple(np.array([3, 7])),
+        settings={"steps": np.int64(3), "rate": np.float32(0.5)},  # type: ignore[dict-item]
+    )
+    found = Dreams.load(dreams.save(tmp_path / "a.safetensors"))
+    assert (found.silent, found.units, found.settings) == ((1,), (3, 7), {"steps": 3, "rate": 0.5})
+    for kind in (torch.float16, torch.bfloat16):
+        path = replace(dreams, images=dreams.images.to(kind)).save(tmp_path / f"{kind}.safetensors")
+        assert Dreams.load(path).images.dtype == kind
+
+
+def test_dreams_of_many_units_are_saved(tmp_path: Path) -> None:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(4, 4096))
+    network.input_shape = (1, 2, 2)  # type: ignore[assignment]
+    whole = dg.maximize(network, dg.channel("1", range(4096)) - dg.blur(1), steps=1, transform="none")
+    assert Dreams.load(whole.save(tmp_path / "whole.safetensors")).settings["objective"] == "(1:0-4095 - 1 blur)"
+    even = dg.maximize(network, dg.channel("1", range(0, 4096, 2)) - dg.blur(1), steps=1, transform="none")
+    name = Dreams.load(even.save(tmp_path / "even.safetensors")).settings["objective"]
+    assert str(name).startswith("(1:0,2,4,6,")
+    assert str(name).endswith("4092,4094 - 1 blur)")
+    assert len(str(name)) <= 2000
 
 
 OTHERS: dict[str, Callable[[Path], Any]] = {

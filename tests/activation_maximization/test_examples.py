@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -66,6 +67,34 @@ def test_a_patch_at_the_border_is_gray_outside() -> None:
     assert example.patch.tolist() == [half]
 
 
+def test_a_field_larger_than_the_picture_shows_the_whole_picture() -> None:
+    """A field that is larger in one direction only still has a border."""
+    network = nn.Sequential(nn.Conv2d(1, 1, 21, padding=10))
+    pictures = [torch.rand(1, 20, 20), torch.rand(1, 12, 30), torch.rand(1, 21, 8)]
+    for picture, shape in zip(pictures, [(1, 20, 20), (1, 21, 21), (1, 21, 21)], strict=True):
+        [[example]] = top_examples(network, "0", [0], [picture])
+        assert example.patch.shape == shape
+        assert torch.equal(example.patch, picture) or shape == (1, 21, 21)
+
+
+class Root(nn.Module):
+    def forward(self, image: Tensor) -> Tensor:
+        return image.sqrt()
+
+
+def test_activations_that_are_not_numbers_are_ignored() -> None:
+    """The activation is the square root of a negative number where the picture is dark."""
+    network = nn.Sequential(nn.Conv2d(1, 1, 1), Root())
+    nn.init.ones_(network[0].weight)
+    nn.init.constant_(network[0].bias, -0.5)
+    dark, half, bright = torch.zeros(1, 4, 4), torch.zeros(1, 4, 4), torch.full((1, 4, 4), 0.6)
+    half[0, 1, 2] = 0.75
+    [found] = top_examples(network, "1", [0], [dark, half, bright, dark], count=4)
+    assert [example.name for example in found] == ["#1", "#2"]
+    assert [example.activation for example in found] == pytest.approx([0.5, 0.1**0.5])
+    assert found[0].patch.tolist() == [[[0.75]]]
+
+
 def test_tokens_are_not_cropped() -> None:
     network = torchvision.models.VisionTransformer(64, 32, num_layers=1, num_heads=2, hidden_dim=16, mlp_dim=32)
     pictures = [(str(number), torch.rand(1, 3, 64, 64)) for number in range(3)]
@@ -105,6 +134,13 @@ def test_pictures_of_a_data_set(digits: nn.Module) -> None:
         (((image, image.mean()) for image in data.images), unlabeled),  # what follows an image need not be a label
         (((image, Digits.classes[label]) for image, label in (data[i] for i in range(len(data)))), labeled),
     ]
+    for other in (10, "abc", {"a": 0}):  # what is called classes need not be a list of their names
+        counted = TensorDataset(data.images, data.labels)
+        counted.classes = other  # type: ignore[attr-defined]
+        forms.append((counted, numbered))
+    named = TensorDataset(data.images, data.labels)
+    named.classes = np.array(Digits.classes)  # type: ignore[attr-defined]
+    forms.append((named, labeled))
     for pictures, names in forms:
         [found] = top_examples(digits, "conv2", [7], pictures, count=5)
         assert [example.name for example in found] == names
@@ -169,6 +205,13 @@ def test_several_layers_in_one_pass(digits: nn.Module) -> None:
         alone = top_examples(digits, layer, chosen, digits_by_name(), count=3)
         assert [[each.name for each in best] for best in found[layer]] == [[e.name for e in best] for best in alone]
         assert all(torch.equal(a.patch, b.patch) for a, b in zip(found[layer][1], alone[1], strict=True))
+    modules = {digits.get_submodule(layer): chosen for layer, chosen in units.items()}
+    same = top_examples(digits, list(modules), modules, digits_by_name(), count=3)
+    names = [
+        {layer: [[e.name for e in best] for best in each] for layer, each in all_.items()} for all_ in (same, found)
+    ]
+    assert list(same) == list(found)
+    assert names[0] == names[1]
     both = top_examples(digits, ["conv1", "conv2"], [7], digits_by_name(), count=3)
     assert [each.name for each in both["conv2"][0]] == [each.name for each in found["conv2"][1]]
 

@@ -39,6 +39,11 @@ def test_numbers_that_are_out_of_range() -> None:
         as_whole(0, "steps", least=1)
     with pytest.raises(ValueError, match=r"^seed must be at most 7, not 8$"):
         as_whole(8, "seed", most=7)
+    assert as_whole(-(10**400), "number") == -(10**400)
+    with pytest.raises(ValueError, match=r"^steps must be at most 2147483647, not 10000000000000000\d*\.\.\.$"):
+        as_whole(10**400, "steps", least=1)
+    with pytest.raises(ValueError, match=r"^weight must be a finite number, not 1000"):
+        as_number(10**400, "weight")
 
 
 @pytest.mark.parametrize(

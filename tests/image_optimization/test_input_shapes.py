@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -77,6 +78,20 @@ class Patches(nn.Module):
         return embedded
 
 
+class Multiples(nn.Module):
+    """A network that checks the side of its images itself, and says so in words of its own."""
+
+    def __init__(self, error: type[Exception]) -> None:
+        super().__init__()
+        self.conv, self.error = nn.Conv2d(3, 2, 3), error
+
+    def forward(self, image: Tensor) -> Tensor:
+        if image.shape[2] % 40:
+            raise self.error("the input must be divisible by 40")
+        features: Tensor = self.conv(image)
+        return features
+
+
 class TwoInputs(nn.Module):
     def __init__(self) -> None:
         super().__init__()
@@ -112,6 +127,9 @@ def fully_connected(features: int) -> nn.Module:
         (Grouped, (6, 224, 224), "guessed"),
         (Valued, (2, 32, 32), "found"),
         (TwoInputs, (2, 224, 224), "guessed"),
+        (lambda: Multiples(ValueError), (3, 160, 160), "guessed"),
+        (lambda: Multiples(RuntimeError), (3, 160, 160), "guessed"),
+        (lambda: Multiples(AssertionError), (3, 160, 160), "guessed"),
         (Patches, (3, 28, 28), "guessed"),
         (lambda: nn.Sequential(nn.PixelUnshuffle(4), nn.Conv2d(48, 8, 3)), (3, 224, 224), "guessed"),
         (lambda: nn.DataParallel(nn.Conv2d(5, 2, 3)), (5, 224, 224), "guessed"),
@@ -159,13 +177,20 @@ def test_a_declared_shape_is_used_without_a_trial() -> None:
     network.input_shape = torch.Size([3, 8, 8])  # type: ignore[assignment]
     assert default_shape(network) == (3, 8, 8)
     assert default_shape(network, 40) == (3, 40, 40)
+    network.input_shape = np.array([3, 8, 10])  # type: ignore[assignment]
+    assert default_shape(network) == (3, 8, 10)
+    with pytest.raises(ValueError, match=r"^size must be at most 2147483647 pixels in all, not 60000 x 40000$"):
+        default_shape(network, (60_000, 40_000))
 
 
-@pytest.mark.parametrize("wrong", [(64, 96), 64, "3x64x96", (3, 64, 0), (1, 3, 64, 96), (3, 64, 96.5)])
+@pytest.mark.parametrize("wrong", [(64, 96), 64, "3x64x96", (3, 64, 0), (1, 3, 64, 96), (3, 64, 96.5), np.ones((1, 3))])
 def test_a_declared_shape_that_is_not_one(wrong: object) -> None:
     network = nn.Conv2d(3, 2, 3)
     network.input_shape = wrong  # type: ignore[assignment]
     with pytest.raises(ValueError, match=r"input_shape of Conv2d must be \(channels, height, width\), not "):
+        default_shape(network)
+    network.input_shape = (3, 10**9, 10**9)  # type: ignore[assignment]
+    with pytest.raises(ValueError, match=r"\(channels, height, width\) with at most 2147483647 elements, not \(3, "):
         default_shape(network)
 
 
