@@ -299,10 +299,10 @@ class ReceptiveFields(Mode):
         if writes is None:
             return None
         field, when = self.known.get(tensor, (UNKNOWN, writes))
-        return field if when == writes else UNKNOWN
+        return UNKNOWN if self.lost or when != writes else field
 
     def lose(self) -> None:
-        """Give up: the network has read values that depend on the image, on which everything else may depend."""
+        """Give up: everything may depend on the image, because of something that is not an operator."""
         self.lost = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

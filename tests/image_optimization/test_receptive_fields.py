@@ -264,6 +264,7 @@ UNKNOWN: dict[str, nn.Module] = {
     "zeros written": Ends(lambda x: written_into_zeros(x) + x),
     "a view of what was written": Ends(lambda x: view_of_written(x.clone())),
     "a value elsewhere": Ends(lambda x: x + x[:, :, :1, :1]),
+    "elements of another tensor": Ends(lambda x: with_the_elements_of_another(x)),
     "sorted": Ends(lambda x: x.sort(3)[0]),
     "largest three": Ends(lambda x: x.topk(3, dim=2)[0]),
     "places of the largest": Ends(lambda x: x.argmax(3, keepdim=True) + x),
@@ -282,6 +283,12 @@ def written_into_zeros(x: Tensor) -> Tensor:
     zeros = torch.zeros_like(x)
     zeros[..., 4:] = x[..., :-4]
     return zeros
+
+
+def with_the_elements_of_another(x: Tensor) -> Tensor:
+    y = x.clone()
+    y.data = x.flip(2)
+    return y
 
 
 def view_of_written(x: Tensor) -> Tensor:
