@@ -58,6 +58,9 @@ class Layer:
     whole_image: bool = False
     """Whether each output position depends on the whole image, or on all of it but a border, narrower than one stride,
     that no layer before sees."""
+    local: bool = False
+    """Whether a part of the image gives the same activations as the whole image, except where the receptive fields
+    reach beyond the part's borders. False if :attr:`receptive_field` is None."""
     key: str = ""
     """Place of the layer's tensor in the module's output, such as "[0]" for the first tensor of a tuple; empty if the
     output is a tensor. The name of the layer ends in it."""
@@ -289,7 +292,7 @@ def _with_field(layer: Layer, field: Field | None) -> Layer:
     square = field.square() if field else None
     if field is None or square is None:
         return replace(layer, whole_image=field is not None and field.whole)
-    return replace(layer, receptive_field=square.side, stride=square.stride, start=square.start)
+    return replace(layer, receptive_field=square.side, stride=square.stride, start=square.start, local=field.local)
 
 
 def describe(shape: Sequence[int]) -> str:

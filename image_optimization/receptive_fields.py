@@ -91,6 +91,9 @@ class Line:
     """Mean number of pixels from one position to the next."""
     period: int = 1
     """Smallest number of pixels by which a picture can be moved so that all positions so far move along."""
+    local: bool = True
+    """Whether a part of the image gives the same results as the whole image, except where the fields reach beyond the
+    part's borders. A map of places, a crop or windows whose size depends on that of the image prevent this."""
 
     @classmethod
     def of_image(cls, pixels: int) -> Line:
@@ -110,6 +113,17 @@ class Line:
         A convolution or a pooling leaves out that much if its last step does not fit into the image.
         """
         return bool(self.real.first.min() < self.stride and self.real.last.max() >= self.pixels - self.stride)
+
+    @property
+    def cropped(self) -> bool:
+        """Return whether positions at a border may be missing although they depend on no pixel beyond that border.
+
+        A part of the image lacks such positions at its own borders, but the whole image has them there.
+        """
+        if self.imagined is None:
+            return False
+        first, last = self.imagined.first[: self.offset][-1:], self.imagined.last[self.offset + self.count :][:1]
+        return not len(first) or not len(last) or bool(first[0] >= 0 or last[0] < self.pixels)
 
     def through(self, taps: Taps, count: int, borders: Taps | None = None, step: Fraction = Fraction(1)) -> Line:
         """Return the receptive fields of ``count`` output positions, given the input positions that influence each.
@@ -132,7 +146,8 @@ class Line:
         start = int(before[-1]) + 1 if len(before) else -IMAGINED
         end = int(after[0]) if len(after) else count + IMAGINED
         imagined = self.imagined.through(places).part(start + IMAGINED, end + IMAGINED)
-        return replace(line, imagined=imagined, offset=-start)
+        line = replace(line, imagined=imagined, offset=-start)
+        return replace(line, local=line.local and not line.cropped)
 
     def sliding(self, kernel: int, step: int, padding: int, dilation: int, count: int) -> Line:
         """Return the receptive fields after a window of ``kernel`` positions slides along this axis."""
@@ -171,7 +186,8 @@ class Line:
         """Return the receptive fields of positions that are influenced by the positions of both lines."""
         if self.count != other.count:
             return None
-        line = replace(self, real=self.real.joined(other.real), period=math.lcm(self.period, other.period))
+        period, local = math.lcm(self.period, other.period), self.local and other.local
+        line = replace(self, real=self.real.joined(other.real), period=period, local=local)
         if self.imagined is None or other.imagined is None or self.stride != other.stride:
             return replace(line, imagined=None)
         before = min(self.offset, other.offset)
@@ -217,6 +233,18 @@ class Field:
     def whole(self) -> bool:
         """Return whether each element depends on the whole image."""
         return self.axes == ()
+
+    @property
+    def local(self) -> bool:
+        """Return whether :attr:`Line.local` is true along both axes."""
+        return self.lines is not None and all(line.local for line in self.lines)
+
+    def placed(self) -> Field:
+        """Return the field after a computation that depends on the place of each position or on the image's size."""
+        if self.lines is None:
+            return self
+        rows, columns = (replace(line, local=False) for line in self.lines)
+        return replace(self, lines=(rows, columns))
 
     def square(self) -> Regular | None:
         """Return the receptive fields if they are regular squares at the same distances along both axes."""
@@ -289,6 +317,8 @@ class ReceptiveFields(Mode):
         # Tensors may share memory. A field is valid until something else is written into the memory of its tensor.
         self.writes: dict[StorageWeakRef, int] = {}
         self.weights = {memory for weight in weights if (memory := _memory(weight))}
+        self.filled: set[StorageWeakRef] = set()
+        """Memory in which all elements have the same value, which does not depend on the image."""
         self.lost = False
         self._learn(image, Field((2, 3), (Line.of_image(image.shape[2]), Line.of_image(image.shape[3]))))
 
@@ -299,10 +329,10 @@ class ReceptiveFields(Mode):
         if writes is None:
             return None
         field, when = self.known.get(tensor, (UNKNOWN, writes))
-        return field if when == writes else UNKNOWN
+        return UNKNOWN if self.lost or when != writes else field
 
     def lose(self) -> None:
-        """Give up: the network has read values that depend on the image, on which everything else may depend."""
+        """Give up: everything may depend on the image, because of something that is not an operator."""
         self.lost = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -314,6 +344,9 @@ class ReceptiveFields(Mode):
         given = {**signature.defaults, **dict(zip(signature.defaults, args, strict=False)), **kwargs}
         fields = {id(each): field for each in _tensors(given.values()) if (field := self.of(each)) is not None}
         result = func(*args, **kwargs)
+        self.filled.difference_update(_memory(each) for each in _tensors(given[name] for name in signature.written))
+        if signature.name in FILLED and not signature.written and (memory := _memory(result)):
+            self.filled.add(memory)
         if not fields or signature.name in CONSTANT:
             return result
         self.lost |= signature.reads or any(
@@ -321,7 +354,7 @@ class ReceptiveFields(Mode):
         )
         written = [given[name] for name in signature.written if isinstance(given[name], Tensor)]
         for number, output in enumerate(_tensors([result])):
-            call = Call(func, signature.name, given, fields, output, number, self.weights)
+            call = Call(func, signature.name, given, fields, output, number, self.weights, self.filled)
             before = next((fields.get(id(each)) for each in written if each is output), None)
             field = UNKNOWN if self.lost else call.result()
             if any(each is output for each in written) and field is not before:
@@ -411,6 +444,8 @@ class Call:
     """Index of :attr:`output` among the tensors that the operator returned."""
     weights: set[StorageWeakRef]
     """Memory of the network's weights."""
+    filled: set[StorageWeakRef]
+    """The same as :attr:`ReceptiveFields.filled`."""
 
     def result(self) -> Field:
         """Return the receptive fields of the elements of :attr:`output`."""
@@ -454,6 +489,11 @@ class Call:
         """Return whether ``tensor`` is a weight of the network, or a view of one."""
         return _memory(tensor) in self.weights
 
+    def placed(self, field: Field, constants: Iterable[Tensor]) -> Field:
+        """Return ``field`` after a computation with ``constants``, whose values may differ between positions."""
+        varying = (self._varies(each, field) and _memory(each) not in self.filled for each in constants)
+        return field.placed() if field.lines and any(varying) else field
+
     # The rules, each of which returns the receptive fields of the output of some operators.
 
     def pointwise(self) -> Field:
@@ -467,9 +507,10 @@ class Call:
             for each in tensors
             if id(each) in self.fields
         ]
-        constants = [each for each in tensors if id(each) not in self.fields and not self.is_weight(each)]
-        field = _together(fields)
-        if field.axes is not None and any(self._varies(each, field) for each in constants):
+        constants = [each for each in tensors if id(each) not in self.fields]
+        field = self.placed(_together(fields), constants)
+        masks = (each for each in constants if not self.is_weight(each))
+        if field.axes is not None and any(self._varies(each, field) for each in masks):
             field = replace(field, dense=False) if field.lines or field.whole else UNKNOWN
         return field if field.fits(self.output.shape) else _at_least(fields)
 
@@ -477,7 +518,8 @@ class Call:
         """Return whether the elements of the tensor ``constant`` differ between positions, so that it may be a mask."""
         start = self.output.ndim - constant.ndim
         axes = field.axes if field.lines and field.axes else range(self.output.ndim)
-        return any(axis >= start and constant.shape[axis - start] > 1 for axis in axes)
+        strides = constant.stride() if constant.layout is torch.strided else constant.shape  # 0 if it is expanded
+        return any(axis >= start and constant.shape[axis - start] > 1 and strides[axis - start] for axis in axes)
 
     def mixing(self) -> Field:
         """Return the fields if each element depends on all elements along the axes ``dim`` of the input."""
@@ -506,7 +548,9 @@ class Call:
         """
         if self.number:
             return UNKNOWN
-        return self.field.mixed([0, *range(2, self.input.ndim)]) if self.given.get("training") else self.field
+        if self.given.get("training"):
+            return self.field.mixed([0, *range(2, self.input.ndim)])
+        return self.field.placed() if 1 in (self.field.axes or ()) else self.field
 
     def product(self) -> Field:
         """Return the fields after a product of matrices."""
@@ -515,10 +559,14 @@ class Call:
         one, two = self.fields.get(id(left)), self.fields.get(id(right))
         if self.fields.keys() - {id(left), id(right)}:  # what is added to the product depends on the image, too
             return UNKNOWN
+        # The matrices of a batch may differ between positions, and so may what is added.
+        factor = right if two is None else left
+        varying = [factor[:, :1, :1]] if factor.ndim == 3 else []
+        varying += [self.given["self"]] if self.name in ("addmm", "baddbmm") else []
         if two is None and one is not None:
-            return one.mixed([left.ndim - 1], self.is_weight(right))
+            return self.placed(one.mixed([left.ndim - 1], self.is_weight(right)), varying)
         if one is None and two is not None:
-            return two.mixed([right.ndim - 2], self.is_weight(left))
+            return self.placed(two.mixed([right.ndim - 2], self.is_weight(left)), varying)
         if one is None or two is None or None in (one.axes, two.axes) or not (one.dense and two.dense):
             return UNKNOWN
         return _at_least([one.mixed([left.ndim - 1]), two.mixed([right.ndim - 2])])
@@ -587,7 +635,7 @@ class Call:
             return None if rest else line.sliding(side, side, 0, 1, counts[axis])
 
         field = self.windows(shrink, len(counts), mixes_channels=False)
-        return self.field.unordered() if field.axes is None else field
+        return self.field.unordered() if field.axes is None else field.placed()  # larger images have larger windows
 
     def upsampling(self) -> Field:
         """Return the fields after an enlargement by whole numbers."""
@@ -687,10 +735,11 @@ class Call:
         elif any(field.axes is not None and dim in field.axes for field in fields):
             fields = [field.unordered() for field in fields]
             return _at_least([field if field.axes and dim in field.axes else UNKNOWN for field in fields])
-        constants = len(fields) < len(tensors)
+        constants = [each for each in tensors if id(each) not in self.fields]
         if all(field.lines for field in fields) or all(field.whole for field in fields):
             field = _together(fields)
-            return replace(field, dense=field.dense and not constants)
+            field = replace(field, dense=field.dense and not constants)
+            return field if all(_memory(each) in self.filled for each in constants) else field.placed()
         same = not constants and len({(field.axes, field.lines is None) for field in fields}) == 1
         return fields[0] if same else UNKNOWN
 
@@ -787,6 +836,9 @@ CONSTANT = {
     *("new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"),
 }
 """Names of operators that use nothing but the shape and the type of their argument."""
+
+FILLED = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
+"""Names of operators that give all elements the same value."""
 
 JOINING = {
     **dict.fromkeys(("cat", "stack"), Call.concatenation),

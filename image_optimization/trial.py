@@ -209,6 +209,10 @@ READERS = {
 """Names of functions whose results, or the shapes of whose results, depend on values."""
 
 
+REPLACING = Tensor.data.__set__  # type: ignore[attr-defined]
+"""Function that gives a tensor the elements of another one, as in ``x.data = y``."""
+
+
 class _Reading(TorchFunctionMode):
     """Notice that the network reads values, which a trial for shapes does not have."""
 
@@ -225,6 +229,8 @@ class _Reading(TorchFunctionMode):
             self.start = _start(name, *args, **kwargs)
         if not self.active:
             return func(*args, **kwargs)
+        if func == REPLACING and self.fields is not None and self.fields.of(args[1]) is not None:
+            self.fields.lose()  # no operator is called that would show what the tensor becomes
         if name in READERS or (name == "where" and len(args) + len(kwargs) == 1) or _picks_by_mask(name, args):
             if self.way == "shapes":
                 raise NeedsValues(f"the network calls {name}, whose result depends on values")

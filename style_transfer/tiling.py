@@ -153,6 +153,8 @@ def _obstacle(layer: Layer) -> str:
         return f"each position of {layer.name} depends on the whole picture"
     if layer.receptive_field is None:
         return f"each position of {layer.name} depends on pixels that are not known"
+    if not layer.local:
+        return f"{layer.name} is not the same for a part of the picture, for example because of coordinates or a crop"
     return "" if len(layer.shape) == 3 else f"the positions of {layer.name} do not form rows and columns"
 
 

@@ -264,6 +264,7 @@ UNKNOWN: dict[str, nn.Module] = {
     "zeros written": Ends(lambda x: written_into_zeros(x) + x),
     "a view of what was written": Ends(lambda x: view_of_written(x.clone())),
     "a value elsewhere": Ends(lambda x: x + x[:, :, :1, :1]),
+    "elements of another tensor": Ends(lambda x: with_the_elements_of_another(x)),
     "sorted": Ends(lambda x: x.sort(3)[0]),
     "largest three": Ends(lambda x: x.topk(3, dim=2)[0]),
     "places of the largest": Ends(lambda x: x.argmax(3, keepdim=True) + x),
@@ -284,6 +285,12 @@ def written_into_zeros(x: Tensor) -> Tensor:
     return zeros
 
 
+def with_the_elements_of_another(x: Tensor) -> Tensor:
+    y = x.clone()
+    y.data = x.flip(2)
+    return y
+
+
 def view_of_written(x: Tensor) -> Tensor:
     view = x[:, :2]
     x.copy_(x.flip(3))
@@ -299,6 +306,80 @@ def test_known_fields_are_exact(name: str) -> None:
         regular = field.lines[0].regular()
         assert regular is not None
         assert (told.receptive_field, told.stride, told.start) == regular
+
+
+def places(x: Tensor) -> Tensor:
+    """Return a map (1, 1, rows, columns) whose elements count the columns."""
+    return torch.arange(x.shape[3]).to(x).expand(1, 1, *x.shape[2:])
+
+
+def matrix_of_each_position(x: Tensor) -> Tensor:
+    matrices = torch.rand(SIZE[0] * SIZE[1], 4, 5)
+    return picture(torch.bmm(tokens(x).transpose(0, 1), matrices.to(x)).transpose(0, 1))
+
+
+def map_and_product(x: Tensor) -> Tensor:
+    return picture(torch.baddbmm(places(x).flatten(2).mT, tokens(x), torch.ones(1, 4, 4).to(x)))
+
+
+def normalized_rows(x: Tensor) -> Tensor:
+    statistics = torch.zeros(SIZE[0]).to(x), torch.arange(1, 1 + SIZE[0]).to(x)
+    return functional.batch_norm(x.transpose(1, 2), *statistics).transpose(1, 2)
+
+
+def filled_and_written(x: Tensor) -> Tensor:
+    zeros = torch.zeros_like(x)
+    zeros[..., ::2] = 1
+    return x + zeros
+
+
+PLACED: dict[str, nn.Module] = {
+    "map added": Ends(lambda x: x + places(x)),
+    "map of one column": Ends(lambda x: x - places(x)[:, :, :1]),
+    "map as a factor": Ends(lambda x: x * places(x)),
+    "map as a mask": Ends(lambda x: x.masked_fill(places(x) > 9, 0)),
+    "map beside": Ends(lambda x: torch.cat([places(x), x], 1)),
+    "map stacked": Ends(lambda x: torch.stack([x[:, :1], places(x)], 2)[:, :, 0]),
+    "map before others": Ends(lambda x: functional.avg_pool2d((x + places(x)).relu(), 3, 2)[:, :2] + 1),
+    "map in one branch": Ends(lambda x: x + (x + places(x)).sigmoid()),
+    "noise": Ends(lambda x: x + torch.randn_like(x)),
+    "weights": Ends(lambda x, w: x + w[..., : x.shape[3]], weight=(4, SIZE[0], 99)),
+    "matrix of each position": Ends(matrix_of_each_position),
+    "map and product": Ends(map_and_product),
+    "normalized rows": Ends(normalized_rows),
+    "zeros that are written": Ends(filled_and_written),
+    "windows of the image's size": Ends(lambda x: functional.adaptive_avg_pool2d(x, (13, 19))),
+    "crop": Ends(lambda x: functional.avg_pool2d(x[:, :, 1:-1, 1:-1], 3, 1, 1), nn.Conv2d(3, 4, 1)),
+    "end removed": Ends(lambda x: x[:, :, :-2, :-2], nn.Conv2d(3, 4, 3, padding=1)),
+    "start removed": Ends(lambda x: x[:, :, 2:, 2:], nn.Conv2d(3, 4, 3, padding=1)),
+    "negative padding": Ends(lambda x: functional.pad(x, [-1] * 4), nn.Conv2d(3, 4, 1)),
+    "transposed convolution with a crop": Ends(same, nn.ConvTranspose2d(3, 4, 1, 1, 1)),
+    "transposed convolution with gaps": Ends(same, nn.ConvTranspose2d(3, 4, 1, 2), nn.Conv2d(4, 4, 3, 2, 1)),
+    "crop in one branch": Ends(lambda x: x[:, :, 2:-2, 2:-2] + functional.max_pool2d(x, 5, 1), nn.Conv2d(3, 4, 1)),
+}
+
+LOCAL: dict[str, nn.Module] = {
+    "zeros": Ends(lambda x: torch.where(x > 0, x, torch.zeros_like(x))),
+    "zeros beside": Ends(lambda x: torch.cat([x, x.new_zeros(1, 2, *x.shape[2:])], 1)),
+    "channels expanded": Ends(lambda x, w: x * w[:, None, None].expand_as(x), weight=(4,)),
+    "table of channels": Ends(lambda x: x + torch.arange(4).to(x)[:, None, None]),
+    "every second": Ends(lambda x: x[:, :, 1::2, 1::2]),
+    "product": Ends(lambda x, w: picture(tokens(x) @ w), weight=(4, 5)),
+    "transposed convolution": Ends(same, nn.ConvTranspose2d(3, 4, 3, 2, 1, 1), nn.MaxPool2d(2)),
+    "no padding": Ends(same, nn.Conv2d(3, 4, 5, 3), nn.Conv2d(4, 4, 3, padding=1)),
+}
+
+
+@pytest.mark.parametrize("name", PLACED)
+def test_what_differs_in_a_part_of_the_image(name: str) -> None:
+    told = find_layer("end", list_layers(PLACED[name].eval(), (3, *SIZE)))
+    assert told.receptive_field is not None
+    assert not told.local
+
+
+@pytest.mark.parametrize("name", LOCAL)
+def test_what_is_the_same_in_a_part_of_the_image(name: str) -> None:
+    assert find_layer("end", list_layers(LOCAL[name].eval(), (3, *SIZE))).local
 
 
 @pytest.mark.parametrize("name", WHOLE)

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.capture import capture
@@ -130,6 +132,22 @@ class Branches(nn.Module):
         return totals
 
 
+class Does(nn.Module):
+    """A layer that computes any function of the features."""
+
+    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.run = run
+
+    def forward(self, features: Tensor) -> Tensor:
+        return self.run(features)
+
+
+def rows_of(features: Tensor) -> Tensor:
+    """Return a map (1, 1, rows, columns) that counts the rows from -1 to 1."""
+    return torch.linspace(-1, 1, features.shape[2]).to(features)[:, None].expand(1, 1, *features.shape[2:])
+
+
 @pytest.mark.parametrize(
     ("network", "names"),
     [
@@ -148,9 +166,15 @@ def test_tiles_have_the_activations_of_the_whole(network: nn.Module, names: list
     for _ in range(3):
         network.train()(torch.rand(4, 3, 64, 64, dtype=torch.float64))  # for the statistics
     network.eval()
-    tiles = split([layer for layer in list_layers(network, image.shape[1:]) if layer.name in names], size, 40)
+    layers = [layer for layer in list_layers(network, image.shape[1:]) if layer.name in names]
+    tiles = split(layers, size, 40)
     assert len(tiles) >= 2
     assert all(part.stop > part.start >= 0 for tile in tiles for pair in tile.inner.values() for part in pair)
+    check_tiles(network, image, names, tiles)
+
+
+def check_tiles(network: nn.Module, image: Tensor, names: list[str], tiles: list[Tile]) -> None:
+    """Compare the activations of the layers ``names`` in ``tiles`` with those of the whole ``image``."""
     with capture(network, names) as activations_of, torch.no_grad():
         expected = activations_of(image)
         found = {name: torch.full_like(each, torch.nan) for name, each in expected.items()}
@@ -159,6 +183,66 @@ def test_tiles_have_the_activations_of_the_whole(network: nn.Module, names: list
                 found[name][:, :, tile.windows[name][0], tile.windows[name][1]] = part
     for name in names:
         torch.testing.assert_close(found[name], expected[name])
+
+
+def random_layer(chance: random.Random) -> nn.Module:
+    """Return a random layer that takes and gives four channels."""
+    side, ends = chance.choice([1, 2, 3, 5]), [chance.choice([0, 0, 1, 2]) for _ in range(4)]
+    borders, parity = [chance.choice([-1, 0, 1, 2]) for _ in range(4)], chance.randrange(2)
+    layers: list[Callable[[], nn.Module]] = [
+        lambda: nn.Conv2d(4, 4, side, chance.choice([1, 2]), chance.randrange(side)),
+        lambda: nn.Conv2d(4, 4, 3, padding=1, padding_mode="reflect"),
+        lambda: nn.ConvTranspose2d(4, 4, side, chance.choice([1, 2]), chance.randrange(3)),
+        lambda: nn.MaxPool2d(3, 2, 1, ceil_mode=chance.random() < 0.5),
+        lambda: nn.AdaptiveAvgPool2d(8),
+        lambda: Does(lambda x: x[:, :, ends[0] : x.shape[2] - ends[1], ends[2] : x.shape[3] - ends[3]]),
+        lambda: Does(lambda x: x[:, :, parity::2, parity::2]),
+        lambda: Does(lambda x: functional.pad(x, borders)),
+        lambda: Does(lambda x: functional.interpolate(x, scale_factor=2, mode="bilinear")),
+        lambda: Does(lambda x: x * rows_of(x)),
+        lambda: Does(lambda x: torch.cat([x[:, :3], rows_of(x)], 1)),
+        lambda: Does(lambda x: torch.cat([x[:, :3], torch.zeros_like(x)[:, :1]], 1)),
+    ]
+    return chance.choice(layers)()
+
+
+def test_tiles_of_random_networks_are_exact_or_refused() -> None:
+    chance, exact, refused = random.Random(0), 0, 0
+    for _ in range(80):
+        layers = [random_layer(chance) for _ in range(chance.randrange(1, 4))]
+        network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), *layers, nn.Identity()).double().eval()
+        image = torch.rand(1, 3, chance.choice([64, 65]), chance.choice([64, 71]), dtype=torch.float64)
+        last = list_layers(network, image.shape[1:])[-1]
+        try:
+            tiles = split([last], (image.shape[2], image.shape[3]), 32)
+        except ValueError:
+            refused += 1
+        else:
+            check_tiles(network, image, [last.name], tiles)
+            exact += len(tiles) > 1
+    assert min(exact, refused) > 15
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        lambda x: x + rows_of(x),
+        lambda x: x * rows_of(x),
+        lambda x: torch.cat([x[:, :3], rows_of(x)], 1),
+        lambda x: x[:, :, 2:-2, 2:-2],
+        lambda x: functional.pad(x, [-2] * 4),
+        lambda x: functional.adaptive_max_pool2d(x, 8),
+    ],
+)
+def test_places_and_crops_are_refused(run: Callable[[Tensor], Tensor]) -> None:
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), Does(run), nn.Conv2d(4, 4, 3, padding=1)).eval()
+    layers = list_layers(network, (3, 128, 128))
+    assert len(split(layers[:1], (128, 128), 64)) > 1
+    assert layers[-1].receptive_field is not None
+    with pytest.raises(ValueError, match=r"because 1 is not the same for a part of the picture, [^\n]*$"):
+        split(layers, (128, 128), 64)
+    with pytest.raises(ValueError, match="tiles would be wrong"):
+        smallest_side(layers)
 
 
 @pytest.mark.parametrize(
