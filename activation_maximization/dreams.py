@@ -68,8 +68,8 @@ class Dreams:
     """For each image, the index of the unit that it is made for. It is empty if an image is made for several units or
     for no unit."""
     settings: Mapping[str, str | float] = field(default_factory=dict)
-    """What the images were made with, as texts and numbers: the objective, the network's class and the arguments of
-    :func:`maximize`."""
+    """Settings with which the images were made, as texts and numbers: the objective, the network's class and the
+    arguments of :func:`maximize`."""
 
     def __repr__(self) -> str:
         """Return a one-line summary."""

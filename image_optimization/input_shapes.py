@@ -35,7 +35,7 @@ COLORS = (3, 1)
 
 
 Origin = Literal["declared", "found", "guessed", "given"]
-"""How the height and width of images are known, see :data:`ORIGINS`."""
+"""Type of the ways in which the height and width of images are known, see :data:`ORIGINS`."""
 
 ORIGINS: dict[Origin, str] = {
     "declared": "as the network declares",
@@ -43,7 +43,7 @@ ORIGINS: dict[Origin, str] = {
     "guessed": "a guess",
     "given": "the size that was given",
 }
-"""What each origin of a size means, in words."""
+"""Description of each origin of a size, for users."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class InputShape:
     shape: tuple[int, int, int]
     """Channels, height and width."""
     origin: Origin
-    """How the height and width are known."""
+    """Way in which the height and width are known."""
 
 
 _known: WeakKeyDictionary[nn.Module, dict[Any, InputShape | None]] = WeakKeyDictionary()

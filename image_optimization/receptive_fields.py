@@ -386,7 +386,7 @@ class ReceptiveFields(Mode):
 
 
 class Signature(NamedTuple):
-    """What an operator takes."""
+    """The parameters of an operator, and facts about it that the rules need."""
 
     name: str
     """Name of the operator, without what says that it works in place."""
@@ -848,7 +848,7 @@ JOINING = {
     "_scaled_dot_product_flash_attention": Call.attention,
     "_scaled_dot_product_flash_attention_for_cpu": Call.attention,
 }
-"""What operators do to receptive fields, by name, if several of their arguments may depend on the image."""
+"""Rules for operators of which several arguments may depend on the image, by the name of the operator."""
 
 OPERATORS: dict[Callable[[Call], Field], str] = {
     Call.mixing: "_log_softmax _safe_softmax _softmax all amax amin any argmax argmin linalg_vector_norm logsumexp max "
@@ -877,4 +877,4 @@ OPERATORS: dict[Callable[[Call], Field], str] = {
 """Names of the operators that a rule follows, if nothing but their first argument depends on the image."""
 
 RULES = JOINING | {name: rule for rule, names in OPERATORS.items() for name in names.split()}
-"""What operators do to receptive fields, by name. An operator that is not here makes them unknown."""
+"""Rules for all operators, by name. An operator without a rule makes the receptive fields unknown."""
