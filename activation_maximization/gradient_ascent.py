@@ -170,7 +170,8 @@ def maximize(
                 image = some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
                 listening = counted(told, position, [steps] * len(parts), list(map(len, parts)))
                 made = some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
-                scales.extend(() if some.scale is None else some.scale)
+                if some.scale is not None:
+                    scales.append(some.scale)
                 return made
 
         done, stopped = in_turn(enumerate(parts), make)
@@ -274,14 +275,14 @@ def _joined(
     """Join ``parts``, the results of all batches, and compute the objective's value for each image.
 
     ``stopped`` is the reason why the whole run ended, and ``how`` holds the settings of the run.
-    ``scales`` holds the scale of the objective's gradient for each image, if the objective needs it.
+    ``scales`` holds the scales of the objective's gradient for each batch, (N,), if the objective needs them.
     """
     images = torch.cat([part.images for part in parts])
     longest = max(len(part.history) for part in parts)
     histories = [pad(part.history, (0, 0, 0, longest - len(part.history)), value=math.nan) for part in parts]
     silent = tuple(number for part in parts for number in part.silent)
     _warn_of_uniform(images, objective, silent)
-    values = _evaluate(activations_of, objective, images, torch.stack(list(scales)) if scales else None)
+    values = _evaluate(activations_of, objective, images, torch.cat(list(scales)) if scales else None)
     history, units = torch.cat(histories, dim=1), objective.units
     network = type(activations_of.model).__name__
     settings = {"objective": objective.name, "network": network, **how, "version": __version__}
