@@ -31,6 +31,12 @@ LIBRARIES = frozenset([*sys.stdlib_module_names, "builtins", "torch", "numpy"])
 CONTAINERS = frozenset([dict, OrderedDict, list, set, deque])
 """Types of objects whose elements may change."""
 
+COLLECTIONS = (dict, list, deque, tuple, set, frozenset)
+"""Types of objects whose elements are searched."""
+
+FIXING = (tuple, set, frozenset, Tensor)
+"""Types of objects in which tensors cannot be replaced by copies."""
+
 MANY = 10_000
 """Number of elements above which a container is saved without looking at its elements: it holds data, not a state."""
 
@@ -63,10 +69,14 @@ class Snapshot:
         """All objects that were looked at, by identity. Keeping them ensures that no identity is used twice."""
         self._copies: dict[int, Tensor] = {}
         """Copies of tensors by the identities of the originals."""
+        self._copied: set[type] = set()
+        """Types of the tensors that have copies."""
         self._fixed: set[int] = set()
         """Identities of tensors in objects, such as tuples, in which they cannot be replaced by copies."""
         self._empty: list[Any] = []
         """Containers without elements. A network has thousands of them, so one function empties them all."""
+        self._kinds: dict[type, _Kind] = {}
+        """Classes of the objects that were looked at. A network has thousands of objects of a few classes."""
 
     # These are methods and no generator function with @contextmanager, because Ctrl-C at the wrong moment would leave
     # such a generator to be closed when Python finds it, perhaps after a snapshot taken before it has been restored.
@@ -88,13 +98,14 @@ class Snapshot:
     def _take(self) -> None:
         self._find(self.model)
         own = {id(parameter) for parameter in self.model.parameters()}
-        self._fixed.update(id(each) for each in self._seen.values() if _is_parameter(each))
-        tensors = [each for each in self._seen.values() if isinstance(each, Tensor) and id(each) not in own]
+        tensors = [each for each in self._seen.values() if isinstance(each, Tensor)]
+        self._fixed.update(id(each) for each in tensors if isinstance(each, nn.Parameter))
+        tensors = [each for each in tensors if id(each) not in own]
         for some in _by_storage(tensors):
             self._copy(some)
         self._undo.append(self._empty_again)
         for thing in self._seen.values():
-            self._save(thing)
+            self._kind(thing).save(self, thing)
 
     def restore(self) -> None:
         """Put everything back. If Ctrl-C is pressed meanwhile, it takes effect afterwards, as does an error.
@@ -130,12 +141,36 @@ class Snapshot:
             if id(thing) in self._seen:
                 continue
             self._seen[id(thing)] = thing
-            parts = [part for part in _parts(thing) if type(part) not in LEAVES]
-            empty = [part for part in parts if type(part) in CONTAINERS and not part]
-            self._empty.extend(empty)
-            waiting.extend(parts if not empty else [part for part in parts if type(part) not in CONTAINERS or part])
-            if isinstance(thing, tuple | set | frozenset | Tensor):
+            parts = self._parts(thing)
+            for part in parts:
+                kind = type(part)
+                if kind in CONTAINERS and not part:
+                    self._empty.append(part)
+                elif kind not in LEAVES:
+                    waiting.append(part)
+            if isinstance(thing, FIXING):
                 self._fixed.update(id(part) for part in parts if isinstance(part, Tensor))
+
+    def _parts(self, thing: Any) -> Iterable[Any]:
+        """Return the objects in ``thing`` to search, which may be a container, a module or another object."""
+        if isinstance(thing, Tensor):
+            return [thing.grad] if thing.is_leaf and thing.grad is not None else []
+        if isinstance(thing, COLLECTIONS):
+            elements = dict.values(thing) if isinstance(thing, dict) else thing
+            return [] if len(elements) > MANY or LEAVES.issuperset(map(type, elements)) else elements
+        kind = self._kind(thing)
+        if not kind.searched:
+            return []
+        attributes = getattr(thing, "__dict__", None)
+        inside = [attributes] if isinstance(attributes, dict) else []
+        return [*inside, *kind.shared, *(getattr(thing, name, None) for name in kind.slots)]
+
+    def _kind(self, thing: Any) -> _Kind:
+        """Return what all objects of the class of ``thing`` have in common."""
+        kind = type(thing)
+        if kind not in self._kinds:
+            self._kinds[kind] = _Kind(kind)
+        return self._kinds[kind]
 
     def _copy(self, tensors: list[Tensor]) -> None:
         """Copy ``tensors``, which share their memory, and lend the network their copies, which share theirs, too."""
@@ -146,26 +181,8 @@ class Snapshot:
                 self._undo.append(partial(_put_elements_back, tensor, copy))
             else:
                 self._copies[id(tensor)] = copy.requires_grad_(tensor.requires_grad)
+                self._copied.add(type(tensor))
                 self._undo.append(partial(_differ, tensor, copy))
-
-    def _save(self, thing: Any) -> None:
-        """Let :meth:`restore` put ``thing`` back, and replace the tensors in it by their copies."""
-        if _is_parameter(thing):
-            self._save_parameter(thing)
-        elif isinstance(thing, torch.Generator | random.Random | np.random.Generator | np.random.RandomState):
-            self._undo.append(partial(_set_random_state, thing, _random_state(thing)))
-        elif isinstance(thing, torch.jit.ScriptModule):
-            self._undo.append(partial(_set_mode, thing, thing.training))
-        elif isinstance(thing, np.ndarray):
-            self._save_array(thing)
-        elif isinstance(thing, dict):
-            self._save_dictionary(thing)
-        elif isinstance(thing, list | deque):
-            self._save_sequence(thing)
-        elif isinstance(thing, set):
-            self._save_set(thing)
-        elif not isinstance(thing, Tensor | tuple | frozenset):
-            self._save_slots(thing)
 
     def _empty_again(self) -> bool:
         filled = [thing for thing in self._empty if len(thing)]
@@ -177,12 +194,13 @@ class Snapshot:
         # A subclass may have methods of its own that do something else.
         base: Any = OrderedDict if isinstance(thing, OrderedDict) else dict
         before = dict(dict.items(thing))
-        copied = {key: self._copies[id(value)] for key, value in before.items() if id(value) in self._copies}
+        copied = {}
+        if not set(map(type, before.values())).isdisjoint(self._copied):
+            copied = {key: self._copies[id(value)] for key, value in before.items() if id(value) in self._copies}
+        lent = [*{**before, **copied}.values()]
 
         def undo() -> bool:
-            changed = list(before) != list(thing) or any(
-                copied.get(key, before[key]) is not value for key, value in dict.items(thing)
-            )
+            changed = list(before) != list(thing) or not all(map(is_, lent, dict.values(thing)))
             if changed:
                 base.clear(thing)
             for key in before if changed else copied:
@@ -221,7 +239,9 @@ class Snapshot:
 
         self._undo.append(undo)
 
-    def _save_parameter(self, parameter: nn.Parameter) -> None:
+    def _save_parameter(self, parameter: Tensor) -> None:
+        if not isinstance(parameter, nn.Parameter):
+            return  # the elements of other tensors have been copied
         gradient, required = parameter.grad, parameter.requires_grad
 
         def undo() -> bool:
@@ -233,6 +253,12 @@ class Snapshot:
             return changed
 
         self._undo.append(undo)
+
+    def _save_random_state(self, generator: Any) -> None:
+        self._undo.append(partial(_set_random_state, generator, _random_state(generator)))
+
+    def _save_mode(self, module: torch.jit.ScriptModule) -> None:
+        self._undo.append(partial(_set_mode, module, module.training))
 
     def _save_array(self, array: np.ndarray[Any, Any]) -> None:
         copy = array.copy()
@@ -247,8 +273,10 @@ class Snapshot:
 
     def _save_slots(self, thing: Any) -> None:
         """Save the attributes that ``thing`` keeps in slots. All others are in a dictionary of their own."""
+        if not self._kind(thing).slots:
+            return
         absent = object()
-        before = {name: getattr(thing, name, absent) for name in _slots(thing)}
+        before = {name: getattr(thing, name, absent) for name in self._kind(thing).slots}
         lent = {name: self._copies.get(id(value), value) for name, value in before.items()}
 
         def undo() -> bool:
@@ -260,42 +288,46 @@ class Snapshot:
                     object.__delattr__(thing, name)
             return changed
 
-        if before:
-            self._undo.append(undo)
-            for name, value in lent.items():
-                if value is not before[name]:
-                    object.__setattr__(thing, name, value)
+        self._undo.append(undo)
+        for name, value in lent.items():
+            if value is not before[name]:
+                object.__setattr__(thing, name, value)
 
 
-def _is_parameter(thing: Any) -> bool:
-    return isinstance(thing, Tensor) and isinstance(thing, nn.Parameter)  # the second test is slow
+def _nothing(snapshot: Snapshot, thing: object) -> None:
+    """Save nothing, because the elements of ``thing`` cannot be replaced."""
 
 
-def _parts(thing: Any) -> Iterable[Any]:
-    """Return the objects in ``thing`` to search, which may be a container, a module or another object."""
-    if isinstance(thing, Tensor):
-        return [thing.grad] if thing.is_leaf and thing.grad is not None else []
-    if isinstance(thing, dict | list | deque | tuple | set | frozenset):
-        elements = dict.values(thing) if isinstance(thing, dict) else thing
-        return [] if len(elements) > MANY or LEAVES.issuperset(map(type, elements)) else elements
-    if not isinstance(thing, nn.Module | SimpleNamespace) and type(thing).__module__.partition(".")[0] in LIBRARIES:
-        return []
-    attributes = getattr(thing, "__dict__", None)
-    inside = [attributes] if isinstance(attributes, dict) else []
-    shared = [value for kind in _own_classes(thing) for value in vars(kind).values() if type(value) in CONTAINERS]
-    return inside + shared + [getattr(thing, name, None) for name in _slots(thing)]
+SAVING: dict[Any, Callable[[Snapshot, Any], None]] = {
+    Tensor: Snapshot._save_parameter,
+    dict: Snapshot._save_dictionary,
+    (list, deque): Snapshot._save_sequence,
+    set: Snapshot._save_set,
+    (tuple, frozenset): _nothing,
+    np.ndarray: Snapshot._save_array,
+    torch.jit.ScriptModule: Snapshot._save_mode,
+    (torch.Generator, random.Random, np.random.Generator, np.random.RandomState): Snapshot._save_random_state,
+    object: Snapshot._save_slots,
+}
+"""Method that saves an object, by its type. The first type that fits applies."""
 
 
-def _own_classes(thing: Any) -> list[type]:
-    """Return the classes of ``thing`` that belong to no library. Networks may keep caches in them."""
-    return [kind for kind in type(thing).__mro__ if kind.__module__.partition(".")[0] not in LIBRARIES]
+class _Kind:
+    """What the objects of one class have in common."""
 
-
-def _slots(thing: Any) -> list[str]:
-    """Return the names of the attributes that ``thing`` may keep in slots."""
-    declared = [kind.__dict__.get("__slots__", ()) for kind in _own_classes(thing)]
-    names = [name for some in declared for name in ([some] if isinstance(some, str) else some)]
-    return [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
+    def __init__(self, kind: type) -> None:
+        """Describe ``kind``."""
+        own = [each for each in kind.__mro__ if each.__module__.partition(".")[0] not in LIBRARIES]
+        self.searched = issubclass(kind, nn.Module | SimpleNamespace) or kind in own
+        """Whether the attributes of an object belong to the state of a network."""
+        self.shared = [value for each in own for value in vars(each).values() if type(value) in CONTAINERS]
+        """Containers in the class and its bases, if they belong to no library. Networks may keep caches in them."""
+        declared = [each.__dict__.get("__slots__", ()) for each in own]
+        names = [name for some in declared for name in ([some] if isinstance(some, str) else some)]
+        self.slots = [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
+        """Names of the attributes that an object may keep in slots."""
+        self.save = next(method for kinds, method in SAVING.items() if issubclass(kind, kinds))
+        """Method that saves an object."""
 
 
 def _by_storage(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
