@@ -75,7 +75,11 @@ DEPTHS = {"early": 0.1, "middle": 0.5, "late": 0.9}
 SMALL = 64
 """Side of the images, in pixels, for networks that take images of this size."""
 
-RATES = 0.02, 0.001
+DETECTED = 160
+"""Side, in pixels, to which networks that detect objects enlarge all images. The default of 800 pixels takes 20 GB of
+memory."""
+
+RATES = 0.02, 0.001, 0.0001
 """Learning rates to try in turn."""
 
 SECONDS = 240
@@ -134,11 +138,11 @@ def _build(name: str) -> tuple[nn.Module, list[int]]:
         model: nn.Module = timm.create_model(rest).eval()
         return model, [SMALL, timm.data.resolve_model_data_config(model)["input_size"][-1]]
     zoo: Any = importlib.import_module("torchvision.models")
-    more = (
-        {"weights_backbone": None}
-        if any(part in rest for part in ("rcnn", "net_", "ssd", "fcos", "fcn", "deep"))
-        else {}
-    )
+    more: dict[str, Any] = {}
+    if any(part in rest for part in ("rcnn", "net_", "ssd", "fcos", "fcn", "deep")):
+        more = {"weights_backbone": None}
+    if any(part in rest for part in ("rcnn", "retinanet", "fcos")):
+        more |= {"min_size": DETECTED, "max_size": 2 * DETECTED}
     try:
         return zoo.get_model(rest, weights=None, **more).eval(), [SMALL, 224, 299]
     except TypeError:
