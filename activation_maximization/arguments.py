@@ -12,7 +12,6 @@ from dataclasses import replace
 from numbers import Real
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from dreamgram.activation_maximization.expressions import (
@@ -31,6 +30,7 @@ from dreamgram.image_optimization.names import described, either
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
 from dreamgram.image_optimization.state import unwrapped
 from dreamgram.image_optimization.transforms import Chain, Transform, robust
+from dreamgram.image_optimization.trial import blank_image
 
 METHODS = ("from_noise", "from_image", "render")
 """Methods that a class of images must have, see :class:`Parameterization`."""
@@ -52,7 +52,7 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
         shape = image_shape(model, size)
 
         def count_units(layer: str) -> int:
-            return reach_layers(model, torch.zeros(1, *shape), [layer])[0].channels
+            return reach_layers(model, blank_image(shape), [layer])[0].channels
 
         objective = parse_objective(objective, count_units=count_units)
     if not isinstance(objective, Objective):

@@ -55,6 +55,7 @@ from dreamgram.image_optimization.files import same_file
 from dreamgram.image_optimization.input_shapes import ORIGINS, Origin, default_shape, find_shape
 from dreamgram.image_optimization.layers import Layer, list_layers, reach_layers
 from dreamgram.image_optimization.optimize import in_turn
+from dreamgram.image_optimization.trial import blank_image
 from dreamgram.models import load
 from dreamgram.models.digits import digit_sample
 from dreamgram.workbench.device import find_device
@@ -341,7 +342,7 @@ def _parse_for(session: Session, photo: Tensor | None) -> objectives.Objective:
             raise OptionError(name, "can be shown only to networks that take images of the same shape")
     found = []
     for label, model in zip(session.labels, session.models, strict=True):
-        blank = torch.zeros(1, *default_shape(model, options.size))
+        blank = blank_image(default_shape(model, options.size))
 
         def count_units(layer: str, model: torch.nn.Module = model, blank: Tensor = blank) -> int:
             return reach_layers(model, blank, [layer])[0].channels

@@ -21,6 +21,7 @@ from dreamgram.image_optimization.capture import ActivationsOf, capture
 from dreamgram.image_optimization.checks import as_model, as_whole
 from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
 from dreamgram.image_optimization.settings import usual_settings
+from dreamgram.image_optimization.trial import blank_image
 
 Pictures = Iterable[Any] | Dataset[Any] | str | Path
 """Pictures to search: a folder, a data set, a data loader or any other iterable."""
@@ -127,7 +128,7 @@ def top_examples(
             activations = activations_of(batch.images.to(device, non_blocking=True))
             if not best:
                 # An error in a layer after the last one does no harm, because only the layers up to it are needed.
-                layers, _ = dry_run(model, torch.zeros(1, *batch.images.shape[1:]), receptive_fields=True)
+                layers, _ = dry_run(model, blank_image(batch.images.shape[1:]), receptive_fields=True)
                 for name, chosen in wanted.items():
                     check_units(name, chosen, units_first(activations, name).shape[1])
                     best[name] = _Best(name, find_layer(name, layers), torch.tensor(chosen, device=device), count)

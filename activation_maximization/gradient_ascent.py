@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,8 @@ from dreamgram.activation_maximization.objectives import (
 from dreamgram.image_optimization.capture import Activations, ActivationsOf, Reader, capture, is_recordable
 from dreamgram.image_optimization.checks import as_model, as_whole
 from dreamgram.image_optimization.images import ImageLike
-from dreamgram.image_optimization.layers import describe, device_of
-from dreamgram.image_optimization.memory import is_out_of_memory
+from dreamgram.image_optimization.layers import RowsError, describe, device_of
+from dreamgram.image_optimization.memory import check_memory, is_out_of_memory
 from dreamgram.image_optimization.names import shorten
 from dreamgram.image_optimization.optimize import (
     Ending,
@@ -47,6 +47,8 @@ from dreamgram.image_optimization.transforms import Transform, drawn_ahead, is_o
 from dreamgram.workbench.version import __version__
 
 _logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 LEVEL = 1 / 255
 """Difference between two neighboring values of a pixel in a picture with 8 bits."""
@@ -155,26 +157,32 @@ def maximize(
     view = arguments.as_transform(transform)
     told = as_listeners(listeners)
     device = device_of(model)
-    parts = _split(count, shape[1] * shape[2], count if objective.joint else batch, device)
+    together = count if objective.joint else min(count, batch or batch_size(shape[1] * shape[2], device))
+    check_memory(together, shape, device)
     record = objective.is_recordable and is_own_transform(view) and is_recordable(model)
     dtype = choose_dtype(precision, device, model)
     with capture(model, objective.layers, dtype) as activations_of:
         in_steps = activations_of.compiled() if compile else activations_of
         scales: list[Tensor] = []
 
-        def make(part: tuple[int, Tensor]) -> Dreams:
-            position, numbers = part
+        def make_all(together: int) -> tuple[list[Dreams], Ending]:
+            parts = torch.arange(count).split(together)
+            lengths = [len(part) for part in parts]
+            scales.clear()
+            return in_turn(enumerate(parts), lambda part: make(*part, lengths))
+
+        def make(position: int, numbers: Tensor, lengths: Sequence[int]) -> Dreams:
             some = _Part(activations_of, objective, numbers, device, view)
             own = None if init is None else init.expand(count, *shape)[numbers]
             with seeded(seed):
                 image = some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
-                listening = counted(told, position, [steps] * len(parts), list(map(len, parts)))
+                listening = counted(told, position, [steps] * len(lengths), lengths)
                 made = some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
                 if some.scale is not None:
                     scales.append(some.scale)
                 return made
 
-        done, stopped = in_turn(enumerate(parts), make)
+        done, stopped = _alone_if_uneven(make_all, together, objective)
         how: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "optimizer": optimizer, "seed": seed}
         how |= {"parameterization": image_class, "transform": view, "precision": activations_of.dtype}
         how["starts from"] = "noise" if init is None else "images"
@@ -324,9 +332,10 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scal
     holds the scales of the objective's gradient. If the objective needs them and none are given, they are computed.
     """
     device = device_of(activations_of.model)
-    values = []
-    with torch.no_grad():
-        for numbers in _split(len(images), images[0, 0].numel(), len(images) if objective.joint else None, device):
+
+    def evaluate_all(together: int) -> Tensor:
+        values = []
+        for numbers in torch.arange(len(images)).split(together):
             some = images[numbers].to(device)
             part = _Part(activations_of, objective, numbers, device)
             if scales is None:
@@ -334,7 +343,27 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scal
             else:
                 part.scale = scales[numbers.to(scales.device)]
             values.append(part.value(some, some, torch.ones((), device=device)).cpu())
-    return torch.cat(values)
+        return torch.cat(values)
+
+    with torch.no_grad():
+        together = len(images) if objective.joint else batch_size(images[0, 0].numel(), device)
+        return _alone_if_uneven(evaluate_all, together, objective)
+
+
+def _alone_if_uneven(work: Callable[[int], T], together: int, objective: Objective) -> T:
+    """Return what ``work`` returns, given the largest number of images in a batch.
+
+    The number is ``together``, or 1 if a layer has a different number of positions for each image.
+
+    Raises:
+        RowsError: the value of ``objective`` for an image depends on the other images, so that they must be together.
+    """
+    try:
+        return work(together)
+    except RowsError:
+        if objective.joint or together == 1:
+            raise
+        return work(1)
 
 
 class _Part:
@@ -620,13 +649,3 @@ def batch_size(pixels: int, device: torch.device | None = None) -> int:
     large = cuda and torch.cuda.get_device_properties(device).total_memory >= LARGE_GPU
     times = TIMES if large else 1
     return max(1, min(times * BATCH, times * PIXELS // pixels))
-
-
-def _split(count: int, pixels: int, batch: int | None, device: torch.device) -> Sequence[Tensor]:
-    """Split the indices of ``count`` images into batches of ``batch`` images; the last batch may be smaller.
-
-    If ``batch`` is None, :func:`batch_size` determines it from the ``device`` and from ``pixels``, the number of pixels
-    of one image.
-    """
-    parts: Sequence[Tensor] = torch.arange(count).split(batch_size(pixels, device) if batch is None else batch)
-    return parts

@@ -318,11 +318,9 @@ def diversity(layer: str, images: int) -> Objective:
         images: number of images, at least 2.
 
     Raises:
-        ValueError: ``images`` is below 2.
+        ValueError: ``images`` is below 2 or above :data:`~dreamgram.image_optimization.checks.MOST_THINGS`.
     """
-    images = as_whole(images, "images")
-    if images < 2:
-        raise ValueError(f"diversity needs 2 images or more, not {images}")
+    images = as_whole(images, "images", least=2)
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         features = features_of(activations, layer)

@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -27,6 +26,7 @@ from dreamgram.image_optimization.layers import describe, reach_layers
 from dreamgram.image_optimization.optimize import Ending, in_turn
 from dreamgram.image_optimization.precision import Precision
 from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, check_frame, save_animation
+from dreamgram.image_optimization.trial import blank_image
 from dreamgram.image_optimization.video import load_av
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
 from dreamgram.workbench.job import Done, Job, beside, output_path
@@ -256,7 +256,7 @@ class Session:
         counts = []
         for label, model in zip(self.labels, self.models, strict=True):
             with self.naming(label):
-                [reached] = reach_layers(model, torch.zeros(1, *default_shape(model, size)), [layer])
+                [reached] = reach_layers(model, blank_image(default_shape(model, size)), [layer])
             counts.append(reached.channels)
         ranges = parse_ranges(text)
         if ranges is None:

@@ -186,14 +186,14 @@ class Reader:
         """Return the result of ``read`` for ``image`` or, if images pass one at a time, for each image, joined.
 
         Raises:
-            ValueError: a layer has a different number of positions for each image.
+            RowsError: a layer has a different number of positions for each image.
         """
         if not self.singly or len(image) == 1:
             return read(image)
         parts = [read(each) for each in image.split(1)]
         for name in self.names:
             if len({part[name].shape for part in parts}) > 1:
-                raise ValueError(f"{name} has another number of positions for each image: make one image at a time")
+                raise RowsError(f"{name} has another number of positions for each image: make one image at a time")
         return Activations({name: torch.cat([part[name] for part in parts]) for name in self.names}, self.unit_axes)
 
     def _pass(self, image: Tensor) -> Activations:

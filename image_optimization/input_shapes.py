@@ -10,14 +10,13 @@ from numbers import Integral
 from typing import Any, Literal
 from weakref import WeakKeyDictionary, WeakSet
 
-import torch
 from torch import nn
 
 from dreamgram.image_optimization.checks import MOST_THINGS
 from dreamgram.image_optimization.names import shorten
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import unwrapped
-from dreamgram.image_optimization.trial import Start, is_about_sizes, try_out
+from dreamgram.image_optimization.trial import Start, blank_image, is_about_sizes, try_out
 
 _logger = logging.getLogger(__name__)
 
@@ -199,7 +198,7 @@ class _Search:
     def _try(self, shape: _Shape) -> tuple[Start | None, Exception | None]:
         """Return the first layer that an image of ``shape`` reaches, and the error that stops it, if there are any."""
         if shape not in self.tried:
-            image = torch.zeros(1, *shape)
+            image = blank_image(shape)
             trial = try_out(self.model, image, "shapes")
             if trial.failure is not None and not is_about_sizes(trial.failure):
                 trial = try_out(self.model, image, "values")

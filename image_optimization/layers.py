@@ -6,6 +6,7 @@ For large images, the dry run computes only shapes, if the network supports PyTo
 from __future__ import annotations
 
 import bisect
+import math
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,17 +15,20 @@ import torch
 from torch import Tensor, nn
 
 from dreamgram.image_optimization.axes import Images, Units, find_images
-from dreamgram.image_optimization.checks import as_model
+from dreamgram.image_optimization.checks import MOST_THINGS, as_model
 from dreamgram.image_optimization.input_shapes import find_shape
 from dreamgram.image_optimization.names import shorten, unknown
 from dreamgram.image_optimization.receptive_fields import Field
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import unwrapped
-from dreamgram.image_optimization.trial import Seen, Trial, Way, is_about_sizes, try_out
+from dreamgram.image_optimization.trial import Seen, Trial, Way, blank_image, is_about_sizes, try_out
 
 
 class RowsError(ValueError):
-    """Exception that reports that the rows of a layer's output cannot be assigned to the images."""
+    """Exception that reports that the rows of a layer's output cannot be assigned to the images of a batch.
+
+    Every single image can still pass through the network.
+    """
 
 
 @dataclass(frozen=True)
@@ -113,12 +117,15 @@ def list_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     """Return the layers of ``model`` in the order in which they run on one image of ``shape`` (C, H, W).
 
     Raises:
-        ValueError: the forward pass of the network fails on an image of this shape, or ``model`` is a TorchScript
-            program, whose layers cannot be observed.
+        ValueError: the forward pass of the network fails on an image of this shape, the shape has more than
+            :data:`~dreamgram.image_optimization.checks.MOST_THINGS` elements, or ``model`` is a TorchScript program,
+            whose layers cannot be observed.
     """
     if not isinstance(shape, Sequence) or len(shape) != 3:
         raise TypeError(f"shape must be the shape (C, H, W) of an image, such as (3, 224, 224), not {shorten(shape)}")
-    layers, failure = dry_run(as_model(model), torch.zeros(1, *shape), receptive_fields=True)
+    if math.prod(shape) > MOST_THINGS:
+        raise ValueError(f"shape must have at most {MOST_THINGS} elements, not {shorten(shape)}")
+    layers, failure = dry_run(as_model(model), blank_image(shape), receptive_fields=True)
     if failure is not None:
         raise ValueError(_refusal(model, shape, "", failure)) from failure
     return layers
@@ -172,10 +179,10 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
         ValueError: a layer is unknown, or the forward pass of an image of the network's default size does not reach it.
     """
     shape = find_shape(model).shape
-    reach_layers(model, torch.zeros(1, *shape), layers)
+    reach_layers(model, blank_image(shape), layers)
 
     def reaches(size: int) -> bool:
-        seen, _ = dry_run(model, torch.zeros(1, shape[0], size, size))
+        seen, _ = dry_run(model, blank_image((shape[0], size, size)))
         try:
             return all(find_layer(name, seen) for name in layers)
         except ValueError:
@@ -200,7 +207,7 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
         error.
     """
     model = unwrapped(model)
-    image = torch.zeros(1, *image.shape[1:]) if image.is_meta else image[:1].detach()
+    image = blank_image(image.shape[1:]) if image.is_meta else image[:1].detach()
     one, several, sure = _passes(model, image)
     fields = _receptive_fields(model, image) if receptive_fields else {}
     total = Counter(seen.name for seen in {(seen.name, seen.call): seen for seen in one.seen}.values())

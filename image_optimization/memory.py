@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
 
 _TRIM_THRESHOLD = -1
 _MMAP_MAX = -4
@@ -20,6 +26,30 @@ _OUT_OF_MEMORY = (
 )
 """Substrings by which PyTorch's messages about failed allocations are recognized. The substrings are specific,
 because messages of other errors also mention memory, such as CUDA's "an illegal memory access was encountered"."""
+
+
+LEAST_COPIES = 4
+"""Least number of copies of an image that an optimization holds: the image, its gradient and its two moments."""
+
+
+def check_memory(count: int, shape: Sequence[int], device: torch.device) -> None:
+    """Check that ``count`` images of ``shape`` (C, H, W) can be optimized together on ``device``, if it is the CPU.
+
+    Many operating systems promise memory that they do not have, and end the program when it is used. Other devices
+    refuse.
+
+    Raises:
+        ValueError: the images alone, without the network's activations, need more memory than is free.
+    """
+    import psutil  # It takes a while to load, and the help needs this module, too.
+
+    needed, free = 4 * LEAST_COPIES * count * math.prod(shape), psutil.virtual_memory().available
+    if device.type == "cpu" and needed > free:
+        what = f"{count} images" if count > 1 else "an image"
+        raise ValueError(
+            f"{what} of {shape[2]}x{shape[1]} pixels (width x height) need{'s' * (count == 1)} at least "
+            f"{needed / 1e9:,.1f} GB of memory, and {free / 1e9:,.1f} GB are free: try a smaller size"
+        )
 
 
 def keep_freed_memory() -> bool:

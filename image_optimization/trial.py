@@ -107,21 +107,9 @@ def try_out(
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, args: Any, output: Any) -> None:
-            for key, tensor in tensors_in(output):
-                version, same = 0 if tensor.is_inference() else tensor._version, tensor
-                trial.seen.append(
-                    Seen(
-                        name,
-                        calls[name],
-                        key,
-                        module,
-                        tensor.shape,
-                        lambda same=same, version=version: (  # type: ignore[misc]
-                            not same.is_inference() and same._version != version
-                        ),
-                        fields.of(tensor) if fields else None,
-                    )
-                )
+            with torch._C.DisableTorchFunction():  # looking at a tensor is nothing that the network does
+                for key, tensor in tensors_in(output):
+                    trial.seen.append(_see(name, calls[name], key, module, tensor, fields))
             calls[name] += 1
 
         return record
@@ -149,11 +137,27 @@ def try_out(
     return trial
 
 
+def _see(name: str, call: int, key: str, module: nn.Module, tensor: Tensor, fields: ReceptiveFields | None) -> Seen:
+    """Describe ``tensor``, which is at ``key`` in the output of a call of ``module``."""
+    version = 0 if tensor.is_inference() else tensor._version
+
+    def overwritten() -> bool:
+        return not tensor.is_inference() and tensor._version != version
+
+    return Seen(name, call, key, module, tensor.shape, overwritten, fields.of(tensor) if fields else None)
+
+
+def blank_image(shape: Sequence[int]) -> Tensor:
+    """Return a black image (1, C, H, W) of ``shape`` (C, H, W) that takes no more memory than one number."""
+    return torch.zeros(()).expand(1, *shape)
+
+
 def is_about_sizes(failure: Exception) -> bool:
     """Return whether the error of a network seems to concern the size of the image."""
     if isinstance(failure, IndexError):  # perhaps an index that was computed from arbitrary values
         return False
-    return bool(re.search(r"size|shape|dimension|height|width|channel|too small|length", str(failure), re.IGNORECASE))
+    words = r"size|shape|dimension|\bdims?\b|height|width|channel|too small|length"
+    return bool(re.search(words, str(failure), re.IGNORECASE))
 
 
 def working_dtype(model: nn.Module) -> torch.dtype:

@@ -467,3 +467,37 @@ def test_a_layer_without_gradient_does_not_lose_the_result(digits: nn.Module) ->
     )
     dreams = maximize(digits, objective, init=torch.full((1, 1, 28, 28), 0.5), steps=3)
     assert dreams.stopped == "finished"
+
+
+def test_images_that_the_memory_cannot_hold_are_refused_at_once(digits: nn.Module) -> None:
+    with pytest.raises(ValueError, match=r"1000000000 images of 28x28 .* need at least 12,544\.0 GB of memory"):
+        maximize(digits, channel("conv1", 0) + diversity("conv1", 10**9))
+
+
+class Regions(nn.Module):
+    """A network that proposes regions of each image, in a number that depends on the image."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.features, self.head = nn.Conv2d(1, 8, 3), nn.Linear(8, 5)
+
+    def forward(self, images: Tensor) -> Tensor:
+        found = [features.flatten(1).T for features in self.features(images)]
+        return self.head(torch.cat([some[some[:, 0] > some[:, 0].mean()] for some in found]))
+
+
+def test_images_with_different_numbers_of_regions_are_made_one_by_one() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(Regions())
+    how: dict[str, Any] = {"size": (1, 12, 12), "steps": 3}
+    together = maximize(network, channel("0.head", [0, 3, 4]), **how)
+    for number, unit in enumerate([0, 3, 4]):
+        alone = maximize(network, channel("0.head", unit), **how)
+        assert torch.equal(together.images[number], alone.images[0])
+        assert torch.equal(together.history[:, number], alone.history[:, 0])
+    values = [evaluate(network, channel("0.head", 3), image[None]) for image in together.images]
+    assert torch.equal(evaluate(network, channel("0.head", 3), together.images), torch.cat(values))
+    with pytest.raises(ValueError, match="make one image at a time"):
+        maximize(network, channel("0.head", 3) + diversity("0.features", 2), **how)
+    with pytest.raises(ValueError, match="make one image at a time"):
+        activations(network, together.images, "0.head")
