@@ -250,6 +250,8 @@ class Session:
     def parse_units(self, text: str, layer: str, size: Size | None = None) -> list[int]:
         """Return the indices of the units of ``layer`` that ``text`` names, such as ``all``, ``0-11`` or ``3,7``.
 
+        If ``text`` is the default of the option ``units``, units that the layer does not have are left out.
+
         Raises:
             ValueError: the layer or a unit does not exist, or the text is malformed.
         """
@@ -264,6 +266,8 @@ class Session:
                 numbers = ", ".join(map(str, counts))
                 raise ValueError(f"the networks have {numbers} units in layer {layer!r}: give the numbers of the units")
             return list(range(counts[0]))
+        if text == getattr(type(self.options), "units", None):  # the default, which may be more than a layer has
+            ranges = [range(each.start, min(each.stop, *counts)) for each in ranges]
         for each in ranges:
             check_units(layer, [each[-1]], min(counts))
         units = itertools.chain.from_iterable(ranges)

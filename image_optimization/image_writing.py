@@ -81,7 +81,7 @@ def check_output(
     """
     path = Path(path)
     if path.suffix.lower() not in formats:
-        raise ValueError(f"cannot write {path.name!r}: the file name must end in {', '.join(formats)}")
+        raise ValueError(f"cannot write {(path.name or str(path))!r}: the file name must end in {', '.join(formats)}")
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder; name a file in it")
     if path.exists() and not overwrite:

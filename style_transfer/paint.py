@@ -20,7 +20,7 @@ from dreamgram.style_transfer.budget import Budget, read_budgets
 from dreamgram.style_transfer.checkpoint import prepare_checkpoint, read_checkpoint
 from dreamgram.style_transfer.folder import paint_each
 from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
-from dreamgram.style_transfer.painter import PLOT_ENDING, Painter
+from dreamgram.style_transfer.painter import CHANGED, PLOT_ENDING, Painter
 from dreamgram.style_transfer.unfinished import ENDING, find_run, how_to_resume, is_kept, keeping_run
 from dreamgram.workbench.job import Done, Job, output_path
 from dreamgram.workbench.options import OptionError, ReplayOptions, check_applies
@@ -28,9 +28,6 @@ from dreamgram.workbench.recipe import Recipe, is_made, parse_json
 from dreamgram.workbench.recipe import replay as replay_recipe
 from dreamgram.workbench.state import claimed
 from dreamgram.workbench.trust import check_trusted_output
-
-CHANGED = "0.2.0"
-"""The version of Dreamgram that last changed how pictures are optimized: L-BFGS, and the steps at smaller sizes."""
 
 
 def paint(

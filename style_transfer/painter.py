@@ -36,6 +36,9 @@ LARGEST_DRAWN = 1536
 a larger result, the drawing is enlarged like a painting from a file."""
 
 
+CHANGED = "0.2.0"
+"""The version of Dreamgram that last changed how pictures are optimized: L-BFGS, and the steps at smaller sizes."""
+
 PLOT_ENDING = "-loss.png"
 """Ending of the name of the plot of the loss. It replaces the extension of the picture's name."""
 
@@ -77,6 +80,8 @@ class Painter:
             "init": self._read_init(options.init),
         }
         self.stylizer: Stylizer | None = None
+        self.looked_at_age = False
+        """True if the version that made a picture, which is in the folder already, has been looked at."""
         if several:
             side = smallest_size(self.model, options.losses.layers)
             self.prepare(torch.zeros(1, 3, side, side))
@@ -123,8 +128,23 @@ class Painter:
             inputs = self.inputs.copy()
             inputs.add(file)
             if is_made(path, self.recipe(file, inputs), self.options.overwrite):
+                self._tell_age_of(path)
                 return None
         return self.paint_photo(file, path, in_folder=True)
+
+    def _tell_age_of(self, path: Path) -> None:
+        """Tell the user if an older version made ``path``, the first picture in the folder that is not painted again.
+
+        The pictures that are painted now will look different.
+        """
+        if not self.looked_at_age:
+            self.looked_at_age = True
+            found = Recipe.read(path, {"stylize": StylizeOptions})
+            if found.is_older_than(CHANGED):
+                self.job.tell(
+                    f"{path} was made by Dreamgram {found.version}; version {CHANGED} changed the optimization, so "
+                    "any picture that is painted now looks different; choose another output to paint all anew"
+                )
 
     def paint_photo(
         self,

@@ -388,6 +388,9 @@ def _dispatch(
         print(_overview(name, commands, about))
         return 0
     word = arguments[0] if arguments and arguments[0] in commands and not _is_photo(arguments, default) else default
+    later = [argument for argument in arguments[1:] if argument in commands]
+    if arguments and arguments[0].startswith("-") and later and not _is_photo(arguments, default):
+        raise ValueError(f"the command comes first, before its options: {name} {later[0]}")
     if not word:
         raise ValueError(unknown("command", arguments[0], commands))
     rest = arguments if word == default and arguments[:1] != [default] else arguments[1:]
@@ -489,7 +492,7 @@ def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> a
     )
     for group in GROUPS:
         arguments = parser.add_argument_group(group)
-        for each in fields(command.options):
+        for each in _in_order(command.options):
             if declaration(each).group == group:
                 _add_argument(arguments, each, type_of(command.options, each.name))
     common = parser.add_argument_group("Help")
@@ -545,6 +548,16 @@ def _kind(hint: Any) -> Any:
     return next((kind for kind in (*get_args(hint), hint) if kind in _METAVARS), str)
 
 
+def _in_order(options: type[Options]) -> list[Field[Any]]:
+    """Return the options in the order of the help: by group, and in each group those that must be given first."""
+
+    def rank(each: Field[Any]) -> tuple[int, bool, bool]:
+        known = declaration(each)
+        return GROUPS.index(known.group), not known.positional, not is_required(each)
+
+    return sorted(fields(options), key=rank)
+
+
 def _required(options: type[Options]) -> list[Field[Any]]:
     return [each for each in fields(options) if is_required(each)]
 
@@ -589,7 +602,7 @@ def table(options: type[Options]) -> str:
     """Return the options of a command as Markdown for the documentation, with one table for each group of options."""
     lines = []
     group = ""
-    for each in sorted(fields(options), key=lambda each: GROUPS.index(declaration(each).group)):
+    for each in _in_order(options):
         known = declaration(each)
         if known.group != group:
             group = known.group

@@ -340,12 +340,16 @@ class Recipe:
         told = [f"{source} was made with {name}, which this version does not know" for name in _listed(self.unknown)]
         if _version_numbers(self.version) > _version_numbers(__version__):
             told.append(f"{source} was made by Dreamgram {self.version}, which is newer than this one, {__version__}")
-        if [] < _version_numbers(self.version) < _version_numbers(changed):
+        if self.is_older_than(changed):
             told.append(
                 f"{source} was made by Dreamgram {self.version}; version {changed} changed the optimization, so the "
                 "picture will differ"
             )
         return told
+
+    def is_older_than(self, version: str) -> bool:
+        """Return whether a version of Dreamgram before ``version`` made the picture, as far as is known."""
+        return [] < _version_numbers(self.version) < _version_numbers(version)
 
     def check_network(self, inputs: Inputs) -> None:
         """Check that the network loaded by ``inputs`` has the weights that the picture was made with.

@@ -550,6 +550,19 @@ def test_layers_says_where_the_shape_comes_from(command: Command) -> None:
     assert json.loads(command("dream", "layers", "--json").out)["input_shape_origin"] == "declared"
 
 
+def test_the_default_units_are_those_that_there_are(command: Command) -> None:
+    Path("nets.py").write_text(GUESSING)
+    images.save(torch.rand(1, 1, 8, 8), "photos/a.png")
+    few = ["--model", "nets.py:any_size", "--layer", "0", "--size", 8]
+    for line in (["units", *few, "--steps", 1], ["examples", *few, "--data", "photos"]):
+        run = command("dream", *line, "-o", "sheet.png", "--overwrite")
+        assert run.code == 0, run.err
+        typed = command("dream", *line, "-o", "typed.png", "--overwrite", "--units", "0-3")
+        assert typed.code == 0
+        assert torch.equal(images.load("sheet.png"), images.load("typed.png"))
+    assert "no unit 10 in layer '0': its 4 units are 0-3" in command("dream", "units", *few, "--units", "0-10").err
+
+
 def test_a_guessed_size_is_told(command: Command, caplog: pytest.LogCaptureFixture) -> None:
     Path("nets.py").write_text(GUESSING)
     images.save(torch.rand(1, 1, 30, 30), "photos/a.png")
@@ -595,6 +608,9 @@ def test_a_guessed_size_is_told(command: Command, caplog: pytest.LogCaptureFixtu
         (["units", "--output", "sheet.pcx"], "the file name must end in .png, .jpg"),
         (["units", "--output", "file/sheet.png"], "cannot write into file"),
         (["units", "--output", "folder.png"], "folder.png is a folder"),
+        (["units", "--output", "."], "cannot write '.': the file name must end in .png, .jpg"),
+        (["--seed", 3, "units"], "the command comes first, before its options: dream units"),
+        (["--seed", 3], "no command '--seed'; there are layers, units, "),
         (["units", "--layer", "hidden", "--size", "40"], "40x40 pixels"),
         (["unit"], "no command 'unit'; did you mean 'units'?"),
         (["units", "--position", "a"], "--position must be ROW,COLUMN, or TOKEN in a transformer, not 'a'"),

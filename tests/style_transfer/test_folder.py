@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,23 @@ def photos(photo: Tensor, tmp_path: Path) -> Path:
     images.save(photo, folder / "2.png")  # the same name with another ending
     (folder / "notes.txt").write_text("no picture")
     return folder
+
+
+def test_a_folder_that_an_older_version_has_begun(command: Command, photos: Path) -> None:
+    assert command("stylize", photos, *QUICK, "-o", "out").code == 0
+    for name in ("0.png", "1.png"):
+        made = Recipe.read(Path("out", name), {"stylize": StylizeOptions})
+        with Image.open(f"out/{name}") as picture:
+            images.save(picture, f"out/{name}", replace(made, version="0.1.0").note(), overwrite=True)
+    Path("out/2.png.png").unlink()
+    run = command("stylize", photos, *QUICK, "-o", "out")
+    assert run.out.splitlines()[-1] == "out: 3 already existed, 1 painted"
+    [told] = [line for line in run.err.splitlines() if "0.1.0" in line]
+    assert told.startswith("out/0.png was made by Dreamgram 0.1.0; version 0.2.0 changed the optimization, so any ")
+    assert told.endswith("; choose another output to paint all anew")
+    Path("out/0.png").unlink()
+    Path("out/1.png").unlink()
+    assert "0.1.0" not in command("stylize", photos, *QUICK, "-o", "out").err
 
 
 def test_a_folder_as_typed(command: Command, photos: Path) -> None:

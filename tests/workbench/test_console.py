@@ -266,7 +266,10 @@ def test_stylize_and_its_other_commands(command: conftest.Command, photo: Tensor
         run = command("stylize", name, *quick, "-o", "c.png", "--overwrite")
         assert run.code == 0, run.err
         assert Path("c.png").read_bytes() != Path("a.png").read_bytes()
+    run = command("stylize", "-o", "d.png", "replay", "a.png")
+    assert (run.code, run.err) == (2, "error: the command comes first, before its options: stylize replay\n")
     helped = command("stylize", "--help")
+    assert helped.out.split("Input:\n")[1].split()[0] == "PHOTO"
     assert "See also: stylize replay, stylize resume." in " ".join(helped.out.split())
     assert command("stylize", "replay", "--help").out.startswith("usage: stylize replay PICTURE [OPTIONS]\n")
     for line in (["replay"], ["resume"]):
