@@ -289,7 +289,7 @@ def _layer(seen: Seen, several_calls: bool, images: Images | None, units: Units)
 def _receptive_fields(model: nn.Module, image: Tensor) -> dict[tuple[str, int, str], Field | None]:
     """Return the receptive fields in all outputs of a pass of ``image`` (1, C, H, W)."""
     trial = try_out(model, image, "shapes", follow_fields=True)
-    if trial.failure is not None:
+    if trial.failure is not None and not is_about_sizes(trial.failure):
         trial = try_out(model, image, "values", follow_fields=True)
     return {seen.place: seen.field for seen in trial.seen}
 

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Iterator, Sequence
+from functools import partial
 
 import pytest
 import torch
@@ -8,24 +10,27 @@ import torchvision
 from torch import Tensor, nn
 
 from dreamgram.image_optimization.layers import Layer, dry_run, find_layer, list_layers, smallest_size
+from dreamgram.models import load
 
 
-def columns_seen(network: nn.Module, layer: str, size: int) -> tuple[int, int, int]:
-    """Find the receptive field by trial: the columns of the image that make the middle of ``layer`` NaN.
+def columns_seen(network: nn.Module, names: Sequence[str], size: int) -> Iterator[tuple[int, int, int]]:
+    """Find receptive fields by trial: the columns of the image that make the middle of each layer in ``names`` NaN.
 
-    Returns their number, the first of them, and the position of the middle.
+    Yields their number, the first of them, and the position of the middle.
     """
-    image = torch.rand(size, 3, size, size)
+    image = torch.rand(size, 3, 32, size)
     for column in range(size):
         image[column, :, :, column] = torch.nan
-    seen: list[Tensor] = []
-    handle = network.get_submodule(layer).register_forward_hook(lambda module, args, output: seen.append(output))
+    seen: dict[str, Tensor] = {}
+    for name in names:
+        hook = partial(lambda name, module, args, output: seen.update({name: output}), name)
+        network.get_submodule(name).register_forward_hook(hook)
     with torch.no_grad():
         network(image)
-    handle.remove()
-    middle = seen[0].shape[2] // 2
-    columns = seen[0][:, :, middle, middle].isnan().any(1).nonzero()[:, 0]
-    return len(columns), int(columns[0]), middle
+    for name in names:
+        row, middle = (side // 2 for side in seen[name].shape[2:])
+        columns = seen[name][:, :, row, middle].isnan().any(1).nonzero()[:, 0]
+        yield len(columns), int(columns[0]), middle
 
 
 def first_column(layer: Layer, position: int) -> float:
@@ -35,22 +40,22 @@ def first_column(layer: Layer, position: int) -> float:
     return layer.start + layer.stride * position
 
 
-@pytest.mark.parametrize(
-    ("layer", "field"), [("relu1_1", 3), ("pool1", 6), ("relu2_2", 14), ("pool2", 16), ("relu3_3", 40), ("pool3", 44)]
-)
-def test_receptive_fields_of_vgg_by_trial(vgg16: nn.Module, layer: str, field: int) -> None:
-    told = find_layer(layer, list_layers(vgg16, (3, 128, 128)))
-    side, first, middle = columns_seen(vgg16, layer, 64)
-    assert told.receptive_field == side == field
-    assert first_column(told, middle) == first
+def test_receptive_fields_of_vgg_by_trial() -> None:
+    network = load("vgg16")
+    fields = {"relu1_1": 3, "pool1": 6, "relu2_2": 14, "pool2": 16, "relu3_3": 40, "pool3": 44}
+    layers = list_layers(network, (3, 128, 128))
+    for name, (side, first, middle) in zip(fields, columns_seen(network, list(fields), 64), strict=True):
+        told = find_layer(name, layers)
+        assert told.receptive_field == side == fields[name], name
+        assert first_column(told, middle) == first, name
 
 
 def test_receptive_fields_of_a_residual_network_by_trial() -> None:
     network = torchvision.models.resnet18().eval()
     layers = list_layers(network, (3, 128, 128))
-    for name in ("conv1", "layer1.0", "layer2.0.conv2", "layer2.0", "layer2"):
+    names = ["conv1", "layer1.0", "layer2.0.conv2", "layer2.0", "layer2"]
+    for name, (side, first, middle) in zip(names, columns_seen(network, names, 128), strict=True):
         told = find_layer(name, layers)
-        side, first, middle = columns_seen(network, name, 128)
         assert told.receptive_field == side, name
         assert first_column(told, middle) == first, name
 
@@ -67,7 +72,7 @@ def test_receptive_fields_of_a_residual_network_by_trial() -> None:
 def test_receptive_fields_behind_padding_and_enlarging_by_trial(first: nn.Module) -> None:
     network = nn.Sequential(OrderedDict(first=first, second=nn.Conv2d(3, 4, 5), third=nn.Conv2d(4, 2, 3, stride=2)))
     told = find_layer("third", list_layers(network, (3, 32, 32)))
-    side, first_seen, middle = columns_seen(network, "third", 32)
+    [(side, first_seen, middle)] = columns_seen(network, ["third"], 32)
     start = first_column(told, middle)
     assert told.receptive_field is not None
     # An enlarged picture is seen by halves of pixels.

@@ -1,0 +1,76 @@
+"""Look for empty pictures among those that use little ink: ``python -m benchmarks.sparing``.
+
+For each of 20 networks of torchvision and timm with random weights, and for four sizes of the images,
+``maximize(logit([1, 2]) - sparing())`` makes two pictures. A picture in which all pixels have the same value is empty.
+It must be told in a warning. The table shows the standard deviation of the pixels and their mean, in [0, 1], as the
+smallest and the largest of all pictures of a network. The command fails if a picture is empty without a warning.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+import warnings
+from typing import Annotated, Any
+
+import typer
+
+import dreamgram as dg
+from benchmarks.sweep import _build, _enliven, _list
+
+NETWORKS = [
+    *("torchvision:alexnet", "torchvision:convnext_tiny", "torchvision:densenet121", "torchvision:efficientnet_b0"),
+    *("torchvision:mnasnet0_5", "torchvision:mobilenet_v2", "torchvision:mobilenet_v3_small"),
+    *("torchvision:regnet_y_400mf", "torchvision:resnet18", "torchvision:resnet50", "torchvision:resnext50_32x4d"),
+    *("torchvision:shufflenet_v2_x1_0", "torchvision:squeezenet1_1", "torchvision:vgg11_bn", "torchvision:vgg16"),
+    *("timm:dla34", "timm:ese_vovnet19b_slim", "timm:lcnet_050", "timm:rexnet_100", "timm:repvit_m1"),
+]
+
+SIZES: list[Any] = [64, (64, 96), 128, 224]
+"""Sides of square images in pixels, or (H, W)."""
+
+LEVEL = 1 / 255
+"""Difference between the lowest and the highest value below which a picture is empty."""
+
+
+class _Warnings(logging.Handler):
+    """The warnings of the package."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.lines: list[str] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
+def main(steps: Annotated[int, typer.Option(help="Number of steps for each picture.")] = 24) -> None:
+    """Make pictures that use little ink, and print a table of how much is in them."""
+    warnings.simplefilter("ignore")
+    told = _Warnings()
+    logger = logging.getLogger("dreamgram")
+    logger.addHandler(told)
+    logger.propagate = False
+    untold = 0
+    for name in NETWORKS:
+        model, _ = _build(name)
+        _enliven(model, 224)
+        layer = _list(model, [224])[0][-1].name
+        deviations, means, empty = [], [], 0
+        for size in SIZES:
+            told.lines.clear()
+            images = dg.maximize(model, dg.logit([1, 2], layer) - dg.sparing(), size=size, steps=steps).images
+            low, high = images.flatten(1).aminmax(dim=1)
+            some = int((high - low < LEVEL).sum())
+            empty += some
+            untold += some if not any("same value" in line or "no gradient" in line for line in told.lines) else 0
+            deviations += images.std((1, 2, 3)).tolist()
+            means += images.mean((1, 2, 3)).tolist()
+        spread, ink = (f"{min(some):.2f} to {max(some):.2f}" for some in (deviations, means))
+        print(f"{name:36s}  deviation {spread}  mean {ink}  empty {empty}", flush=True)
+    print(f"{untold} empty pictures without a warning, of {2 * len(SIZES) * len(NETWORKS)}")
+    sys.exit(untold > 0)
+
+
+if __name__ == "__main__":
+    typer.run(main)
