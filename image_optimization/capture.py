@@ -93,12 +93,6 @@ def is_recordable(model: nn.Module) -> bool:
     return allowed and is_own(*itertools.chain(*map(hooks_of, model.modules())))
 
 
-def _mixes_images(model: nn.Module) -> bool:
-    """Return whether ``model`` normalizes each image with statistics of all images in its batch."""
-    kinds = (nn.BatchNorm1d, nn.BatchNorm2d, nn.BatchNorm3d)
-    return any(isinstance(module, kinds) and module.running_mean is None for module in model.modules())
-
-
 class _Complete(Exception):
     """Exception that ends the forward pass when the activations of all requested layers have been captured."""
 
@@ -125,7 +119,8 @@ class Reader:
         self.singly = False
         """Whether images pass through the network one at a time."""
         self.unproven = False
-        """Whether it remains to be checked that the rows of a batch belong to the images in their order."""
+        """Whether it remains to be checked that the rows of a batch belong to the images in their order, and that those
+        of an image do not depend on the other images."""
         self.leaves_traces: bool | None = None
         """Whether a forward pass changes the network, so that the network is put back after each pass; None before the
         first pass."""
@@ -180,7 +175,8 @@ class Reader:
             self.weights = self._fast_weights()
         if self.unproven and len(image) > 1:
             self.unproven = False
-            self.singly = not self._keeps_order(image)
+            several_rows = any(layer.rows_per_image > 1 for layer in self.layers.values())
+            self.singly = self._mixes_images(image) or (several_rows and not self._keeps_order(image))
 
     def _in_parts(self, read: ActivationsOf, image: Tensor) -> Activations:
         """Return the result of ``read`` for ``image`` or, if images pass one at a time, for each image, joined.
@@ -262,6 +258,26 @@ class Reader:
             raise ValueError(f"{name} does not run: {type(error).__name__}: {words}") from error
         self.weights = self._fast_weights()
 
+    def _mixes_images(self, image: Tensor) -> bool:
+        """Return whether the activations for an image depend on the other images in its batch.
+
+        An example is a network that subtracts the mean of all images. A random image like ``image`` (N, C, H, W) passes
+        through the network together with one of two others. One of these has less contrast than the image and the other
+        has more, so that the extremes of the batch change, too. A network with random numbers of its own gives
+        different activations even for the same batch.
+        """
+        generator = torch.Generator().manual_seed(0)
+        noise = torch.rand((3, *image.shape[1:]), generator=generator) - 0.5
+        images = (0.5 + noise * torch.tensor([0.5, 0.1, 1])[:, None, None, None]).to(image)
+
+        def of_first(*batch: int) -> list[Tensor]:
+            activations = self._pass(images[list(batch)])
+            return [activations[name][0].float() for name in self.names]
+
+        with torch.no_grad():
+            expected = of_first(0, 1)
+            return _differ(expected, of_first(0, 2)) and not _differ(expected, of_first(0, 1))
+
     def _keeps_order(self, image: Tensor) -> bool:
         """Return whether the rows of windows or other parts of images are sorted by image.
 
@@ -271,11 +287,8 @@ class Reader:
         images = torch.rand((2, *image.shape[1:]), generator=generator).to(image)
         with torch.no_grad():
             together, alone = self._pass(images), [self._pass(each) for each in images.split(1)]
-        for name in self.names:
-            expected = torch.cat([each[name] for each in alone]).float()
-            if (together[name].float() - expected).norm() > TOLERANCE * expected.norm():
-                return False
-        return True
+        expected = [torch.cat([each[name] for each in alone]).float() for name in self.names]
+        return not _differ(expected, [together[name].float() for name in self.names])
 
     def _read(self, run: Program, image: Tensor, tensors: Iterable[Tensor] = ()) -> Activations:
         """Return the activations for ``image`` by layer name. ``run`` is :meth:`_run`, or does the same."""
@@ -330,8 +343,8 @@ class Reader:
             ValueError: a layer is unknown, or a forward pass of ``image`` does not reach the layer.
         """
         self.layers = dict(zip(self.names, reach_layers(self.model, image, self.names), strict=True))
-        self.singly = any(layer.singly for layer in self.layers.values()) or _mixes_images(self.model)
-        self.unproven = not self.singly and any(layer.rows_per_image > 1 for layer in self.layers.values())
+        self.singly = any(layer.singly for layer in self.layers.values())
+        self.unproven = not self.singly
         by_module: dict[str, list[str]] = {}
         for name, layer in self.layers.items():
             by_module.setdefault(layer.module, []).append(name)
@@ -387,3 +400,9 @@ class Reader:
             if buffer.is_floating_point() and buffer.dtype != kind:
                 weights[name] = buffer.detach().to(kind)
         return weights
+
+
+def _differ(expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
+    """Return whether one of the tensors in ``found`` differs from that in ``expected`` by more than rounding errors."""
+    pairs = zip(expected, found, strict=True)
+    return any(bool((one - other).norm() > TOLERANCE * one.norm()) for one, other in pairs)

@@ -215,11 +215,49 @@ def test_a_network_that_squeezes_the_axis_of_a_single_image_away() -> None:
     assert dg.maximize(network, dg.channel("fc", 1), size=8, steps=2).images.shape == (1, 3, 8, 8)
 
 
-def test_a_network_that_mixes_the_images_of_a_batch_gets_one_at_a_time() -> None:
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4, track_running_stats=False), nn.Conv2d(4, 4, 3))
+class Each(nn.Module):
+    """A module that computes a function."""
+
+    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, values: Tensor) -> Tensor:
+        return self.function(values)
+
+
+MIXING = {
+    "statistics of the batch": nn.BatchNorm2d(4, track_running_stats=False),
+    "without the mean": Each(lambda values: values - values.mean(0)),
+    "relative to the maximum": Each(lambda values: values / values.max()),
+    "softmax over the images": Each(lambda values: values.softmax(0)),
+    "next to its neighbor": Each(lambda values: values + values.roll(1, 0)),
+}
+
+
+@pytest.mark.parametrize("kind", MIXING)
+def test_a_network_that_mixes_the_images_of_a_batch_gets_one_at_a_time(kind: str) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), MIXING[kind], nn.Conv2d(4, 4, 3))
     images = torch.rand(3, 3, 8, 8)
     together, alone = (dg.activations(network, some, ["2"])["2"] for some in (images, images[:1]))
     assert torch.equal(together[:1], alone)
+    how: dict[str, Any] = {"size": (3, 8, 8), "steps": 3, "precision": "float32"}
+    both, one = (dg.maximize(network, dg.channel("2", units), **how) for units in ([1, 2], 1))
+    assert torch.equal(both.images[:1], one.images)
+
+
+def test_noise_does_not_look_like_other_images() -> None:
+    torch.manual_seed(0)
+    passes: list[int] = []
+
+    def noisy(values: Tensor) -> Tensor:
+        passes.append(len(values))
+        return values + torch.randn_like(values)
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Each(noisy), nn.Conv2d(4, 4, 3))
+    dg.activations(network, torch.rand(5, 3, 8, 8), ["2"])
+    assert passes[-1] == 5
 
 
 @pytest.mark.parametrize("text", ["share() * share()", "-sparing()"])
