@@ -29,7 +29,7 @@ gallery: .venv/installed-dev
 	$(BIN)/python benchmarks/gallery.py
 	$(BIN)/python -m benchmarks.comparison
 
-# The tables of all options, in docs/options.md.
+# The tables of all options, in docs/options.md, and the types of keyword arguments, in style_transfer/keywords.py.
 docs: .venv/installed
 	$(BIN)/python docs/make_options.py
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import torch
@@ -58,6 +58,11 @@ from dreamgram.style_transfer.regions import check_proportions, divide
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
 
+if TYPE_CHECKING:
+    from typing_extensions import Unpack
+
+    from dreamgram.style_transfer.keywords import StyleKeywords, StylizerKeywords
+
 _logger = logging.getLogger(__name__)
 
 COARSEST = 72
@@ -101,7 +106,10 @@ def stylize(
     photo: ImageLike,
     paintings: Sequence[ImageLike] | ImageLike,
     options: StyleOptions | None = None,
-    **given: Any,
+    *,
+    state: State | None = None,
+    listeners: Sequence[Listener] | Listener = (),
+    **given: Unpack[StylizerKeywords],
 ) -> Stylized:
     """Paint ``photo`` in the style of ``paintings``, with a method based on Gatys et al., arXiv:1508.06576.
 
@@ -113,16 +121,17 @@ def stylize(
         paintings: the paintings, (1, 3, H, W) each, RGB in [0, 1], or in another form, of any size. A single painting
             needs no list.
         options: the settings; by default those of ``StyleOptions()``.
+        state: the state of an earlier run to resume, see :meth:`Stylizer.run`.
+        listeners: functions that are called after every step, see :meth:`Stylizer.run`.
         **given: further arguments of :class:`Stylizer`, including fields of :class:`StyleOptions`, which override those
-            of ``options``, and the arguments ``state`` and ``listeners`` of :meth:`Stylizer.run`.
+            of ``options``.
 
     Raises:
         ValueError: an argument is unknown or out of range, a picture is too small for the network, or there is too
             little memory.
         NonFiniteLoss: the loss became infinite or NaN.
     """
-    run = {name: given.pop(name) for name in ("state", "listeners") if name in given}
-    return Stylizer(photo, paintings, options, **given).run(**run)
+    return Stylizer(photo, paintings, options, **given).run(state=state, listeners=listeners)
 
 
 class Stylizer:
@@ -156,7 +165,7 @@ class Stylizer:
         scales: Sequence[int] | None = None,
         plan: Sequence[Budget] | None = None,
         optimizer: str | OptimizerFactory | None = None,
-        **fields: Any,
+        **fields: Unpack[StyleKeywords],
     ) -> None:
         """Check the arguments and prepare the pictures. The activations of the pictures are computed in the first run.
 

@@ -128,6 +128,7 @@ def test_ctrl_c_has_two_homes() -> None:
 
 def test_the_page_of_options_is_up_to_date() -> None:
     assert make_options.DOCUMENT.read_text(encoding="utf-8") == make_options.text(), "run make docs"
+    assert make_options.KEYWORDS.read_text(encoding="utf-8") == make_options.keywords(), "run make docs"
 
 
 def test_the_tree_can_travel() -> None:
