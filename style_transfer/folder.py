@@ -38,7 +38,7 @@ def paint_each(photo_folder: Path, output: Path, paint: Callable[[Path, Path], D
     Raises:
         ValueError: ``photo_folder`` contains no pictures, or ``output`` is the same folder.
     """
-    pictures = list_pictures(photo_folder, output, job)
+    photo_paths = list_pictures(photo_folder, output, job)
     counts: Counter[str] = Counter()
     job.interrupted = ONWARD
 
@@ -62,7 +62,7 @@ def paint_each(photo_folder: Path, output: Path, paint: Callable[[Path, Path], D
             counts["already existed" if done is None else "painted"] += 1
         return done or Done()
 
-    _, stopped = in_turn(zip(pictures, name_outputs(pictures, output), strict=True), paint_one)
+    _, stopped = in_turn(zip(photo_paths, name_outputs(photo_paths, output), strict=True), paint_one)
     summary = f"{output}: " + ", ".join(f"{number} {what}" for what, number in counts.items())
     return Done(stopped, counts["failed"], summary if counts else "", ONWARD)
 
@@ -80,13 +80,13 @@ def list_pictures(photo_folder: Path, output: Path, job: Job) -> list[Path]:
     if same_file(output, photo_folder):
         raise ValueError(f"the output is the folder of the photos, {photo_folder}: choose a different folder")
     there = sorted(path for path in photo_folder.iterdir() if not path.name.startswith("."))
-    pictures = [path for path in there if path.suffix.lower() in READABLE and not path.is_dir()]
-    if not pictures:
+    photo_paths = [path for path in there if path.suffix.lower() in READABLE and not path.is_dir()]
+    if not photo_paths:
         raise ValueError(f"{photo_folder} contains no pictures ({', '.join(READABLE)})")
-    if others := [path.name for path in there if path not in pictures]:
+    if others := [path.name for path in there if path not in photo_paths]:
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         job.tell(f"skipped, because they are not pictures: {', '.join(others[:SHOWN])}{more}")
-    return pictures
+    return photo_paths
 
 
 def name_outputs(files: Sequence[Path], output: Path) -> list[Path]:

@@ -132,17 +132,17 @@ class Painter:
                 return None
         return self.paint_photo(photo_path, output, in_folder=True)
 
-    def _tell_age_of(self, path: Path) -> None:
-        """Tell the user if an older version made ``path``, the first picture in the folder that is not painted again.
+    def _tell_age_of(self, output: Path) -> None:
+        """Tell the user if an older version made ``output``, the first picture in the folder that is not painted again.
 
         The pictures that are painted now will look different.
         """
         if not self.looked_at_age:
             self.looked_at_age = True
-            found = Recipe.read(path, {"stylize": StylizeOptions})
+            found = Recipe.read(output, {"stylize": StylizeOptions})
             if found.is_older_than(CHANGED):
                 self.job.tell(
-                    f"{path} was made by Dreamgram {found.version}; version {CHANGED} changed the optimization, so "
+                    f"{output} was made by Dreamgram {found.version}; version {CHANGED} changed the optimization, so "
                     "any picture that is painted now looks different; choose another output to paint all anew"
                 )
 
@@ -268,10 +268,10 @@ class Painter:
             FileNotFoundError: there is no file ``name``, and no drawn style has this name.
         """
         if Path(name).exists():
-            painting = self.inputs.read(Path(name))
-            if painting.frames > 1:
-                self.job.tell(f"{name} has {painting.frames} frames, of which the first is the style")
-            return painting.image
+            picture = self.inputs.read(Path(name))
+            if picture.frames > 1:
+                self.job.tell(f"{name} has {picture.frames} frames, of which the first is the style")
+            return picture.image
         if name in DRAWN_STYLES:
             return draw_style(name, min(self.options.size, LARGEST_DRAWN))
         raise FileNotFoundError(unknown("image file or drawn style", name, DRAWN_STYLES, "drawn styles are"))
