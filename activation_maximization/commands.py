@@ -77,7 +77,7 @@ def layers(options: LayersOptions, job: Job) -> Done:
     return Done(answer=(_describe_as_json if options.json else _describe_as_table)(name, shape, origin, found))
 
 
-def _describe_as_json(model: str, shape: Sequence[int], origin: Origin, found: Sequence[Layer]) -> str:
+def _describe_as_json(name: str, shape: Sequence[int], origin: Origin, found: Sequence[Layer]) -> str:
     """Describe layers as JSON, with the fields of :class:`Layer` and the number of units of each layer."""
     listed = [
         {
@@ -88,11 +88,11 @@ def _describe_as_json(model: str, shape: Sequence[int], origin: Origin, found: S
         }
         for layer in found
     ]
-    described = {"model": model, "input_shape": list(shape), "input_shape_origin": origin, "layers": listed}
+    described = {"model": name, "input_shape": list(shape), "input_shape_origin": origin, "layers": listed}
     return json.dumps(described, indent=1)
 
 
-def _describe_as_table(model: str, shape: Sequence[int], origin: Origin, found: Sequence[Layer]) -> str:
+def _describe_as_table(name: str, shape: Sequence[int], origin: Origin, found: Sequence[Layer]) -> str:
     rows = [("layer", "kind", "channels", "output", "receptive field")]
     for layer in found:
         other = "whole image" if layer.whole_image else "unknown"
@@ -100,7 +100,7 @@ def _describe_as_table(model: str, shape: Sequence[int], origin: Origin, found: 
         rows.append((layer.name, layer.kind, str(layer.channels), describe_axes(layer.shape, layer.unit_axis), field))
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    head = f"{model}, for images of {' x '.join(map(str, shape))} (channels x height x width), {ORIGINS[origin]}"
+    head = f"{name}, for images of {' x '.join(map(str, shape))} (channels x height x width), {ORIGINS[origin]}"
     return "\n".join([head, "", *lines])
 
 
@@ -156,7 +156,7 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
     look["columns"] = session.choose_columns(len(dreams.images))
     sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=chosen, **look)
     made = {FOUND: {"batches": batches}} if batches else None
-    session.save(sheet(dreams.images, activations=dreams.activations.tolist()), dreams.stopped, made)
+    session.save(sheet(dreams.images, activation_values=dreams.activations.tolist()), dreams.stopped, made)
     session.save_timelapse(sheet)
     if options.html:
         session.save_page(title, chosen, dreams)
@@ -192,11 +192,11 @@ def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None)
     session.check_sheet(len(chosen) * (1 + most), default_shape(session.model, size)[1:], **look)
     dreams = session.ascend(channel(layer, chosen), size=size)
 
-    def draw(pictures: Tensor, activations: Sequence[float] = ()) -> Image.Image:
+    def draw(pictures: Tensor, activation_values: Sequence[float] = ()) -> Image.Image:
         tiles: list[Tensor] = []
         captions: list[str] = []
         for number, (picture, found) in enumerate(zip(pictures, best, strict=False)):
-            value = f"\t{short(activations[number])}" if activations else ""
+            value = f"\t{short(activation_values[number])}" if activation_values else ""
             tiles += [picture, *(example.patch for example in found)]
             captions += [f"{chosen[number]}{value}", *(f"{e.name}\t{short(e.activation)}" for e in found)]
             # Fewer pictures may activate this unit than others.
@@ -263,11 +263,12 @@ def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> 
     look: Look = {"columns": len(chosen), "title": "logits", "rows": [title for title, _, _ in rows]}
     session.check_sheet(len(labels), session.shape[1:], **look)
     sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=labels, **look)
-    dreams, stopped = in_turn(rows, make_row)
-    silent = [number for row in dreams for number in row.silent]
+    dreams_of_rows, stopped = in_turn(rows, make_row)
+    silent = [number for dreams in dreams_of_rows for number in dreams.silent]
     session.warn_of_silent(silent, [f"class {unit}" for unit in chosen])
-    activations = torch.cat([row.activations for row in dreams]).tolist()
-    session.save(sheet(torch.cat([row.images for row in dreams]), activations=activations), stopped)
+    activation_values = torch.cat([dreams.activations for dreams in dreams_of_rows]).tolist()
+    images_of_rows = torch.cat([dreams.images for dreams in dreams_of_rows])
+    session.save(sheet(images_of_rows, activation_values=activation_values), stopped)
     session.save_timelapse(sheet)
     return Done(stopped)
 
@@ -322,7 +323,7 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
     look["columns"] = session.choose_columns(len(dreams.images))
     sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=labels, **look)
     session.warn_of_silent(dreams.silent, [f"picture {label}" for label in labels])
-    session.save(sheet(dreams.images, activations=dreams.activations.tolist()), dreams.stopped)
+    session.save(sheet(dreams.images, activation_values=dreams.activations.tolist()), dreams.stopped)
     session.save_timelapse(sheet)
     return Done(dreams.stopped)
 

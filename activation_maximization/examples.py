@@ -179,13 +179,13 @@ class _Shown:
 class _Best:
     """The largest activations of some units of a layer so far. The tensors are on the network's device."""
 
-    def __init__(self, name: str, layer: Layer, units: Tensor, count: int) -> None:
-        """Begin with no activations of the ``units`` (indices) of ``layer``, of which ``count`` are kept for each.
+    def __init__(self, name: str, layer: Layer, unit_indices: Tensor, count: int) -> None:
+        """Begin with no activations of the units ``unit_indices`` of ``layer``, of which ``count`` are kept for each.
 
         ``name`` is the name by which the layer was asked for.
         """
-        self.name, self.layer, self.units, self.count = name, layer, units, count
-        self.values = torch.empty(0, len(units), device=units.device)
+        self.name, self.layer, self.unit_indices, self.count = name, layer, unit_indices, count
+        self.values = torch.empty(0, len(unit_indices), device=unit_indices.device)
         """Largest activations of each unit in descending order, (at most count, units)."""
         self.numbers = torch.empty_like(self.values, dtype=torch.long)
         """Indices of the pictures with these activations, (at most count, units)."""
@@ -198,12 +198,12 @@ class _Best:
         The units are on the second axis of ``activation``. ``first`` is the index of the first picture in the batch
         among all pictures.
         """
-        values = _largest(activation)[:, self.units]
+        values = _largest(activation)[:, self.unit_indices]
         if bool(values.isnan().any()):
             activation = activation.masked_fill(activation.isnan(), -torch.inf)
-            values = _largest(activation)[:, self.units]
-        kept = len(self.values)
-        if kept == self.count and not bool((values > self.values[-1]).any()):
+            values = _largest(activation)[:, self.unit_indices]
+        kept_count = len(self.values)
+        if kept_count == self.count and not bool((values > self.values[-1]).any()):
             return []
         # If activations are equal, the earlier picture is kept, regardless of how the pictures are batched.
         merged = torch.cat([self.values, values])
@@ -212,11 +212,11 @@ class _Best:
         numbers = first + torch.arange(len(values), device=order.device)[:, None].expand_as(values)
         self.numbers = torch.cat([self.numbers, numbers]).gather(0, order)
         self.places = torch.cat([self.places, torch.zeros_like(numbers)]).gather(0, order)
-        ranks, columns = (order >= kept).nonzero(as_tuple=True)
-        rows = order[ranks, columns] - kept
+        ranks, columns = (order >= kept_count).nonzero(as_tuple=True)
+        rows = order[ranks, columns] - kept_count
         features = _with_positions(activation)
         # Only the few new best activations need a position. In parts, their maps take little memory.
-        parts = zip(rows.split(MAPS), self.units[columns].split(MAPS), strict=True)
+        parts = zip(rows.split(MAPS), self.unit_indices[columns].split(MAPS), strict=True)
         position = torch.cat([features[row, unit].argmax(1) for row, unit in parts])
         width = activation.shape[-1]
         self.places[ranks, columns] = position // width * ROW + position % width
@@ -226,7 +226,7 @@ class _Best:
         """Return the examples of each unit, in descending order of their activations."""
         found: list[list[Example]] = []
         columns = (each.T.tolist() for each in (self.values, self.numbers, self.places))
-        for unit, values, numbers, places in zip(self.units.tolist(), *columns, strict=True):
+        for unit, values, numbers, places in zip(self.unit_indices.tolist(), *columns, strict=True):
             found.append([])
             for value, number, place in zip(values, numbers, places, strict=True):
                 if value not in (0, -math.inf):
@@ -244,7 +244,7 @@ class _Best:
             return _crop(picture, self.layer, place)
         with torch.enable_grad():
             image = picture[None].detach().clone().requires_grad_()
-            activation = activations_of(image.to(self.units.device))[self.name][(0, unit, *place)]
+            activation = activations_of(image.to(self.unit_indices.device))[self.name][(0, unit, *place)]
         return _influence(activation, image)
 
 

@@ -95,9 +95,11 @@ def make_each(
     """
     batch = as_whole(batch, "batch", least=1)
     units = _check_arguments(folder, units, make, recipe)
-    kept = recipe if isinstance(recipe, Recipe) else Recipe.of("make_each", EachOptions(about=recipe), Inputs())
+    common_recipe = (
+        recipe if isinstance(recipe, Recipe) else Recipe.of("make_each", EachOptions(about=recipe), Inputs())
+    )
     paths = {unit: images.check_output(Path(folder, f"{unit:04}.png"), overwrite=True) for unit in units}
-    to_do = [unit for unit, path in paths.items() if not is_made(path, kept, overwrite)]
+    to_do = [unit for unit, path in paths.items() if not is_made(path, common_recipe, overwrite)]
 
     def make_some(some: list[int]) -> Done:
         if not some:
@@ -109,7 +111,7 @@ def make_each(
         failure = None
         for number, unit in enumerate(some):
             found = {FOUND: describe_unit(dreams, number, some)}
-            made = replace(kept, made={**kept.made, **found})
+            made = replace(common_recipe, made={**common_recipe.made, **found})
             try:
                 save(dreams.images[number], paths[unit], made, overwrite=True)  # is_made allowed it
             except NotWrittenError as error:
@@ -121,8 +123,8 @@ def make_each(
     # If pictures exist already, an empty first batch is added, so that Ctrl-C raises no error before the next picture.
     there: list[list[int]] = [[]] if len(to_do) < len(paths) else []
     _, stopped = in_turn([*there, *(to_do[start : start + batch] for start in range(0, len(to_do), batch))], make_some)
-    made = {unit: path for unit, path in paths.items() if is_made(path, kept, overwrite)}
-    return _read_each(made, kept, stopped)
+    made = {unit: path for unit, path in paths.items() if is_made(path, common_recipe, overwrite)}
+    return _read_each(made, common_recipe, stopped)
 
 
 def _check_arguments(folder: Any, units: Any, make: Any, recipe: Any) -> list[int]:
@@ -220,8 +222,8 @@ def _read_each(made: Mapping[int, Path], recipe: Recipe, stopped: Ending) -> Eac
     for path, picture in zip(made.values(), pictures, strict=True):
         if picture.shape != pictures[0].shape:
             raise ValueError(f"{path} has a different size or different colors than the other pictures; delete it")
-    activations = [each["activation"] for each in about]
-    dreams = _join(pictures, activations, [each["silent"] for each in about], stopped)
+    activation_values = [each["activation"] for each in about]
+    dreams = _join(pictures, activation_values, [each["silent"] for each in about], stopped)
     return Each(list(made), dreams, {unit: each["batch"] for unit, each in zip(made, about, strict=True)})
 
 
@@ -244,10 +246,12 @@ def _read_unit(unit: int, path: Path, recipe: Recipe) -> Mapping[str, Any]:
 
 
 def _join(
-    pictures: list[torch.Tensor], activations: Sequence[float], silent: Sequence[bool], stopped: Ending
+    pictures: list[torch.Tensor], activation_values: Sequence[float], silent: Sequence[bool], stopped: Ending
 ) -> Dreams:
     numbers = tuple(number for number, each in enumerate(silent) if each)
-    return Dreams(torch.stack(pictures), torch.tensor(activations), torch.empty(0, len(pictures)), stopped, numbers)
+    return Dreams(
+        torch.stack(pictures), torch.tensor(activation_values), torch.empty(0, len(pictures)), stopped, numbers
+    )
 
 
 def _channels(path: Path) -> int:

@@ -175,9 +175,9 @@ def maximize(
             some = _Part(activations_of, objective, numbers, device, view)
             own = None if init is None else init.expand(count, *shape)[numbers]
             with seeded(seed):
-                image = some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
+                start = some.begin(image_class, shape, seed) if own is None else image_class.from_image(own.to(device))
                 listening = counted(told, position, [steps] * len(lengths), lengths)
-                made = some.run(image, in_steps, steps, learning_rate, optimizer, listening, record)
+                made = some.run(start, in_steps, steps, learning_rate, optimizer, listening, record)
                 if some.scale is not None:
                     scales.append(some.scale)
                 return made
@@ -468,15 +468,15 @@ class _Part:
         An image that receives no gradient is restarted with other noise, until it receives a gradient or all strengths
         in :data:`STARTS` have been tried. ``seed`` is the seed of the random numbers that this needs.
         """
-        image = image_class.from_noise((len(self.numbers), *shape), device=self.device)
+        parameterization = image_class.from_noise((len(self.numbers), *shape), device=self.device)
         with seeded(seed):
             if self.objective.joint:
-                self._start_jointly(image, shape)
+                self._start_jointly(parameterization, shape)
             else:
-                self._start_separately(image, shape)
-        return image
+                self._start_separately(parameterization, shape)
+        return parameterization
 
-    def find_silent(self, image: Parameterization, nudge: float = 0.0) -> None:
+    def find_silent(self, parameterization: Parameterization, nudge: float = 0.0) -> None:
         """Remove from ``self.silent`` the images that receive a gradient through every layer of the objective.
 
         The images are transformed at random before the network sees them.
@@ -487,14 +487,16 @@ class _Part:
         Raises:
             ValueError: the tensor that is to be optimized, or an activation that depends on it, requires no gradient.
         """
-        if not image.leaf.requires_grad:
-            raise ValueError(f"the leaf of {type(image).__name__} requires no gradient; call requires_grad_() on it")
+        if not parameterization.leaf.requires_grad:
+            raise ValueError(
+                f"the leaf of {type(parameterization).__name__} requires no gradient; call requires_grad_() on it"
+            )
         # The images that have received a gradient before are left out, unless the others depend on them.
         tested = list(range(len(self.numbers))) if self.objective.joint else self.silent
         part = _Part(self.activations_of, self.objective, self.numbers[tested], self.device, self.transform)
         answers = torch.ones(len(tested), dtype=torch.bool)
         for layer in self.objective.layers:
-            rendered = image.render()[tested]
+            rendered = parameterization.render()[tested]
             # All images get the same noise, so that the noise does not depend on their number. It is drawn on the CPU.
             noise = torch.randn(rendered.shape[1:]).to(rendered)
             # A progress of 0.5 is used, because a weight that rises from 0 or falls to 0 is not 0 there.
@@ -507,52 +509,55 @@ class _Part:
                     f"no gradient passes back from {layer}: an operation before it has no gradient, or "
                     f"{self.objective} does not depend on it"
                 )
-            gradient = _gradient(value.sum(), image.leaf, layer)
+            gradient = _gradient(value.sum(), parameterization.leaf, layer)
             answers &= (gradient[tested] != 0).flatten(1).any(1).cpu()
         answered = {number for number, answer in zip(tested, answers.tolist(), strict=True) if answer}
         self.silent = [number for number in self.silent if number not in answered]
 
-    def _start_jointly(self, image: Parameterization, shape: tuple[int, int, int]) -> None:
+    def _start_jointly(self, parameterization: Parameterization, shape: tuple[int, int, int]) -> None:
         """Start every image from different noise, and restart the silent images.
 
         The value of the objective for an image depends on the other images, so all images are always tested together.
         """
-        self._restart(image, shape, STARTS[0])
-        self.find_silent(image)
+        self._restart(parameterization, shape, STARTS[0])
+        self.find_silent(parameterization)
         for strength in (*STARTS, STARTS[0]):
             if self.silent:
-                self._restart(image, shape, strength)
-                self.find_silent(image)
+                self._restart(parameterization, shape, strength)
+                self.find_silent(parameterization)
 
-    def _restart(self, image: Parameterization, shape: tuple[int, int, int], strength: float) -> None:
+    def _restart(self, parameterization: Parameterization, shape: tuple[int, int, int], strength: float) -> None:
         """Replace each silent image by different noise. ``strength`` is relative to the default noise strength."""
         for number in self.silent:
-            noise = type(image).from_noise((1, *shape), strength, self.device).leaf
+            noise = type(parameterization).from_noise((1, *shape), strength, self.device).leaf
             with torch.no_grad():
-                image.leaf[number] = noise[0]
+                parameterization.leaf[number] = noise[0]
 
-    def _start_separately(self, image: Parameterization, shape: tuple[int, int, int]) -> None:
+    def _start_separately(self, parameterization: Parameterization, shape: tuple[int, int, int]) -> None:
         """Restart the silent images, each from the first noise in a list with which it receives a gradient.
 
         All noise is drawn in advance, so that the start of an image does not depend on the other images of its batch.
         As many starts are tested together as fit into a batch, because a GPU takes nearly as long for a small batch as
         for a large one.
         """
-        self.find_silent(image)
+        self.find_silent(parameterization)
         if not self.silent:
             return
         strengths = (*STARTS, STARTS[0])
-        noise = [type(image).from_noise((1, *shape), strength, self.device).leaf.detach() for strength in strengths]
+        noise = [
+            type(parameterization).from_noise((1, *shape), strength, self.device).leaf.detach()
+            for strength in strengths
+        ]
         starts = list(zip(noise, torch.randint(2**62, (len(noise),)).tolist(), strict=True))
         while self.silent and starts:
             count = 1 if self.photo is not None else max(1, len(self.numbers) // len(self.silent))
             some, starts = starts[:count], starts[count:]
-            answers = self._test_starts(type(image), shape, some)
+            answers = self._test_starts(type(parameterization), shape, some)
             # Each image gets the first start that answers, or else the last.
             chosen = torch.where(answers.any(0), answers.int().argmax(0), len(some) - 1)
             with torch.no_grad():
                 for place, number in zip(self.silent, chosen.tolist(), strict=True):
-                    image.leaf[place] = some[number][0][0]
+                    parameterization.leaf[place] = some[number][0][0]
             self.silent = [place for place, answer in zip(self.silent, answers.any(0), strict=True) if not answer]
 
     def _test_starts(
@@ -564,9 +569,9 @@ class _Part:
         the image for the test. ``kind`` is the parameterization, the Python class of the images.
         """
         numbers = self.numbers[self.silent]
-        image = kind.from_noise((len(starts) * len(numbers), *shape), device=self.device)
+        parameterization = kind.from_noise((len(starts) * len(numbers), *shape), device=self.device)
         with torch.no_grad():
-            image.leaf.copy_(torch.cat([noise for noise, _ in starts]).repeat_interleave(len(numbers), 0))
+            parameterization.leaf.copy_(torch.cat([noise for noise, _ in starts]).repeat_interleave(len(numbers), 0))
 
         def views(images: Tensor) -> Tensor:
             # With a photo, there is only one start, so that all images and the photo are transformed together.
@@ -577,14 +582,14 @@ class _Part:
             return torch.cat(seen)
 
         part = _Part(self.activations_of, self.objective, numbers.repeat(len(starts)), self.device, views)
-        part.find_silent(image)
+        part.find_silent(parameterization)
         answers = torch.ones(len(starts), len(numbers), dtype=torch.bool)
         answers.view(-1)[part.silent] = False
         return answers
 
     def run(
         self,
-        image: Parameterization,
+        parameterization: Parameterization,
         activations_of: ActivationsOf,
         steps: int,
         learning_rate: float,
@@ -592,7 +597,7 @@ class _Part:
         listeners: Sequence[Listener],
         record: bool,
     ) -> Dreams:
-        """Optimize ``image`` and return the result. ``activations_of`` runs the network in the steps.
+        """Optimize ``parameterization`` and return the result. ``activations_of`` runs the network in the steps.
 
         The other arguments are those of :func:`optimize`. The result's ``activations`` are empty, because the caller
         computes them.
@@ -601,7 +606,7 @@ class _Part:
         progress = (torch.arange(steps) / max(steps - 1, 1)).to(self.device)
         number = torch.zeros(1, dtype=torch.long, device=self.device)
         part = _Part(activations_of, self.objective, self.numbers, self.device, drawn_ahead(self.transform, steps))
-        self.measure_scale(image.render())
+        self.measure_scale(parameterization.render())
         part.scale = self.scale
 
         def loss(rendered: Tensor) -> Tensor:
@@ -611,7 +616,7 @@ class _Part:
             return -part.value(rendered, rendered, done)
 
         run = optimize(
-            image,
+            parameterization,
             loss,
             steps=steps,
             learning_rate=learning_rate,
@@ -620,9 +625,9 @@ class _Part:
             record=record,
         )
         if self.silent:
-            self.find_silent(image, nudge=0.01)
+            self.find_silent(parameterization, nudge=0.01)
         silent = tuple(self.numbers[self.silent].tolist())
-        return Dreams(image.render().detach().cpu(), torch.empty(0), -run.losses, run.stopped, silent)
+        return Dreams(parameterization.render().detach().cpu(), torch.empty(0), -run.losses, run.stopped, silent)
 
 
 def _gradient(value: Tensor, leaf: Tensor, layer: str) -> Tensor:

@@ -279,11 +279,13 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
     if not given.isfinite().all():
         raise ValueError(f"the direction in layer {layer!r} has numbers that are not finite")
     vectors = given.reshape(-1, given.shape[-1])
-    kept = _OnDevices(vectors.float() if vectors.is_floating_point() else vectors)  # Apple's GPUs have no float64.
+    on_devices = _OnDevices(
+        vectors.float() if vectors.is_floating_point() else vectors
+    )  # Apple's GPUs have no float64.
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         features = features_of(activations, layer)
-        along = kept.of_batch(activations, features).to(features.dtype)[:, :, None]
+        along = on_devices.of_batch(activations, features).to(features.dtype)[:, :, None]
         if along.shape[1] != features.shape[1]:
             raise ValueError(
                 f"a direction of {along.shape[1]} numbers in layer {layer!r}, which has {features.shape[1]} units"

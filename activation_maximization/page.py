@@ -33,7 +33,7 @@ SIDE = 96
 class _Picture:
     """A picture on the page, with the left and right parts of the line of text below the picture."""
 
-    source: str
+    data_url: str
     """The picture's file as a data URL."""
     name: str
     """Text at the left end of the line below the picture: the index of the unit, or the name of the example picture."""
@@ -46,8 +46,8 @@ class _Picture:
 def page(
     title: str,
     units: Sequence[int],
-    dreams: Tensor,
-    activations: Sequence[float],
+    images: Tensor,
+    activation_values: Sequence[float],
     examples: Sequence[Sequence[Example]] = (),
     settings: Mapping[str, Any] | None = None,
 ) -> str:
@@ -56,21 +56,21 @@ def page(
     Args:
         title: title of the page.
         units: indices of the units. The page has a search box for the indices and for the names of examples.
-        dreams: optimized images (N, C, H, W) in [0, 1], one for each unit. After Ctrl-C there may be fewer images than
+        images: optimized images (N, C, H, W) in [0, 1], one for each unit. After Ctrl-C there may be fewer images than
             units; the images then belong to the first units.
-        activations: activation of the unit for each image.
+        activation_values: activation of the unit for each image.
         examples: for each unit, the patches of real pictures that activate the unit most; empty if the page
             shows no examples.
         settings: settings to list on the page, by name.
     """
     cards = []
-    for index, (unit, dream, activation) in enumerate(zip(units, dreams, activations, strict=False)):
+    for index, (unit, image, activation) in enumerate(zip(units, images, activation_values, strict=False)):
         found = examples[index] if examples else ()
         cards.append(
             {
                 "number": unit,
                 "names": " ".join([str(unit), *(example.name for example in found)]),
-                "dream": _picture(dream, f"{unit}", activation),
+                "dream": _picture(image, f"{unit}", activation),
                 "examples": [_picture(example.patch, example.name, example.activation) for example in found],
             }
         )
@@ -85,5 +85,5 @@ def _picture(image: Tensor, name: str, activation: float) -> _Picture:
     kind = "PNG" if small else "WEBP"
     written = io.BytesIO()
     to_pillow(image).save(written, kind, quality=90)
-    source = f"data:image/{kind.lower()};base64,{base64.b64encode(written.getvalue()).decode()}"
-    return _Picture(source, name, short(activation), small)
+    data_url = f"data:image/{kind.lower()};base64,{base64.b64encode(written.getvalue()).decode()}"
+    return _Picture(data_url, name, short(activation), small)

@@ -190,8 +190,8 @@ class Session:
         self.save(contact_sheet(pictures, captions, **look), stopped)
         return Done(stopped)
 
-    def open(self, photo: Path, size: Size, layers: Sequence[str]) -> Tensor:
-        """Read a photo and resize it so that its longer side has ``size`` pixels.
+    def open(self, photo_path: Path, size: Size, layers: Sequence[str]) -> Tensor:
+        """Read a photo from a file and resize it so that its longer side has ``size`` pixels.
 
         If ``size`` is (H, W), the photo is cropped to the middle and resized to this size. If the network cannot
         compute ``layers`` from an image of that size, the photo is cropped to the middle and resized to the network's
@@ -202,12 +202,12 @@ class Session:
                 format cannot hold a picture of that size.
             OSError: the file cannot be read.
         """
-        photo_of_size = self._open(photo, size, layers)
-        self.check_picture(photo_of_size.shape[2:])
-        return photo_of_size
+        photo = self._open(photo_path, size, layers)
+        self.check_picture(photo.shape[2:])
+        return photo
 
-    def _open(self, photo: Path, size: Size, layers: Sequence[str]) -> Tensor:
-        picture = self.inputs.read(photo, self.shape[0]).image
+    def _open(self, photo_path: Path, size: Size, layers: Sequence[str]) -> Tensor:
+        picture = self.inputs.read(photo_path, self.shape[0]).image
         fitted = images.fit(picture, size) if isinstance(size, int) else crop_middle(picture, size)
         try:
             reach_layers(self.model, fitted, layers)
@@ -216,7 +216,8 @@ class Session:
             reach_layers(self.model, cropped, layers)
             if cropped.shape != fitted.shape:
                 seen = describe(cropped.shape[1:])
-                self.job.tell(f"{self.labels[0]} does not take {describe(fitted.shape[1:])}: {photo} is cut to {seen}")
+                refused = describe(fitted.shape[1:])
+                self.job.tell(f"{self.labels[0]} does not take {refused}: {photo_path} is cut to {seen}")
             return cropped
         return fitted
 
@@ -298,14 +299,14 @@ class Session:
         self.warn_of_silent(dreams.silent, ["the picture"])
         self.save(dreams.images, dreams.stopped)
         size = (dreams.images.shape[2], dreams.images.shape[3])
-        self.save_timelapse(lambda kept: images.to_pillow(images.resize(kept, size)))
+        self.save_timelapse(lambda image: images.to_pillow(images.resize(image, size)))
 
     def save_timelapse(self, draw: Callable[[Tensor], Image.Image]) -> None:
         """Save an animation of the optimization beside the picture, if the options ask for one.
 
         ``draw`` draws a frame of the animation from the images (N, C, H, W) of a step.
         """
-        if self.timelapse and self.timelapse.kept:
+        if self.timelapse and self.timelapse.kept_images:
             path = beside(self.path, f".{self.options.timelapse}", self.options.overwrite, self.inputs.checksums)
             save_animation(self.timelapse, draw, path)
             self.job.wrote(path)
@@ -335,12 +336,12 @@ class Session:
 
 
 def draw_sheet(
-    pictures: Tensor, labels: Sequence[object], activations: Sequence[float] = (), **look: Unpack[Look]
+    pictures: Tensor, labels: Sequence[object], activation_values: Sequence[float] = (), **look: Unpack[Look]
 ) -> Image.Image:
-    """Draw a contact sheet of images, each with its label and, if ``activations`` are given, its activation.
+    """Draw a contact sheet of images, each with its label and, if ``activation_values`` are given, its activation.
 
     There may be more labels than images, because after Ctrl-C only the first images exist. ``look`` holds further
     arguments for :func:`contact_sheet`.
     """
-    values = [f"\t{short(activation)}" for activation in activations] or [""] * len(pictures)
+    values = [f"\t{short(activation)}" for activation in activation_values] or [""] * len(pictures)
     return contact_sheet(pictures, [f"{label}{value}" for label, value in zip(labels, values, strict=False)], **look)

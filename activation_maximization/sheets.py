@@ -36,13 +36,13 @@ class Layout:
     """Size of the whole sheet."""
     columns: int
     """Number of pictures in a row."""
-    tile: tuple[int, int]
+    tile_size: tuple[int, int]
     """Size of each picture on the sheet."""
     pitch: tuple[int, int]
     """Distances from one picture to the picture below, and to the next picture in the row."""
     head: int
     """Height of the title, including the gap below; 0 without a title."""
-    label: int
+    label_height: int
     """Height of the heading of a row, including the gap below; 0 without headings."""
 
 
@@ -68,16 +68,16 @@ def lay_out(
         raise ValueError(f"columns must be at least 1, not {columns}")
     columns = min(columns or default_columns(count), count)
     factor = max(1, math.ceil(TILE / max(size)))
-    tile = (size[0] * factor, size[1] * factor)
+    tile_size = (size[0] * factor, size[1] * factor)
     head = 2 * TEXT + GAP if title else 0
-    label = TEXT + GAP if rows else 0
-    pitch = (label + tile[0] + TEXT + 2 * GAP, tile[1] + GAP)
+    label_height = TEXT + GAP if rows else 0
+    pitch = (label_height + tile_size[0] + TEXT + 2 * GAP, tile_size[1] + GAP)
     height = 2 * MARGIN + head + math.ceil(count / columns) * pitch[0] - GAP
     # A sheet with few narrow images must still be as wide as its title and the headings of its rows.
     font, title_font = _fonts()
     text = math.ceil(max(title_font.getlength(title), *map(font.getlength, rows), 0))
     width = 2 * MARGIN + max(columns * pitch[1] - GAP, text)
-    return Layout((height, width), columns, tile, pitch, head, label)
+    return Layout((height, width), columns, tile_size, pitch, head, label_height)
 
 
 def _fonts() -> tuple[Any, Any]:
@@ -117,7 +117,7 @@ def contact_sheet(
     height, width = images[0].shape[1:]
     layout = lay_out(len(images), (height, width), columns=columns, title=title, rows=rows)
     font, title_font = _fonts()
-    tile = layout.tile[::-1]  # Pillow gives the width first.
+    tile = layout.tile_size[::-1]  # Pillow gives the width first.
     sheet = Image.new("RGB", layout.size[::-1], PAPER)
     draw = ImageDraw.Draw(sheet)
     draw.text((MARGIN, MARGIN), title, TEXT_COLOR, title_font)
@@ -129,9 +129,9 @@ def contact_sheet(
         picture = to_pillow(image)
         whole = tile[0] % picture.width == 0 == tile[1] % picture.height
         resampling = Image.Resampling.NEAREST if whole else Image.Resampling.BICUBIC
-        sheet.paste(picture.resize(tile, resampling), (x, y + layout.label))
+        sheet.paste(picture.resize(tile, resampling), (x, y + layout.label_height))
         name, _, value = caption.partition("\t")
-        below = y + layout.label + tile[1] + GAP // 2
+        below = y + layout.label_height + tile[1] + GAP // 2
         draw.text((x, below), name, TEXT_COLOR, font)
         draw.text((x + tile[0], below), value, VALUE_COLOR, font, anchor="ra")
     return sheet

@@ -148,14 +148,14 @@ def _is_2d(module: nn.Module) -> bool:
     return type(module).__name__.endswith("2d")
 
 
-def describe_axes(shape: Sequence[int], units: int) -> str:
+def describe_axes(shape: Sequence[int], unit_axis: int) -> str:
     """Describe an output for one image, such as "64 x 28 x 28", "197 tokens x 768 units" or "8 channels x 100".
 
-    ``units`` is the axis of the units. Three or more axes without words are channels, and then positions.
+    ``unit_axis`` is the axis of the units. Three or more axes without words are channels, and then positions.
     """
     words = [str(length) for length in shape] or ["1"]
-    if len(shape) > 1 and not (units == 0 and len(shape) > 2):
-        words[units] += " units" if units else " channels"
-    if len(shape) == 2 and units == 1:
+    if len(shape) > 1 and not (unit_axis == 0 and len(shape) > 2):
+        words[unit_axis] += " units" if unit_axis else " channels"
+    if len(shape) == 2 and unit_axis == 1:
         words[0] += " tokens"
     return " x ".join(words)

@@ -290,10 +290,10 @@ class Reader:
         expected = [torch.cat([each[name] for each in alone]).float() for name in self.names]
         return not _differ(expected, [together[name].float() for name in self.names])
 
-    def _read(self, run: Program, image: Tensor, tensors: Iterable[Tensor] = ()) -> Activations:
-        """Return the activations for ``image`` by layer name. ``run`` is :meth:`_run`, or does the same."""
+    def _read(self, program: Program, image: Tensor, tensors: Iterable[Tensor] = ()) -> Activations:
+        """Return the activations for ``image`` by layer name. ``program`` is :meth:`_run`, or does the same."""
         within = Range() if self.dtype == torch.float16 else None
-        outputs = run(within.enter(image) if within else image, *tensors)
+        outputs = program(within.enter(image) if within else image, *tensors)
         outputs = [output.float() if output.dtype == torch.float64 else output for output in outputs]
         return Activations(
             dict(zip(self.names, within.leave(outputs) if within else outputs, strict=True)), self.unit_axes
@@ -330,11 +330,11 @@ class Reader:
         finally:
             self.activations = {}  # even after an error, such as running out of memory
 
-    def _autocast(self, device: str) -> AbstractContextManager[Any]:
+    def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
         """Return the context in which the network computes in the wanted number format, and in no other."""
         if self.dtype != torch.float32:
-            return torch.autocast(device, self.dtype)
-        return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
+            return torch.autocast(device_type, self.dtype)
+        return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()
 
     def _add_hooks(self, image: Tensor) -> None:
         """Add a forward hook to each module whose activations are requested.

@@ -196,16 +196,16 @@ def _kept_exif(read_exif: Callable[[], Image.Exif]) -> bytes:
 
     The result is empty if there is no such data or the data is broken.
     """
-    kept = Image.Exif()
+    reduced = Image.Exif()
     with suppress(Exception):  # Pillow raises errors of many types for broken data
         given = read_exif()
         for tag in (ExifTags.Base[name] for name in CAMERA_TAGS):
             if tag in given:
-                kept[tag] = given[tag]
+                reduced[tag] = given[tag]
         for part in (ExifTags.IFD.Exif, ExifTags.IFD.GPSInfo):
             if given.get_ifd(part):
-                kept[part] = dict(given.get_ifd(part))
-        return kept.tobytes() if len(kept) else b""
+                reduced[part] = dict(given.get_ifd(part))
+        return reduced.tobytes() if len(reduced) else b""
     return b""
 
 

@@ -189,11 +189,11 @@ def decode_tiff(data: bytes, tags: Tags) -> Samples | Image.Image:
         raise ValueError(f"{values.shape[2]} channels are too few for RGB")
     # Some programs write an opacity without saying so.
     extra = _all(tags, EXTRA_SAMPLES, UNASSOCIATED_ALPHA)[0] if values.shape[2] > colors else 0
-    kept = colors + (extra in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA))
-    low, high = (np.broadcast_to(each, values.shape[2])[:kept].copy() for each in (low, high))
+    channel_count = colors + (extra in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA))
+    low, high = (np.broadcast_to(each, values.shape[2])[:channel_count].copy() for each in (low, high))
     if kind == WHITE_IS_ZERO:
         low[:1], high[:1] = high[:1].copy(), low[:1].copy()
-    return Samples(values[:, :, :kept], colors, low, high, extra == ASSOCIATED_ALPHA, notice)
+    return Samples(values[:, :, :channel_count], colors, low, high, extra == ASSOCIATED_ALPHA, notice)
 
 
 def _range(tags: Tags, values: Array) -> tuple[Array, Array, str]:

@@ -200,11 +200,11 @@ def save(
     if alpha is not None and kind != "JPEG":
         picture = picture.convert("RGB")
         picture.putalpha(to_pillow(alpha))
-    options = _metadata(kind, picture.mode in ("RGB", "RGBA"), note, exif)
+    pillow_options = _metadata(kind, picture.mode in ("RGB", "RGBA"), note, exif)
     if kind in ("JPEG", "WEBP"):
-        options["quality"] = quality
+        pillow_options["quality"] = quality
     with replacing(path) as beside:
-        picture.save(beside, kind, **options)
+        picture.save(beside, kind, **pillow_options)
     return path
 
 
@@ -251,24 +251,24 @@ def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[s
 
     EXIF data that is too long for a JPEG is omitted.
     """
-    options: dict[str, Any] = {"icc_profile": _srgb_profile()} if colored else {}
+    pillow_options: dict[str, Any] = {"icc_profile": _srgb_profile()} if colored else {}
     if exif and kind == "TIFF":
-        options["exif"] = Image.Exif()
-        options["exif"].load(exif)
+        pillow_options["exif"] = Image.Exif()
+        pillow_options["exif"].load(exif)
     elif exif and not (kind == "JPEG" and len(exif) > SEGMENT):
-        options["exif"] = exif
+        pillow_options["exif"] = exif
     if note is None:
-        return options
+        return pillow_options
     if kind == "PNG":
-        options["pnginfo"] = PngInfo()
-        options["pnginfo"].add_itxt(PNG_KEY, note)
+        pillow_options["pnginfo"] = PngInfo()
+        pillow_options["pnginfo"].add_itxt(PNG_KEY, note)
     elif kind == "TIFF":
-        options.setdefault("exif", Image.Exif())[Tag.XMLPacket] = encode_xmp(note)
+        pillow_options.setdefault("exif", Image.Exif())[Tag.XMLPacket] = encode_xmp(note)
     elif kind == "JPEG":
-        options["extra"] = encode_jpeg_xmp(note)  # Pillow's option "xmp" refuses a long packet
+        pillow_options["extra"] = encode_jpeg_xmp(note)  # Pillow's option "xmp" refuses a long packet
     else:
-        options["xmp"] = encode_xmp(note)
-    return options
+        pillow_options["xmp"] = encode_xmp(note)
+    return pillow_options
 
 
 def _srgb_profile() -> bytes:
@@ -286,7 +286,7 @@ def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, note: str | Non
     return encode(levels, _metadata(kind, levels.shape[2] > 1, note, exif))
 
 
-def _encode_deep_tiff(levels: Array, options: dict[str, Any]) -> bytes:
+def _encode_deep_tiff(levels: Array, pillow_options: dict[str, Any]) -> bytes:
     """Return the bytes of a TIFF with 16-bit channels.
 
     Pillow encodes the TIFF tags. The uncompressed pixels follow them as a single strip.
@@ -296,7 +296,7 @@ def _encode_deep_tiff(levels: Array, options: dict[str, Any]) -> bytes:
     height, width, channels = levels.shape
     pixels = levels.astype("<u2").tobytes()
     tags = ImageFileDirectory_v2()
-    exif = options.get("exif", Image.Exif())
+    exif = pillow_options.get("exif", Image.Exif())
     for tag in exif:
         tags[tag] = exif.get_ifd(tag) if tag in SECTIONS else exif[tag]
     tags[Tag.ImageWidth], tags[Tag.ImageLength] = width, height
@@ -304,8 +304,8 @@ def _encode_deep_tiff(levels: Array, options: dict[str, Any]) -> bytes:
     tags[Tag.PhotometricInterpretation] = GRAY if channels == 1 else RGB
     if channels == 4:
         tags[Tag.ExtraSamples] = UNASSOCIATED_ALPHA
-    if "icc_profile" in options:
-        tags[Tag.InterColorProfile] = options["icc_profile"]
+    if "icc_profile" in pillow_options:
+        tags[Tag.InterColorProfile] = pillow_options["icc_profile"]
     tags[Tag.Compression] = UNCOMPRESSED
     tags[Tag.StripOffsets] = 0  # relative to the end of the tags
     tags[Tag.RowsPerStrip], tags[Tag.StripByteCounts] = height, len(pixels)
@@ -314,7 +314,7 @@ def _encode_deep_tiff(levels: Array, options: dict[str, Any]) -> bytes:
     return file.getvalue() + pixels
 
 
-def _encode_deep_png(levels: Array, options: dict[str, Any]) -> bytes:
+def _encode_deep_png(levels: Array, pillow_options: dict[str, Any]) -> bytes:
     """Return the bytes of a PNG with 16-bit channels.
 
     OpenCV encodes the pixels. Afterwards, the metadata, which OpenCV cannot write, is inserted.
@@ -327,12 +327,12 @@ def _encode_deep_png(levels: Array, options: dict[str, Any]) -> bytes:
         raise OSError("the picture could not be written as PNG")
     data = encoded.tobytes()
     extra: list[tuple[bytes, bytes]] = []
-    if "icc_profile" in options:
-        extra.append((b"iCCP", b"sRGB\0\0" + zlib.compress(options["icc_profile"])))
-    if "pnginfo" in options:
-        extra += [chunk[:2] for chunk in options["pnginfo"].chunks]
-    if "exif" in options:
-        extra.append((b"eXIf", options["exif"].removeprefix(b"Exif\0\0")))
+    if "icc_profile" in pillow_options:
+        extra.append((b"iCCP", b"sRGB\0\0" + zlib.compress(pillow_options["icc_profile"])))
+    if "pnginfo" in pillow_options:
+        extra += [chunk[:2] for chunk in pillow_options["pnginfo"].chunks]
+    if "exif" in pillow_options:
+        extra.append((b"eXIf", pillow_options["exif"].removeprefix(b"Exif\0\0")))
     chunks = [
         struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body)) for name, body in extra
     ]

@@ -226,7 +226,7 @@ class _Search:
             start, _ = self._try((channels, *sides))
             if start:
                 break
-        called = [start.inputs] if start and start.function == "conv2d" else []
+        called = [start.input_count] if start and start.function == "conv2d" else []
         return list(dict.fromkeys([*stored, *called, *COLORS]))
 
     def _whole_images(self) -> Iterator[_Shape]:
@@ -235,7 +235,7 @@ class _Search:
         The layer must have got each image as one row, rather than parts of an image as several rows.
         """
         starts = [start for start, _ in self.tried.values() if start and start.function == "linear"]
-        for number in {start.inputs for start in starts if start.rows == 1}:
+        for number in {start.input_count for start in starts if start.row_count == 1}:
             for channels in COLORS:
                 side = math.isqrt(number // channels)
                 if channels * side**2 == number:
@@ -246,7 +246,7 @@ class _Search:
 
         The network may compute the wanted layers before an error stops it.
         """
-        called = [start.inputs for start, _ in self.tried.values() if start and start.function == "conv2d"]
+        called = [start.input_count for start, _ in self.tried.values() if start and start.function == "conv2d"]
         # A network that does not run at all calls no layer.
         registered = [module.in_channels for module in self.model.modules() if isinstance(module, nn.Conv2d)]
         channels = next(iter(called or registered), None)

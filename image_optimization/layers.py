@@ -257,14 +257,14 @@ def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str
     return {place: images for place, images in found.items() if images and (sure or images.fold == 1)}
 
 
-def _layer(seen: Seen, several_calls: bool, images: Images | None, units: Units) -> Layer:
+def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: Units) -> Layer:
     """Describe the layer of which ``seen`` is an output. ``images`` is None if images must pass one at a time."""
     shape = list(seen.shape)
     axis = images.axis if images else 0 if len(shape) > 1 and shape[0] == 1 else None
     rows = images.fold if images else 1
     if axis is not None:
         del shape[axis]
-    unit_axis = units.axis(seen.module, shape)
+    unit_axis = unit_finder.axis(seen.module, shape)
     if rows > 1 and axis is not None:
         shape.insert(axis, rows)
         unit_axis += axis <= unit_axis and len(shape) > 1

@@ -411,8 +411,8 @@ P = TypeVar("P")
 R = TypeVar("R", bound=Part)
 
 
-def in_turn(parts: Iterable[P], run: Callable[[P], R]) -> tuple[list[R], Ending]:
-    """Call ``run`` with each of ``parts`` in turn, until Ctrl-C interrupts one of the calls.
+def in_turn(parts: Iterable[P], work: Callable[[P], R]) -> tuple[list[R], Ending]:
+    """Call ``work`` with each of ``parts`` in turn, until Ctrl-C interrupts one of the calls.
 
     Returns:
         The results of the calls, and the reason why the last call ended. If a call after the first one raises
@@ -426,7 +426,7 @@ def in_turn(parts: Iterable[P], run: Callable[[P], R]) -> tuple[list[R], Ending]
     stopped: Ending = "finished"
     try:
         for part in parts:
-            results.append(run(part))
+            results.append(work(part))
             stopped = results[-1].stopped
             if stopped == "interrupted":
                 break

@@ -316,7 +316,7 @@ class ReceptiveFields(Mode):
         self.known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         # Tensors may share memory. A field is valid until something else is written into the memory of its tensor.
         self.writes: dict[StorageWeakRef, int] = {}
-        self.weights = {memory for weight in weights if (memory := _memory(weight))}
+        self.weight_memory = {memory for weight in weights if (memory := _memory(weight))}
         self.filled: set[StorageWeakRef] = set()
         """Memory in which all elements have the same value, which does not depend on the image."""
         self.lost = False
@@ -354,7 +354,7 @@ class ReceptiveFields(Mode):
         )
         written = [given[name] for name in signature.written if isinstance(given[name], Tensor)]
         for number, output in enumerate(_tensors([result])):
-            call = Call(func, signature.name, given, fields, output, number, self.weights, self.filled)
+            call = Call(func, signature.name, given, fields, output, number, self.weight_memory, self.filled)
             before = next((fields.get(id(each)) for each in written if each is output), None)
             field = UNKNOWN if self.lost else call.result()
             if any(each is output for each in written) and field is not before:
@@ -442,7 +442,7 @@ class Call:
     """The tensor that the operator returned, or one of several."""
     number: int
     """Index of :attr:`output` among the tensors that the operator returned."""
-    weights: set[StorageWeakRef]
+    weight_memory: set[StorageWeakRef]
     """Memory of the network's weights."""
     filled: set[StorageWeakRef]
     """The same as :attr:`ReceptiveFields.filled`."""
@@ -487,7 +487,7 @@ class Call:
 
     def is_weight(self, tensor: Tensor) -> bool:
         """Return whether ``tensor`` is a weight of the network, or a view of one."""
-        return _memory(tensor) in self.weights
+        return _memory(tensor) in self.weight_memory
 
     def placed(self, field: Field, constants: Iterable[Tensor]) -> Field:
         """Return ``field`` after a computation with ``constants``, whose values may differ between positions."""
@@ -705,15 +705,15 @@ class Call:
     def slicing(self) -> Field:
         """Return the fields after a slice: positions at equal distances, from a first to a last one."""
         field, dim = self.field, self.dims(self.given["dim"])[0]
-        kept = range(*slice(self.given["start"], self.given["end"]).indices(self.input.shape[dim]))[
+        chosen = range(*slice(self.given["start"], self.given["end"]).indices(self.input.shape[dim]))[
             :: self.given["step"]
         ]
-        if field.axes is None or dim not in field.axes or len(kept) == self.input.shape[dim]:
+        if field.axes is None or dim not in field.axes or len(chosen) == self.input.shape[dim]:
             return field
         if field.lines is None or field.axes[0] == field.axes[1]:
             return UNKNOWN
         lines = [
-            line.sliding(1, kept.step, -kept.start, 1, len(kept)) if axis == dim else line
+            line.sliding(1, chosen.step, -chosen.start, 1, len(chosen)) if axis == dim else line
             for line, axis in zip(field.lines, field.axes, strict=True)
         ]
         return replace(field, lines=(lines[0], lines[1]))

@@ -78,7 +78,7 @@ class CudaGraph:
         if self.waits:
             raise RuntimeError(self.waits[0])
         generator, pool = torch.cuda.default_generators[self.device.index], torch.cuda.graph_pool_handle()
-        kept, current = generator.clone_state(), torch.cuda.current_stream(self.device)
+        random_state, current = generator.clone_state(), torch.cuda.current_stream(self.device)
         try:
             # Other threads may use the GPU during the recording.
             with (
@@ -89,7 +89,7 @@ class CudaGraph:
         except BaseException:
             # PyTorch may still behave as if it were recording. It can then neither draw random numbers on the GPU nor
             # free memory. These calls tell it that the recording is over.
-            generator.graphsafe_set_state(kept)
+            generator.graphsafe_set_state(random_state)
             torch.cuda.set_stream(current)
             with suppress(AttributeError, RuntimeError):
                 torch._C._cuda_endAllocateToPool(self.device.index, pool)
@@ -165,19 +165,19 @@ class _Replayed:
         return self.result
 
 
-def side_by_side(functions: Sequence[Callable[[Tensor], Tensor]], inputs: Sequence[Tensor]) -> list[Tensor]:
-    """Call each function in ``functions`` with the corresponding input in ``inputs``, and return the results.
+def side_by_side(functions: Sequence[Callable[[Tensor], Tensor]], arguments: Sequence[Tensor]) -> list[Tensor]:
+    """Call each function in ``functions`` with the corresponding argument in ``arguments``, and return the results.
 
     When a recording of these calls is replayed, the operations of one function do not wait for those of another, either
     in the forward pass or in the backward pass. Operations that are too small to keep a GPU busy one by one can then
     run at the same time.
     """
     if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
-        return [function(given) for function, given in zip(functions, inputs, strict=True)]
+        return [function(given) for function, given in zip(functions, arguments, strict=True)]
     current = torch.cuda.current_stream()
     streams = [torch.cuda.Stream() for _ in functions]
     results = []
-    for stream, function, given in zip(streams, functions, inputs, strict=True):
+    for stream, function, given in zip(streams, functions, arguments, strict=True):
         stream.wait_stream(current)
         with torch.cuda.stream(stream):
             results.append(function(given))

@@ -375,15 +375,15 @@ def _random_state(generator: Any) -> Any:
     return generator.getstate() if isinstance(generator, random.Random) else generator.get_state()
 
 
-def _set_random_state(generator: Any, state: Any) -> bool:
-    """Give a random number generator the ``state``, and return whether it had another one."""
-    changed = pickle.dumps(_random_state(generator)) != pickle.dumps(state)
+def _set_random_state(generator: Any, random_state: Any) -> bool:
+    """Give a random number generator the state ``random_state``, and return whether it had another one."""
+    changed = pickle.dumps(_random_state(generator)) != pickle.dumps(random_state)
     if isinstance(generator, np.random.Generator):
-        generator.bit_generator.state = state
+        generator.bit_generator.state = random_state
     elif isinstance(generator, random.Random):
-        generator.setstate(state)
+        generator.setstate(random_state)
     else:
-        generator.set_state(state)
+        generator.set_state(random_state)
     return changed
 
 

@@ -45,22 +45,22 @@ class Timelapse:
         self.steps = steps
         count = min(FRAMES, steps)
         self.wanted = {round(number * (steps - 1) / max(count - 1, 1)) for number in range(count)}
-        self.kept: dict[int, list[Tensor]] = {}
+        self.kept_images: dict[int, list[Tensor]] = {}
 
     def __call__(self, step: Step) -> None:
         """Keep a copy of the image of ``step`` if the constructor chose this step."""
         at = (step.number - 1) % self.steps
         if at in self.wanted:
             image = fit(step.image, min(FRAME_SIDE, max(step.image.shape[2:])))
-            self.kept.setdefault(at, []).append((image * 255).round().byte().cpu())
+            self.kept_images.setdefault(at, []).append((image * 255).round().byte().cpu())
 
     def frames(self) -> Iterator[Tensor]:
         """Yield, for each kept step, the images of all batches at that step, (N, C, H, W) in [0, 1].
 
         If Ctrl-C interrupted a batch, the steps that this batch did not reach are left out.
         """
-        most = max(map(len, self.kept.values()), default=0)
-        return (torch.cat(self.kept[at]) / 255 for at in sorted(self.kept) if len(self.kept[at]) == most)
+        most = max(map(len, self.kept_images.values()), default=0)
+        return (torch.cat(batches) / 255 for _, batches in sorted(self.kept_images.items()) if len(batches) == most)
 
 
 def check_frame(ending: str, size: tuple[int, int]) -> None:
@@ -99,11 +99,11 @@ def _save_video(drawn: Sequence[Image.Image], durations: Sequence[int], path: Pa
     Each picture is repeated to fill its duration. ``durations`` are in milliseconds, multiples of :data:`FRAME_TIME`.
     """
     tick = Fraction(FRAME_TIME, 1000)
-    with load_av().open(str(path), "w", format="mp4") as target:
-        stream = add_pictures(target, (drawn[0].height, drawn[0].width), 1 / tick, tick)
+    with load_av().open(str(path), "w", format="mp4") as container:
+        stream = add_pictures(container, (drawn[0].height, drawn[0].width), 1 / tick, tick)
         pts = 0
         for picture, duration in zip(drawn, durations, strict=True):
             for _ in range(duration // FRAME_TIME):
-                target.mux(stream.encode(to_frame(np.asarray(picture), stream, pts, tick)))
+                container.mux(stream.encode(to_frame(np.asarray(picture), stream, pts, tick)))
                 pts += 1
-        target.mux(stream.encode())
+        container.mux(stream.encode())

@@ -62,9 +62,9 @@ class Start:
 
     function: str
     """Name of PyTorch's function, such as "conv2d" or "linear"."""
-    inputs: int
+    input_count: int
     """Number of channels or features that the layer takes, according to its weights."""
-    rows: int
+    row_count: int
     """Number of rows of features that a fully connected layer got."""
 
 

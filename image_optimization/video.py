@@ -43,14 +43,14 @@ def load_av() -> Any:
     return av
 
 
-def add_pictures(target: OutputContainer, size: tuple[int, int], rate: Fraction, time_base: Fraction) -> VideoStream:
-    """Add a video stream to the file ``target`` for pictures of ``size`` (H, W), with ``rate`` pictures per second.
+def add_pictures(container: OutputContainer, size: tuple[int, int], rate: Fraction, time_base: Fraction) -> VideoStream:
+    """Add a video stream to the file ``container`` for pictures of ``size`` (H, W), with ``rate`` pictures per second.
 
     ``time_base`` is the unit, in seconds, of the timestamps of the stream. If the height or width is odd, the last row
     or column is cropped, because the codecs store colors at half the resolution and need even sizes.
     """
-    codec, options = CODECS.get(target.format.name, X264)
-    stream = cast("VideoStream", target.add_stream(codec, rate=rate, options=options))
+    codec, options = CODECS.get(container.format.name, X264)
+    stream = cast("VideoStream", container.add_stream(codec, rate=rate, options=options))
     stream.height, stream.width = size[0] // 2 * 2, size[1] // 2 * 2
     stream.pix_fmt = "yuv420p"
     context = stream.codec_context

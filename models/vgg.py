@@ -37,15 +37,15 @@ class VGG(nn.Sequential):
     the computation costs a third of that at 224 pixels, the size at which VGG was trained."""
 
     def __init__(self, convolutions: tuple[int, ...]) -> None:
-        layers: OrderedDict[str, nn.Module] = OrderedDict()
+        modules: OrderedDict[str, nn.Module] = OrderedDict()
         channels = 3
         for block, (count, width) in enumerate(zip(convolutions, (64, 128, 256, 512, 512), strict=True), 1):
             for number in range(1, count + 1):
-                layers[f"conv{block}_{number}"] = nn.Conv2d(channels, width, 3, padding=1)
-                layers[f"relu{block}_{number}"] = nn.ReLU(inplace=True)
+                modules[f"conv{block}_{number}"] = nn.Conv2d(channels, width, 3, padding=1)
+                modules[f"relu{block}_{number}"] = nn.ReLU(inplace=True)
                 channels = width
-            layers[f"pool{block}"] = nn.MaxPool2d(2)
-        super().__init__(layers)
+            modules[f"pool{block}"] = nn.MaxPool2d(2)
+        super().__init__(modules)
         self.register_buffer("mean", torch.tensor(MEAN).view(1, 3, 1, 1), persistent=False)
 
     def forward(self, image: Tensor) -> Tensor:
@@ -88,9 +88,9 @@ def _fill_from_torchvision(model: VGG, state: Mapping[str, Tensor]) -> None:
     own = {f"features.{place}": layer for place, (layer, _) in enumerate(model.named_children())}
     tensors = {f"{place}.{kind}" for place in own for kind in ("weight", "bias") if own[place].startswith("conv")}
     fitted = renamed(state, tensors)
-    kept = {key: tensor.float() for key, tensor in fitted.items() if not key.startswith("classifier.")}
-    parts = {key: key.rpartition(".") for key in kept}
-    fill(model, {f"{own.get(place, place)}.{kind}": kept[key] for key, (place, _, kind) in parts.items()})
+    convolutional = {key: tensor.float() for key, tensor in fitted.items() if not key.startswith("classifier.")}
+    parts = {key: key.rpartition(".") for key in convolutional}
+    fill(model, {f"{own.get(place, place)}.{kind}": convolutional[key] for key, (place, _, kind) in parts.items()})
     scale = 255 * torch.tensor(TORCHVISION_STD).flip(0).view(3, 1, 1)
     with torch.no_grad():
         first = model.get_parameter("conv1_1.weight")

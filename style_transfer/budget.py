@@ -137,7 +137,7 @@ class Planner:
     budgets: dict[tuple[object, ...], Budget] = field(default_factory=dict)
     """Budgets planned so far. The key consists of everything on which a budget depends, such as the size of the
     image."""
-    per_pixel: dict[tuple[str, ...], float] = field(default_factory=dict)
+    pixel_costs: dict[tuple[str, ...], float] = field(default_factory=dict)
     """Bytes per pixel that a forward and backward pass through the network needs. The key is the tuple of the names of
     all layers whose activations are used."""
     measured: tuple[int, int] | None = None
@@ -150,8 +150,8 @@ class Planner:
         activations_of: ActivationsOf,
         layers: Sequence[str],
         sizes: Sequence[tuple[int, int]],
-        paintings: Sequence[int],
-        regions: int,
+        painting_pixel_counts: Sequence[int],
+        region_count: int,
         vectors_per_pair: int,
     ) -> list[Budget]:
         """Return a memory budget for each of ``sizes``, the sizes of an image that is painted from coarse to fine.
@@ -162,8 +162,8 @@ class Planner:
                 image, by layer name.
             layers: the names of the layers whose activations the losses use.
             sizes: the sizes (H, W) of the image in pixels, from coarse to fine.
-            paintings: for each of ``sizes``, the number of pixels of the largest painting, after resizing.
-            regions: the number of regions of the photo, each of which can have a different style.
+            painting_pixel_counts: for each of ``sizes``, the number of pixels of the largest painting, after resizing.
+            region_count: the number of regions of the photo, each of which can have a different style.
             vectors_per_pair: the number of tensors of the image's size that the optimizer keeps for each curvature
                 pair; 0 if it keeps no pairs.
 
@@ -172,21 +172,23 @@ class Planner:
         """
         smallest = partial(smallest_tile, model, layers)
         captured = tuple(layers)
-        if captured not in self.per_pixel:
-            self.per_pixel[captured] = bytes_of_a_pixel(activations_of, device_of(model))
+        if captured not in self.pixel_costs:
+            self.pixel_costs[captured] = bytes_of_a_pixel(activations_of, device_of(model))
         # The memory per pixel is measured before the memory in use, because the first pass through the network loads
         # libraries that stay in memory.
         if self.measured is None:
             self.measured = memory(device_of(model), self.limit)
         most, taken = self.measured
-        taken += LOADED + MATRICES * (regions - 1)
-        needed = self.per_pixel[captured] + REGION * (regions - 1)
+        taken += LOADED + MATRICES * (region_count - 1)
+        needed = self.pixel_costs[captured] + REGION * (region_count - 1)
         found = {}
         # The largest size comes first, so that an error message names it.
-        for size, painting in sorted(zip(sizes, paintings, strict=True), reverse=True):
-            key = (size, painting, captured, regions, vectors_per_pair)
+        for size, painting_pixels in sorted(zip(sizes, painting_pixel_counts, strict=True), reverse=True):
+            key = (size, painting_pixels, captured, region_count, vectors_per_pair)
             if key not in self.budgets:
-                self.budgets[key] = plan(most, taken, math.prod(size), needed, vectors_per_pair, painting, smallest)
+                self.budgets[key] = plan(
+                    most, taken, math.prod(size), needed, vectors_per_pair, painting_pixels, smallest
+                )
             found[size] = self.budgets[key]
         return [found[size] for size in sizes]
 
@@ -203,7 +205,7 @@ def plan(
     pixels: int,
     per_pixel: float,
     vectors_per_pair: int,
-    painting: int = 0,
+    painting_pixels: int = 0,
     smallest: Callable[[], int] = lambda: SMALLEST_TILE,
 ) -> Budget:
     """Plan the memory budget for optimizing one image.
@@ -221,7 +223,7 @@ def plan(
         per_pixel: the number of bytes per pixel that a forward and backward pass through the network needs.
         vectors_per_pair: the number of tensors of the image's size that the optimizer keeps for each curvature pair; 0
             if it keeps no pairs.
-        painting: the number of pixels of the largest painting, after resizing.
+        painting_pixels: the number of pixels of the largest painting, after resizing.
         smallest: a function that returns the side of the smallest tile, in pixels.
 
     Raises:
@@ -229,9 +231,9 @@ def plan(
     """
     image = 12 * pixels  # three channels in float32
     pair = vectors_per_pair * image
-    held, before = (VECTORS + (MORE_VECTORS if pair else 0)) * image, COPIES * (image + 12 * painting)
+    held, before = (VECTORS + (MORE_VECTORS if pair else 0)) * image, COPIES * (image + 12 * painting_pixels)
     spare = limit - taken - max(held + HISTORY * pair, before)
-    if spare >= max(pixels, painting) * per_pixel:
+    if spare >= max(pixels, painting_pixels) * per_pixel:
         return WHOLE
     per_pixel *= TILE_OVERHEAD
     least = smallest() ** 2 * per_pixel
@@ -241,10 +243,10 @@ def plan(
     if spare < least or pairs < FEWEST_PAIRS:
         tiled = FOR_TILING + max(held + max(2 * FEWEST_PAIRS * pair, FEWEST_PAIRS * pair + least), before + least)
         needed = taken + min(
-            tiled, max(held + HISTORY * pair, before) + max(pixels, painting) * per_pixel / TILE_OVERHEAD
+            tiled, max(held + HISTORY * pair, before) + max(pixels, painting_pixels) * per_pixel / TILE_OVERHEAD
         )
         hint = "; the optimizer adam needs less" if pair and held + FEWEST_PAIRS * pair > before else ""
-        larger = f" and a painting of {painting:,}" if painting > pixels else ""
+        larger = f" and a painting of {painting_pixels:,}" if painting_pixels > pixels else ""
         raise ValueError(
             f"{limit / 1e9:.3g} GB are too little for a picture of {pixels:,} pixels{larger}: "
             f"about {math.ceil(needed / 1e8) / 10} GB are needed{hint}"
@@ -280,11 +282,11 @@ def _saved(activations_of: ActivationsOf, side: int, device: torch.device) -> in
 
     ``side`` is the image's side in pixels. The bytes of the network's weights are included.
     """
-    kept: dict[int, int] = {}
+    storage_bytes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        kept[storage.data_ptr()] = storage.nbytes()
+        storage_bytes[storage.data_ptr()] = storage.nbytes()
         # The graph would hold a reference to itself if it held the very tensor that it computed. Python cannot see such
         # a cycle, so that the memory would never be freed.
         return tensor.detach()
@@ -294,4 +296,4 @@ def _saved(activations_of: ActivationsOf, side: int, device: torch.device) -> in
         activations = activations_of(image)
     for activation in activations.values():
         keep(activation)
-    return sum(kept.values())
+    return sum(storage_bytes.values())

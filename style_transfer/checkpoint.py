@@ -52,7 +52,7 @@ class Checkpoint:
         job: Job,
         onward: str = "",
         has_room: Callable[[int], bool] | None = None,
-        kept: bool = False,
+        has_state: bool = False,
     ) -> None:
         """Store the settings; nothing is written yet.
 
@@ -66,7 +66,7 @@ class Checkpoint:
             onward: the words that tell the user how to resume the run.
             has_room: a function that returns whether a state of so many bytes may be saved. If not, the user is told
                 once. By default, all states are saved.
-            kept: True if the file already holds a state of this run.
+            has_state: True if the file already holds a state of this run.
         """
         self.path = path
         self.note = {NOTE: recipe.note()}
@@ -76,8 +76,8 @@ class Checkpoint:
         self.has_room = has_room
         self.crowded = False
         """True if the user has been told that a state is too large."""
-        self.kept = kept
-        if kept:
+        self.has_state = has_state
+        if has_state:
             self._tell_job()
         self.next = time.monotonic() + (INTERVAL if seconds is None else seconds)
 
@@ -97,7 +97,7 @@ class Checkpoint:
             self._save(state)
         elif not self.crowded:
             self.crowded = True
-            onward = "continues from an earlier step" if self.kept else "starts over"
+            onward = "continues from an earlier step" if self.has_state else "starts over"
             self.job.tell(
                 f"the state of the run, {size / 1e9:.2g} GB, is too large to be kept, so a stopped run {onward}"
             )
@@ -112,7 +112,7 @@ class Checkpoint:
         except (OSError, SafetensorError) as error:
             self.job.tell(f"the checkpoint could not be written, the run continues: {error}")
             return
-        self.kept = True
+        self.has_state = True
         self._tell_job()
 
     def _tell_job(self) -> None:

@@ -21,11 +21,11 @@ SHOWN = 5
 ONWARD = "interrupted: run the same command again to resume"
 
 
-def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | None], job: Job) -> Done:
-    """Paint each picture in the folder ``photos`` as a PNG in the folder ``output``, by calling ``paint``.
+def paint_each(photo_folder: Path, output: Path, paint: Callable[[Path, Path], Done | None], job: Job) -> Done:
+    """Paint each picture in the folder ``photo_folder`` as a PNG in the folder ``output``, by calling ``paint``.
 
     Args:
-        photos: the folder of photos.
+        photo_folder: the folder of photos.
         output: the folder of results, which must be a different folder.
         paint: a function that paints one picture, given its path and the path of the PNG. It returns the outcome as a
             :class:`Done`, or None if the picture had already been painted in an earlier run. It is not called for a
@@ -36,17 +36,17 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
         The outcome. Its summary says how many pictures were painted, how many already existed, and how many failed.
 
     Raises:
-        ValueError: ``photos`` contains no pictures, or ``output`` is the same folder.
+        ValueError: ``photo_folder`` contains no pictures, or ``output`` is the same folder.
     """
-    pictures = list_pictures(photos, output, job)
-    count: Counter[str] = Counter()
+    photo_paths = list_pictures(photo_folder, output, job)
+    counts: Counter[str] = Counter()
     job.interrupted = ONWARD
 
     def paint_one(pair: tuple[Path, Path]) -> Done:
         try:
             with claimed(pair[1]) as mine:
                 if not mine:
-                    count["left to another run"] += 1
+                    counts["left to another run"] += 1
                     return Done()
                 done = paint(*pair)
         except OptionError:
@@ -56,37 +56,37 @@ def paint_each(photos: Path, output: Path, paint: Callable[[Path, Path], Done | 
                 raise
             problem, name = (" ".join(str(each).split()) for each in (error, pair[0]))  # a name may have several lines
             job.fail(f"failed: {problem}" if name in problem else f"failed: {name}: {problem}", error)
-            count["failed"] += 1
+            counts["failed"] += 1
             return Done(failed=1)
         if done is None or done.stopped != "interrupted":
-            count["already existed" if done is None else "painted"] += 1
+            counts["already existed" if done is None else "painted"] += 1
         return done or Done()
 
-    _, stopped = in_turn(zip(pictures, name_outputs(pictures, output), strict=True), paint_one)
-    summary = f"{output}: " + ", ".join(f"{number} {what}" for what, number in count.items())
-    return Done(stopped, count["failed"], summary if count else "", ONWARD)
+    _, stopped = in_turn(zip(photo_paths, name_outputs(photo_paths, output), strict=True), paint_one)
+    summary = f"{output}: " + ", ".join(f"{number} {what}" for what, number in counts.items())
+    return Done(stopped, counts["failed"], summary if counts else "", ONWARD)
 
 
-def list_pictures(photos: Path, output: Path, job: Job) -> list[Path]:
-    """List the pictures in the folder ``photos``, sorted by name, and tell the user which other files are skipped.
+def list_pictures(photo_folder: Path, output: Path, job: Job) -> list[Path]:
+    """List the pictures in ``photo_folder``, sorted by name, and tell the user which other files are skipped.
 
     A file is a picture if its name has one of the extensions :data:`READABLE`, even if it then cannot be read. The
     message about all other files is shown through ``job``. It does not mention hidden files, whose names begin with a
     dot.
 
     Raises:
-        ValueError: ``photos`` contains no pictures, or ``output`` is the same folder.
+        ValueError: ``photo_folder`` contains no pictures, or ``output`` is the same folder.
     """
-    if same_file(output, photos):
-        raise ValueError(f"the output is the folder of the photos, {photos}: choose a different folder")
-    there = sorted(path for path in photos.iterdir() if not path.name.startswith("."))
-    pictures = [path for path in there if path.suffix.lower() in READABLE and not path.is_dir()]
-    if not pictures:
-        raise ValueError(f"{photos} contains no pictures ({', '.join(READABLE)})")
-    if others := [path.name for path in there if path not in pictures]:
+    if same_file(output, photo_folder):
+        raise ValueError(f"the output is the folder of the photos, {photo_folder}: choose a different folder")
+    there = sorted(path for path in photo_folder.iterdir() if not path.name.startswith("."))
+    photo_paths = [path for path in there if path.suffix.lower() in READABLE and not path.is_dir()]
+    if not photo_paths:
+        raise ValueError(f"{photo_folder} contains no pictures ({', '.join(READABLE)})")
+    if others := [path.name for path in there if path not in photo_paths]:
         more = f" and {len(others) - SHOWN} more" if len(others) > SHOWN else ""
         job.tell(f"skipped, because they are not pictures: {', '.join(others[:SHOWN])}{more}")
-    return pictures
+    return photo_paths
 
 
 def name_outputs(files: Sequence[Path], output: Path) -> list[Path]:

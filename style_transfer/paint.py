@@ -21,7 +21,7 @@ from dreamgram.style_transfer.checkpoint import prepare_checkpoint, read_checkpo
 from dreamgram.style_transfer.folder import paint_each
 from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
 from dreamgram.style_transfer.painter import CHANGED, PLOT_ENDING, Painter
-from dreamgram.style_transfer.unfinished import ENDING, find_run, how_to_resume, is_kept, keeping_run
+from dreamgram.style_transfer.unfinished import ENDING, find_run, how_to_resume, is_kept_by_program, keeping_run
 from dreamgram.workbench.job import Done, Job, output_path
 from dreamgram.workbench.options import OptionError, ReplayOptions, check_applies
 from dreamgram.workbench.recipe import Recipe, is_made, parse_json
@@ -35,7 +35,7 @@ def paint(
     job: Job,
     original: Recipe | None = None,
     state: State | None = None,
-    kept: Path | None = None,
+    state_path: Path | None = None,
 ) -> Done:
     """Paint what ``options.photo`` names: a photo, a folder of photos, or a video.
 
@@ -46,36 +46,37 @@ def paint(
             run.
         state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo. The caller
             must have claimed the checkpoint.
-        kept: the file in the program's own folder from which ``state`` was read, if it is from there.
+        state_path: the file in the program's own folder from which ``state`` was read, if it is from there.
 
     Raises:
         ValueError: an option or an input is not valid, or the network's weights are not those recorded in ``original``.
         OSError: a file is missing, or it cannot be read or written.
     """
     options = options.drafted()
-    photo = options.photo
-    if original is not None and (photo.is_dir() or photo.suffix.lower() in VIDEO_ENDINGS):
-        kind = "folder" if photo.is_dir() else "video"
-        raise ValueError(f"only a picture of one photo can be made again, and {photo} is a {kind}")
-    if photo.is_dir():
+    photo_path = options.photo
+    if original is not None and (photo_path.is_dir() or photo_path.suffix.lower() in VIDEO_ENDINGS):
+        kind = "folder" if photo_path.is_dir() else "video"
+        raise ValueError(f"only a picture of one photo can be made again, and {photo_path} is a {kind}")
+    if photo_path.is_dir():
         check_applies_to(options, "folder")
-        target = _output_folder(options.output)
+        output = _output_folder(options.output)
         painter = Painter(options, job, several=True)
-        return paint_each(photo, target, painter.paint_of_folder, job)
-    if photo.suffix.lower() in VIDEO_ENDINGS:
+        return paint_each(photo_path, output, painter.paint_of_folder, job)
+    if photo_path.suffix.lower() in VIDEO_ENDINGS:
         from dreamgram.style_transfer.video import paint_video  # OpenCV and PyAV, which only videos need
 
         check_applies_to(options, "video")
         return paint_video(options, job)
-    target = output_path(options.output, "stylized.png", options.overwrite or state is not None)
-    _check_distinct(options, target)
+    output = output_path(options.output, "stylized.png", options.overwrite or state is not None)
+    _check_distinct(options, output)
     plan = None if original is None else plan_of(original)
-    own = kept is None and options.checkpoint is None and options.state_limit > 0
+    keeps_state = state_path is None and options.checkpoint is None and options.state_limit > 0
     # The caller has claimed the file of a run that is resumed.
     with nullcontext() if options.checkpoint is None or state is not None else _new_checkpoint(options):
         painter = Painter(options, job, original=original)
-        with keeping_run(target, partial(painter.makes, photo)) if own else nullcontext(kept) as run:
-            return painter.paint_photo(photo, target, plan, state, run=run)
+        makes = partial(painter.makes, photo_path)
+        with keeping_run(output, makes) if keeps_state else nullcontext(state_path) as state_path:
+            return painter.paint_photo(photo_path, output, plan, state, state_path=state_path)
 
 
 @contextmanager
@@ -124,11 +125,11 @@ def _resume(path: Path, options: ResumeOptions, job: Job) -> Done:
     """Resume the run whose state is in the file ``path``."""
     state, recipe = read_checkpoint(path)
     job.interrupted = f"interrupted: {how_to_resume(path, recipe)}"
-    kept = is_kept(path)
-    trust = options.trust or kept  # only this program writes to its own folder
+    is_kept = is_kept_by_program(path)
+    trust = options.trust or is_kept  # only this program writes to its own folder
     told = recipe.check(path, CHANGED, trust=trust)
     output = options.output or recipe.output
-    allowed = kept and output == recipe.output and recipe.made.get("overwrite") is True  # for this output only
+    allowed = is_kept and output == recipe.output and recipe.made.get("overwrite") is True  # for this output only
     overwrite = options.overwrite or allowed
     if output is not None:
         if output != options.output and not trust:
@@ -139,14 +140,14 @@ def _resume(path: Path, options: ResumeOptions, job: Job) -> Done:
             return Done(summary=f"{output} is finished")
     for line in told:
         job.tell(line)
-    place: dict[str, Any] = {"output": output, "checkpoint": None if kept else path, "overwrite": overwrite}
-    if kept and _is_size(recipe.made.get("state_limit")):
-        place["state_limit"] = recipe.made["state_limit"]
-    resumed = recipe.options.change(**place, max_pixels=options.max_pixels)
+    changes: dict[str, Any] = {"output": output, "checkpoint": None if is_kept else path, "overwrite": overwrite}
+    if is_kept and _is_size(recipe.made.get("state_limit")):
+        changes["state_limit"] = recipe.made["state_limit"]
+    resumed = recipe.options.change(**changes, max_pixels=options.max_pixels)
     assert isinstance(resumed, StylizeOptions)
     if resumed.timelapse:
         job.tell("the animation will show only the remaining steps")
-    return paint(resumed, job, recipe, state, path if kept else None)
+    return paint(resumed, job, recipe, state, path if is_kept else None)
 
 
 def _is_size(value: object) -> bool:
@@ -174,17 +175,17 @@ def plan_of(recipe: Recipe) -> list[Budget] | None:
     return None
 
 
-def _check_distinct(options: StylizeOptions, target: Path) -> None:
-    """Check that the picture ``target`` and the checkpoint would destroy no file, and not each other.
+def _check_distinct(options: StylizeOptions, output: Path) -> None:
+    """Check that the picture ``output`` and the checkpoint would destroy no file, and not each other.
 
     Raises:
         ValueError: two of the files are the same.
     """
-    check_distinct("output", target, options.files())
+    check_distinct("output", output, options.files())
     if options.checkpoint is not None:
-        written = [("animation", target.with_suffix(f".{options.timelapse}"))] if options.timelapse else []
-        written += [("plot", target.with_name(f"{target.stem}{PLOT_ENDING}"))] if options.plot else []
-        check_distinct("checkpoint", options.checkpoint, [("output", target), *written, *options.files()])
+        written = [("animation", output.with_suffix(f".{options.timelapse}"))] if options.timelapse else []
+        written += [("plot", output.with_name(f"{output.stem}{PLOT_ENDING}"))] if options.plot else []
+        check_distinct("checkpoint", options.checkpoint, [("output", output), *written, *options.files()])
 
 
 def check_applies_to(options: StylizeOptions, kind: str) -> None:

@@ -74,7 +74,7 @@ class Painter:
         picture."""
         if original:
             original.check_network(self.inputs)
-        self.pictures: dict[str, Any] = {
+        self.masks_and_init: dict[str, Any] = {
             "content_mask": self._read_mask(options.content_mask),
             "style_masks": [self._read_mask(mask) for mask in options.style_mask or []],
             "init": self._read_init(options.init),
@@ -94,14 +94,14 @@ class Painter:
         later plans are ignored.
         """
         if self.stylizer is None:
-            how = {**self.pictures, "model": self.model, "plan": plan}
+            how = {**self.masks_and_init, "model": self.model, "plan": plan}
             self.stylizer = Stylizer(photo, self.paintings, self.options, **how)
         else:
             self.stylizer = self.stylizer.change(photo=photo)
         return self.stylizer
 
-    def recipe(self, file: Path, inputs: Inputs, result: Stylized | None = None) -> Recipe:
-        """Return the recipe of the picture that is painted from ``file``: the settings to be stored in the picture.
+    def recipe(self, photo_path: Path, inputs: Inputs, result: Stylized | None = None) -> Recipe:
+        """Return the recipe of the picture that is painted from the file ``photo_path``: the settings to store in it.
 
         ``inputs`` holds the checksums of the input files. ``result`` is the result of the style transfer, or None if
         there is no result yet. If ``result`` shows that the picture was too large for memory and was divided into
@@ -110,108 +110,109 @@ class Painter:
         made: dict[str, Any] = {}
         if result is not None and any(budget != WHOLE for budget in result.plan):
             made = {"plan": [list(astuple(budget)) for budget in result.plan]}
-        return Recipe.of("stylize", self.options.change(photo=file), inputs, made)
+        return Recipe.of("stylize", self.options.change(photo=photo_path), inputs, made)
 
-    def makes(self, file: Path, recipe: Recipe) -> bool:
-        """Return whether the picture that is painted from ``file`` is the one that ``recipe`` makes."""
+    def makes(self, photo_path: Path, recipe: Recipe) -> bool:
+        """Return whether the picture that is painted from ``photo_path`` is the one that ``recipe`` makes."""
         inputs = self.inputs.copy()
-        inputs.add(file)
-        return self.recipe(file, inputs).same_as(recipe)
+        inputs.add(photo_path)
+        return self.recipe(photo_path, inputs).same_as(recipe)
 
-    def paint_of_folder(self, file: Path, path: Path) -> Done | None:
-        """Paint one photo from a folder and save it as ``path``. If painting is interrupted, nothing is saved.
+    def paint_of_folder(self, photo_path: Path, output: Path) -> Done | None:
+        """Paint one photo from a folder and save it as ``output``. If painting is interrupted, nothing is saved.
 
-        Return how painting ended. If ``path`` already holds the finished picture with the same settings, return None.
+        Return how painting ended. If ``output`` already holds the finished picture with the same settings, return None.
         """
-        check_distinct("output", path, self.options.change(photo=file).files())
-        if path.exists():
+        check_distinct("output", output, self.options.change(photo=photo_path).files())
+        if output.exists():
             inputs = self.inputs.copy()
-            inputs.add(file)
-            if is_made(path, self.recipe(file, inputs), self.options.overwrite):
-                self._tell_age_of(path)
+            inputs.add(photo_path)
+            if is_made(output, self.recipe(photo_path, inputs), self.options.overwrite):
+                self._tell_age_of(output)
                 return None
-        return self.paint_photo(file, path, in_folder=True)
+        return self.paint_photo(photo_path, output, in_folder=True)
 
-    def _tell_age_of(self, path: Path) -> None:
-        """Tell the user if an older version made ``path``, the first picture in the folder that is not painted again.
+    def _tell_age_of(self, output: Path) -> None:
+        """Tell the user if an older version made ``output``, the first picture in the folder that is not painted again.
 
         The pictures that are painted now will look different.
         """
         if not self.looked_at_age:
             self.looked_at_age = True
-            found = Recipe.read(path, {"stylize": StylizeOptions})
+            found = Recipe.read(output, {"stylize": StylizeOptions})
             if found.is_older_than(CHANGED):
                 self.job.tell(
-                    f"{path} was made by Dreamgram {found.version}; version {CHANGED} changed the optimization, so "
+                    f"{output} was made by Dreamgram {found.version}; version {CHANGED} changed the optimization, so "
                     "any picture that is painted now looks different; choose another output to paint all anew"
                 )
 
     def paint_photo(
         self,
-        file: Path,
-        path: Path,
+        photo_path: Path,
+        output: Path,
         plan: Sequence[Budget] | None = None,
         state: State | None = None,
         in_folder: bool = False,
-        run: Path | None = None,
+        state_path: Path | None = None,
     ) -> Done:
-        """Paint the photo in ``file`` and save the result as ``path``, with an animation and a loss plot if requested.
+        """Paint the photo in the file ``photo_path`` and save the result as ``output``.
 
-        If painting is interrupted, the picture so far is saved, unless ``in_folder`` is True.
+        If the options ask for an animation or a plot of the loss, they are saved too. If painting is interrupted, the
+        picture so far is saved, unless ``in_folder`` is True.
 
         Args:
-            file: the file of the photo.
-            path: the file to write.
+            photo_path: the file of the photo.
+            output: the file to write.
             plan: the memory budget of each scale. By default, the budgets are planned from the free memory.
             state: the optimizer's state, read from a checkpoint, from which to resume. The result then replaces the
                 unfinished picture of the same run.
             in_folder: True if the photo is one of a folder. The result is then saved only if it is finished, and it
-                replaces any file at ``path``. The caller must have checked with :func:`is_made` that the file may be
+                replaces any file at ``output``. The caller must have checked with :func:`is_made` that the file may be
                 replaced.
-            run: the file in the program's own folder that is to hold the state of the run, unless the options name a
-                checkpoint file; None to keep no state.
+            state_path: the file in the program's own folder that is to hold the state of the run, unless the options
+                name a checkpoint file; None to keep no state.
         """
         options, inputs = self.options, self.inputs.copy()
-        given = inputs.read(file)
-        images.choose_bits(path, options.bits, given.bits)
-        images.check_size(path, images.fitted_size(given.image, options.size))
-        self._tell_of(given, file, path)
+        given = inputs.read(photo_path)
+        images.choose_bits(output, options.bits, given.bits)
+        images.check_size(output, images.fitted_size(given.image, options.size))
+        self._tell_of(given, photo_path, output)
         stylizer = self.prepare(given.image, plan)
         timelapse = Timelapse(sum(stylizer.steps)) if options.timelapse else None
-        keeper = self._checkpoint(file, path, inputs, state, run)
-        with self.job.part(file.name, self.setting) as bar:
+        keeper = self._checkpoint(photo_path, output, inputs, state, state_path)
+        with self.job.part(photo_path.name, self.setting) as bar:
             listeners = [each for each in (timelapse, keeper, bar) if each]
             result = stylizer.run(state=state, listeners=listeners)
         if result.stopped == "interrupted" and in_folder:
             return Done(result.stopped)
-        recipe = self.recipe(file, inputs, result).stop(result.stopped)
-        own = state is not None and recipe.compare(path) == ("", False)  # the unfinished picture of this run
-        path = self._save(result, given, path, recipe, options.overwrite or in_folder or own)
-        if timelapse and timelapse.kept:
-            self._save_timelapse(timelapse, given.image, path, inputs.checksums)
+        recipe = self.recipe(photo_path, inputs, result).stop(result.stopped)
+        is_own = state is not None and recipe.compare(output) == ("", False)  # the unfinished picture of this run
+        output = self._save(result, given, output, recipe, options.overwrite or in_folder or is_own)
+        if timelapse and timelapse.kept_images:
+            self._save_timelapse(timelapse, given.image, output, inputs.checksums)
         if options.plot:
             from dreamgram.style_transfer.plot import save_plot  # matplotlib takes half a second to load
 
-            plot = beside(path, PLOT_ENDING, self.replaces, inputs.checksums)
+            plot = beside(output, PLOT_ENDING, self.replaces, inputs.checksums)
             save_plot(result.history, stylizer.scales, plot)
             self.job.wrote(plot)
         return self._done(result.stopped, keeper)
 
-    def _tell_of(self, given: images.Picture, file: Path, path: Path) -> None:
+    def _tell_of(self, given: images.Picture, photo_path: Path, output: Path) -> None:
         if given.frames > 1:
-            self.job.tell(f"{file} has {given.frames} frames, of which the first is painted")
-        if given.alpha is not None and path.suffix.lower() in (".jpg", ".jpeg"):
-            self.job.tell(f"{path.name} cannot be transparent: the transparent parts of {file} become white")
+            self.job.tell(f"{photo_path} has {given.frames} frames, of which the first is painted")
+        if given.alpha is not None and output.suffix.lower() in (".jpg", ".jpeg"):
+            self.job.tell(f"{output.name} cannot be transparent: the transparent parts of {photo_path} become white")
 
     def _checkpoint(
-        self, file: Path, output: Path, inputs: Inputs, state: State | None, run: Path | None
+        self, photo_path: Path, output: Path, inputs: Inputs, state: State | None, state_path: Path | None
     ) -> Checkpoint | None:
         """Return the listener that saves the state of the run, or None if the state is not kept.
 
         The arguments are those of :meth:`paint_photo`.
         """
         options = self.options
-        path = options.checkpoint or run
+        path = options.checkpoint or state_path
         if path is None:
             return None
         if state is None and options.checkpoint:
@@ -221,9 +222,10 @@ class Painter:
         if not options.checkpoint:
             made |= {"folder": str(Path.cwd()), "overwrite": options.overwrite, "state_limit": options.state_limit}
             has_room = partial(make_room, path, limit=options.state_limit)
-        recipe = replace(self.recipe(file, inputs), made=made)
+        recipe = replace(self.recipe(photo_path, inputs), made=made)
         onward = how_to_resume(path, recipe)
-        return Checkpoint(path, recipe, options.checkpoint_every, self.job, onward, has_room, kept=state is not None)
+        has_state = state is not None
+        return Checkpoint(path, recipe, options.checkpoint_every, self.job, onward, has_room, has_state)
 
     def _done(self, stopped: Ending, keeper: Checkpoint | None) -> Done:
         """Return the outcome of painting a photo, given ``stopped``, the reason why painting ended.
@@ -231,7 +233,7 @@ class Painter:
         If painting was interrupted and ``keeper`` has saved the state of the run, the outcome includes a message that
         tells how to resume. If painting was not interrupted, the state that this run has saved is deleted.
         """
-        if keeper is None or not keeper.kept:
+        if keeper is None or not keeper.has_state:
             return Done(stopped)
         if stopped == "interrupted":
             return Done(stopped, interrupted=f"{Done.interrupted}; {keeper.onward}")
@@ -249,13 +251,13 @@ class Painter:
         }
         return self.job.save(result.image, path, recipe, overwrite, **how)
 
-    def _save_timelapse(self, timelapse: Timelapse, photo: Tensor, path: Path, inputs: Collection[str]) -> None:
+    def _save_timelapse(self, timelapse: Timelapse, photo: Tensor, path: Path, input_files: Collection[str]) -> None:
         size = images.fitted_size(photo, min(self.options.size, FRAME_SIDE))
 
-        def show(kept: Tensor) -> Image:
-            return images.to_pillow(finish(self.options.colors, images.resize(kept, size), photo))
+        def show(image: Tensor) -> Image:
+            return images.to_pillow(finish(self.options.colors, images.resize(image, size), photo))
 
-        path = beside(path, f".{self.options.timelapse}", self.replaces, inputs)
+        path = beside(path, f".{self.options.timelapse}", self.replaces, input_files)
         save_animation(timelapse, show, path)
         self.job.wrote(path)
 
@@ -266,10 +268,10 @@ class Painter:
             FileNotFoundError: there is no file ``name``, and no drawn style has this name.
         """
         if Path(name).exists():
-            painting = self.inputs.read(Path(name))
-            if painting.frames > 1:
-                self.job.tell(f"{name} has {painting.frames} frames, of which the first is the style")
-            return painting.image
+            picture = self.inputs.read(Path(name))
+            if picture.frames > 1:
+                self.job.tell(f"{name} has {picture.frames} frames, of which the first is the style")
+            return picture.image
         if name in DRAWN_STYLES:
             return draw_style(name, min(self.options.size, LARGEST_DRAWN))
         raise FileNotFoundError(unknown("image file or drawn style", name, DRAWN_STYLES, "drawn styles are"))

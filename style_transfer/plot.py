@@ -12,13 +12,13 @@ from torch import Tensor
 from dreamgram.image_optimization.images import replacing
 
 
-def save_plot(history: Sequence[Tensor], sizes: Sequence[int], path: Path) -> None:
+def save_plot(history: Sequence[Tensor], scales: Sequence[int], path: Path) -> None:
     """Plot the loss against the optimization step and save the plot as PNG, SVG or PDF.
 
     Args:
         history: for each scale that was reached, the loss before each step, (steps,). If the run was interrupted,
-            ``history`` may be shorter than ``sizes``.
-        sizes: the longer side of the image at each scale, in pixels.
+            ``history`` may be shorter than ``scales``.
+        scales: the longer side of the image at each scale, in pixels.
         path: the file to write; its extension determines the format.
     """
     figure = Figure(figsize=(8, 4.5), layout="constrained")
@@ -27,8 +27,8 @@ def save_plot(history: Sequence[Tensor], sizes: Sequence[int], path: Path) -> No
         xlabel="step", ylabel="loss", yscale="log" if all((losses > 0).all() for losses in history) else "linear"
     )
     first = 1
-    for losses, size in zip(history, sizes, strict=False):  # an interrupted run has fewer losses
-        axes.plot(range(first, first + len(losses)), losses.tolist(), label=f"{size} px")
+    for losses, scale in zip(history, scales, strict=False):  # an interrupted run has fewer losses
+        axes.plot(range(first, first + len(losses)), losses.tolist(), label=f"{scale} px")
         first += len(losses)
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

@@ -174,38 +174,38 @@ def divide(
             styles; there are no style masks, and the number of regions in the content mask differs from the number of
             styles; the color of a region is missing from all style masks; or a mask has no regions or too many.
     """
-    styles = len(shares)
+    style_count = len(shares)
     if content_mask is None:
         if style_masks:
             raise ValueError("style masks refer to the regions of a content mask: give a content mask too")
-        return [None], [[None]] * styles, [[share] for share in shares]
+        return [None], [[None]] * style_count, [[share] for share in shares]
     colors, regions = find_regions(content_mask)
-    count = len(colors)
-    masks: list[list[Tensor | None]] = [[None] * count for _ in range(styles)]
+    region_count = len(colors)
+    masks: list[list[Tensor | None]] = [[None] * region_count for _ in range(style_count)]
     if not style_masks:
-        if styles != count:
+        if style_count != region_count:
             found = ", ".join(map(describe, colors))
             raise ValueError(
-                f"the content mask has {count} region{'s' * (count != 1)}, from dark to light {found}, "
-                f"but {styles} style{'s are' if styles != 1 else ' is'} given"
+                f"the content mask has {region_count} region{'s' * (region_count != 1)}, from dark to light {found}, "
+                f"but {style_count} style{'s are' if style_count != 1 else ' is'} given"
             )
-        own = torch.eye(count)
+        own = torch.eye(region_count)
     else:
-        if len(style_masks) != styles:
+        if len(style_masks) != style_count:
             raise ValueError(
-                f"{styles} style{'s' * (styles != 1)} but {len(style_masks)} style "
+                f"{style_count} style{'s' * (style_count != 1)} but {len(style_masks)} style "
                 f"mask{'s' * (len(style_masks) != 1)}; give one for each"
             )
-        own = torch.zeros(styles, count)
-        apart = torch.pdist(colors).min().item() / 2 if count > 1 else math.inf
-        for style, mask in enumerate(style_masks):
+        own = torch.zeros(style_count, region_count)
+        apart = torch.pdist(colors).min().item() / 2 if region_count > 1 else math.inf
+        for number, mask in enumerate(style_masks):
             for color, part in zip(*find_regions(mask), strict=True):
                 distances = (colors - color).norm(dim=1)
                 if distances.min() < min(2 * APART, apart):
-                    region = int(distances.argmin())
-                    before = masks[style][region]
-                    masks[style][region] = part[None] if before is None else torch.maximum(before, part[None])
-                    own[style, region] = shares[style]
+                    nearest = int(distances.argmin())
+                    before = masks[number][nearest]
+                    masks[number][nearest] = part[None] if before is None else torch.maximum(before, part[None])
+                    own[number, nearest] = shares[number]
         missing = [describe(color) for color, column in zip(colors, own.T, strict=True) if not column.any()]
         if missing:
             raise ValueError(f"no style mask has the color {' or '.join(missing)} of the content mask")

@@ -239,9 +239,9 @@ class Stylizer:
         self._photo, self._paintings = prepare(self.options.colors, photo, paintings)
         self._start = self._image_to_start_from(init)
         pairs = zip(self._paintings, self._masks, strict=True)
-        self._keys = [fingerprint(painting, *masks) for painting, masks in pairs]
-        self._subject = fingerprint(self._photo)
-        self._targets, self._planner = Targets(), Planner(self.options.max_memory)
+        self._painting_hashes = [fingerprint(painting, *masks) for painting, masks in pairs]
+        self._photo_hash = fingerprint(self._photo)
+        self._cache, self._planner = Targets(), Planner(self.options.max_memory)
 
     def __repr__(self) -> str:
         """Return a one-line summary."""
@@ -303,7 +303,7 @@ class Stylizer:
         factory = others.pop("optimizer", self._factory)
         changed = Stylizer(options=self.options, optimizer=factory, **given, **others)
         if changed.model is self.model:
-            changed._targets = self._targets
+            changed._cache = self._cache
             settings = [(each.options.max_memory, each.options.precision) for each in (self, changed)]
             if settings[0] == settings[1]:
                 changed._planner = self._planner
@@ -332,7 +332,7 @@ class Stylizer:
         if not isinstance(state, Mapping | None):
             raise TypeError(f"state must be a dictionary of tensors, as Step.state returns it, not {described(state)}")
         dtype = choose_dtype(self.options.precision, self.device, self.model)
-        self._targets.begin(self._subject, self._keys)
+        self._cache.begin(self._photo_hash, self._painting_hashes)
         with (
             capture(self.model, self.losses.layers, dtype) as activations_of,
             seeded(self.options.seed),
@@ -384,13 +384,13 @@ class Stylizer:
         if self.device.type == "cpu":
             release_kept_memory()  # memory blocks that the previous scale freed are too small for this scale
         budget = past.budgets[number]
-        image = self._begin(past.image, self._sizes[number])
+        parameterization = self._begin(past.image, self._sizes[number])
         loss = self._loss(self.scales[number], activations_of, budget, dtype)
         if self.options.compile:
             loss = replace(loss, activations_of=activations_of.compiled())
         costs = [scale**2 for scale in self.scales]
         run = optimize(
-            image,
+            parameterization,
             loss,
             steps=self.steps[number],
             learning_rate=ADAM_RATE,
@@ -401,7 +401,7 @@ class Stylizer:
             listeners=counted(past.tell(listeners, loss.latest), number, self.steps, costs),
             record=is_own(STYLE_LOSSES[self.losses.style_loss]) and is_recordable(self.model),
         )
-        return past.after(image.render().detach(), run.losses), run
+        return past.after(parameterization.render().detach(), run.losses), run
 
     @property
     def _sizes(self) -> list[tuple[int, int]]:
@@ -412,13 +412,13 @@ class Stylizer:
         """Return the memory budget of each scale."""
         if self.plan is not None:
             return list(self.plan)
-        largest = [max(map(math.prod, self._painting_sizes(scale))) for scale in self.scales]
+        painting_pixel_counts = [max(map(math.prod, self._painting_sizes(scale))) for scale in self.scales]
         return self._planner.plan(
             self.model,
             activations_of,
             self.losses.layers,
             self._sizes,
-            largest,
+            painting_pixel_counts,
             len(self.regions),
             getattr(self._factory or OPTIMIZERS[self.options.optimizer], "VECTORS_PER_PAIR", 0),
         )
@@ -443,8 +443,8 @@ class Stylizer:
 
         ``scale`` is the longer side of the image, in pixels.
         """
-        size = self.options.style_scale * scale
-        return [_style_size(painting, size, self._smallest) for painting in self._paintings]
+        side = self.options.style_scale * scale
+        return [_style_size(painting, side, self._smallest) for painting in self._paintings]
 
     def _painting_sizes(self, scale: int) -> list[tuple[int, int]]:
         """Return the size (H, W), in pixels, to which to resize each painting at a scale.
@@ -455,7 +455,9 @@ class Stylizer:
 
     def _loss(self, scale: int, activations_of: Reader, budget: Budget, dtype: torch.dtype) -> TotalLoss:
         """Return the total loss function for an image whose longer side has ``scale`` pixels."""
-        given = zip(self._paintings, self._style_sizes(scale), self._shares, self._masks, self._keys, strict=True)
+        given = zip(
+            self._paintings, self._style_sizes(scale), self._shares, self._masks, self._painting_hashes, strict=True
+        )
         return total_loss(
             activations_of,
             fit(self._photo.to(self.device), scale),
@@ -464,7 +466,7 @@ class Stylizer:
             partial(budget.tiles, self.model, self.losses.layers),
             self.regions,
             self.previous,
-            self._targets,
+            self._cache,
             (dtype, budget),  # pictures in different tiles are rounded differently
         )
 
@@ -596,38 +598,37 @@ def pyramid(photo: Tensor, size: int) -> list[int]:
     side would have fewer than :data:`COARSEST` pixels are omitted. The image has the proportions of ``photo``.
     """
     height, width = photo.shape[2:]
-    sizes = [size]
-    while min(height, width) / max(height, width) * sizes[0] / 2 >= COARSEST:
-        sizes.insert(0, round(sizes[0] / 2))
-    return sizes
+    scales = [size]
+    while min(height, width) / max(height, width) * scales[0] / 2 >= COARSEST:
+        scales.insert(0, round(scales[0] / 2))
+    return scales
 
 
-def _style_size(painting: Tensor, size: float, smallest: int) -> int:
+def _style_size(painting: Tensor, side: float, smallest: int) -> int:
     """Return the longer side, in pixels, to which to resize ``painting``.
 
-    The longer side is ``size``, or larger if needed to keep the shorter side at ``smallest`` or above.
+    The longer side is ``side``, or larger if needed to keep the shorter side at ``smallest`` or above.
     """
     short, long = sorted(painting.shape[2:])
-    return max(round(size), math.ceil(smallest * long / short))
+    return max(round(side), math.ceil(smallest * long / short))
 
 
-def blend_shares(blend: Sequence[float] | None, styles: int) -> list[float]:
+def blend_shares(blend: Sequence[float] | None, style_count: int) -> list[float]:
     """Return the share of each style in the blend of all styles.
 
-    The shares are proportional to the weights ``blend`` and add up to 1. ``styles`` is the number of styles. If
-    ``blend`` is None, all shares are equal.
+    The shares are proportional to the weights ``blend`` and add up to 1. If ``blend`` is None, all shares are equal.
 
     Raises:
-        ValueError: there are no styles, the number of weights is not ``styles``, a weight is negative, or all weights
-            are 0.
+        ValueError: there are no styles, the number of weights is not ``style_count``, a weight is negative, or all
+            weights are 0.
     """
-    if styles == 0:
+    if style_count == 0:
         raise ValueError("no style given")
     if blend is None:
-        return [1 / styles] * styles
-    if len(blend) != styles:
+        return [1 / style_count] * style_count
+    if len(blend) != style_count:
         raise ValueError(
-            f"{styles} style{'s' * (styles != 1)} but {len(blend)} blend weight{'s' * (len(blend) != 1)}; "
+            f"{style_count} style{'s' * (style_count != 1)} but {len(blend)} blend weight{'s' * (len(blend) != 1)}; "
             "give one for each"
         )
     if min(blend) < 0 or not 0 < sum(blend) < math.inf:

@@ -23,31 +23,31 @@ class Targets:
     """
 
     def __init__(self) -> None:
-        self._paintings: dict[tuple[Hashable, ...], Any] = {}
-        self._photo: dict[Hashable, Any] = {}
-        self._subject = ""
+        self._painting_targets: dict[tuple[Hashable, ...], Any] = {}
+        self._photo_targets: dict[Hashable, Any] = {}
+        self._photo_hash = ""
 
-    def begin(self, photo: str, paintings: Collection[str]) -> None:
+    def begin(self, photo_hash: str, painting_hashes: Collection[str]) -> None:
         """Make room in the cache for a run that is about to start, by deleting targets that it does not need.
 
-        ``photo`` and ``paintings`` are the fingerprints (hashes) of the run's pictures. Targets of a different photo
+        ``photo_hash`` and ``painting_hashes`` are the fingerprints of the run's pictures. Targets of a different photo
         are deleted. Targets of paintings that the run does not use are deleted, oldest first, until at most
         :data:`KEPT` bytes of them remain.
         """
-        if photo != self._subject:
-            self._subject, self._photo = photo, {}
-        others = [key for key in self._paintings if key[0] not in paintings]
-        excess = sum(_bytes_of(self._paintings[key]) for key in others) - KEPT
+        if photo_hash != self._photo_hash:
+            self._photo_hash, self._photo_targets = photo_hash, {}
+        others = [key for key in self._painting_targets if key[0] not in painting_hashes]
+        excess = sum(_bytes_of(self._painting_targets[key]) for key in others) - KEPT
         for key in others:
             if excess > 0:
-                excess -= _bytes_of(self._paintings.pop(key))
+                excess -= _bytes_of(self._painting_targets.pop(key))
 
     def of_painting(self, key: tuple[Hashable, ...], compute: Callable[[], Value]) -> Value:
         """Return the statistics of a painting that are cached under ``key``.
 
         Missing statistics are computed and cached. ``key`` begins with the painting's fingerprint (hash).
         """
-        return _remembered(self._paintings, key, compute)
+        return _remembered(self._painting_targets, key, compute)
 
     def of_photo(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Return the activations of the photo that are cached under ``key``.
@@ -55,7 +55,7 @@ class Targets:
         Missing activations are computed and cached. ``key`` must be different for each size to which the photo is
         resized.
         """
-        return _remembered(self._photo, key, compute)
+        return _remembered(self._photo_targets, key, compute)
 
 
 def _remembered(known: dict[Any, Any], key: Hashable, compute: Callable[[], Value]) -> Value:

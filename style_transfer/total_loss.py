@@ -48,7 +48,7 @@ class Style(NamedTuple):
     masks: Sequence[Tensor | None] = (None,)
     """Part of the painting whose style is used in each region of the photo: a mask (1, 1, H, W) in [0, 1], or None for
     the whole painting."""
-    key: str = ""
+    painting_hash: str = ""
     """Fingerprint (hash) of the image and the masks, used as a key of the cache of targets. If this field is
     empty, the fingerprint is computed when it is needed."""
 
@@ -196,7 +196,7 @@ def total_loss(
     tiles_of: Callable[[Tensor], Sequence[Tile]],
     regions: Sequence[Tensor | None] = (None,),
     previous: Previous | None = None,
-    targets: Targets | None = None,
+    cache: Targets | None = None,
     key: tuple[object, ...] = (),
 ) -> TotalLoss:
     """Compute the targets of all losses, and return a function that computes the total loss of an image.
@@ -213,27 +213,27 @@ def total_loss(
         regions: for each region of the photo, a mask (1, 1, H, W) in [0, 1], or None for the whole photo.
         previous: in a video, the previous painted frame, warped to line up with ``photo``. If it is None, there is no
             temporal loss.
-        targets: a cache of targets, to which missing targets are added. By default, a new cache is used.
+        cache: a cache of targets, to which missing targets are added. By default, a new cache is used.
         key: all settings, besides the network, the pictures and the layers, on which the activations depend, such as
             the precision of the network. These settings become part of the keys of the cache.
     """
-    targets = Targets() if targets is None else targets
+    cache = Targets() if cache is None else cache
     tiles = tiles_of(photo)
-    known = [_of_painting(activations_of, style, preset, tiles_of, photo.device, targets, key) for style in styles]
+    known = [_of_painting(activations_of, style, preset, tiles_of, photo.device, cache, key) for style in styles]
 
     def capture_photo() -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
         return _capture_photo(activations_of, photo, preset, tiles)
 
     if len(tiles) > 1:  # the activations of a tiled photo are too large to be cached
-        content, sizes = capture_photo()
+        content, layer_sizes = capture_photo()
     else:
         layers = (tuple(preset.content), tuple(preset.style))
-        content, sizes = targets.of_photo((fingerprint(photo), layers, *key), capture_photo)
+        content, layer_sizes = cache.of_photo((fingerprint(photo), layers, *key), capture_photo)
     terms = [
         _term("content", layer, weight, ContentLoss(content[layer]), preset, photo.device)
         for layer, weight in preset.content.items()
     ]
-    terms += _style_terms(styles, known, preset, regions, sizes, photo.device)
+    terms += _style_terms(styles, known, preset, regions, layer_sizes, photo.device)
     variation, temporal = torch.tensor(preset.pixel_weights(photo.numel())).to(photo.device)
     pixel_losses: dict[str, tuple[Tensor, PixelLoss]] = {"variation": (variation, total_variation)}
     if previous is not None:
@@ -247,10 +247,10 @@ def _of_painting(
     preset: Preset,
     tiles_of: Callable[[Tensor], Sequence[Tile]],
     device: torch.device,
-    targets: Targets,
+    cache: Targets,
     key: tuple[object, ...],
 ) -> Statistics:
-    """Return the statistics of a painting from the cache ``targets``. Missing statistics are computed and stored.
+    """Return the statistics of a painting from the ``cache``. Missing statistics are computed and stored.
 
     In the cache, the key of the statistics contains everything on which the statistics depend, including the
     values in ``key``, such as the precision of the network.
@@ -261,9 +261,9 @@ def _of_painting(
         return statistics(activations_of, painting, style, preset, tiles_of(painting))
 
     size = fitted_size(style.image, style.size)
-    painting = style.key or fingerprint(style.image, *style.masks)
+    painting_hash = style.painting_hash or fingerprint(style.image, *style.masks)
     wanted = tuple(share > 0 for share in style.shares)
-    return targets.of_painting((painting, size, wanted, preset.style_loss, tuple(preset.style), *key), compute)
+    return cache.of_painting((painting_hash, size, wanted, preset.style_loss, tuple(preset.style), *key), compute)
 
 
 def _capture_photo(
@@ -274,12 +274,12 @@ def _capture_photo(
     Both are dictionaries by layer name.
     """
     parts: dict[str, list[Tensor]] = {layer: [] for layer in preset.content}
-    sizes: dict[str, tuple[int, int]] = {}
+    layer_sizes: dict[str, tuple[int, int]] = {}
     for _, activations in _passes(activations_of, photo, tiles):
-        sizes = {layer: _size(tiles, layer, activations[layer]) for layer in preset.style}
+        layer_sizes = {layer: _size(tiles, layer, activations[layer]) for layer in preset.style}
         for layer, of_tiles in parts.items():
             of_tiles.append(activations[layer])
-    return {layer: join(tiles, layer, parts.pop(layer)) for layer in [*parts]}, sizes
+    return {layer: join(tiles, layer, parts.pop(layer)) for layer in [*parts]}, layer_sizes
 
 
 def _style_terms(
@@ -287,7 +287,7 @@ def _style_terms(
     known: Sequence[Statistics],
     preset: Preset,
     regions: Sequence[Tensor | None],
-    sizes: Mapping[str, tuple[int, int]],
+    layer_sizes: Mapping[str, tuple[int, int]],
     device: torch.device,
 ) -> list[Term]:
     """Return the terms of the style loss, one for each region of the photo and each style layer.
@@ -298,14 +298,14 @@ def _style_terms(
     for number, region in enumerate(regions):
         area = 1.0 if region is None else region.mean().item()
         for layer, weight in preset.style.items():
-            positions = position_weights(region, sizes[layer], device)
-            paintings = [
+            positions = position_weights(region, layer_sizes[layer], device)
+            targets = [
                 (style.shares[number], of_style[layer, number])
                 for style, of_style in zip(styles, known, strict=True)
                 if (layer, number) in of_style
             ]
-            if positions is not None and paintings:
-                loss = STYLE_LOSSES[preset.style_loss](paintings, positions)
+            if positions is not None and targets:
+                loss = STYLE_LOSSES[preset.style_loss](targets, positions)
                 terms.append(_term("style", layer, area * weight, loss, preset, device))
     return terms
 

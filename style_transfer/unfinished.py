@@ -74,34 +74,34 @@ def list_runs() -> dict[str, Recipe]:
     return found
 
 
-def find_run(name: Path | None) -> Path:
+def find_run(checkpoint: Path | None) -> Path:
     """Return the file of the run to resume.
 
     Args:
-        name: a checkpoint file or the name of an unfinished run. By default, the run is the last unfinished one that
-            was started in the current folder and is not running.
+        checkpoint: a checkpoint file or the name of an unfinished run. By default, the run is the last unfinished one
+            that was started in the current folder and is not running.
 
     Raises:
         FileNotFoundError: there is no such run.
         ValueError: the run was started in a different folder, so that the names of its files mean other files here.
     """
-    kept = name is not None and is_kept(name)
-    if name is not None and name.is_file() and not kept:
-        return name
+    is_kept = checkpoint is not None and is_kept_by_program(checkpoint)
+    if checkpoint is not None and checkpoint.is_file() and not is_kept:
+        return checkpoint
     runs = list_runs()
     here = [each for each, recipe in runs.items() if recipe.made.get("folder") == str(Path.cwd())]
     listed = ", ".join(f"{each} in {recipe.made.get('folder')}" for each, recipe in runs.items())
-    if name is None and not here:
+    if checkpoint is None and not here:
         others = f"; there are {listed}" if runs else ""
         raise FileNotFoundError(f"no unfinished run was started in this folder{others}")
-    if name is None:
+    if checkpoint is None:
         paths = [runs_folder() / f"{each}{ENDING}" for each in reversed(here)]
         return next((path for path in paths if not _is_running(path)), paths[0])
-    wanted = name.name.removesuffix(ENDING) if kept else str(name)
+    wanted = checkpoint.name.removesuffix(ENDING) if is_kept else str(checkpoint)
     if wanted not in runs:
-        if name.exists():
-            return name  # reading it tells what it is instead
-        raise FileNotFoundError(f"no checkpoint {name}" + (f"; the unfinished runs are {listed}" if runs else ""))
+        if checkpoint.exists():
+            return checkpoint  # reading it tells what it is instead
+        raise FileNotFoundError(f"no checkpoint {checkpoint}" + (f"; the unfinished runs are {listed}" if runs else ""))
     if wanted not in here:
         raise ValueError(f"{wanted} was started in {runs[wanted].made.get('folder')}: resume it there")
     return runs_folder() / f"{wanted}{ENDING}"
@@ -109,13 +109,13 @@ def find_run(name: Path | None) -> Path:
 
 def how_to_resume(path: Path, recipe: Recipe) -> str:
     """Return the words that tell the user how to resume the run whose ``recipe`` is in the checkpoint ``path``."""
-    kept = is_kept(path)
-    name = shlex.quote(path.name.removesuffix(ENDING) if kept else str(path))
-    unsafe = not kept and needs_trust(recipe.options, recipe.files, recipe.output or Path(), path)
-    return f"stylize resume {name}{' --trust' if unsafe else ''} continues it"
+    is_kept = is_kept_by_program(path)
+    name = shlex.quote(path.name.removesuffix(ENDING) if is_kept else str(path))
+    is_unsafe = not is_kept and needs_trust(recipe.options, recipe.files, recipe.output or Path(), path)
+    return f"stylize resume {name}{' --trust' if is_unsafe else ''} continues it"
 
 
-def is_kept(path: Path) -> bool:
+def is_kept_by_program(path: Path) -> bool:
     """Return whether the checkpoint ``path`` is one that the program keeps by itself."""
     try:
         return path.resolve().parent == runs_folder().resolve()

@@ -30,9 +30,9 @@ def find_device(name: str) -> torch.device:
     return torch.device(name)
 
 
-def find_precision(name: Precision, device: torch.device, model: nn.Module) -> Precision:
-    """Return ``name`` or, if ``name`` is ``auto``, the number format that is chosen for ``model`` on ``device``."""
-    return cast("Precision", str(choose_dtype(name, device, model)).removeprefix("torch."))
+def find_precision(precision: Precision, device: torch.device, model: nn.Module) -> Precision:
+    """Return ``precision`` or, if it is ``auto``, the number format that is chosen for ``model`` on ``device``."""
+    return cast("Precision", str(choose_dtype(precision, device, model)).removeprefix("torch."))
 
 
 def describe_setting(device: torch.device, precision: Precision) -> str:

@@ -230,14 +230,14 @@ def save(picture: Tensor | Image.Image, path: Path, recipe: Recipe, overwrite: b
     except OutputExistsError:
         raise
     except OSError as error:
-        kept = None
+        saved = None
         for folder in (partial(state_folder, "saved"), tempfile.gettempdir):
-            if kept is None:
+            if saved is None:
                 with suppress(OSError):
-                    kept = images.save(picture, free(Path(folder(), path.name)), recipe.note(), **how)
-        if kept is None:
+                    saved = images.save(picture, free(Path(folder(), path.name)), recipe.note(), **how)
+        if saved is None:
             raise
-        raise NotWrittenError(f"{error}; the picture was saved as {kept}") from error
+        raise NotWrittenError(f"{error}; the picture was saved as {saved}") from error
 
 
 def free(path: Path, overwrite: bool = False) -> Path:
@@ -251,17 +251,17 @@ def free(path: Path, overwrite: bool = False) -> Path:
     return next(each for each in itertools.chain([path], numbered) if not each.exists())
 
 
-def beside(path: Path, ending: str, overwrite: bool, inputs: Collection[str] = ()) -> Path:
+def beside(path: Path, ending: str, overwrite: bool, input_files: Collection[str] = ()) -> Path:
     """Return the path of an additional file in the folder of the picture ``path``, such as a plot of the loss.
 
     Its name is the picture's name, in which an ``ending`` such as "-loss.png" replaces the extension. If a file of
     this name exists and ``overwrite`` is False, a number is added to the name. Even if ``overwrite`` is True, a number
-    is added if the existing file is one of ``inputs``, the files that the picture is made from.
+    is added if the existing file is one of ``input_files``, the files that the picture is made from.
     """
     place = path.with_name(path.stem + ending)
     if place == path:
         place = path.with_name(f"{path.stem}-2{ending}")
-    is_input = any(same_file(place, Path(name)) for name in inputs)
+    is_input = any(same_file(place, Path(name)) for name in input_files)
     return free(place, overwrite and not is_input)
 
 

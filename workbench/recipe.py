@@ -206,37 +206,37 @@ class Recipe:
                 valid.
         """
         try:
-            kept = parse_json(text)
+            entries = parse_json(text)
         except (ValueError, RecursionError):
-            kept = None
-        if not isinstance(kept, dict) or not isinstance(kept.get("command"), str):
+            entries = None
+        if not isinstance(entries, dict) or not isinstance(entries.get("command"), str):
             raise ValueError(f"{source} holds no recipe of Dreamgram that can be read")
         tools = sorted({command.split()[0] for command in commands})
-        if kept["command"] not in commands:
-            made_by = shorten(kept["command"])
+        if entries["command"] not in commands:
+            made_by = shorten(entries["command"])
             raise ValueError(f"{source} was made by {made_by}, not by a command of {' or '.join(tools)}")
-        if "options" in kept:
-            record, made = kept["options"], kept.get("made", {})
+        if "options" in entries:
+            record, made = entries["options"], entries.get("made", {})
         else:
-            record = {name: value for name, value in kept.items() if name not in (*_OLD, *_OLD_MADE)}
-            made = {name: kept[name] for name in _OLD_MADE if kept.get(name) is not None}
-        files = kept.get("files", {})
+            record = {name: value for name, value in entries.items() if name not in (*_OLD, *_OLD_MADE)}
+            made = {name: entries[name] for name in _OLD_MADE if entries.get(name) is not None}
+        files = entries.get("files", {})
         if not all(isinstance(each, dict) for each in (record, made, files)):
             raise ValueError(f"{source} holds no recipe of Dreamgram that can be read")
         try:
-            options, strange = commands[kept["command"]].from_record(record)
+            options, strange = commands[entries["command"]].from_record(record)
             options = options.resolved()
-            _check_entries(kept, files, made)
+            _check_entries(entries, files, made)
         except (ValueError, RecursionError) as error:
             raise ValueError(f"the recipe in {source} cannot be followed: {error}") from None
         return cls(
-            kept["command"],
+            entries["command"],
             options,
             files,
-            kept.get("network", ""),
+            entries.get("network", ""),
             made,
-            kept.get("stopped", "finished"),
-            kept.get("version", ""),
+            entries.get("stopped", "finished"),
+            entries.get("version", ""),
             tuple(strange),
         )
 
@@ -255,9 +255,10 @@ class Recipe:
 
     def note(self) -> str:
         """Return the recipe as JSON, to be stored in a file."""
-        kept: dict[str, Any] = {"command": self.command, "version": self.version, "options": self.options.record()}
-        kept |= {"files": dict(self.files), "network": self.network, "made": dict(self.made), "stopped": self.stopped}
-        return json.dumps(kept)
+        entries: dict[str, Any] = {"command": self.command, "version": self.version, "options": self.options.record()}
+        entries |= {"files": dict(self.files), "network": self.network}
+        entries |= {"made": dict(self.made), "stopped": self.stopped}
+        return json.dumps(entries)
 
     def stop(self, stopped: Ending) -> Recipe:
         """Return a copy that records why the run ended: ``finished``, ``converged`` or ``interrupted``."""
@@ -366,10 +367,10 @@ class Recipe:
         Raises:
             ValueError: an input file is missing or has changed.
         """
-        for name, kept in self.files.items():
+        for name, recorded in self.files.items():
             if not Path(name).exists():
                 raise ValueError(f"{name}, used to make this picture, is missing")
-            if checksum(Path(name)) != kept:
+            if checksum(Path(name)) != recorded:
                 raise ValueError(f"{name}, used to make this picture, has changed since")
 
 
@@ -437,14 +438,14 @@ def parse_json(text: str) -> Any:
     return json.loads(text, object_pairs_hook=to_dict)
 
 
-def _check_entries(kept: Mapping[str, Any], files: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    """Check the entries of a recipe, ``kept``, other than its options and what depends on the command.
+def _check_entries(entries: Mapping[str, Any], files: Mapping[str, Any], made: Mapping[str, Any]) -> None:
+    """Check the entries of a recipe, ``entries``, other than its options and what depends on the command.
 
     Raises:
         ValueError: an entry has the wrong type or an impossible value.
     """
     for name, pattern in _PATTERNS.items():
-        value = kept.get(name, "finished" if name == "stopped" else "")
+        value = entries.get(name, "finished" if name == "stopped" else "")
         if not (isinstance(value, str) and re.fullmatch(pattern, value)):
             raise ValueError(f"its {name} must not be {shorten(value)}")
     if len(files) > MOST_FILES:
