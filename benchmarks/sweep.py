@@ -79,7 +79,7 @@ DETECTED = 160
 """Side, in pixels, to which networks that detect objects enlarge all images. The default of 800 pixels takes 20 GB of
 memory."""
 
-RATES = 0.02, 0.001, 0.0001
+RATES = 0.02, 0.001, 0.0001, 0.00001
 """Learning rates to try in turn."""
 
 SECONDS = 600
@@ -133,7 +133,7 @@ def _try(name: str, steps: int) -> dict[str, str]:
         _enliven(model, size)
     except Exception as error:  # networks may raise anything
         return {depth: _line(error) for depth in DEPTHS}
-    return {depth: _make(model, layers[int(len(layers) * place)], size, steps) for depth, place in DEPTHS.items()}
+    return {depth: _make(model, _at(model, layers, place, size), size, steps) for depth, place in DEPTHS.items()}
 
 
 def _build(name: str) -> tuple[nn.Module, list[int]]:
@@ -187,6 +187,21 @@ def _list(model: nn.Module, sizes: list[int]) -> tuple[list[Layer], int]:
             continue
         break
     return [layer for layer in found if layer.channels > 1], size
+
+
+def _at(model: nn.Module, layers: list[Layer], place: float, size: int) -> Layer:
+    """Return the layer at ``place``, a fraction of ``layers``, or the next one that depends on the image.
+
+    Some networks compute tables, for example of distances between positions, in modules of their own.
+    """
+    images = torch.rand(2, 1, 3, size, size)
+    for layer in layers[int(len(layers) * place) :]:
+        with suppress(Exception):  # the error comes again when a picture is made
+            one, other = (dg.activations(model, image, layer.name)[layer.name] for image in images)
+            if torch.equal(one, other):
+                continue
+        return layer
+    return layers[-1]
 
 
 def _make(model: nn.Module, layer: Layer, size: int, steps: int) -> str:
