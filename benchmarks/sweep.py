@@ -79,8 +79,8 @@ DETECTED = 160
 """Side, in pixels, to which networks that detect objects enlarge all images. The default of 800 pixels takes 20 GB of
 memory."""
 
-RATES = 0.02, 0.001, 0.0001, 0.00001
-"""Learning rates to try in turn."""
+RATES = 0.02, 0.001, 0.00001, 0.0000001
+"""Learning rates to try in turn. Deep networks with random weights can be so sensitive that only tiny steps rise."""
 
 SECONDS = 600
 """Time after which a network is given up."""
@@ -207,7 +207,7 @@ def _at(model: nn.Module, layers: list[Layer], place: float, size: int) -> Layer
 def _make(model: nn.Module, layer: Layer, size: int, steps: int) -> str:
     """Make pictures of a few units, and return "works" or what is wrong.
 
-    With random weights, some networks need smaller steps than others, so that several learning rates are tried.
+    Several learning rates are tried, see :data:`RATES`.
     """
     before = portrait(model)
     objective = dg.channel(layer.name, range(min(4, layer.channels)))
