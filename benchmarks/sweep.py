@@ -166,8 +166,11 @@ def _enliven(model: nn.Module, size: int) -> None:
     with torch.no_grad():
         for module in model.modules():
             weight = getattr(module, "weight", None)
-            if isinstance(weight, torch.Tensor) and weight.ndim == 1 and not weight.any():
-                weight.fill_(1)
+            if isinstance(weight, torch.Tensor) and not weight.any():
+                if weight.ndim == 1:
+                    weight.fill_(1)
+                else:
+                    weight.normal_(std=weight[0].numel() ** -0.5)
         for norm in norms:
             norm.train().momentum = None
         with suppress(Exception):  # some networks only run without such statistics for a single image
