@@ -68,6 +68,10 @@ _logger = logging.getLogger(__name__)
 COARSEST = 72
 """Minimum length of the image's shorter side, in pixels, at each scale except the last, which has the full size."""
 
+CONSTANT_WORK = 200**2
+"""Work in a step that does not depend on the size of the image, such as products of the statistics' matrices, as a
+number of pixels that take as long. The progress and the time left are estimated with it."""
+
 ADAM_RATE = 0.02
 """Adam's learning rate: in one step, a pixel changes by about 5 of 255 levels."""
 
@@ -388,7 +392,7 @@ class Stylizer:
         loss = self._loss(self.scales[number], activations_of, budget, dtype)
         if self.options.compile:
             loss = replace(loss, activations_of=activations_of.compiled())
-        costs = [scale**2 for scale in self.scales]
+        costs = [scale**2 + CONSTANT_WORK for scale in self.scales]
         run = optimize(
             parameterization,
             loss,

@@ -210,8 +210,10 @@ def test_scales_and_interruption(photo_file: Path, painting: Tensor, vgg16: nn.M
             lambda step: done.append((step.steps, step.done)),
         ]
     )
-    work = 2 * 32**2 + 4 * 64**2
-    assert done == [(6, pytest.approx(each / work)) for each in (32**2, 2 * 32**2, *range(6144, work + 1, 4096))]
+    few, many = (side**2 + stylizer_module.CONSTANT_WORK for side in (32, 64))
+    counts = [(1, 0), (2, 0), (2, 1), (2, 2), (2, 3), (2, 4)]
+    work = 2 * few + 4 * many
+    assert done == [(6, pytest.approx((small * few + large * many) / work)) for small, large in counts]
     assert sizes == [(32, 1), (32, 2), (64, 3), (64, 4), (64, 5), (64, 6)]
     assert [len(losses) for losses in whole.history] == [2, 4]
     assert whole.stopped == "finished"
