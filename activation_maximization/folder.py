@@ -95,9 +95,10 @@ def make_each(
     """
     batch = as_whole(batch, "batch", least=1)
     units = _check_arguments(folder, units, make, recipe)
-    common_recipe = (
-        recipe if isinstance(recipe, Recipe) else Recipe.of("make_each", EachOptions(about=recipe), Inputs())
-    )
+    if isinstance(recipe, Recipe):
+        common_recipe = recipe
+    else:
+        common_recipe = Recipe.of("make_each", EachOptions(about=recipe), Inputs())
     paths = {unit: images.check_output(Path(folder, f"{unit:04}.png"), overwrite=True) for unit in units}
     to_do = [unit for unit, path in paths.items() if not is_made(path, common_recipe, overwrite)]
 

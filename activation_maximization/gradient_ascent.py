@@ -27,7 +27,7 @@ from dreamgram.activation_maximization.objectives import (
 from dreamgram.image_optimization.capture import Activations, ActivationsOf, Reader, capture, is_recordable
 from dreamgram.image_optimization.checks import as_model, as_whole
 from dreamgram.image_optimization.images import ImageLike
-from dreamgram.image_optimization.layers import RowsError, describe, device_of
+from dreamgram.image_optimization.layers import OneByOneError, describe, device_of
 from dreamgram.image_optimization.memory import check_memory, is_out_of_memory
 from dreamgram.image_optimization.names import shorten
 from dreamgram.image_optimization.optimize import (
@@ -158,7 +158,8 @@ def maximize(
     told = as_listeners(listeners)
     device = device_of(model)
     together = count if objective.joint else min(count, batch or batch_size(shape[1] * shape[2], device))
-    check_memory(together, shape, device)
+    # Beside the image, there are its gradient and the two moments or the curvature pairs of our own optimizers.
+    check_memory(4 if isinstance(optimizer, str) else 2, together, shape, device)
     record = objective.is_recordable and is_own_transform(view) and is_recordable(model)
     dtype = choose_dtype(precision, device, model)
     with capture(model, objective.layers, dtype) as activations_of:
@@ -182,7 +183,7 @@ def maximize(
                     scales.append(some.scale)
                 return made
 
-        done, stopped = _alone_if_uneven(make_all, together, objective)
+        done, stopped = _in_batches(make_all, together, activations_of, objective)
         how: dict[str, Any] = {"steps": steps, "learning_rate": learning_rate, "optimizer": optimizer, "seed": seed}
         how |= {"parameterization": image_class, "transform": view, "precision": activations_of.dtype}
         how["starts from"] = "noise" if init is None else "images"
@@ -347,23 +348,22 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scal
 
     with torch.no_grad():
         together = len(images) if objective.joint else batch_size(images[0, 0].numel(), device)
-        return _alone_if_uneven(evaluate_all, together, objective)
+        return _in_batches(evaluate_all, together, activations_of, objective)
 
 
-def _alone_if_uneven(work: Callable[[int], T], together: int, objective: Objective) -> T:
+def _in_batches(work: Callable[[int], T], together: int, activations_of: Reader, objective: Objective) -> T:
     """Return what ``work`` returns, given the largest number of images in a batch.
 
-    The number is ``together``, or 1 if a layer has a different number of positions for each image.
-
-    Raises:
-        RowsError: the value of ``objective`` for an image depends on the other images, so that they must be together.
+    The number is ``together``, or 1 if the images have to pass through the network one at a time. This is found out
+    with the first batch, before its first step.
     """
+    activations_of.refuses_batches = not objective.joint
     try:
         return work(together)
-    except RowsError:
-        if objective.joint or together == 1:
-            raise
+    except OneByOneError:
         return work(1)
+    finally:
+        activations_of.refuses_batches = False
 
 
 class _Part:

@@ -279,9 +279,8 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
     if not given.isfinite().all():
         raise ValueError(f"the direction in layer {layer!r} has numbers that are not finite")
     vectors = given.reshape(-1, given.shape[-1])
-    on_devices = _OnDevices(
-        vectors.float() if vectors.is_floating_point() else vectors
-    )  # Apple's GPUs have no float64.
+    # Apple's GPUs have no float64.
+    on_devices = _OnDevices(vectors.float() if vectors.is_floating_point() else vectors)
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         features = features_of(activations, layer)
@@ -322,7 +321,7 @@ def diversity(layer: str, images: int) -> Objective:
     Raises:
         ValueError: ``images`` is below 2 or above :data:`~dreamgram.image_optimization.checks.MOST_THINGS`.
     """
-    images = as_whole(images, "images", least=2)
+    images = as_whole(images, "the number of images of diversity", least=2)
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         features = features_of(activations, layer)

@@ -251,7 +251,8 @@ class Session:
     def parse_units(self, text: str, layer: str, size: Size | None = None) -> list[int]:
         """Return the indices of the units of ``layer`` that ``text`` names, such as ``all``, ``0-11`` or ``3,7``.
 
-        If ``text`` is the default of the option ``units``, units that the layer does not have are left out.
+        If ``text`` is the default of the option ``units``, whether or not it was typed, units that the layer does not
+        have are left out.
 
         Raises:
             ValueError: the layer or a unit does not exist, or the text is malformed.

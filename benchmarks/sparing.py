@@ -9,6 +9,7 @@ smallest and the largest of all pictures of a network. The command fails if a pi
 from __future__ import annotations
 
 import logging
+import re
 import sys
 import warnings
 from typing import Annotated, Any
@@ -56,18 +57,21 @@ def main(steps: Annotated[int, typer.Option(help="Number of steps for each pictu
         model, _ = _build(name)
         _enliven(model, 224)
         layer = _list(model, [224])[0][-1].name
-        deviations, means, empty = [], [], 0
+        deviations, means, empty, silent = [], [], 0, 0
         for size in SIZES:
             told.lines.clear()
-            images = dg.maximize(model, dg.logit([1, 2], layer) - dg.sparing(), size=size, steps=steps).images
+            dreams = dg.maximize(model, dg.logit([1, 2], layer) - dg.sparing(), size=size, steps=steps)
+            images = dreams.images
+            silent += len(dreams.silent)
             low, high = images.flatten(1).aminmax(dim=1)
-            some = int((high - low < LEVEL).sum())
-            empty += some
-            untold += some if not any("same value" in line or "no gradient" in line for line in told.lines) else 0
+            some = [unit for unit, is_empty in zip([1, 2], (high - low < LEVEL).tolist(), strict=True) if is_empty]
+            empty += len(some)
+            named = " ".join(line for line in told.lines if "same value" in line)
+            untold += sum(str(unit) not in re.findall(r"\d+", named) for unit in some)
             deviations += images.std((1, 2, 3)).tolist()
             means += images.mean((1, 2, 3)).tolist()
         spread, ink = (f"{min(some):.2f} to {max(some):.2f}" for some in (deviations, means))
-        print(f"{name:36s}  deviation {spread}  mean {ink}  empty {empty}", flush=True)
+        print(f"{name:36s}  deviation {spread}  mean {ink}  empty {empty}, without gradient {silent}", flush=True)
     print(f"{untold} empty pictures without a warning, of {2 * len(SIZES) * len(NETWORKS)}")
     sys.exit(untold > 0)
 

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from dreamgram.image_optimization.compilation import TOLERANCE, Program, compile_for
+from dreamgram.image_optimization.compilation import Program, compile_for
 from dreamgram.image_optimization.fusion import Group, fused, groups_in, hooks_of
 from dreamgram.image_optimization.gradient_scaling import Range
-from dreamgram.image_optimization.layers import Layer, RowsError, reach_layers
+from dreamgram.image_optimization.layers import Layer, OneByOneError, RowsError, reach_layers
 from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.recording import is_own
 from dreamgram.image_optimization.settings import TURN, default_type
@@ -56,7 +56,9 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
     output, the operation gets a copy of the output instead. The network computes in ``dtype``, by autocast if
     ``dtype`` is not float32. If it does not run in ``dtype``, it computes in float32, and one warning is logged. If
     ``dtype`` is float16, the returned activations are converted to float32, because their gradients could be too small
-    for float16. If the network does not give an output for each of several images, the images pass one at a time.
+    for float16. If the network does not give an output for each of several images, or the output for an image depends
+    on the others, the images pass one at a time. To find this out for a network with modules that are not from PyTorch,
+    torchvision or timm, three random images pass through it after the first batch.
 
     The network's parameters are read when the yielded function is first called, and later changes to these parameters
     may have no effect. Inside the context, the network is in evaluation mode and its weights get no gradients. On
@@ -93,6 +95,31 @@ def is_recordable(model: nn.Module) -> bool:
     return allowed and is_own(*itertools.chain(*map(hooks_of, model.modules())))
 
 
+PER_IMAGE = frozenset(["torch", "torchvision", "timm", "dreamgram"])
+"""Packages whose modules compute the output for an image from this image alone, except for those in :data:`MIXING`."""
+
+MIXING = (
+    nn.RNNBase,
+    nn.MultiheadAttention,
+    nn.TransformerEncoderLayer,
+    nn.TransformerDecoderLayer,
+    torch.fx.GraphModule,
+    torch.jit.ScriptModule,
+)
+"""Kinds of PyTorch's modules that may take a batch for a sequence, or that hold any code."""
+
+
+def _may_mix_images(model: nn.Module) -> bool:
+    """Return whether ``model`` has a module whose output for an image may depend on the other images in its batch."""
+    return any(map(_is_suspicious, model.modules()))
+
+
+def _is_suspicious(module: nn.Module) -> bool:
+    own = type(module).__module__.partition(".")[0] not in PER_IMAGE or "forward" in vars(module)
+    normalizes = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
+    return own or normalizes or isinstance(module, MIXING)
+
+
 class _Complete(Exception):
     """Exception that ends the forward pass when the activations of all requested layers have been captured."""
 
@@ -119,8 +146,9 @@ class Reader:
         self.singly = False
         """Whether images pass through the network one at a time."""
         self.unproven = False
-        """Whether it remains to be checked that the rows of a batch belong to the images in their order, and that those
-        of an image do not depend on the other images."""
+        """Whether it remains to be checked that the activations for an image do not depend on the other images."""
+        self.refuses_batches = False
+        """Whether a batch of several images is refused, rather than divided, if they have to pass one at a time."""
         self.leaves_traces: bool | None = None
         """Whether a forward pass changes the network, so that the network is put back after each pass; None before the
         first pass."""
@@ -152,8 +180,8 @@ class Reader:
             if not self.names or not is_recordable(self.model):
                 return self(image)
             if self.leaves_traces is None:
-                with torch.no_grad():
-                    self(image)
+                with torch.enable_grad():  # a network may keep something only if gradients are computed
+                    self(image.detach().requires_grad_())
             if self.leaves_traces:
                 return self(image)
             self._prepare(image)
@@ -173,24 +201,44 @@ class Reader:
         if not self.layers:
             self._add_hooks(image)
             self.weights = self._fast_weights()
-        if self.unproven and len(image) > 1:
-            self.unproven = False
-            several_rows = any(layer.rows_per_image > 1 for layer in self.layers.values())
-            self.singly = self._mixes_images(image) or (several_rows and not self._keeps_order(image))
 
     def _in_parts(self, read: ActivationsOf, image: Tensor) -> Activations:
         """Return the result of ``read`` for ``image`` or, if images pass one at a time, for each image, joined.
 
         Raises:
+            OneByOneError: images pass one at a time, and :attr:`refuses_batches` is True.
             RowsError: a layer has a different number of positions for each image.
         """
-        if not self.singly or len(image) == 1:
+        if len(image) == 1:
             return read(image)
+        if not self.singly:
+            result = self._read_batch(read, image)
+            if result is not None:
+                return result
+        if self.refuses_batches:
+            raise OneByOneError("the images have to pass through the network one at a time")
         parts = [read(each) for each in image.split(1)]
         for name in self.names:
             if len({part[name].shape for part in parts}) > 1:
-                raise RowsError(f"{name} has another number of positions for each image: make one image at a time")
+                raise RowsError(f"{name} has another number of positions for each image: pass one image at a time")
         return Activations({name: torch.cat([part[name] for part in parts]) for name in self.names}, self.unit_axes)
+
+    def _read_batch(self, read: ActivationsOf, image: Tensor) -> Activations | None:
+        """Return the result of ``read`` for a batch, or None if its images have to pass one at a time.
+
+        This is found out with the first batch.
+        """
+        try:
+            result = read(image)
+        except RowsError:
+            if not self.unproven:
+                raise
+            self.singly = True
+        else:
+            if self.unproven:
+                self.singly = self._mixes_images(image)
+        self.unproven = False
+        return None if self.singly else result
 
     def _pass(self, image: Tensor) -> Activations:
         """Run the network on ``image`` and leave no trace in it."""
@@ -261,34 +309,35 @@ class Reader:
     def _mixes_images(self, image: Tensor) -> bool:
         """Return whether the activations for an image depend on the other images in its batch.
 
-        An example is a network that subtracts the mean of all images. A random image like ``image`` (N, C, H, W) passes
-        through the network together with one of two others. One of these has less contrast than the image and the other
-        has more, so that the extremes of the batch change, too. A network with random numbers of its own gives
-        different activations even for the same batch.
+        Examples are networks that subtract the mean of all images, that take the batch for a sequence, or that sort
+        parts of images in another order than by image. A batch of three random images like ``image`` (N, C, H, W)
+        passes through the network. The activations for the second image must pass back no gradient to the other two.
+        These have more contrast, so that extremes of the whole batch are probably theirs.
         """
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand((3, *image.shape[1:]), generator=generator) - 0.5
-        images = (0.5 + noise * torch.tensor([0.5, 0.1, 1])[:, None, None, None]).to(image)
+        images = (0.5 + noise * torch.tensor([1, 0.5, 1])[:, None, None, None]).to(image).requires_grad_()
+        accelerators = [image.device] if image.is_cuda else []
+        try:
+            with torch.enable_grad(), torch.random.fork_rng(accelerators), Snapshot(self.model):
+                activations, _ = self._read_with_copies(images)
+                answers = [activations[name][1] for name in self.names if activations[name].requires_grad]
+                # Weights keep the gradients of values from canceling, such as those that a normalization produces.
+                weights = [torch.rand(answer.shape, generator=generator).to(answer) for answer in answers]
+                [gradient] = torch.autograd.grad(answers, images, weights, allow_unused=True)
+        except RowsError:
+            return True
+        except Exception as error:  # the user's network may raise anything; its own images have passed
+            if is_out_of_memory(error):
+                raise
+            return self._has_several_rows()
+        if gradient is None:  # nothing is known
+            return self._has_several_rows()
+        return bool(gradient[::2].nan_to_num().any())
 
-        def of_first(*batch: int) -> list[Tensor]:
-            activations = self._pass(images[list(batch)])
-            return [activations[name][0].float() for name in self.names]
-
-        with torch.no_grad():
-            expected = of_first(0, 1)
-            return _differ(expected, of_first(0, 2)) and not _differ(expected, of_first(0, 1))
-
-    def _keeps_order(self, image: Tensor) -> bool:
-        """Return whether the rows of windows or other parts of images are sorted by image.
-
-        Two random images like ``image`` (N, C, H, W) pass through the network together and one by one.
-        """
-        generator = torch.Generator().manual_seed(0)
-        images = torch.rand((2, *image.shape[1:]), generator=generator).to(image)
-        with torch.no_grad():
-            together, alone = self._pass(images), [self._pass(each) for each in images.split(1)]
-        expected = [torch.cat([each[name] for each in alone]).float() for name in self.names]
-        return not _differ(expected, [together[name].float() for name in self.names])
+    def _has_several_rows(self) -> bool:
+        """Return whether parts of images are treated like images of their own."""
+        return any(layer.rows_per_image > 1 for layer in self.layers.values())
 
     def _read(self, program: Program, image: Tensor, tensors: Iterable[Tensor] = ()) -> Activations:
         """Return the activations for ``image`` by layer name. ``program`` is :meth:`_run`, or does the same."""
@@ -344,7 +393,7 @@ class Reader:
         """
         self.layers = dict(zip(self.names, reach_layers(self.model, image, self.names), strict=True))
         self.singly = any(layer.singly for layer in self.layers.values())
-        self.unproven = not self.singly
+        self.unproven = not self.singly and (_may_mix_images(self.model) or self._has_several_rows())
         by_module: dict[str, list[str]] = {}
         for name, layer in self.layers.items():
             by_module.setdefault(layer.module, []).append(name)
@@ -400,9 +449,3 @@ class Reader:
             if buffer.is_floating_point() and buffer.dtype != kind:
                 weights[name] = buffer.detach().to(kind)
         return weights
-
-
-def _differ(expected: Sequence[Tensor], found: Sequence[Tensor]) -> bool:
-    """Return whether one of the tensors in ``found`` differs from that in ``expected`` by more than rounding errors."""
-    pairs = zip(expected, found, strict=True)
-    return any(bool((one - other).norm() > TOLERANCE * one.norm()) for one, other in pairs)

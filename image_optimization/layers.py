@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from dreamgram.image_optimization.axes import Images, Units, find_images
-from dreamgram.image_optimization.checks import MOST_THINGS, as_model
+from dreamgram.image_optimization.checks import MOST_THINGS, as_model, as_wholes
 from dreamgram.image_optimization.input_shapes import find_shape
 from dreamgram.image_optimization.names import shorten, unknown
 from dreamgram.image_optimization.receptive_fields import Field
@@ -29,6 +29,10 @@ class RowsError(ValueError):
 
     Every single image can still pass through the network.
     """
+
+
+class OneByOneError(RowsError):
+    """Exception that asks for batches of one image, because images have to pass through the network one at a time."""
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ class Layer:
             if output.shape[self.image_axis] != count * self.rows_per_image:
                 raise RowsError(
                     f"{self.name} has {output.shape[self.image_axis]} rows for {count} images, and "
-                    f"{self.rows_per_image} for each of two: make one image at a time"
+                    f"{self.rows_per_image} for each of two: pass one image at a time"
                 )
             if self.rows_per_image > 1:
                 output = output.unflatten(self.image_axis, (count, self.rows_per_image))
@@ -121,10 +125,11 @@ def list_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
             :data:`~dreamgram.image_optimization.checks.MOST_THINGS` elements, or ``model`` is a TorchScript program,
             whose layers cannot be observed.
     """
-    if not isinstance(shape, Sequence) or len(shape) != 3:
+    if isinstance(shape, str) or not isinstance(shape, Sequence) or len(shape) != 3:
         raise TypeError(f"shape must be the shape (C, H, W) of an image, such as (3, 224, 224), not {shorten(shape)}")
+    shape = as_wholes(shape, "a number in shape", least=1)
     if math.prod(shape) > MOST_THINGS:
-        raise ValueError(f"shape must have at most {MOST_THINGS} elements, not {shorten(shape)}")
+        raise ValueError(f"shape must have at most {MOST_THINGS} elements, not {shorten(tuple(shape))}")
     layers, failure = dry_run(as_model(model), blank_image(shape), receptive_fields=True)
     if failure is not None:
         raise ValueError(_refusal(model, shape, "", failure)) from failure

@@ -28,22 +28,24 @@ _OUT_OF_MEMORY = (
 because messages of other errors also mention memory, such as CUDA's "an illegal memory access was encountered"."""
 
 
-LEAST_COPIES = 4
-"""Least number of copies of an image that an optimization holds: the image, its gradient and its two moments."""
-
-
-def check_memory(count: int, shape: Sequence[int], device: torch.device) -> None:
-    """Check that ``count`` images of ``shape`` (C, H, W) can be optimized together on ``device``, if it is the CPU.
+def check_memory(copies: int, count: int, shape: Sequence[int], device: torch.device) -> None:
+    """Check that there is memory for ``copies`` of ``count`` images of ``shape`` (C, H, W), if ``device`` is the CPU.
 
     Many operating systems promise memory that they do not have, and end the program when it is used. Other devices
     refuse.
 
     Raises:
-        ValueError: the images alone, without the network's activations, need more memory than is free.
+        ValueError: the copies, without anything else such as the network's activations, need more memory than is free.
     """
     import psutil  # It takes a while to load, and the help needs this module, too.
 
-    needed, free = 4 * LEAST_COPIES * count * math.prod(shape), psutil.virtual_memory().available
+    def free_memory() -> int:
+        return int(psutil.virtual_memory().available + psutil.swap_memory().free)
+
+    needed, free = 4 * copies * count * math.prod(shape), free_memory()
+    if device.type == "cpu" and needed > free:
+        release_kept_memory()
+        free = free_memory()
     if device.type == "cpu" and needed > free:
         what = f"{count} images" if count > 1 else "an image"
         raise ValueError(

@@ -91,9 +91,11 @@ class Snapshot:
 
     def __exit__(self, kind: type[BaseException] | None, error: object, traceback: TracebackType | None) -> None:
         """Restore the state of the network."""
-        if kind is KeyboardInterrupt:
-            clear_frames(traceback)  # this closes contexts of PyTorch whose exit was interrupted
-        self.restore()
+        try:
+            if kind is KeyboardInterrupt:
+                clear_frames(traceback)  # this closes contexts of PyTorch whose exit was interrupted
+        finally:
+            self.restore()
 
     def _take(self) -> None:
         self._find(self.model)

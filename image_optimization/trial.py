@@ -18,6 +18,7 @@ from torch.func import functional_call
 from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
+from dreamgram.image_optimization.memory import check_memory
 from dreamgram.image_optimization.receptive_fields import Field, Mode, ReceptiveFields
 from dreamgram.image_optimization.settings import default_type
 from dreamgram.image_optimization.state import Snapshot
@@ -96,11 +97,16 @@ def try_out(
         image: the images, (N, C, H, W).
         way: how the network runs.
         follow_fields: whether to follow the receptive fields.
+
+    Raises:
+        ValueError: the images need more memory than is free.
     """
     kind = working_dtype(model)
     meta = way == "shapes" and image[0].numel() > SMALL_IMAGE
     state = dict(_copies(model, way, "meta" if meta else None, kind))
     device = "meta" if meta else next((tensor.device for tensor in state.values()), image.device)
+    if not meta:
+        check_memory(1, len(image), image.shape[1:], torch.device(device))
     image = torch.empty_like(image, device=device, dtype=kind) if meta else image.to(device, kind).contiguous()
     trial, calls = Trial(), Counter[str]()
     fields = ReceptiveFields(image, (state[name] for name, _ in model.named_parameters())) if follow_fields else None

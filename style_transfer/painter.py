@@ -80,8 +80,10 @@ class Painter:
             "init": self._read_init(options.init),
         }
         self.stylizer: Stylizer | None = None
-        self.looked_at_age = False
-        """True if the version that made a picture, which is in the folder already, has been looked at."""
+        self.older: tuple[Path, str] | None = None
+        """A picture in the folder that an older version of Dreamgram has made, and this version."""
+        self.told_of_older = False
+        """True if the user has been told of :attr:`older`."""
         if several:
             side = smallest_size(self.model, options.losses.layers)
             self.prepare(torch.zeros(1, 3, side, side))
@@ -128,23 +130,26 @@ class Painter:
             inputs = self.inputs.copy()
             inputs.add(photo_path)
             if is_made(output, self.recipe(photo_path, inputs), self.options.overwrite):
-                self._tell_age_of(output)
+                self._look_at_version(output)
                 return None
+        self._tell_of_older()
         return self.paint_photo(photo_path, output, in_folder=True)
 
-    def _tell_age_of(self, output: Path) -> None:
-        """Tell the user if an older version made ``output``, the first picture in the folder that is not painted again.
+    def _look_at_version(self, output: Path) -> None:
+        """Keep ``output``, a picture that is not painted again, in mind if an older version made it."""
+        if self.older is None:
+            recipe = Recipe.read(output, {"stylize": StylizeOptions})
+            self.older = (output, recipe.version) if recipe.is_older_than(CHANGED) else None
 
-        The pictures that are painted now will look different.
-        """
-        if not self.looked_at_age:
-            self.looked_at_age = True
-            found = Recipe.read(output, {"stylize": StylizeOptions})
-            if found.is_older_than(CHANGED):
-                self.job.tell(
-                    f"{output} was made by Dreamgram {found.version}; version {CHANGED} changed the optimization, so "
-                    "any picture that is painted now looks different; choose another output to paint all anew"
-                )
+    def _tell_of_older(self) -> None:
+        """Tell the user, once, that the next picture will look different from one that an older version made."""
+        if self.older and not self.told_of_older:
+            self.told_of_older = True
+            output, version = self.older
+            self.job.tell(
+                f"{output} was made by Dreamgram {version}; version {CHANGED} changed the optimization, so the "
+                "pictures that are painted now look different; choose another output to paint all anew"
+            )
 
     def paint_photo(
         self,

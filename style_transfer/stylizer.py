@@ -8,12 +8,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from typing_extensions import Unpack
 
 from dreamgram.image_optimization.capture import Reader, capture, is_recordable
 from dreamgram.image_optimization.checks import as_model, as_wholes
@@ -52,16 +53,12 @@ from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner, read_budgets, smallest_tile
 from dreamgram.style_transfer.colors import finish, prepare
+from dreamgram.style_transfer.keywords import StyleKeywords, StylizerKeywords
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import INIT, NAMED_STARTS, StyleOptions
 from dreamgram.style_transfer.regions import check_proportions, divide
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
-
-if TYPE_CHECKING:
-    from typing_extensions import Unpack
-
-    from dreamgram.style_transfer.keywords import StyleKeywords, StylizerKeywords
 
 _logger = logging.getLogger(__name__)
 

@@ -290,6 +290,7 @@ def test_core_dependencies_and_commands(site: Path) -> None:
         "tqdm",
         "jinja2",
         "psutil",
+        "typing_extensions",
         "opencv-python-headless",
     }
     commands = {entry.name: entry.value for entry in package.entry_points if entry.group == "console_scripts"}

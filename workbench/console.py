@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gc
 import io
+import itertools
 import logging
 import os
 import re
@@ -388,9 +389,8 @@ def _dispatch(
         print(_overview(name, commands, about))
         return 0
     word = arguments[0] if arguments and arguments[0] in commands and not _is_photo(arguments, default) else default
-    later = [argument for argument in arguments[1:] if argument in commands]
-    if arguments and arguments[0].startswith("-") and later and not _is_photo(arguments, default):
-        raise ValueError(f"the command comes first, before its options: {name} {later[0]}")
+    if not _is_photo(arguments, default) and (later := _command_after_options(arguments, commands)):
+        raise ValueError(f"the command comes first, before its options: {name} {later}")
     if not word:
         raise ValueError(unknown("command", arguments[0], commands))
     rest = arguments if word == default and arguments[:1] != [default] else arguments[1:]
@@ -449,6 +449,27 @@ def _is_photo(arguments: Sequence[str], default: str) -> bool:
     command that paints a photo requires this option, and the other commands do not have it.
     """
     return bool(default) and any(argument.split("=")[0] == "--style" for argument in arguments)
+
+
+def _command_after_options(arguments: Sequence[str], commands: Mapping[str, Command]) -> str:
+    """Return the name of a command that stands after options, or "" if there is none, or if help is asked for.
+
+    The value of an option is no command, even if it has the name of one.
+    """
+    information = {"-h", "--help", *(flag for command in commands.values() for flag in command.listings)}
+    if not arguments or not arguments[0].startswith("-") or information & set(arguments):
+        return ""
+    alone = {
+        flag
+        for options in (command.options for command in commands.values())
+        for each in fields(options)
+        if is_flag(type_of(options, each.name))
+        for flag in flags_of(each)
+    }
+    for before, argument in itertools.pairwise(arguments):
+        if argument in commands and (not before.startswith("-") or before in alone or "=" in before):
+            return argument
+    return ""
 
 
 def _overview(name: str, commands: Mapping[str, Command], about: str) -> str:

@@ -550,6 +550,22 @@ def test_layers_says_where_the_shape_comes_from(command: Command) -> None:
     assert json.loads(command("dream", "layers", "--json").out)["input_shape_origin"] == "declared"
 
 
+def test_a_timelapse_of_images_that_pass_one_by_one(command: Command) -> None:
+    Path("nets.py").write_text(GUESSING.replace("nn.Conv2d(1, 4, 3)", "nn.Conv2d(1, 4, 3), Mean()") + MEAN)
+    few = ["--model", "nets.py:any_size", "--layer", "1", "--units", "0-2", "--size", 8, "--steps", 4]
+    run = command("dream", "units", *few, "-o", "sheet.png", "--timelapse", "gif")
+    assert run.code == 0, run.err
+    with Image.open("sheet.gif") as film, Image.open("sheet.png") as sheet:
+        assert film.size == sheet.size
+
+
+MEAN = """
+class Mean(nn.Module):
+    def forward(self, values):
+        return values - values.mean(0)
+"""
+
+
 def test_the_default_units_are_those_that_there_are(command: Command) -> None:
     Path("nets.py").write_text(GUESSING)
     images.save(torch.rand(1, 1, 8, 8), "photos/a.png")

@@ -152,7 +152,7 @@ MALFORMED = {
     "logit(1) & logit(2)": "expected the end",
     "0x10 * logit(1)": "expected a number, a function",
     "logit(1, layer='fc)": "expected a name for layer",
-    "diversity(conv2, images=1)": "images must be at least 2, not 1",
+    "diversity(conv2, images=1)": "the number of images of diversity must be at least 2, not 1",
     "diversity(conv2, images=many)": "expected a whole number for images of diversity",
     "logit(1,2) + logit(1,2,3)": "cannot be combined",
     "match(conv2)": "match compares with a photo, and no photo was given",

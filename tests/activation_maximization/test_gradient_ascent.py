@@ -495,9 +495,15 @@ def test_images_with_different_numbers_of_regions_are_made_one_by_one() -> None:
         alone = maximize(network, channel("0.head", unit), **how)
         assert torch.equal(together.images[number], alone.images[0])
         assert torch.equal(together.history[:, number], alone.history[:, 0])
+    steps: list[Step] = []
+    spared = maximize(network, channel("0.head", [0, 3]) - sparing(), listeners=steps.append, **how)
+    assert [(step.number, step.steps, len(step.image)) for step in steps] == [(n, 6, 1) for n in range(1, 7)]
+    one = maximize(network, channel("0.head", 3) - sparing(), **how)
+    assert torch.equal(spared.images[1:], one.images)
+    torch.testing.assert_close(spared.activations[1:], one.activations)
     values = [evaluate(network, channel("0.head", 3), image[None]) for image in together.images]
     assert torch.equal(evaluate(network, channel("0.head", 3), together.images), torch.cat(values))
-    with pytest.raises(ValueError, match="make one image at a time"):
+    with pytest.raises(ValueError, match="pass one image at a time"):
         maximize(network, channel("0.head", 3) + diversity("0.features", 2), **how)
-    with pytest.raises(ValueError, match="make one image at a time"):
+    with pytest.raises(ValueError, match="pass one image at a time"):
         activations(network, together.images, "0.head")

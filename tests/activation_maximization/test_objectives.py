@@ -100,7 +100,7 @@ def test_diversity_is_least_for_equal_pictures() -> None:
     assert objective({"conv": different}).tolist() == pytest.approx(expected, rel=1e-5)
     assert objective.joint
     assert (logit(3) + objective).joint
-    with pytest.raises(ValueError, match="images must be at least 2, not 1"):
+    with pytest.raises(ValueError, match="the number of images of diversity must be at least 2, not 1"):
         diversity("conv", 1)
 
 

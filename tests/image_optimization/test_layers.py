@@ -156,5 +156,9 @@ def test_an_image_that_does_not_pass(digits: nn.Module, vgg16: nn.Module) -> Non
     # PyTorch words its message differently when it only computes shapes, as for this image of 8 GB.
     with pytest.raises(ValueError, match="an image of 46000x46000 pixels and 1 channel does not pass through DigitCNN"):
         list_layers(digits, (1, 46_000, 46_000))
+    with pytest.raises(ValueError, match="a number in shape must be at least 1, not -5"):
+        list_layers(vgg16, (3, -5, 9))
+    with pytest.raises(TypeError, match="a number in shape must be a whole number, not 'a'"):
+        list_layers(vgg16, ("a", 1, 1))  # type: ignore[arg-type]
     with pytest.raises(ValueError, match=r"shape must have at most 2147483647 elements, not \(3, 1000000000, 9\)"):
         list_layers(vgg16, (3, 10**9, 9))

@@ -461,3 +461,22 @@ def test_networks_made_in_inference_mode_and_scripted_parts() -> None:
         mixed = nn.Sequential(nn.Conv2d(3, 4, 3), torch.jit.script(nn.ReLU()), nn.Conv2d(4, 4, 3))
     assert dg.maximize(mixed, dg.channel("2", 1), size=8, steps=2).stopped == "finished"
     assert mixed[1].training
+
+
+def test_ctrl_c_while_frames_are_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(traceback: object) -> None:
+        raise KeyboardInterrupt
+
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4))
+    mean = network[1].running_mean
+    monkeypatch.setattr("dreamgram.image_optimization.state.clear_frames", interrupt)
+
+    def work() -> None:
+        with Snapshot(network):
+            network[1].train(False)
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        work()
+    assert network[1].training
+    assert network[1].running_mean is mean

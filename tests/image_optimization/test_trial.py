@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -94,3 +95,20 @@ def test_a_trial_for_shapes_raises_what_the_network_raises(network: nn.Module) -
     failures = [try_out(network, torch.zeros(1, 3, 20, 22), way).failure for way in ("shapes", "values")]
     assert failures[0] is not None
     assert str(failures[0]) == str(failures[1])
+
+
+def test_images_that_the_memory_cannot_hold_are_refused_before_they_are_made(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Reading(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Conv2d(3, 4, 3)
+
+        def forward(self, image: Tensor) -> Tensor:
+            result: Tensor = self.conv(image) * image.mean().item()
+            return result
+
+    assert [layer.name for layer in list_layers(Reading(), (3, 300, 300))] == ["conv"]
+    monkeypatch.setattr("psutil.virtual_memory", lambda: SimpleNamespace(available=10**6))
+    monkeypatch.setattr("psutil.swap_memory", lambda: SimpleNamespace(free=0))
+    with pytest.raises(ValueError, match=r"an image of 300x300 pixels .* needs at least 0\.0 GB of memory"):
+        list_layers(Reading(), (3, 300, 300))

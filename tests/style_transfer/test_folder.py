@@ -46,11 +46,12 @@ def test_a_folder_that_an_older_version_has_begun(command: Command, photos: Path
         made = Recipe.read(Path("out", name), {"stylize": StylizeOptions})
         with Image.open(f"out/{name}") as picture:
             images.save(picture, f"out/{name}", replace(made, version="0.1.0").note(), overwrite=True)
+    assert "0.1.0" not in command("stylize", photos, *QUICK, "-o", "out").err  # nothing is painted
     Path("out/2.png.png").unlink()
     run = command("stylize", photos, *QUICK, "-o", "out")
     assert run.out.splitlines()[-1] == "out: 3 already existed, 1 painted"
     [told] = [line for line in run.err.splitlines() if "0.1.0" in line]
-    assert told.startswith("out/0.png was made by Dreamgram 0.1.0; version 0.2.0 changed the optimization, so any ")
+    assert told.startswith("out/0.png was made by Dreamgram 0.1.0; version 0.2.0 changed the optimization, so the ")
     assert told.endswith("; choose another output to paint all anew")
     Path("out/0.png").unlink()
     Path("out/1.png").unlink()

@@ -268,6 +268,14 @@ def test_stylize_and_its_other_commands(command: conftest.Command, photo: Tensor
         assert Path("c.png").read_bytes() != Path("a.png").read_bytes()
     run = command("stylize", "-o", "d.png", "replay", "a.png")
     assert (run.code, run.err) == (2, "error: the command comes first, before its options: stylize replay\n")
+    for line, expected in (
+        ("--overwrite --seed 3 resume", "the command comes first, before its options: stylize resume"),
+        ("-o replay photo.png", "--style is missing"),
+        ("-o d.png --style replay photo.png", "no image file photo.png"),
+    ):
+        assert expected in command("stylize", *line.split()).err
+    assert "stained-glass" in command("stylize", "--list-styles", "resume").out
+    assert command("stylize", "-h", "replay").out.startswith("usage: stylize PHOTO")
     helped = command("stylize", "--help")
     assert helped.out.split("Input:\n")[1].split()[0] == "PHOTO"
     assert "See also: stylize replay, stylize resume." in " ".join(helped.out.split())
