@@ -286,7 +286,10 @@ MADE_WRONG: dict[str, tuple[Callable[[], Any], str]] = {
     "direction and layer swapped": (lambda: direction(np.ones(50), "conv2"), "a layer is given by its name"),  # type: ignore[arg-type]
     "direction of nan": (lambda: direction("conv2", np.full(50, np.nan)), "'conv2' has numbers that are not finite"),
     "photo and layer swapped": (lambda: dg.match(DIGIT, "conv1"), "a layer is given by its name, .* not as Tensor"),  # type: ignore[arg-type]
-    "images as text": (lambda: dg.diversity("conv1", "4"), "images must be a whole number, not '4'"),  # type: ignore[arg-type]
+    "images as text": (
+        lambda: dg.diversity("conv1", "4"),
+        "the number of images of diversity must be a whole number, not '4'",
+    ),  # type: ignore[arg-type]
     "power as text": (lambda: dg.caricature("conv1", DIGIT, "4"), "power must be a number, not '4'"),  # type: ignore[arg-type]
     "ramp of texts": (lambda: dg.ramp("0", 1), "start must be a number, not '0'"),  # type: ignore[arg-type]
     "weight as text": (lambda: dg.total_variation("10"), "weight must be a number, not '10'"),  # type: ignore[arg-type]
