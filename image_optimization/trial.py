@@ -113,9 +113,8 @@ def try_out(
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, args: Any, output: Any) -> None:
-            with torch._C.DisableTorchFunction():  # looking at a tensor is nothing that the network does
-                for key, tensor in tensors_in(output):
-                    trial.seen.append(_see(name, calls[name], key, module, tensor, fields))
+            for key, tensor in tensors_in(output):
+                trial.seen.append(_see(name, calls[name], key, module, tensor, fields))
             calls[name] += 1
 
         return record
