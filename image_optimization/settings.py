@@ -74,10 +74,13 @@ class _Settings:
         self.of_torch, self.of_numpy = torch.default_generator.get_state(), np.random.get_state()
         self.of_python = random.getstate()
         self.of_gpus = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+        self.function_modes = torch._C._len_torch_function_stack()
+        self.dispatch_modes = torch._C._len_torch_dispatch_stack()
 
     def put_back(self) -> None:
         """Put all of them back. If Ctrl-C is pressed meanwhile, it takes effect afterwards."""
         try:
+            self._leave_modes()
             torch.set_grad_enabled(self.gradients)
             torch.set_default_dtype(self.dtype)
             for device, enabled in self.autocast.items():
@@ -90,3 +93,17 @@ class _Settings:
         except KeyboardInterrupt:
             self.put_back()
             raise
+
+    def _leave_modes(self) -> None:
+        """Leave the modes that see each call of PyTorch, if Ctrl-C at the wrong moment has left one on.
+
+        Such a mode would disturb what the caller does later, for example tracing a network.
+        """
+        while torch._C._len_torch_function_stack() > self.function_modes:
+            torch.overrides._pop_mode()
+        while torch._C._len_torch_dispatch_stack() > self.dispatch_modes:
+            mode = torch._C._get_dispatch_stack_at(torch._C._len_torch_dispatch_stack() - 1)
+            try:
+                mode.__exit__(None, None, None)
+            except IndexError:  # it was interrupted while it was being left
+                torch.utils._python_dispatch._pop_mode()

@@ -22,7 +22,9 @@ from torch import Tensor, nn
 
 import dreamgram as dg
 from dreamgram.image_optimization.layers import list_layers, smallest_size
+from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import Snapshot
+from dreamgram.image_optimization.trial import _NoArithmetic, _Reading
 from tests.same_model import differences, portrait
 
 
@@ -413,6 +415,8 @@ def test_ctrl_c_at_any_time(monkeypatch: pytest.MonkeyPatch) -> None:
                 signal.setitimer(signal.ITIMER_REAL, 0)
             duration = duration if number > 1 else time.perf_counter() - start
             assert differences(before, portrait(network)) == [], f"attempt {number}"
+            modes = torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()
+            assert modes == (0, 0), f"attempt {number}"
             assert in_threads(lambda: torch.tensor(len(list_layers(network, (3, 8, 8))))) == [torch.tensor(3)]
     finally:
         signal.signal(signal.SIGALRM, before_handler)
@@ -461,6 +465,26 @@ def test_networks_made_in_inference_mode_and_scripted_parts() -> None:
         mixed = nn.Sequential(nn.Conv2d(3, 4, 3), torch.jit.script(nn.ReLU()), nn.Conv2d(4, 4, 3))
     assert dg.maximize(mixed, dg.channel("2", 1), size=8, steps=2).stopped == "finished"
     assert mixed[1].training
+
+
+@pytest.mark.parametrize("interrupted", [False, True])
+def test_a_mode_that_is_left_on_is_left_at_the_end(interrupted: bool) -> None:
+    def dispatch_mode() -> _NoArithmetic:
+        mode = _NoArithmetic().__enter__()
+        if interrupted:
+            mode.old_dispatch_mode_flags.clear()  # as if Ctrl-C had been pressed while it was being left
+        return mode
+
+    @usual_settings
+    def work() -> None:
+        _Reading("shapes", None).__enter__()
+        dispatch_mode()
+        raise KeyboardInterrupt
+
+    with torch.device("cpu"):  # the caller's own mode stays on
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()) == (1, 0)
 
 
 def test_ctrl_c_while_frames_are_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
