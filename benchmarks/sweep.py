@@ -203,7 +203,7 @@ def _at(model: nn.Module, layers: list[Layer], place: float, size: int) -> Layer
     for layer in layers[int(len(layers) * place) :]:
         with suppress(Exception):  # the error comes again when a picture is made
             objective = dg.channel(layer.name, range(min(4, layer.channels)))
-            one, other = (dg.evaluate(model, objective, image) for image in images)
+            one, other = (dg.evaluate(model, objective, image.expand(objective.images, -1, -1, -1)) for image in images)
             if torch.allclose(one, other, rtol=1e-6, atol=1e-8):
                 continue
         return layer
