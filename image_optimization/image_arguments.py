@@ -143,7 +143,9 @@ def _in_range(fractions: Tensor, name: str) -> Tensor:
     """Return ``fractions``, clipped to [0, 1], after checking that they are in [0, 1] except for rounding errors."""
     if not fractions.numel():
         return fractions
-    low, high = (bound.item() for bound in fractions.aminmax())
+    # The channels of a gray picture share their memory. Looking at each of them would need memory for all.
+    values = fractions[tuple(slice(1) if stride == 0 else slice(None) for stride in fractions.stride())]
+    low, high = (bound.item() for bound in values.aminmax())
     if not math.isfinite(low + high):
         raise ValueError(f"{name} must be in [0, 1], but has values that are infinite or not a number")
     if low < -ROUNDING or high > 1 + ROUNDING:

@@ -106,7 +106,11 @@ class Samples:
         return levels
 
     def remark(self) -> str:
-        """Return ``notice``, or a remark if the numbers are so small that they probably have fewer bits than stated."""
+        """Return the message about the picture that the user should see, or "" if there is none.
+
+        It is ``notice`` or, without a notice, says that a picture of 16 bits is so dark that its pixels probably have
+        fewer bits than the file states.
+        """
         if self.notice or self.values.dtype.kind != "u" or self.values.dtype.itemsize != 2:
             return self.notice
         top = max(float(np.max(self.high)), float(np.max(self.low)))

@@ -73,7 +73,8 @@ class Layer:
     """Place of the layer's tensor in the module's output, such as "[0]" for the first tensor of a tuple; empty if the
     output is a tensor. The name of the layer ends in it."""
     unit_axis: int = 0
-    """Axis of the units in :attr:`shape`, as :class:`dreamgram.image_optimization.axes.Units` finds it."""
+    """Zero-based index of the axis in :attr:`shape` that counts the units, such as the channels of a convolution. The
+    class :class:`dreamgram.image_optimization.axes.Units` describes how it is found."""
     image_axis: int | None = 0
     """Axis of the images in the module's output; None if the output has no such axis, so that the images have to pass
     through the network one at a time."""
@@ -320,7 +321,8 @@ def describe(shape: Sequence[int]) -> str:
 def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Exception) -> str:
     """Return the message that an image of ``shape`` (C, H, W) did not pass through ``model``, in the network's words.
 
-    ``beyond`` says how far it came. Only an error that is about sizes is said to concern this image.
+    ``beyond`` says which layer the forward pass reached. The message names the size of the image only if the error is
+    about sizes. Otherwise, it says that the network does not run.
     """
     words = (str(failure).strip() or type(failure).__name__).splitlines()[0]
     name = type(model).__name__

@@ -81,7 +81,7 @@ class Snapshot:
     # These are methods and no generator function with @contextmanager, because Ctrl-C at the wrong moment would leave
     # such a generator to be closed when Python finds it, perhaps after a snapshot taken before it has been restored.
     def __enter__(self) -> Snapshot:
-        """Save the state of the network, and lend it copies of its tensors."""
+        """Save the state of the network, and let the network use copies of its tensors until it is restored."""
         try:
             self._take()
         except BaseException:

@@ -107,9 +107,9 @@ def _labels(mask: Tensor) -> list[Tensor] | None:
 def _amid_its_like(codes: Tensor) -> Tensor:
     """Return a boolean tensor (H W,) that is True for each pixel which is surrounded by pixels of the same color.
 
-    ``codes`` (H, W) holds a number for the color of each pixel. A pixel is surrounded if its number equals the
-    numbers of four other pixels: those two places to its left, two places to its right, two places above it and two
-    places below it.
+    ``codes`` (H, W) holds a number for the color of each pixel. A pixel is surrounded if four other pixels have the
+    same number. Each of the four is at a distance of two pixels: one to the left, one to the right, one above and one
+    below.
     """
     wide = pad(codes[None, None], (2, 2, 2, 2), mode="replicate")[0, 0]
     around = wide[2:-2, 4:], wide[2:-2, :-4], wide[4:, 2:-2], wide[:-4, 2:-2]

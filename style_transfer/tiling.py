@@ -185,9 +185,9 @@ def _counts(layer: Layer) -> list[int]:
 
 
 def _stride(layer: Layer) -> float:
-    """Return the stride, in pixels, of a ``layer`` that :func:`list_layers` returned.
+    """Return the stride, in pixels, of a ``layer`` with known receptive fields.
 
-    The stride of a layer with known receptive fields is never None.
+    For such a layer, the attribute ``stride`` is not None.
     """
     assert layer.stride is not None
     return layer.stride

@@ -195,9 +195,10 @@ class Options:
         return self
 
     def files(self) -> list[tuple[str, Path]]:
-        """List all files and folders that the recorded options name, each after the name of its option.
+        """Return a pair for each file or folder that an option names: the name of the option, and the path.
 
-        The files may be missing. A name that could also mean something else, such as a drawn style, counts as a file.
+        Options that are not stored in the recipes of pictures are left out. The files may be missing. A name that could
+        also mean something else, such as a drawn style, counts as a file.
         """
         found: list[tuple[str, Path]] = []
         for each in fields(self):
@@ -290,7 +291,7 @@ class ReadingOptions(Options):
 
     max_pixels: int = option(
         MOST_PIXELS,
-        "Largest number of pixels of a picture or of a frame of a video that is read, such as 400M for 400 million. "
+        "Largest number of pixels in an input picture, or in a frame of an input video, such as 400M for 400 million. "
         "Unpacked, a picture may also have at most 1 GB, or more in proportion if you allow more pixels. Larger "
         "pictures are refused, because a small file can unpack to a picture that fills the memory. Allow more only "
         "for files that you trust.",

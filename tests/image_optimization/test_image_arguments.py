@@ -152,3 +152,10 @@ def test_a_photo_that_was_made_in_inference_mode(digits: torch.nn.Module) -> Non
         init = torch.rand(1, 1, 28, 28)
     assert not as_image(init, "init").is_inference()
     assert dg.maximize(digits, dg.match("conv1", init), init=init, steps=1).images.shape == init.shape
+
+
+def test_channels_that_share_their_memory_are_looked_at_once() -> None:
+    gray = torch.full((1, 1, 1, 1), 0.5).expand(1, 3, 120_000, 120_000)  # 173 GB if each value had memory of its own
+    assert as_image(gray, "photo").data_ptr() == gray.data_ptr()
+    with pytest.raises(ValueError, match="photo must be in"):
+        as_image(torch.full((1, 1, 1, 1), 5.0).expand_as(gray), "photo")
