@@ -33,19 +33,23 @@ from dreamgram.image_optimization.transforms import Chain, Transform, robust
 from dreamgram.image_optimization.trial import blank_image
 
 METHODS = ("from_noise", "from_image", "render")
-"""Methods that a class of images must have, see :class:`Parameterization`."""
+"""Names of the methods that a parameterization must have, see :class:`Parameterization`.
+
+A parameterization is a class that computes images from the tensor that is optimized.
+"""
 
 
 def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[nn.Module, Objective]:
     """Return the network and the objective, in this order, after checking their types.
 
     The caller may pass the two in either order. The objective may be the text of an expression, which is then parsed.
-    ``size`` is the size of the images, in any form that :func:`image_shape` accepts. The photo of the objective gets
-    the number of channels that the network takes.
+    ``size`` is the size of the images, in any form that :func:`image_shape` accepts. If the objective compares images
+    with a photo, the photo is converted to the number of channels that the network takes.
 
     Raises:
         TypeError: ``model`` is not a network, or ``objective`` is neither an objective nor a string.
-        ValueError: the text is not a valid expression for this network, or the network has no layers inside.
+        ValueError: the text is not a valid expression for this network, or the objective reads layers, but the network
+            is a single module without submodules.
     """
     model, objective = in_order(model, objective)
     if isinstance(objective, str):
@@ -68,10 +72,10 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
 
 
 def in_order(model: Any, objective: Any) -> tuple[nn.Module, Any]:
-    """Return the network and the other argument, in this order, which the caller may have passed in either order.
+    """Return the two arguments with the network first. The caller may have passed them in either order.
 
     Raises:
-        TypeError: neither is a network.
+        TypeError: neither argument is a network.
     """
     if isinstance(objective, nn.Module):
         model, objective = objective, model
@@ -79,11 +83,14 @@ def in_order(model: Any, objective: Any) -> tuple[nn.Module, Any]:
 
 
 def as_layers(model: nn.Module, layers: Any) -> list[str]:
-    """Return the names of layers that a caller has given: names or modules of ``model``, or a single one.
+    """Return the names of ``layers`` as a list.
+
+    ``layers`` is the name of a layer, a module of ``model``, or an iterable of names and modules. Names are returned
+    unchanged, even if the network has no such layer.
 
     Raises:
-        TypeError: something is neither a name nor a module of the network.
-        ValueError: the network has no layers inside.
+        TypeError: an item of ``layers`` is neither a string nor a module of the network.
+        ValueError: the network is a single module without submodules.
     """
     _check_has_layers(model)
     several = isinstance(layers, Iterable) and not isinstance(layers, str | nn.Module)
@@ -115,7 +122,7 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
     Raises:
         TypeError: ``size`` has none of these forms.
         ValueError: ``size`` is not positive; C in ``size`` is not the number of channels that the network takes; or
-            this number is unknown, because the network has neither an ``input_shape`` nor layers that show it.
+            this number is unknown, because the network has neither an ``input_shape`` nor layers that determine it.
     """
     if size is None:
         return default_shape(model)
@@ -139,9 +146,9 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
 def as_batch(given: Any, name: str, model: nn.Module) -> Tensor:
     """Return the images that a caller has given for ``model`` as a float32 tensor (N, C, H, W) in [0, 1].
 
-    ``name`` is what the error messages call them. The images get the number of channels that the network takes.
-    However, a tensor of fractions keeps its channels if the network does not declare an ``input_shape``, because the
-    number of its channels is then only a guess.
+    Error messages call the images ``name``. The images are converted to the number of channels that the network takes.
+    However, a floating-point tensor keeps its number of channels if the network does not declare an ``input_shape``,
+    because the number of channels that the network takes is then only a guess.
 
     Raises:
         TypeError, ValueError, OSError: as for :func:`dreamgram.image_optimization.images.as_images`.
@@ -159,10 +166,11 @@ def as_batch(given: Any, name: str, model: nn.Module) -> Tensor:
 def as_parameterization(given: type[Parameterization] | str | None, channels: int) -> type[Parameterization]:
     """Return the parameterization class ``given``, which may be a class or the name of a class.
 
-    If ``given`` is None, return the default for images with this number of ``channels``.
+    A parameterization computes images from the tensor that is optimized. If ``given`` is None, return the default for
+    images with this number of ``channels``.
 
     Raises:
-        TypeError: ``given`` is neither a name nor a class of images.
+        TypeError: ``given`` is neither a string nor a parameterization class.
         ValueError: there is no parameterization of that name.
     """
     if given is None:
@@ -193,7 +201,7 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
 
 
 def _as_one_transform(given: Any) -> Transform:
-    """Return a single transform, which may be given as a function, as text, or as a function that makes it."""
+    """Return the transform ``given``: the transform itself, its text, or a function like ``robust`` that makes it."""
     if isinstance(given, str):
         return parse_transform(given)
     if not callable(given):

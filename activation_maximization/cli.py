@@ -77,18 +77,18 @@ DREAM_COMMANDS = {
             "Make pictures that maximize an objective, which is written as an expression. The expression can combine "
             "the objectives channel, neuron, logit, log_odds, direction, deepdream, diversity, match and caricature, "
             "and can subtract the regularizers total_variation, blur, l1, l2, pixel_sum and sparing. The function ramp "
-            "gives a weight that changes over the steps, and share gives one that suits every "
+            "gives a weight that changes over the steps, and share gives a regularizer a weight that suits every "
             "network. A single picture is saved by itself, and several pictures are saved as a contact sheet.",
         ),
     ),
     "amplify": Command(
-        AmplifyOptions, _later("amplify", "Make a deep dream: amplify whatever a layer sees in a photo.")
+        AmplifyOptions, _later("amplify", "Make a deep dream: amplify the patterns that a layer detects in a photo.")
     ),
     "invert": Command(
         InvertOptions,
         _later(
             "invert",
-            "Show what a layer still knows of a photo. The picture starts from noise and is optimized so that the "
+            "Show how much of a photo a layer preserves. The picture starts from noise and is optimized so that the "
             "activations of the layer become the same as for the photo.",
         ),
     ),

@@ -332,8 +332,8 @@ def _parse_for(session: Session, photo: Tensor | None) -> objectives.Objective:
     """Return the objective that the options of ``dream maximize`` give, after checking it for each network.
 
     Raises:
-        OptionError: the objective is for different numbers of images in different networks, or the networks cannot
-            share its photo or the image to start from.
+        OptionError: the objective is for different numbers of images in different networks, or a photo or an image to
+            start from is given, and the networks take images of different shapes.
         ValueError: the expression is not valid for a network.
     """
     options = session.options

@@ -22,7 +22,10 @@ from dreamgram.image_optimization.precision import Precision
 from dreamgram.image_optimization.transforms import robust
 
 MOST_OCTAVES = 100
-"""Largest number of octaves. With the usual ratio of their sizes, no photo is large enough for as many."""
+"""Largest number of octaves, the sizes at which a photo is processed.
+
+With the default ratio of 1.4 between successive sizes, no photo is large enough for so many octaves.
+"""
 
 
 def amplify(
@@ -39,7 +42,7 @@ def amplify(
     compile: bool = False,
     listeners: Sequence[Listener] | Listener = (),
 ) -> Dreams:
-    """Change ``photo`` so that it has more of what ``objective`` measures, first in large shapes, then in finer ones.
+    """Make a version of ``photo`` with more of what ``objective`` measures, first in large shapes, then in finer ones.
 
     The photo is processed at several sizes, called octaves, from the smallest to the largest. At each octave, the
     objective is maximized by gradient ascent. The first octave starts from the reduced photo. Each later octave starts
@@ -52,8 +55,8 @@ def amplify(
         objective: objective to maximize, such as ``deepdream(layer)``, or the text of an expression. An objective that
             compares images with a photo, such as ``match``, fits only images of that photo's size, so it needs
             ``octaves=1``.
-        photo: (1, C, H, W) in [0, 1], or in another form that ``init`` of :func:`maximize` may have. The result has the
-            same size.
+        photo: photo to start from, (1, C, H, W) in [0, 1], or in another form that ``init`` of :func:`maximize` may
+            have. The result has the same size.
         octaves: number of octaves.
         ratio: factor by which the height and the width grow from one octave to the next; larger than 1.
         steps: number of gradient steps at each octave.

@@ -29,16 +29,16 @@ ENDING_OF_DREAMS = ".safetensors"
 """Extension of the files in which :class:`Dreams` are saved."""
 
 NOTE_OF_DREAMS, FORMAT_OF_DREAMS = "dreamgram dreams", 1
-"""Key of the metadata entry that holds everything but the tensors as JSON, and the version of the format."""
+"""Key of the safetensors metadata entry that holds everything but the tensors as JSON, and version of this format."""
 
 TENSORS = ("images", "activations", "history")
-"""Names of the tensors in a file."""
+"""Names of the tensors in a file, which are fields of :class:`Dreams`."""
 
 NUMBER_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Types of numbers that the tensors in a file may have."""
+"""Data types that the tensors in a file may have."""
 
 MOST_SETTINGS, LONGEST_SETTING = 100, 10_000
-"""Largest number of settings in a file, and largest number of characters of a name or a text among them."""
+"""Largest number of settings in a file, and largest number of characters in the name or the text of a setting."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -48,7 +48,7 @@ class Dreams:
     images: Tensor
     """Images (N, C, H, W) in [0, 1], on the CPU."""
     activations: Tensor
-    """Value of the objective for each finished image, (N,). No random transform is applied to the images."""
+    """Value of the objective for each of :attr:`images`, (N,), computed without a random transform."""
     history: Tensor
     """Value of the objective before each step, (steps, N), for the images as randomly transformed in that step.
 
@@ -65,8 +65,10 @@ class Dreams:
     These images are meaningless.
     """
     units: tuple[int, ...] = ()
-    """For each image, the index of the unit that it is made for. It is empty if an image is made for several units or
-    for no unit."""
+    """For each image, the index of the unit that it is made for.
+
+    ``units`` is empty if an image is made for several units or for no unit.
+    """
     settings: Mapping[str, str | float] = field(default_factory=dict)
     """Settings with which the images were made, as texts and numbers: the objective, the network's class and the
     arguments of :func:`maximize`."""
@@ -97,9 +99,10 @@ class Dreams:
         return png
 
     def save(self, path: str | os.PathLike[str], overwrite: bool = False) -> Path:
-        """Save everything in these dreams to a file, which :meth:`load` reads, and return its path.
+        """Save all fields of this result to a file that :meth:`load` can read, and return the path of the file.
 
-        The numbers are saved exactly. If writing fails, no incomplete file is left, and an existing file is unchanged.
+        All numbers are saved without rounding. If writing fails, no incomplete file is left, and an existing file is
+        unchanged.
 
         Args:
             path: file to write, whose name ends in ``.safetensors``.
@@ -108,8 +111,8 @@ class Dreams:
         Raises:
             OutputExistsError: the file exists, and ``overwrite`` is False.
             OSError: the file cannot be written.
-            ValueError: the name of the file has another ending, or :meth:`load` would refuse the file, for example
-                because the images are not in [0, 1], or the settings are not texts and finite numbers.
+            ValueError: the name of the file does not end in ``.safetensors``, or :meth:`load` would refuse the file,
+                for example because the images are not in [0, 1], or a setting is not a text or a finite number.
         """
         path = check_output(path, overwrite, (ENDING_OF_DREAMS,))
         note: dict[str, Any] = {"format": FORMAT_OF_DREAMS, "version": __version__, "stopped": self.stopped}
@@ -128,13 +131,13 @@ class Dreams:
 
     @classmethod
     def load(cls, path: str | os.PathLike[str]) -> Dreams:
-        """Load dreams from a file that :meth:`save` wrote.
+        """Load a result from a file that :meth:`save` wrote.
 
-        The file may come from anybody: it is read as data, and everything in it is checked.
+        The file may come from an untrusted source: no code in it is executed, and all of its content is checked.
 
         Raises:
             FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
-            ValueError: the file holds no dreams, is damaged, or has a newer format.
+            ValueError: the file was not written by :meth:`save`, is damaged, or has a newer format.
         """
         path = Path(path)
         check_regular(path)
@@ -162,10 +165,12 @@ class Dreams:
 
 
 def _check(note: Any, tensors: Mapping[str, Tensor]) -> None:
-    """Check what is in a file, or is to be written to it: the note and the tensors.
+    """Check the content of a file after reading it or before writing it.
+
+    ``note`` holds everything but the tensors, see :data:`NOTE_OF_DREAMS`, and ``tensors`` holds the tensors by name.
 
     Raises:
-        ValueError: something in it is not a field of :class:`Dreams` as documented.
+        ValueError: the format is not supported, or a value is missing or not valid for its field of :class:`Dreams`.
     """
     if not isinstance(note, dict) or type(note.get("format")) is not int:
         raise ValueError("its note is damaged")
@@ -207,7 +212,10 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _check_settings(settings: Any) -> None:
-    """Raise a ValueError unless ``settings`` are texts and finite numbers by name, and not too many."""
+    """Raise a ValueError unless ``settings`` maps names to texts and finite numbers and keeps to the size limits.
+
+    The limits are :data:`MOST_SETTINGS` and :data:`LONGEST_SETTING`.
+    """
     if not isinstance(settings, Mapping):
         raise ValueError(f"the settings must be a dictionary, not {described(settings)}")
     if len(settings) > MOST_SETTINGS:

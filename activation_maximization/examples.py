@@ -27,10 +27,10 @@ Pictures = Iterable[Any] | Dataset[Any] | str | Path
 """Pictures to search: a folder, a data set, a data loader or any other iterable."""
 
 ROW = 2**20
-"""Factor by which the row of a position is multiplied to store it with the column as one number."""
+"""Factor for storing a position (row, column) as one number, which is row x ``ROW`` + column."""
 
 MAPS = 512
-"""Largest number of activation maps in which positions are found at once."""
+"""Largest number of activation maps whose maxima are located at once. The limit saves memory."""
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,10 @@ class Example:
     patch: Tensor
     """Part of the picture inside the receptive field of the largest activation, (C, h, w) in [0, 1].
 
-    It is gray where the receptive field extends beyond the picture. If receptive fields of this layer are unknown, the
-    patch holds the pixels that influence the activation, according to its gradient. The patch is the whole picture if
-    the receptive field is the whole picture, if it is larger than the picture in both directions, or if the layer's
-    activations are tokens.
+    The patch is gray where the receptive field extends beyond the picture. If the layer's receptive field is unknown,
+    the patch is the smallest rectangle that contains all pixels that influence the activation, according to its
+    gradient. The patch is the whole picture if each unit of the layer sees the whole picture, if the receptive field is
+    larger than the picture in both directions, or if the layer's activations are tokens.
     """
     activation: float
     """Largest activation of the unit in the picture."""
@@ -77,10 +77,11 @@ def top_examples(
 ) -> list[list[Example]] | dict[str, list[list[Example]]]:
     """Find, for each of ``units``, the ``count`` pictures that activate the unit most.
 
-    The result has one list of examples for each unit, sorted by activation, largest first. For a list of layers, it is
-    a dictionary with such a result for each layer, found in one pass over the pictures. Each picture is cropped to the
-    part that activates the unit most. See Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks",
-    arXiv:1311.2901. The memory that the search needs does not grow with the number of pictures.
+    The result has one list of examples for each unit, sorted by activation, largest first. For a list of layers, the
+    result is a dictionary that maps the name of each layer to such a list of lists, and the network sees each picture
+    only once. Each picture in the result is cropped to the part that activates the unit most. See Zeiler, Fergus,
+    "Visualizing and Understanding Convolutional Networks", arXiv:1311.2901. The memory that the search needs does not
+    grow with the number of pictures.
 
     Example:
         >>> data = torchvision.datasets.CIFAR10("data", transform=torchvision.transforms.ToTensor())
@@ -92,20 +93,21 @@ def top_examples(
         model: any network that takes images (N, C, H, W) in [0, 1]. The search runs on the network's device.
         layer: name of the layer, or a list of names. The modules of the network can be given in place of their names.
             If each unit sees the whole image, the pictures are not cropped.
-        units: indices of the layer's channels, neurons or embedding dimensions. For several layers, the indices of the
-            units in every layer, or a dictionary from each layer, by name or as a module, to the indices of its units.
+        units: indices of the layer's channels, neurons or embedding dimensions. For several layers, either indices to
+            use in every layer, or a dictionary that maps each layer, given by name or as a module, to the indices of
+            its units.
         pictures: path of a folder, data set, data loader or any other iterable. The items of an iterable are images
-            (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). They can also be given in
-            other forms, such as Pillow images, see :func:`dreamgram.image_optimization.images.as_images`. An image
+            (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). Images can also be given
+            in other forms, such as Pillow images, see :func:`dreamgram.image_optimization.images.as_images`. An image
             without a name is named after its label, if it has one, and its index in ``pictures``. If
             ``pictures.classes`` is a list of names, an integer label is replaced by the class name
-            ``pictures.classes[label]``. The batches of a data loader go through the network as they are. Other pictures
-            of the same size that follow one another are joined to batches. The pictures of a folder and its subfolders
-            are resized and cropped to the network's input size, and named after their paths. A file that cannot be read
-            is skipped with a warning.
+            ``pictures.classes[label]``. The batches of a data loader go through the network as they are. Single
+            pictures of the same size that follow one another are combined into batches. The pictures of a folder and
+            its subfolders are resized and cropped to the network's input size, and named after their paths. A file that
+            cannot be read is skipped with a warning.
         count: largest number of examples for each unit. A picture yields at most one example for each unit. A picture
-            in which the activation is 0, as where a ReLU is inactive, is no example. Activations that are not a number
-            are ignored.
+            for which the unit's largest activation is 0, as with an inactive ReLU, is never an example. Activations
+            that are NaN are ignored.
 
     Raises:
         ValueError: no layer is given, a layer or a unit does not exist, there are no pictures, or a picture is not in
@@ -143,14 +145,18 @@ def top_examples(
 
 
 def _units_of(layer: str, units: Any) -> Any:
-    """Return the units that a caller wants of ``layer``, if ``units`` is a dictionary, or else ``units`` itself."""
+    """Return the entry for ``layer`` if ``units`` is a dictionary, and otherwise ``units`` itself.
+
+    Raises:
+        ValueError: ``units`` is a dictionary without an entry for ``layer``.
+    """
     if isinstance(units, Mapping) and layer not in units:
         raise ValueError(f"units must have an entry for every layer, and there is none for {layer!r}")
     return units[layer] if isinstance(units, Mapping) else units
 
 
 class _Shown:
-    """The pictures that the network has been shown, of which only those that may become examples are kept."""
+    """The pictures that the network has seen. Only those that may become examples are kept in memory."""
 
     def __init__(self) -> None:
         """Begin with no pictures."""
@@ -159,17 +165,17 @@ class _Shown:
         self.pictures: dict[int, tuple[str, Tensor]] = {}
         """Name and image (C, H, W) of each picture that is kept, by the index of the picture."""
         self.limit = 0
-        """Number of pictures above which those that are no longer needed are forgotten."""
+        """Number of kept pictures above which :meth:`forget` removes those that are no longer needed."""
 
     def keep(self, batch: Batch, rows: Iterable[int]) -> None:
-        """Keep the pictures in these rows of ``batch``."""
+        """Keep the pictures of ``batch`` that have the indices ``rows`` in it."""
         for row in rows:
             if self.count + row not in self.pictures:
                 # A view would keep the whole batch in memory.
                 self.pictures[self.count + row] = batch.name(row), batch.images[row].clone()
 
     def forget(self, best: Iterable[_Best]) -> None:
-        """Forget the pictures that are no longer among the best of any unit, if many pictures are kept."""
+        """Remove the pictures that are no longer among the best of any unit, if more than ``limit`` are kept."""
         if len(self.pictures) > self.limit:
             needed = torch.cat([each.numbers.flatten() for each in best]).unique().tolist()
             self.pictures = {number: self.pictures[number] for number in needed}
@@ -177,12 +183,13 @@ class _Shown:
 
 
 class _Best:
-    """The largest activations of some units of a layer so far. The tensors are on the network's device."""
+    """The largest activations found so far for some units of a layer. The tensors are on the network's device."""
 
     def __init__(self, name: str, layer: Layer, unit_indices: Tensor, count: int) -> None:
-        """Begin with no activations of the units ``unit_indices`` of ``layer``, of which ``count`` are kept for each.
+        """Begin with no activations. For each unit, the ``count`` largest activations will be kept.
 
-        ``name`` is the name by which the layer was asked for.
+        ``unit_indices`` holds the indices of the units of ``layer``. ``name`` is the layer's name as the caller of
+        :func:`top_examples` gave it.
         """
         self.name, self.layer, self.unit_indices, self.count = name, layer, unit_indices, count
         self.values = torch.empty(0, len(unit_indices), device=unit_indices.device)
@@ -193,10 +200,10 @@ class _Best:
         """Positions of these activations in the layer, (at most count, units): row x :data:`ROW` + column."""
 
     def see(self, activation: Tensor, first: int) -> list[int]:
-        """Add the activations of a batch, and return the rows of the pictures in it that are among the best.
+        """Add the activations of a batch, and return which of its pictures are now among the best of a unit.
 
-        The units are on the second axis of ``activation``. ``first`` is the index of the first picture in the batch
-        among all pictures.
+        The result lists the indices of these pictures in the batch. The units are on the second axis of ``activation``.
+        ``first`` is the index of the first picture in the batch among all pictures.
         """
         values = _largest(activation)[:, self.unit_indices]
         if bool(values.isnan().any()):
@@ -249,7 +256,10 @@ class _Best:
 
 
 def _with_positions(activation: Tensor) -> Tensor:
-    """Return the activations (N, units, positions...) as (N, units, positions). A neuron has one position."""
+    """Return the activations (N, units, positions...) as (N, units, positions).
+
+    A neuron of a fully connected layer has one position.
+    """
     return activation.flatten(2) if activation.ndim > 2 else activation[:, :, None]
 
 

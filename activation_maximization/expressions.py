@@ -1,10 +1,10 @@
 """Expressions: objectives, transforms and parameterizations written as text, for the command line.
 
-``logit(0-9) - sparing()`` and ``channel(layer3.1.conv2, 3) - 0.5 * channel(layer3.1.conv2, 7)`` are two expressions.
-An expression means what it would mean as Python code, with three differences: names need no quotes, the indices of
-units can be ranges or ``all``, and a ``photo`` argument is always the photo that was given to the command. An
-expression can call every function that is registered with :func:`objective` or :func:`regularizer`. The text is parsed
-and never evaluated as Python. The grammar is:
+``logit(0-9) - sparing()`` and ``channel(layer3.1.conv2, 3) - 0.5 * channel(layer3.1.conv2, 7)`` are two expressions. An
+expression means what it would mean as Python code, with three differences: names need no quotes, the indices of units
+can be ranges or ``all``, and an argument ``photo`` is left out, because the photo that was given to the command is
+always used for it. An expression can call every function that is registered with :func:`objective` or
+:func:`regularizer`. The text is parsed and never evaluated as Python. The grammar is:
 
     sum       = product {("+" | "-") product}
     product   = factor {("*" | "/") factor}
@@ -54,7 +54,10 @@ exhausting Python's stack.
 """
 
 MOST_UNITS = 100_000
-"""Largest number of units in one call of an objective. No layer has that many units, so a longer range is a mistake."""
+"""Largest number of units that one call in an expression may name.
+
+No layer has that many units, so a longer range is a mistake.
+"""
 
 
 def parse_objective(
@@ -107,7 +110,7 @@ def parse_transform(text: str) -> Transform:
 
 
 def write_out_transform(text: str) -> str:
-    """Return the transform that ``text`` describes as a text in which the defaults of all parameters are written out.
+    """Return ``text``, which describes a transform, with the defaults of all parameters written out.
 
     For example, ``jitter`` becomes ``jitter(translate=0.05)``.
 
@@ -118,7 +121,10 @@ def write_out_transform(text: str) -> str:
 
 
 def _parse_transforms(text: str, functions: Mapping[str, Callable[..., Any]]) -> list[Any]:
-    """Parse ``text``, a transform, and return the results of its calls of ``functions``, from left to right."""
+    """Parse ``text``, which describes a transform, and return a list of what its calls return, from left to right.
+
+    ``functions`` maps each name that ``text`` may contain to the function to call.
+    """
     parser = _Parser(text, functions)
     wanted = f"a transform: {', '.join(functions)}"
     results = [parser.call(wanted)]
@@ -129,7 +135,10 @@ def _parse_transforms(text: str, functions: Mapping[str, Callable[..., Any]]) ->
 
 
 def _writer(name: str, function: Callable[..., Any]) -> Callable[..., str]:
-    """Return a function with the parameters of ``function`` that returns the text of a call of ``function``."""
+    """Return a function that takes the arguments of ``function`` and returns the call, with all defaults, as text.
+
+    ``name`` is the name of ``function`` in this text.
+    """
 
     @wraps(function)
     def write(**given: Any) -> str:
@@ -212,7 +221,7 @@ NAME = r"\"[^\"]+\"|'[^']+'|[^\s\"',()\[\]=]+(?:\[\w+\])*"
 """Regular expression for a name.
 
 Without quotes, a name ends at a space, a quote, a comma, a parenthesis, a bracket or ``=``. It may end in brackets that
-choose a tensor of a layer with several, as in ``lstm[0]``.
+choose one of the tensors that a layer returns, as in ``lstm[0]``.
 """
 RANGE = rf"[0-9]{{1,9}}(?:\s*-\s*[0-9]{{1,9}})?{ENDS}"
 RANGES = rf"{RANGE}(?:\s*,\s*{RANGE})*"
@@ -481,7 +490,8 @@ class _Parser:
         """Return ``units`` as a list of indices. The text ``all`` stands for all units of the layer.
 
         Raises:
-            ValueError: the layer has no such unit, or ``units`` is ``all`` and the layer's number of units is unknown.
+            ValueError: a unit does not exist in the layer, or ``units`` is ``all`` and the layer's number of units is
+                unknown.
         """
         if self.count_units is None or layer is None:
             if units == "all":

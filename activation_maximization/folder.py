@@ -87,7 +87,7 @@ def make_each(
 
     Raises:
         OutputExistsError: a file in the folder was made with a different recipe, and ``overwrite`` is False.
-        ValueError: ``units`` is empty, ``batch`` is below 1, or ``make`` returns another number of images.
+        ValueError: ``units`` is empty, ``batch`` is below 1, or ``make`` does not return one image of each unit.
         TypeError: an argument, or what ``make`` returns, has the wrong type.
         OSError: the folder cannot be created or written to. If that happens after a batch was made, its pictures are
             saved elsewhere, and the message names one of these files.
@@ -143,7 +143,10 @@ def _check_arguments(folder: Any, units: Any, make: Any, recipe: Any) -> list[in
 
 
 def _check_made(dreams: object, count: int) -> None:
-    """Check that what the user's function has made is the images of ``count`` units, or fewer if it was interrupted."""
+    """Check that ``dreams``, the result of the user's function, holds ``count`` images.
+
+    After Ctrl-C, it may hold another number of images.
+    """
     if not isinstance(dreams, Dreams):
         raise TypeError(f"make must return Dreams, as maximize does, not {described(dreams)}")
     if len(dreams.images) != count and dreams.stopped != "interrupted":
@@ -184,7 +187,10 @@ def batches_of(found: Mapping[str, Any]) -> dict[int, list[int]]:
 
 
 def _is_batch(batch: object, unit: object) -> bool:
-    """Return whether ``batch`` is a list of different units, one of which is ``unit``. It may come from any file."""
+    """Return whether ``batch`` is a list of different units, one of which is ``unit``.
+
+    Both values are read from a picture file that may be damaged, so they may have any type.
+    """
     return (
         isinstance(batch, list)
         and len(batch) <= MOST_UNITS
@@ -232,7 +238,7 @@ def _read_unit(unit: int, path: Path, recipe: Recipe) -> Mapping[str, Any]:
     """Return the description of a unit that is stored in its picture; see :func:`describe_unit`.
 
     Raises:
-        ValueError: the description is damaged, or is that of a different unit.
+        ValueError: the description is damaged, or it describes a different unit.
     """
     found = Recipe.read(path, {recipe.command: type(recipe.options)}).made.get(FOUND)
     if not (

@@ -51,7 +51,7 @@ _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEVEL = 1 / 255
-"""Difference between two neighboring values of a pixel in a picture with 8 bits."""
+"""Difference between two neighboring values of a pixel in a picture with 8 bits per channel."""
 
 BATCH, PIXELS = 64, 64 * 128 * 128
 """Largest number of images in a batch, and largest number of pixels in all images of a batch together.
@@ -60,9 +60,10 @@ The two limits bound the memory that a batch needs.
 """
 
 LARGE_GPU, TIMES = 32 * 10**9, 4
-"""Memory, in bytes, from which on a GPU makes larger batches, and the factor by which both limits then rise.
+"""Memory, in bytes, that a GPU needs for larger batches, and factor by which both limits of a batch are multiplied.
 
-Starting a batch takes a tenth of a second, which is a fifth of the time that a batch of 64 small images takes.
+Larger batches save time: starting a batch takes a tenth of a second, which is a fifth of the time that a batch of 64
+small images takes.
 """
 
 STARTS = (1, 1, 1, 1, 1.5, 1.5, 1.5, 2, 2, 3, 4, 6, 8, 16)
@@ -131,8 +132,8 @@ def maximize(
         precision: number format that the network computes in, see
             :func:`dreamgram.image_optimization.precision.choose_dtype`.
         compile: whether to compile the network with ``torch.compile`` before the first step. This takes about ten
-            seconds for each size of a batch, and makes every step faster on an NVIDIA GPU. A network that cannot be
-            compiled runs as usual.
+            seconds for each batch size, and makes every step faster on an NVIDIA GPU. A network that cannot be compiled
+            runs as usual.
         batch: number of images made at a time. By default, it is as large as :data:`BATCH` and :data:`PIXELS` allow.
             ``batch`` has no effect if the objective's value for an image depends on the other images, as with
             ``diversity``. All images then form one batch.
@@ -195,11 +196,11 @@ def maximize(
 def activations(
     model: nn.Module, images: ImageLike, layers: str | nn.Module | Iterable[str | nn.Module]
 ) -> dict[str, Tensor]:
-    """Return the activations of ``layers``, by name, for ``images`` (N, C, H, W) in [0, 1].
+    """Return a dictionary from the name of each layer to its activations for ``images`` (N, C, H, W) in [0, 1].
 
     The images can also be given in the other forms that ``init`` of :func:`maximize` may have. The activations are
-    float32 and have no gradient. A single layer needs no list. A layer can also be given as a
-    module of the network; its activations are returned under its name.
+    float32 and have no gradient. ``layers`` is a single layer or several. Each layer is given by its name or as a
+    module of the network.
     """
     names = arguments.as_layers(as_model(model), layers)
     batch = arguments.as_batch(images, "images", model)
@@ -283,8 +284,9 @@ def _joined(
 ) -> Dreams:
     """Join ``parts``, the results of all batches, and compute the objective's value for each image.
 
-    ``stopped`` is the reason why the whole run ended, and ``how`` holds the settings of the run.
-    ``scales`` holds the scales of the objective's gradient for each batch, (N,), if the objective needs them.
+    ``stopped`` is the reason why the whole run ended, and ``how`` holds the settings of the run. If the objective reads
+    :data:`SCALE`, ``scales`` holds one tensor for each batch, with the scale of the objective's gradient for each image
+    of the batch, (images in the batch,). Otherwise, ``scales`` is empty.
     """
     images = torch.cat([part.images for part in parts])
     longest = max(len(part.history) for part in parts)
@@ -300,12 +302,15 @@ def _joined(
 
 
 def _name(thing: Any) -> str:
-    """Return the name of a function or a class, or else ``thing`` as it is written in Python, without its module."""
+    """Return the name of ``thing`` if it is a function or a class, and otherwise its text, such as ``float32``."""
     return getattr(thing, "__name__", "") or shorten(thing).removeprefix("torch.")
 
 
 def _warn_of_uniform(images: Tensor, objective: Objective, silent: Collection[int]) -> None:
-    """Log a warning that names those of ``images`` (N, C, H, W) that have the same value everywhere."""
+    """Log a warning that names those of ``images`` (N, C, H, W) that have the same value everywhere.
+
+    The images with an index in ``silent``, which have received no gradient, are left out.
+    """
     low, high = images.flatten(1).aminmax(dim=1)
     uniform = [number for number in (high - low < LEVEL).nonzero()[:, 0].tolist() if number not in silent]
     if uniform:
@@ -330,7 +335,8 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scal
     """Return the objective's values (N,) for ``images``.
 
     After Ctrl-C, there may be fewer images than the objective is for. The last images are then missing. ``scales`` (N,)
-    holds the scales of the objective's gradient. If the objective needs them and none are given, they are computed.
+    holds the scale of the objective's gradient for each image, see :data:`SCALE`. If the objective reads the scales and
+    ``scales`` is None, they are computed for ``images``.
     """
     device = device_of(activations_of.model)
 
@@ -352,10 +358,10 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scal
 
 
 def _in_batches(work: Callable[[int], T], together: int, activations_of: Reader, objective: Objective) -> T:
-    """Return what ``work`` returns, given the largest number of images in a batch.
+    """Call ``work`` with the largest number of images in a batch, and return its result.
 
-    The number is ``together``, or 1 if the images have to pass through the network one at a time. This is found out
-    with the first batch, before its first step.
+    This number is ``together``, or 1 if the network can process only one image at a time. Whether it can process
+    several is tested with the first batch, before the first step.
     """
     activations_of.refuses_batches = not objective.joint
     try:
@@ -391,9 +397,9 @@ class _Part:
             photo = (photo if len(photo) == 1 else photo[numbers]).to(device)
         self.photo = photo
         self.silent = list(range(len(numbers)))
-        """Positions in the batch of the images that have received no gradient so far through at least one layer."""
+        """Indices, within the batch, of the images to which at least one layer has passed back no gradient so far."""
         self.scale: Tensor | None = None
-        """Scale of the objective's gradient, (N,), for objectives that need it."""
+        """Scale of the objective's gradient for each image, (N,), see :data:`SCALE`; None if it is not computed."""
 
     def value(self, rendered: Tensor, image: Tensor, progress: Tensor, moving: str | None = None) -> Tensor:
         """Return the objective's value for each image.
@@ -406,8 +412,8 @@ class _Part:
                 activations of all layers do.
 
         Raises:
-            ValueError: the objective does not return one value for each image, reads a layer that it does not name, or
-                the transform does not return a differentiable view of each image.
+            ValueError: the objective does not return one value for each image, reads a layer that is not among its
+                ``layers``, or the transform does not return a differentiable view of each image.
         """
         # The images and the photo are transformed in the same way. The photo's activations are not differentiated.
         views = self._transformed(rendered if self.photo is None else torch.cat([rendered, self.photo]))
@@ -438,7 +444,7 @@ class _Part:
         return values
 
     def measure_scale(self, images: Tensor) -> None:
-        """Compute the scale of the objective's gradient for ``images`` (N, C, H, W), if the objective needs it."""
+        """Compute the gradient's scale for each of ``images`` (N, C, H, W), if the objective reads :data:`SCALE`."""
         if not self.objective.scaled:
             return
         if not self.objective.layers:
@@ -452,7 +458,7 @@ class _Part:
         self.scale = gradient.square().flatten(1).mean(1).sqrt()
 
     def _transformed(self, images: Tensor) -> Tensor:
-        """Return what the transform makes of ``images`` (N, C, H, W), after checking it."""
+        """Apply the transform to ``images`` (N, C, H, W), and return the result after checking it."""
         views: object = self.transform(images)
         if not isinstance(views, Tensor) or views.ndim != 4 or views.shape[:2] != images.shape[:2]:
             given = f"shape {tuple(views.shape)}" if isinstance(views, Tensor) else type(views).__name__
@@ -463,10 +469,12 @@ class _Part:
         return views
 
     def begin(self, image_class: type[Parameterization], shape: tuple[int, int, int], seed: int) -> Parameterization:
-        """Return images of noise to start from, each of ``shape`` (C, H, W).
+        """Return a parameterization whose images, each of ``shape`` (C, H, W), are the noise to start from.
 
-        An image that receives no gradient is restarted with other noise, until it receives a gradient or all strengths
-        in :data:`STARTS` have been tried. ``seed`` is the seed of the random numbers that this needs.
+        A parameterization is an object that computes the images from the tensor that is optimized. An image that
+        receives no gradient is restarted with other noise, until it receives a gradient or all strengths in
+        :data:`STARTS` have been tried. ``seed`` is the seed of this other noise and of the random transforms that are
+        applied meanwhile.
         """
         parameterization = image_class.from_noise((len(self.numbers), *shape), device=self.device)
         with seeded(seed):
@@ -515,7 +523,7 @@ class _Part:
         self.silent = [number for number in self.silent if number not in answered]
 
     def _start_jointly(self, parameterization: Parameterization, shape: tuple[int, int, int]) -> None:
-        """Start every image from different noise, and restart the silent images.
+        """Start every image from different noise, and restart the images that receive no gradient.
 
         The value of the objective for an image depends on the other images, so all images are always tested together.
         """
@@ -527,14 +535,14 @@ class _Part:
                 self.find_silent(parameterization)
 
     def _restart(self, parameterization: Parameterization, shape: tuple[int, int, int], strength: float) -> None:
-        """Replace each silent image by different noise. ``strength`` is relative to the default noise strength."""
+        """Replace each image in ``self.silent`` by new noise. ``strength`` is relative to the default strength."""
         for number in self.silent:
             noise = type(parameterization).from_noise((1, *shape), strength, self.device).leaf
             with torch.no_grad():
                 parameterization.leaf[number] = noise[0]
 
     def _start_separately(self, parameterization: Parameterization, shape: tuple[int, int, int]) -> None:
-        """Restart the silent images, each from the first noise in a list with which it receives a gradient.
+        """Restart each image that receives no gradient from the first noise in a list with which it receives one.
 
         All noise is drawn in advance, so that the start of an image does not depend on the other images of its batch.
         As many starts are tested together as fit into a batch, because a GPU takes nearly as long for a small batch as
@@ -563,10 +571,12 @@ class _Part:
     def _test_starts(
         self, kind: type[Parameterization], shape: tuple[int, int, int], starts: Sequence[tuple[Tensor, int]]
     ) -> Tensor:
-        """Return whether each silent image receives a gradient from each of ``starts``: (starts, silent images).
+        """Return, for each of ``starts`` and each image in ``self.silent``, whether the image receives a gradient.
+
+        The result is a boolean tensor (starts, images in ``self.silent``).
 
         A start is a pair: the noise from which an image starts, and the seed of the random transform that is applied to
-        the image for the test. ``kind`` is the parameterization, the Python class of the images.
+        the image for the test. ``kind`` is the parameterization, the class that computes the images.
         """
         numbers = self.numbers[self.silent]
         parameterization = kind.from_noise((len(starts) * len(numbers), *shape), device=self.device)
@@ -599,8 +609,8 @@ class _Part:
     ) -> Dreams:
         """Optimize ``parameterization`` and return the result. ``activations_of`` runs the network in the steps.
 
-        The other arguments are those of :func:`optimize`. The result's ``activations`` are empty, because the caller
-        computes them.
+        The other arguments have the same meaning as for :func:`optimize`. The result's ``activations`` are empty,
+        because the caller computes them.
         """
         # Everything that depends on the step is copied to the device in advance, so that no step waits for a copy.
         progress = (torch.arange(steps) / max(steps - 1, 1)).to(self.device)
@@ -631,7 +641,7 @@ class _Part:
 
 
 def _gradient(value: Tensor, leaf: Tensor, layer: str) -> Tensor:
-    """Return the gradient of ``value``, which depends on ``layer``, with respect to ``leaf``.
+    """Return the gradient of ``value``, which depends on ``layer``, with respect to ``leaf``, the optimized tensor.
 
     Raises:
         ValueError: the network does not compute gradients up to ``layer``.

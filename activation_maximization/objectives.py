@@ -51,20 +51,20 @@ same way as the images.
 NUMBER = "<number>"
 """Key of the images' indices, (N,), in the mapping of activations that an objective receives.
 
-The tensor is on the images' device. The indices number all images of the objective, starting from 0. They are needed if
-these images are made in several batches.
+The tensor is on the images' device. The indices start at 0 and refer to all images of the objective, not only to the
+images of the current batch.
 """
 
 SCALE = "<scale>"
 """Key of the scale of the objective's gradient, (N,), in the mapping of activations that an objective receives.
 
-It is there only if :attr:`Objective.scaled` is true. The scale of an image is the root mean square, over all pixels, of
-the gradient of those terms of the objective that do not depend on the scale. In a run, it is computed once, for the
-image at the start. :func:`evaluate` computes it for the images that it is given.
+The key exists only if :attr:`Objective.scaled` is true. The scale of an image is the root mean square, over all pixels,
+of the gradient of those terms of the objective that do not depend on the scale. In a run, the scale is computed once,
+for the image at the start. :func:`evaluate` computes it for the images that it is given.
 """
 
 MOST_LISTED, LONGEST_NAME = 100, 2000
-"""Largest number of units that a name lists one by one, and largest number of characters of a name."""
+"""Largest number of units that an objective's name lists one by one, and largest number of characters in a name."""
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {}
 """Functions that make an objective, by name. Expressions can call these functions."""
@@ -112,12 +112,12 @@ class Objective:
     """Whether ``value`` does the same operations in every step, all on the device of the activations.
 
     If it does, steps are recorded and replayed on an NVIDIA GPU, which is faster
-    (:mod:`dreamgram.image_optimization.recording`). The default is True for functions of this package and False for all
-    others.
+    (:mod:`dreamgram.image_optimization.recording`). The default, None, means True if ``value`` is a function of this
+    package, and False otherwise.
     """
 
     scaled: bool = False
-    """Whether the objective reads :data:`SCALE`, as :func:`share` does."""
+    """Whether the objective reads :data:`SCALE`, the scale of its gradient, as :func:`share` does."""
 
     __array_ufunc__ = None  # NumPy then leaves arithmetic between NumPy numbers and objectives to this class.
 
@@ -310,9 +310,9 @@ def diversity(layer: str, images: int) -> Objective:
     """Return an objective that measures how much each of several images differs from the others.
 
     The value for an image is minus the mean cosine similarity between its Gram matrix and the Gram matrices of the
-    other images. The Gram matrices are those of the layer's activations. Add ``diversity`` to an objective that is the
-    same for all images, such as ``channel`` with one unit. See Olah et al., "Feature Visualization", Distill 2017,
-    section "Diversity".
+    other images. The Gram matrix of an image holds the dot product, over all positions, of each pair of the layer's
+    channels. Add ``diversity`` to an objective that is the same for all images, such as ``channel`` with one unit. See
+    Olah et al., "Feature Visualization", Distill 2017, section "Diversity".
 
     Args:
         layer: name of the layer.
@@ -333,7 +333,7 @@ def diversity(layer: str, images: int) -> Objective:
 
 @objective
 def match(layer: str, photo: ImageLike) -> Objective:
-    """Return an objective that measures how well a layer's activations match those for ``photo``.
+    """Return an objective that measures how well a layer's activations for an image match those for ``photo``.
 
     The value is minus the squared distance between the activations for the image and those for the photo, divided by
     the squared norm of the activations for the photo. The best value is 0. Used alone, this objective inverts the
@@ -360,12 +360,12 @@ def match(layer: str, photo: ImageLike) -> Objective:
 def caricature(layer: str, photo: ImageLike, power: float = 4) -> Objective:
     """Return an objective that exaggerates what a layer sees in ``photo``.
 
-    The value is a dot product times a power of a cosine similarity. The dot product and the cosine similarity are those
-    of two vectors: the layer's activations for the image and the layer's activations for the photo. The cosine
-    similarity is clamped to at least 0.1. The dot product is divided by the squared norm of the activations for the
-    photo, so that the photo itself has the value 1. The dot product grows with the magnitude of the activations, while
-    the cosine similarity keeps their direction close to that for the photo. See "Caricatures" by Olah, a part
-    of the library Lucid that is based on Olah et al., "The Building Blocks of Interpretability", Distill 2018.
+    The value is a dot product times a power of a cosine similarity. The dot product and the cosine similarity are
+    computed from two vectors: the layer's activations for the image and the layer's activations for the photo. The
+    cosine similarity is clamped to at least 0.1. The dot product is divided by the squared norm of the activations for
+    the photo, so that the photo itself has the value 1. The dot product grows with the magnitude of the activations,
+    while the cosine similarity keeps their direction close to that for the photo. See "Caricatures" by Olah, a part of
+    the library Lucid that is based on Olah et al., "The Building Blocks of Interpretability", Distill 2018.
 
     Args:
         layer: name of the layer.
@@ -397,12 +397,12 @@ def ramp(start: float, end: float) -> Objective:
 
 @objective
 def share() -> Objective:
-    """Return a weight that makes a share of a regularizer that is a mean over pixels: ``share() * blur(7)``.
+    """Return a factor that makes the weight of a regularizer relative to the other terms: ``share() * blur(7)``.
 
-    The gradient of the regularizer at a pixel is then measured in units of the usual gradient of the other terms
-    (:data:`SCALE`), so that the same weight suits images of every size, every unit and every network. A penalty of
-    ``share() * l1(0.4, center=0)`` makes a pixel darker unless the other terms want it to be brighter by more than 0.4
-    times their root mean square.
+    The regularizer must be a mean over pixels. Its gradient at a pixel is then measured in units of the root mean
+    square gradient of the other terms (:data:`SCALE`), so that the same weight suits images of every size, every unit
+    and every network. For example, subtracting ``share() * l1(0.4, center=0)`` makes a pixel darker unless, at this
+    pixel, the gradient of the other terms is positive and exceeds 0.4 times its root mean square over all pixels.
     """
     return Objective(
         "share",
@@ -413,7 +413,7 @@ def share() -> Objective:
 
 
 def _layers(layer: str) -> frozenset[str]:
-    """Return the layers of an objective that reads only ``layer``, after checking that this is a name."""
+    """Return ``layer``, the only layer that an objective reads, as a set, after checking that it is a string."""
     if not isinstance(layer, str):
         kind = type(layer).__name__
         raise TypeError(f"a layer is given by its name, such as 'conv2', not as {kind}; list_layers lists names")
@@ -421,11 +421,11 @@ def _layers(layer: str) -> frozenset[str]:
 
 
 def as_units(units: int | Iterable[int]) -> list[int]:
-    """Return the indices of units that a caller has given, which may be a single one, as a list.
+    """Return ``units``, which is one index or several, as a list of indices.
 
     Raises:
-        TypeError: they are not whole numbers.
-        ValueError: there are none.
+        TypeError: an index is not a whole number.
+        ValueError: ``units`` is empty.
     """
     found = as_wholes(units, "a unit")
     if not found:
@@ -496,8 +496,8 @@ def check_units(layer: str, units: Iterable[int], count: int) -> None:
 def units_first(activations: Mapping[str, Tensor], layer: str) -> Tensor:
     """Return the activations of ``layer`` with the units on the second axis, (N, units, positions...).
 
-    Where the units are is known if :func:`capture` has computed ``activations``. Otherwise, activations with three axes
-    are tokens, (N, T, F).
+    The unit axis is known if ``activations`` was computed by :func:`capture`. Otherwise, activations with three axes
+    are taken for tokens, (N, T, F), and the unit axis of all other activations is the second.
     """
     activation = activations[layer]
     known: Mapping[str, int] = getattr(activations, "unit_axes", {})
@@ -528,7 +528,7 @@ def describe_given(value: Any) -> str:
 
 
 def _same(a: Tensor, b: Tensor) -> bool:
-    """Return whether two photos are the same, also if each was converted from the same image."""
+    """Return whether two photos are the same tensor, or have the same device, shape and values."""
     return a is b or (a.device == b.device and a.shape == b.shape and torch.equal(a, b))
 
 

@@ -63,7 +63,7 @@ def _expressions() -> ModuleType:
 
 
 def _check_transform(text: str) -> str:
-    """Return ``text`` if it describes a transform, or else raise a ValueError."""
+    """Return ``text`` if it describes a transform, such as ``jitter(0.1)``, or else raise a ValueError."""
     try:
         _expressions().parse_transform(text)
     except ValueError as error:
@@ -81,7 +81,7 @@ def parse_ranges(text: str) -> list[range] | None:
     """Return the ranges of numbers in ``text``, such as ``0-11`` or ``3,7``, or None if ``text`` is ``all``.
 
     Raises:
-        ValueError: the text is malformed.
+        ValueError: ``text`` is neither ``all`` nor a list of numbers and ranges.
     """
     if text.strip() == "all":
         return None
@@ -93,16 +93,16 @@ def parse_ranges(text: str) -> list[range] | None:
 
 
 def _check_ranges(text: str) -> str:
-    """Return ``text`` if it names units, or else raise a ValueError."""
+    """Return ``text`` if it names units, such as ``0-11``, ``3,7`` or ``all``, or else raise a ValueError."""
     parse_ranges(text)
     return text
 
 
 def parse_position(text: str) -> list[int]:
-    """Return the numbers in ``text``, a position in a layer such as ``2,3``.
+    """Return the numbers in ``text``, a position in a layer, such as [2, 3] for the row and the column in ``2,3``.
 
     Raises:
-        ValueError: the text is malformed.
+        ValueError: ``text`` is not a list of whole numbers.
     """
     try:
         return [int(part) for part in text.split(",")]
@@ -111,7 +111,7 @@ def parse_position(text: str) -> list[int]:
 
 
 def _check_position(text: str) -> str:
-    """Return ``text`` if it is a position in a layer, or else raise a ValueError."""
+    """Return ``text`` if it is a position in a layer, such as ``2,3``, or else raise a ValueError."""
     parse_position(text)
     return text
 
@@ -150,7 +150,7 @@ class SizeOptions(Options):
     )
 
     def resolved(self, shape: ImageShape | None = None) -> Self:
-        """Return a copy in which ``size`` is set."""
+        """Return a copy in which ``size``, if it was None, is the height and width in ``shape``."""
         resolved = super().resolved(shape)
         if resolved.size is not None or shape is None:
             return resolved
@@ -259,8 +259,9 @@ class UnitsOptions(ComparingOptions, SizeOptions, LayerOptions, SheetOptions):
     )
     batch: int | None = option(
         None,
-        "Number of pictures that are made at a time. By default, up to 64, or more on a large GPU. If a run with "
-        "--folder is killed, the pictures of one batch are lost. A smaller batch takes less memory and more time.",
+        "Number of pictures that are optimized at the same time. By default, up to 64, or more on a large GPU. If a "
+        "run with --folder is killed, the pictures of one batch are lost. A smaller batch takes less memory and more "
+        "time.",
         group=OPTIMIZATION,
         compare=False,
         least=1,
@@ -325,8 +326,9 @@ class DigitsOptions(ComparingOptions, AscentOptions):
     )
     pixel_sum: float = option(
         PIXEL_SUM,
-        "Weight of the penalty on the sum of all pixels. The penalty is used in all rows of the contact sheet but the "
-        "first. A larger weight leaves fewer bright pixels. Too large a weight leaves an empty picture.",
+        "Weight of the penalty on the sum of all pixels. The penalty is used in all rows of the contact sheet except "
+        "the first row of each --model. A larger weight leaves fewer bright pixels. Too large a weight leaves an "
+        "empty picture.",
         group=OBJECTIVE,
         formerly="ink",
         values=(0.0, 0.09, 0.2),
@@ -334,14 +336,14 @@ class DigitsOptions(ComparingOptions, AscentOptions):
     blur: float = option(
         BLUR,
         "Weight of the penalty on the difference between a picture and its blurred copy. The penalty is used in all "
-        "rows of the contact sheet but the first. A larger weight gives softer edges.",
+        "rows of the contact sheet except the first row of each --model. A larger weight gives softer edges.",
         group=OBJECTIVE,
         formerly="smoothness",
         values=(0.0, 1300.0, 5000.0),
     )
     compare: bool = option(
         False,
-        "Add a third row to the contact sheet, made like the second row but with the network digits-robust. This "
+        "Add a last row to the contact sheet, made like the second row but with the network digits-robust. This "
         "network was trained to resist noise that misleads other networks.",
         group=OBJECTIVE,
     )
@@ -378,7 +380,11 @@ class MaximizeOptions(ComparingOptions, SizeOptions, SheetOptions):
     )
 
     def resolved(self, shape: ImageShape | None = None) -> Self:
-        """Return a copy in which ``size`` is set, unless that would crop a photo that is only fitted to the network."""
+        """Return a copy in which ``size`` is set, unless the default size would crop a photo.
+
+        A size of (height, width) crops the pictures ``photo`` and ``init``. If one of these pictures is given and
+        ``size`` is None, ``size`` is therefore set only if the network's input is a square.
+        """
         resolved = super().resolved(shape)
         fitted = self.size is None and (self.photo or self.init)
         return resolved.change(size=None) if fitted and isinstance(resolved.size, tuple) else resolved
@@ -410,7 +416,7 @@ class AmplifyOptions(PhotoOptions):
     layer: str = option("relu4_3", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_VGG)
     unit: int | None = option(
         None,
-        "Index of a single unit to amplify. By default, all units of the layer are amplified.",
+        "Index of a single unit (channel or neuron) to amplify. By default, all units of the layer are amplified.",
         group=OBJECTIVE,
         least=0,
         values=(0, 3, 100),
@@ -440,8 +446,8 @@ class InvertOptions(PhotoOptions, AscentOptions):
 
     smoothness: float = option(
         0.5,
-        "Weight of the penalty on the total variation. A larger weight removes grain, and a very large weight also "
-        "removes detail.",
+        "Weight of the penalty on the total variation, the differences between neighboring pixels. A larger weight "
+        "removes grain, and a very large weight also removes detail.",
         group=OBJECTIVE,
         values=(0.0, 0.5, 5.0),
     )

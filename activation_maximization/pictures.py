@@ -38,7 +38,10 @@ class Batch:
     """Names of the classes, for labels that are indices of classes."""
 
     def name(self, row: int) -> str:
-        """Return the name of the picture in this row, such as ``frog #4194``: its label and its index."""
+        """Return the name of the picture with the index ``row`` in the batch, such as ``frog #4194``.
+
+        The name is the label and the index among all pictures, or only the label if :attr:`first` is None.
+        """
         label = self.labels[row]
         if self.first is None:
             return str(label)
@@ -49,12 +52,13 @@ class Batch:
 def batches(pictures: Any, model: nn.Module) -> Iterator[Batch]:
     """Yield the pictures of a folder, a data set, a data loader or any other iterable in batches.
 
-    The batches of a data loader stay as they are. Single pictures of the same size that follow one another are joined.
+    The batches of a data loader stay as they are. Single pictures of the same size that follow one another are combined
+    into batches.
 
     Args:
-        pictures: path of a folder, or what :func:`top_examples` takes.
-        model: network that is to see the pictures. Those of a folder are resized and cropped to its input size, and all
-            pictures get the number of channels that it takes.
+        pictures: path of a folder, or another form that ``pictures`` of :func:`top_examples` may have.
+        model: network that the pictures are for. The pictures of a folder are resized and cropped to the network's
+            input size, and all pictures are converted to the number of channels that the network takes.
 
     Raises:
         ValueError: a picture is not in [0, 1], or there is no such folder.
@@ -75,7 +79,7 @@ def batches(pictures: Any, model: nn.Module) -> Iterator[Batch]:
 
 
 def _fits(batch: Batch, waiting: Sequence[Batch]) -> bool:
-    """Return whether ``batch``, of one picture, may be joined with the pictures that are ``waiting``."""
+    """Return whether ``batch`` can be combined with ``waiting``, where each batch holds a single picture."""
     [other, *_] = waiting
     alike = batch.images.shape == other.images.shape and (batch.first is None) == (other.first is None)
     return alike and len(waiting) < batch_size(batch.images[0].numel())
@@ -137,9 +141,10 @@ def read_folder(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the image (1, C, H, W) of each picture in ``folder`` and its subfolders, sorted by path.
 
-    The name is the path in ``folder``, without the file's ending. The pictures are resized and cropped to ``shape``
-    (C, H, W): networks are usually tested on such center crops. A file that cannot be read is skipped, and ``fail``, or
-    else ``tell``, is called with a message. A picture of more than ``max_pixels`` cannot be read.
+    The name is the path relative to ``folder``, without the file's extension. The pictures are resized and cropped to
+    ``shape`` (C, H, W): networks are usually tested on such center crops. A file that cannot be read, or that has more
+    than ``max_pixels`` pixels, is skipped. Then ``fail`` is called with a message and the error or, if ``fail`` is
+    None, ``tell`` is called with the message.
 
     Raises:
         ValueError: ``folder`` is not a folder.

@@ -43,14 +43,15 @@ def pixel_sum(weight: float = 0.08) -> Objective:
 def sparing(ink_share: float = INK_SHARE, blur_share: float = BLUR_SHARE) -> Objective:
     """Return a regularizer that favors little ink and soft edges, so that optimized images of digits are readable.
 
-    The amount of ink is the sum of the pixel values. The weights are shares (:func:`share`), so that they suit every
-    network and image size. With the default weights, the digits are also recognized by networks that were not used for
-    the optimization. The script ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
+    The amount of ink is the mean of the pixel values. The weights are relative to the gradient of the other terms of
+    the objective (see :func:`share`), so that they suit every network and image size. With the default weights, the
+    digits are also recognized by networks that were not used for the optimization. The script
+    ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
 
     Args:
-        ink_share: share of the mean of the pixel values at the last step. It rises linearly from 0.4 times this value
-            at the first step, so that a digit is drawn before unneeded ink is removed.
-        blur_share: share of :func:`blur`.
+        ink_share: weight of the mean of the pixel values at the last step. The weight rises linearly from 0.4 times
+            this value at the first step, so that a digit is drawn before unneeded ink is removed.
+        blur_share: weight of the regularizer :func:`blur`.
     """
     ink_share, blur_share = as_number(ink_share, "ink_share"), as_number(blur_share, "blur_share")
     return share() * (ramp(0.4 * ink_share, ink_share) * l1(1, center=0) + blur(blur_share))

@@ -78,7 +78,7 @@ class Session:
         self._check_several(options)
         named = isinstance(options.weights, list)  # otherwise, the names of the networks distinguish them
         self.labels = [f"{name}  {weights}" if named else name for name, weights in options.networks]
-        """Name of each network, with its weights file if there are several."""
+        """Name of each network, followed by its weights if several weights were given."""
         self.models = [self.inputs.load_model(*network).to(self.device) for network in options.networks]
         """The networks that the command compares, of which there is usually only one."""
         self.model = self.models[0]
@@ -110,14 +110,14 @@ class Session:
 
     @staticmethod
     def _check_several(options: PictureOptions) -> None:
-        """Check that no option is used that is for one network only, if there are several."""
+        """Raise an OptionError if there are several networks and an option that works with only one network is used."""
         if len(options.networks) > 1:
             for name in ("folder", "html", "timelapse", "columns"):
                 if getattr(options, name, None):
                     raise OptionError(name, "cannot be used with several networks, which are shown in one row each")
 
     def _is_unfinished(self, path: Path | None) -> bool:
-        """Return whether ``path`` is the picture of an interrupted run with the same recipe."""
+        """Return whether ``path`` is the picture of an interrupted run with the same recipe (settings)."""
         try:
             return path is not None and path.exists() and not is_made(path, self.recipe(), overwrite=False)
         except OutputExistsError:
@@ -153,7 +153,7 @@ class Session:
 
     @contextmanager
     def naming(self, label: str) -> Iterator[None]:
-        """Add the ``label`` of a network to the errors raised in the context, if there are several networks."""
+        """Add the ``label`` of a network to the messages of errors in the context, if there are several networks."""
         try:
             yield
         except OptionError:
@@ -164,7 +164,7 @@ class Session:
             raise ValueError(f"{label}: {error}") from error
 
     def largest_size(self, size: Size | None) -> tuple[int, int]:
-        """Return the size (H, W) of the largest images that the networks get if the option for it is ``size``."""
+        """Return the largest height and the largest width of the images of all networks, given the option ``size``."""
         shapes = [default_shape(model, size) for model in self.models]
         return max(shape[1] for shape in shapes), max(shape[2] for shape in shapes)
 
@@ -176,7 +176,7 @@ class Session:
         Args:
             title: title of the sheet.
             labels: label of each image in a row.
-            size: size (H, W) of the images on the sheet, which is that of the largest of them.
+            size: height and width of the largest image. All images are shown at this size.
             make: function that makes the images of a row, given the network and its label.
         """
         look: Look = {"columns": len(labels), "title": title, "rows": self.labels}

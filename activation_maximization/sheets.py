@@ -39,7 +39,10 @@ class Layout:
     tile_size: tuple[int, int]
     """Size of each picture on the sheet."""
     pitch: tuple[int, int]
-    """Distances from one picture to the picture below, and to the next picture in the row."""
+    """Vertical distance from one picture to the one below, and horizontal distance to the next one in the row.
+
+    The distances are measured from the top left corner of one picture to that of the other.
+    """
     head: int
     """Height of the title, including the gap below; 0 without a title."""
     label_height: int
@@ -47,7 +50,7 @@ class Layout:
 
 
 class Look(TypedDict, total=False):
-    """The arguments of :func:`contact_sheet` that are the same for every frame of an animation and its picture."""
+    """The arguments of :func:`contact_sheet` that a picture and all frames of its animation have in common."""
 
     columns: int | None
     title: str
@@ -59,7 +62,7 @@ def lay_out(
 ) -> Layout:
     """Return the layout of a contact sheet of ``count`` images, each of ``size`` (H, W).
 
-    The other arguments are those of :func:`contact_sheet`.
+    The other arguments have the same meaning as for :func:`contact_sheet`.
 
     Raises:
         ValueError: ``columns`` is less than 1.
@@ -81,7 +84,7 @@ def lay_out(
 
 
 def _fonts() -> tuple[Any, Any]:
-    """Return the font of the captions and headings, and that of the title."""
+    """Return two fonts: the font of the captions and headings, and the font of the title."""
     return ImageFont.load_default(TEXT), ImageFont.load_default(TEXT + 4)
 
 
@@ -140,8 +143,8 @@ def contact_sheet(
 def same_size(images: Sequence[Tensor]) -> list[Tensor]:
     """Enlarge images (C, H, W) in [0, 1] to the height and width of the largest of them.
 
-    The proportions stay the same, and what remains at the right or at the bottom is white, as the sheet is. If the
-    factor is a whole number, the pixels are repeated, so that small images stay sharp.
+    The proportions stay the same, and any space that is left at the right or at the bottom is white, like the contact
+    sheet. If the enlargement factor is a whole number, the pixels are repeated, so that small images stay sharp.
     """
     height, width = (max(image.shape[axis] for image in images) for axis in (1, 2))
     enlarged = []

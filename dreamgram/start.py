@@ -22,7 +22,7 @@ def stylize() -> None:
 
 
 def _start(module: str) -> None:
-    """Run the function ``main`` of a module, and let Ctrl-C end the process in one line at any time."""
+    """Run the function ``main`` of a module, and let Ctrl-C end the process with a one-line message at any time."""
     heard = signal.getsignal(signal.SIGINT) is signal.default_int_handler  # a program in the background ignores Ctrl-C
     if heard:
         signal.signal(signal.SIGINT, leave)
@@ -30,4 +30,4 @@ def _start(module: str) -> None:
         import_module(module).main()
     finally:
         if heard:
-            signal.signal(signal.SIGINT, signal.SIG_IGN)  # Python's way out would show where it was interrupted
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # else Ctrl-C at exit would print a traceback

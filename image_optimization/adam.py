@@ -33,7 +33,7 @@ class Adam:
     is not used, because it takes a second to load: it imports PyTorch's compiler.
 
     All numbers that change from step to step are tensors on the device, and every step changes them in place. A
-    recording of one step can therefore be replayed for all following steps
+    recording of one step, a CUDA graph, can therefore be replayed for all following steps
     (:mod:`dreamgram.image_optimization.recording`).
     """
 
@@ -73,7 +73,8 @@ class Adam:
     def step(self, loss: Tensor, gradient: Tensor, remaining: Tensor) -> None:
         """Update the optimized tensor, given the ``gradient`` of the loss at the tensor's current value.
 
-        ``loss`` is not used. ``remaining`` is explained in :meth:`Optimizer.step`.
+        ``remaining`` is the fraction of the planned steps that are not yet done, as a scalar tensor. ``loss`` is not
+        used.
         """
         self.steps += 1
         self.mean.lerp_(gradient, 1 - DECAY[0])
@@ -106,7 +107,7 @@ class Adam:
         """Resume from ``state``, the result of :meth:`state`. Later steps may overwrite its tensors.
 
         Raises:
-            ValueError: the state is damaged: a mean square is negative.
+            ValueError: ``state`` is damaged: a running mean of the squared gradient is negative.
         """
         if (state["square"] < 0).any():
             raise ValueError("cannot resume: square holds negative numbers")

@@ -1,7 +1,7 @@
-"""Find out what the axes of a layer's output mean: which one counts the images, and which one counts the units.
+"""Find the batch axis and the axis of the units (channels or features) in the output of a layer.
 
-The axis of the images is found by trial: passes of two and of three images are compared. Which of the other axes counts
-the units depends on the kind of the module, as :func:`unit_axis` describes.
+The batch axis is found by trial: the shapes of the outputs for two and for three images are compared. Which of the
+other axes is the axis of the units depends on the class of the module; :meth:`Units.axis` lists the rules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNITS_FIRST = (
     nn.PixelShuffle,
     nn.PixelUnshuffle,
 )
-"""Kinds of modules whose outputs have the units directly after the images, before all positions."""
+"""Classes of modules whose outputs have the axis of the units directly after the batch axis, as in (N, C, H, W)."""
 
 UNITS_LAST = (
     nn.Linear,
@@ -43,7 +43,7 @@ UNITS_LAST = (
     nn.TransformerEncoderLayer,
     nn.TransformerDecoderLayer,
 )
-"""Kinds of modules whose outputs have the units on the last axis, after all positions."""
+"""Classes of modules whose outputs have the units on the last axis, as in (N, tokens, features)."""
 
 UNIT_COUNTS = (
     "out_channels",
@@ -54,25 +54,26 @@ UNIT_COUNTS = (
     "embed_dim",
     "hidden_size",
 )
-"""Attributes in which a module may say how many units it has."""
+"""Names of the attributes in which modules store the number of their units."""
 
 
 @dataclass(frozen=True)
 class Images:
-    """The place of the images in a layer's output."""
+    """The batch axis of a layer's output, and the number of rows along it that belong to each image."""
 
     axis: int
-    """Axis along which the images are."""
+    """Zero-based index of the batch axis."""
     fold: int = 1
-    """Number of rows that each image has along :attr:`axis`. There are several if windows, proposals or other parts of
-    an image are treated like images of their own. The rows of the first image then come first."""
+    """Number of rows along :attr:`axis` that belong to each image. It is above 1 if the network treats windows,
+    proposals or other parts of an image as separate images. All rows of the first image then come before those of the
+    second."""
 
 
 def find_images(two: Sequence[int], three: Sequence[int]) -> Images | None:
-    """Find the images in an output that has the shape ``two`` for two images, and the shape ``three`` for three.
+    """Find the batch axis of an output that has the shape ``two`` for two images, and the shape ``three`` for three.
 
-    The images are on the only axis that differs. Its length must be 2 and 3, or the same multiple of 2 and 3. If there
-    is no such axis, the result is None.
+    It is the only axis whose length differs between the two shapes. Its lengths must be 2 and 3, or the same multiple
+    of 2 and of 3. If there is no such axis, the result is None.
     """
     if len(two) == len(three):
         different = [axis for axis, (a, b) in enumerate(zip(two, three, strict=True)) if a != b]
@@ -85,31 +86,37 @@ def find_images(two: Sequence[int], three: Sequence[int]) -> Images | None:
 
 @dataclass
 class Units:
-    """A finder of the units in the outputs of a network's layers, which must be given in the order in which they run.
+    """A finder of the axis of the units (channels or features) in the outputs of a network's layers.
 
-    For modules of unknown kind, it takes the layers before them into account.
+    Call :meth:`axis` for the layers in the order in which they run, because the result for some classes of modules
+    depends on the layers before them. A layer is of a known kind if its class is in :data:`UNITS_FIRST` or
+    :data:`UNITS_LAST`.
     """
 
     image: tuple[int, int]
     """Size (H, W) of the image."""
     count: int = 0
-    """Number of units of the latest layer of a known kind."""
+    """Number of units of the latest layer of a known kind; 0 before the first such layer."""
     axes: dict[int, int] = field(default_factory=dict)
-    """For each number of axes, the axis of the units in the latest layer of a known kind."""
+    """Dictionary from a number of axes, without the batch axis, to the index of the unit axis in the latest layer of a
+    known kind whose output has this number of axes."""
 
     def axis(self, module: nn.Module, shape: Sequence[int]) -> int:
-        """Return the axis of the units in ``shape``, the shape of an output of ``module`` for one image.
+        """Return the index of the unit axis in ``shape``, the shape of an output of ``module`` without the batch axis.
 
-        A module of a known kind (:data:`UNITS_FIRST`, :data:`UNITS_LAST`) has its units first or last, unless it says
-        that it has another number of units and the axis at the other end has this number. For all other modules, such
-        as activation functions and modules of your own, the first of these rules that applies decides:
+        For a class in :data:`UNITS_FIRST` or :data:`UNITS_LAST`, it is the first or the last axis, respectively.
+        However, if the module's attributes (:data:`UNIT_COUNTS`) give the length of the axis at the other end as the
+        number of units, and not the length of this axis, it is the axis at the other end. For all other modules, such
+        as activation functions and modules that you define, the first of these rules that applies decides:
 
-        1. A single axis counts the units.
-        2. It is the axis that is as long as the latest layer of a known kind has units. If several axes are, it is the
-           one on which that layer has its units, or else the one that rule 4 would choose, or else the first.
-        3. If there are two axes, it is the same axis as in the latest layer of a known kind with two axes.
-        4. Of two axes, it is the last: the layer has tokens. Of three axes, it is the last if the first two have the
-           proportions of the image and the last two have not. Otherwise, it is the first.
+        1. If there is only one axis, it is the unit axis.
+        2. It is the axis whose length is the number of units of the latest layer of a known kind. If several axes have
+           this length, it is the one that was the unit axis in the latest such layer with as many axes, or else the one
+           that rule 4 would choose, or else the first.
+        3. If there are two axes, it is the same axis as in the latest layer of a known kind that has two axes.
+        4. If there are two axes, it is the last, because the first probably holds tokens. If there are three axes, it
+           is the last if the first two have the proportions of the image and the last two have not. Otherwise, it is
+           the first.
         """
         if len(shape) < 2:
             return 0
@@ -144,14 +151,15 @@ class Units:
 
 
 def _is_2d(module: nn.Module) -> bool:
-    """Return whether ``module`` is one of the many versions of layer normalization for activations (N, C, H, W)."""
+    """Return whether the layer normalization ``module`` is for activations (N, C, H, W), such as ``LayerNorm2d``."""
     return type(module).__name__.endswith("2d")
 
 
 def describe_axes(shape: Sequence[int], unit_axis: int) -> str:
     """Describe an output for one image, such as "64 x 28 x 28", "197 tokens x 768 units" or "8 channels x 100".
 
-    ``unit_axis`` is the axis of the units. Three or more axes without words are channels, and then positions.
+    ``unit_axis`` is the index of the axis of the units. If it is the first of three or more axes, the description has
+    no words: the first number is that of the channels, and the others are those of the positions along each axis.
     """
     words = [str(length) for length in shape] or ["1"]
     if len(shape) > 1 and not (unit_axis == 0 and len(shape) > 2):

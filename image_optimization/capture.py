@@ -27,11 +27,11 @@ from dreamgram.image_optimization.trial import tensors_in, working_dtype
 _logger = logging.getLogger(__name__)
 
 _told: WeakSet[nn.Module] = WeakSet()
-"""Networks of which a message has said that they do not run in low precision."""
+"""Networks for which the warning that they do not run in low precision has already been logged."""
 
 
 class Activations(dict[str, Tensor]):
-    """Activations by layer name. The first axis counts the images.
+    """Activations by layer name. The first axis is the batch axis.
 
     The units are on the second axis: (N, C, H, W) of a convolution, (N, F) of a fully connected layer. Activations that
     a network stores in another order, such as (N, H, W, C), are converted. Only activations with three axes keep their
@@ -39,7 +39,7 @@ class Activations(dict[str, Tensor]):
     """
 
     def __init__(self, activations: Mapping[str, Tensor], unit_axes: Mapping[str, int] | None = None) -> None:
-        """Store ``activations``. ``unit_axes`` holds the axis of the units of each layer, if it is known."""
+        """Store ``activations``. ``unit_axes`` maps the names of layers to the indices of their unit axes, if known."""
         super().__init__(activations)
         self.unit_axes: Mapping[str, int] = unit_axes or {}
 
@@ -62,9 +62,10 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
 
     The network's parameters are read when the yielded function is first called, and later changes to these parameters
     may have no effect. Inside the context, the network is in evaluation mode and its weights get no gradients. On
-    leaving the context, the network is as it was before: its modes, flags, hooks, buffers and attributes are put back
-    (:mod:`dreamgram.image_optimization.state`). If a forward pass changes the network, this happens after every pass,
-    so that the order of passes makes no difference. Only one thread at a time is inside the context; others wait.
+    leaving the context, the network is as it was before: its training modes, ``requires_grad`` flags, hooks, buffers
+    and attributes are restored (:mod:`dreamgram.image_optimization.state`). If a forward pass changes the network, this
+    happens after every pass, so that the order of passes makes no difference. Only one thread at a time is inside the
+    context; other threads wait.
 
     Example:
         >>> with capture(vgg, ["relu1_1", "relu4_1"]) as activations_of:
@@ -85,7 +86,7 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
 
 
 def is_recordable(model: nn.Module) -> bool:
-    """Return whether a forward pass of ``model`` may be recorded and replayed, instead of being run in every step.
+    """Return whether a forward pass of ``model`` may be recorded as a CUDA graph and replayed in every step.
 
     The result is False if any module of ``model`` has a hook that is defined outside this package, or an attribute
     ``recordable`` that is False.
@@ -106,7 +107,7 @@ MIXING = (
     torch.fx.GraphModule,
     torch.jit.ScriptModule,
 )
-"""Kinds of PyTorch's modules that may take a batch for a sequence, or that hold any code."""
+"""Classes of PyTorch modules that may treat a batch as a sequence, or that may contain any code."""
 
 
 def _may_mix_images(model: nn.Module) -> bool:
@@ -127,7 +128,7 @@ class _Complete(Exception):
 class Reader:
     """A differentiable function that runs a network on images and returns activations captured by forward hooks.
 
-    :func:`capture` makes and yields it.
+    :func:`capture` creates and yields it.
     """
 
     def __init__(self, model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
@@ -148,10 +149,11 @@ class Reader:
         self.unproven = False
         """Whether it remains to be checked that the activations for an image do not depend on the other images."""
         self.refuses_batches = False
-        """Whether a batch of several images is refused, rather than divided, if they have to pass one at a time."""
+        """Whether a batch of several images that have to pass one at a time raises an error. Otherwise, it is
+        divided."""
         self.leaves_traces: bool | None = None
-        """Whether a forward pass changes the network, so that the network is put back after each pass; None before the
-        first pass."""
+        """Whether a forward pass changes the network, so that the network must be restored after each pass; None before
+        the first pass."""
 
     def __call__(self, image: Tensor) -> Activations:
         """Return the activations for ``image`` (N, C, H, W) in [0, 1] by layer name."""
@@ -163,9 +165,9 @@ class Reader:
     def compiled(self) -> ActivationsOf:
         """Return a function that does the same as this object, but runs a compiled network.
 
-        The network is compiled for each shape of the images, when images of this shape are passed for the first time.
-        A network that cannot be compiled, that changes when it runs or that may do something else in every forward pass
-        (:func:`is_recordable`) runs as usual.
+        The network is compiled for each shape of the images, when images of this shape are passed for the first time. A
+        network runs as usual if it cannot be compiled, if a forward pass changes it, or if it may not do the same in
+        every forward pass, so that :func:`is_recordable` returns False.
         """
         programs: dict[tuple[torch.Size, bool], Program] = {}
 
@@ -203,11 +205,11 @@ class Reader:
             self.weights = self._fast_weights()
 
     def _in_parts(self, read: ActivationsOf, image: Tensor) -> Activations:
-        """Return the result of ``read`` for ``image`` or, if images pass one at a time, for each image, joined.
+        """Call ``read`` with the whole batch or, if necessary, with one image at a time; return all activations.
 
         Raises:
             OneByOneError: images pass one at a time, and :attr:`refuses_batches` is True.
-            RowsError: a layer has a different number of positions for each image.
+            RowsError: the number of positions of a layer differs between the images.
         """
         if len(image) == 1:
             return read(image)
@@ -226,7 +228,7 @@ class Reader:
     def _read_batch(self, read: ActivationsOf, image: Tensor) -> Activations | None:
         """Return the result of ``read`` for a batch, or None if its images have to pass one at a time.
 
-        This is found out with the first batch.
+        The first batch shows whether they have to.
         """
         try:
             result = read(image)
@@ -241,7 +243,7 @@ class Reader:
         return None if self.singly else result
 
     def _pass(self, image: Tensor) -> Activations:
-        """Run the network on ``image`` and leave no trace in it."""
+        """Return the activations for ``image``, and leave the network unchanged."""
         if self.leaves_traces is None:
             return self._pass_first(image)
         if not self.leaves_traces:
@@ -252,12 +254,13 @@ class Reader:
             return self._read_with_copies(image)[0]
 
     def _pass_first(self, image: Tensor) -> Activations:
-        """Run the network on ``image``, and find out how to run it.
+        """Return the activations for ``image``, and find out in which formats the network runs.
 
-        If it does not run with the memory format or with the number format, others are chosen.
+        If the network fails in the current memory format and number format, another format is chosen. The method also
+        finds out whether a forward pass changes the network.
 
         Raises:
-            ValueError: the network does not run.
+            ValueError: the network fails in every format.
         """
         try:
             with Snapshot(self.model) as saved:
@@ -289,7 +292,7 @@ class Reader:
         """Choose another memory format or number format, because the network has raised ``error``.
 
         Raises:
-            ValueError: there is no other format; the message is the network's own.
+            ValueError: there is no other format to try. The message contains that of ``error``.
         """
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         name = type(self.model).__name__
@@ -309,10 +312,11 @@ class Reader:
     def _mixes_images(self, image: Tensor) -> bool:
         """Return whether the activations for an image depend on the other images in its batch.
 
-        Examples are networks that subtract the mean of all images, that take the batch for a sequence, or that sort
-        parts of images in another order than by image. A batch of three random images like ``image`` (N, C, H, W)
-        passes through the network. The activations for the second image must pass back no gradient to the other two.
-        These have more contrast, so that extremes of the whole batch are probably theirs.
+        Examples are networks that subtract the mean of all images, that treat the batch as a sequence, or that put
+        parts of different images into an order in which they alternate. A batch of three random images like ``image``
+        (N, C, H, W) passes through the network. The result is False if the gradient of the second image's activations
+        with respect to the other two images is zero. These two have more contrast, so that a maximum over the whole
+        batch probably lies in them.
         """
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand((3, *image.shape[1:]), generator=generator) - 0.5
@@ -334,11 +338,11 @@ class Reader:
         return bool(gradient[::2].nan_to_num().any())
 
     def _has_several_rows(self) -> bool:
-        """Return whether parts of images are treated like images of their own."""
+        """Return whether any captured layer has several rows per image, such as one row for each window."""
         return any(layer.rows_per_image > 1 for layer in self.layers.values())
 
     def _read(self, program: Program, image: Tensor, tensors: Iterable[Tensor] = ()) -> Activations:
-        """Return the activations for ``image`` by layer name. ``program`` is :meth:`_run`, or does the same."""
+        """Return the activations for ``image`` by layer name. ``program`` is :meth:`_run` or a compiled version."""
         within = Range() if self.dtype == torch.float16 else None
         outputs = program(within.enter(image) if within else image, *tensors)
         outputs = [output.float() if output.dtype == torch.float64 else output for output in outputs]
@@ -348,7 +352,7 @@ class Reader:
 
     @property
     def unit_axes(self) -> dict[str, int]:
-        """Return the axis of the units in the activations of each layer."""
+        """Return a dictionary from the name of each layer to the index of the unit axis in its activations."""
         return {name: layer.unit_axis + 1 if len(layer.shape) == 2 else 1 for name, layer in self.layers.items()}
 
     def _tensors(self) -> list[Tensor]:
@@ -378,7 +382,7 @@ class Reader:
             self.activations = {}  # even after an error, such as running out of memory
 
     def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
-        """Return the context in which the network computes in the wanted number format, and in no other."""
+        """Return a context in which the network computes in :attr:`dtype`, whatever autocast the caller uses."""
         if self.dtype != torch.float32:
             return torch.autocast(device_type, self.dtype)
         return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()
@@ -428,9 +432,9 @@ class Reader:
         """Return the parameters of the network by name, stored for a fast forward pass, and converted buffers.
 
         The parameters of convolutions and fully connected layers are converted to the wanted number format once instead
-        of in every forward pass. If it is not float32, the network must run under autocast, which then does not have to
-        convert these parameters. 4-dimensional parameters are stored in the wanted memory format. All other parameters
-        and buffers get the format of the images (:func:`working_dtype`).
+        of in every forward pass. If this format is not float32, the network must run under autocast, which then does
+        not have to convert these parameters. 4-dimensional parameters are stored in the wanted memory format. All other
+        parameters and buffers get the number format of the images (:func:`working_dtype`).
         """
         self.weights = {}
         kind = working_dtype(self.model)

@@ -1,7 +1,7 @@
 """Check the numbers and the networks that a caller gives in Python.
 
 A value in another form is converted if its meaning is clear, such as the NumPy number 3 or the number 3.0 for a count.
-Otherwise, the message says in one line what is wanted and what was received.
+Otherwise, an error is raised. Its message says in one line what is wanted and what was received.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ from torch import nn
 from dreamgram.image_optimization.names import described, shorten
 
 MOST_THINGS = 2**31 - 1
-"""Largest number of things, such as steps or the elements of an image."""
+"""Largest value of a count, such as the number of steps or of the elements of an image."""
 
 
 def as_number(value: Any, name: str) -> float:
-    """Return a number that a caller has given; ``name`` is what it is, for the error messages.
+    """Return ``value``, a number that a caller has given, as a float.
+
+    ``name`` says in the error messages what the number is, such as ``degrees``.
 
     Raises:
         TypeError: ``value`` is not a number.
@@ -35,9 +37,10 @@ def as_number(value: Any, name: str) -> float:
 
 
 def as_whole(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
-    """Return a whole number that a caller has given; ``name`` is what it is, for the error messages.
+    """Return ``value``, a whole number that a caller has given, as an int.
 
-    A number that has a ``least`` value counts something. It is at most :data:`MOST_THINGS`, unless ``most`` is given.
+    ``name`` says in the error messages what the number is, such as ``steps``. If ``least`` is given but ``most`` is
+    not, the number is taken to be a count, and ``most`` is :data:`MOST_THINGS`.
 
     Raises:
         TypeError: ``value`` is not a whole number.
@@ -57,7 +60,9 @@ def as_whole(value: Any, name: str, least: int | None = None, most: int | None =
 
 
 def as_wholes(values: Any, name: str, least: int | None = None) -> list[int]:
-    """Return whole numbers that a caller has given, or a single one, as a list; ``name`` is what each of them is.
+    """Return ``values``, one or several whole numbers that a caller has given, as a list of int.
+
+    ``name`` says in the error messages what each number is, such as ``a unit``.
 
     Raises:
         TypeError: a value is not a whole number.
@@ -87,7 +92,7 @@ def as_plain(value: Any) -> Any:
 
 
 def _is_finite(number: Any) -> bool:
-    """Return whether ``number`` is finite as a float, which a whole number may be too large for."""
+    """Return whether ``number`` is finite as a float. A whole number that is too large for a float is not."""
     try:
         return math.isfinite(number)
     except OverflowError:

@@ -13,19 +13,22 @@ from torch import Tensor
 from dreamgram.image_optimization.memory import is_out_of_memory
 
 Program = Callable[..., Sequence[Tensor]]
-"""A differentiable function from an image and any number of other tensors to tensors."""
+"""Type of a differentiable function that takes an image and any number of other tensors, and returns a sequence of
+tensors."""
 
 TOLERANCE = 0.02
-"""Largest relative error of the results of a compiled program. It is well above the rounding errors of bfloat16."""
+"""Largest accepted relative error of the results of a compiled program. It is well above the rounding errors of
+bfloat16."""
 
 _logger = logging.getLogger(__name__)
 
 
 def compile_for(function: Program, image: Tensor, others: Sequence[Tensor]) -> Program | None:
-    """Return a compiled program that does the same as ``function`` for an ``image`` of this shape and for ``others``.
+    """Return a compiled version of ``function`` for tensors like ``image`` and ``others``, or None if this fails.
 
-    If ``image`` requires a gradient, the program can also compute the gradient with respect to the image. ``function``
-    may do anything that PyTorch can differentiate, such as calling hooks, but it must do the same in every call. The
+    The compiled program accepts images of the shape of ``image`` and other tensors of the same shapes as ``others``. If
+    ``image`` requires a gradient, the program can also compute the gradient with respect to the image. ``function`` may
+    do anything that PyTorch can differentiate, such as calling hooks, but it must do the same in every call. The
     results of the program are compared with those of ``function`` once. If the results differ or ``function`` cannot be
     compiled, None is returned, and the log says why.
     """

@@ -9,8 +9,9 @@ from torch.nn.functional import pad
 from dreamgram.image_optimization.parameterizations import frequencies
 
 EXPONENT = 0.25
-"""Default exponent. Losses of a network's activations have less curvature along the low frequencies of the image than
-along the high ones. In :class:`Coordinates` with this exponent, the curvature is more even across frequencies."""
+"""Default exponent of :class:`Coordinates`. Losses of a network's activations have less curvature along the low
+frequencies of the image than along the high ones. In :class:`Coordinates` with this exponent, the curvature is more
+even across frequencies."""
 
 
 class Coordinates:
@@ -45,7 +46,7 @@ class Coordinates:
         return count, self.cut(torch.empty(self.shape, device="meta")).shape[1]
 
     def of_move(self, move: Tensor) -> Tensor:
-        """Return the coordinates (blocks, n) of a change of the tensor."""
+        """Return the coordinates (blocks, n) of ``move``, a change of the tensor."""
         return self.cut(move if self.weights is None else self._filter(move, 1 / self.weights))
 
     def of_gradient(self, gradient: Tensor) -> Tensor:
@@ -53,7 +54,7 @@ class Coordinates:
         return self.cut(gradient if self.weights is None else self._filter(gradient, self.weights))
 
     def move(self, coordinates: Tensor) -> Tensor:
-        """Convert ``coordinates`` (blocks, n) to a change of the tensor; invert :meth:`of_move`."""
+        """Return the change of the tensor with these ``coordinates`` (blocks, n); the inverse of :meth:`of_move`."""
         move = self.paste(coordinates)
         return move if self.weights is None else self._filter(move, self.weights)
 
@@ -67,7 +68,7 @@ class Coordinates:
         return parts.permute(0, 2, 4, 1, 3, 5).reshape(n * down * across, -1)
 
     def paste(self, blocks: Tensor) -> Tensor:
-        """Assemble an image from its ``blocks``; invert :meth:`cut`."""
+        """Assemble an image from its ``blocks`` (blocks, n): the inverse of :meth:`cut`."""
         if self.grid == (1, 1):
             return blocks.view(self.shape)
         (down, across), (n, c, height, width) = self.grid, self.shape

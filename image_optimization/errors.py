@@ -1,21 +1,24 @@
-"""Errors that a front end reports in its own words. A front end can import this module without importing PyTorch."""
+"""Errors to whose messages a user interface, such as the command line, may add advice.
+
+Importing this module does not import PyTorch.
+"""
 
 from __future__ import annotations
 
 
 class OutputExistsError(FileExistsError):
-    """The error raised if a file exists that the caller has not allowed to overwrite.
+    """The error raised if a file to write exists and the caller has not allowed overwriting it.
 
-    The message does not say how to allow it. In Python, this is the argument ``overwrite``. The command line adds the
-    name of its flag to the message.
+    The message does not say how to allow overwriting. In Python, the argument ``overwrite`` allows it. The command line
+    adds the name of its own flag to the message.
     """
 
 
 class TooLargeError(ValueError):
     """The error raised if a picture or video is too large to be decoded.
 
-    The message does not say how to allow it. In Python, this is the argument ``max_pixels``. The command line adds the
-    name of its flag to the message.
+    The message does not say how to allow larger pictures. In Python, the argument ``max_pixels`` allows them. The
+    command line adds the name of its own flag to the message.
     """
 
 

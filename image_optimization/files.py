@@ -40,8 +40,8 @@ def check_distinct(role: str, path: Path, others: Iterable[tuple[str, Path]]) ->
     Args:
         role: what ``path`` is, such as "output", for the message.
         path: the file to write.
-        others: other files that the run reads or writes, each after what it is, such as "photo" or "style_mask". If one
-            of them is a folder, writing a new file in it is allowed.
+        others: the other files that the run reads or writes, as pairs of a role, such as "photo" or "style_mask", and a
+            path. If a path is a folder, writing a new file in it is allowed.
 
     Raises:
         ValueError: ``path`` is one of the other files, or an existing file in a folder among them.

@@ -15,11 +15,13 @@ from torch.nn.functional import conv2d, max_pool2d, pad, relu
 from dreamgram.image_optimization.recording import is_own
 
 Group = tuple[nn.Conv2d, nn.ReLU, nn.MaxPool2d | None]
-"""Modules that are computed together. The last is None if no pooling follows, or none that can be fused."""
+"""A convolution, a ReLU and max pooling that are computed together. The pooling is None if no pooling follows the ReLU,
+or if it cannot be fused."""
 
 CHANNELS = 16
-"""Number of channels to which images with fewer channels are extended on a GPU. With the 3 channels of a color image,
-cuDNN computes the gradient of the image without the tensor cores, which takes twice as long."""
+"""Number of channels to which float16 or bfloat16 images with fewer channels are padded with zeros on a GPU. With the 3
+channels of a color image, cuDNN computes the gradient of the image without the tensor cores, which takes twice as
+long."""
 
 _ON_CPU = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
@@ -37,11 +39,12 @@ def hooks_of(module: nn.Module) -> list[Any]:
 
 
 def groups_in(model: nn.Module, used: Collection[nn.Module]) -> dict[nn.Sequential, list[Group]]:
-    """Return the groups of a convolution, the following ReLU and 2 x 2 max pooling in each sequence in ``model``.
+    """Find the modules in each ``nn.Sequential`` in ``model`` that can be computed together.
 
-    ``used`` holds the modules whose own outputs are needed. A convolution in ``used`` is not fused, and pooling is not
-    fused with a ReLU in ``used``. A module is not fused either if it appears several times in the model, has hooks of
-    the user's own, or has a ``forward`` that was replaced.
+    The result maps each sequence to its groups. Each group is a convolution, the ReLU that follows it, and the 2 x 2
+    max pooling that follows the ReLU, or None. ``used`` holds the modules whose own outputs are needed. A convolution
+    in ``used`` is not fused, and pooling is not fused with a ReLU in ``used``. A module is not fused either if it
+    appears several times in the model, has hooks that the user has added, or has a ``forward`` that was replaced.
     """
     places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
     found: dict[nn.Sequential, list[Group]] = {}
@@ -200,7 +203,7 @@ class _ConvReLU(torch.autograd.Function):
 
 
 def _halves(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """Return the ``values`` (N, C, H, W) at even and at odd positions along ``axis``, 2 or 3.
+    """Return the ``values`` (N, C, H, W) at even and at odd positions along ``axis``, which is 2 or 3.
 
     If the number of positions is odd, the last position is left out.
     """
@@ -209,16 +212,17 @@ def _halves(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
 
 
 def _larger(values: Tensor, axis: int) -> Tensor:
-    """Return the larger of each pair of neighbors in ``values`` (N, C, H, W) along ``axis``, 2 or 3."""
+    """Return the larger of each pair of neighbors in ``values`` (N, C, H, W) along ``axis``, which is 2 or 3."""
     if values.shape[axis] < 2:
         raise RuntimeError(f"an image of {tuple(values.shape)} is too small for pooling")
     return torch.maximum(*_halves(values, axis))
 
 
 def _to_larger(gradient: Tensor, values: Tensor, larger: Tensor, axis: int) -> Tensor:
-    """Return the gradient of ``values``, given the ``gradient`` of ``larger``, the result of :func:`_larger`.
+    """Return the gradient with respect to ``values``, given the ``gradient`` with respect to ``larger``.
 
-    If two neighbors are equal, the first one gets the gradient, as in ``max_pool2d``.
+    ``larger`` is the result of :func:`_larger`. If two neighbors are equal, the first one gets the gradient, as in
+    ``max_pool2d``.
     """
     odd = values.shape[axis] % 2
     if torch.is_grad_enabled():  # second derivatives are wanted, so the operations have to be differentiable

@@ -26,22 +26,22 @@ ImageLike = Tensor | NDArray[Any] | Image.Image | str | os.PathLike[str]
 """Type of an image, or of a batch of images, that a caller gives; see :func:`as_images`."""
 
 WHITES = {torch.bool: 1, torch.uint8: 255, torch.uint16: 65535}
-"""Number that stands for white, by type of number. Fractions, which are not listed, are in [0, 1]."""
+"""Number that stands for white, by type of number. Floating-point numbers, which are not listed, are in [0, 1]."""
 
 PICTURE_CHANNELS = (1, 3, 4)
 """Numbers of channels of a picture: gray, RGB, and RGB with opacity."""
 
 ROUNDING = 0.01
-"""Largest distance by which a number may lie outside [0, 1]. It is taken to be a rounding error, and is clipped."""
+"""Largest distance by which a number may lie outside [0, 1] because of rounding errors. Such a number is clipped."""
 
 AXES = {2: ("HW",), 3: ("CHW", "HWC"), 4: ("NCHW", "NHWC")}
-"""Possible orders of the axes of an image or a batch, by their number. The first of them is that of this package."""
+"""Possible orders of the axes of an image or a batch, by the number of axes. This package uses the first order."""
 
 
 def as_image(given: Any, name: str, channels: int | None = None) -> Tensor:
-    """Return the only image that a caller has given as a float32 tensor (1, C, H, W) in [0, 1].
+    """Return the single image that a caller has given as a float32 tensor (1, C, H, W) in [0, 1].
 
-    The arguments and the errors are those of :func:`as_images`. A batch of several images is a ValueError.
+    The arguments and the errors are those of :func:`as_images`. A batch of several images raises ValueError.
     """
     image = as_images(given, name, channels)
     if len(image) != 1:
@@ -58,14 +58,15 @@ def as_images(given: Any, name: str, channels: int | None = None) -> Tensor:
             ``uint16`` from 0 to 65535, or Boolean. A Pillow image, or the path of a picture file, is read as
             :func:`dreamgram.image_optimization.images.read` reads a file: upright, in sRGB, without opacity.
         name: what the images are, such as ``init``, for the error messages.
-        channels: number of channels that is wanted. Gray is repeated for color, and color is converted to gray.
-            Transparent parts are composited over white. If it is None, the images keep the channels of their colors,
-            and a tensor of fractions with the channels first keeps all its channels.
+        channels: number of channels of the result. If it is 3, gray is repeated; if it is 1, color is converted to
+            gray. Transparent parts are composited over white. If it is None, a picture file gives three channels; other
+            images give one channel if they are gray and three if they are in color; but a tensor of fractions with the
+            channels first keeps all its channels.
 
     Raises:
-        TypeError: ``given`` is not an image, or the range of its type of numbers is not known.
-        ValueError: the shape is not that of images, or could mean two things; a value is outside [0, 1] or not a finite
-            number; or the images do not have ``channels`` channels.
+        TypeError: ``given`` is not an image, or its numbers have a type without a known white, such as int64.
+        ValueError: the shape is not that of images, or the order of its axes is ambiguous; a value is outside [0, 1] or
+            not a finite number; or the images do not have ``channels`` channels.
         OSError: the file cannot be read.
     """
     if isinstance(given, str | os.PathLike):
@@ -113,7 +114,8 @@ def _as_tensor(given: Any, name: str) -> Tensor:
     """Return a tensor or an array of numbers as a tensor without a gradient.
 
     Raises:
-        TypeError: ``given`` is neither, it holds no values, or the range of its numbers is not known.
+        TypeError: ``given`` is neither a tensor nor an array, is a tensor that is not dense or holds no values, or has
+            numbers of a type without a known white, such as int64.
     """
     if isinstance(given, Tensor):
         if given.is_meta or given.layout != torch.strided:
@@ -160,9 +162,10 @@ def _in_range(fractions: Tensor, name: str) -> Tensor:
 def _order_of_axes(shape: Sequence[int], name: str, channels: int | None, is_tensor: bool) -> str:
     """Return the order of the axes of images of this ``shape``, such as ``NCHW``.
 
+    If a tensor with four axes could have either order, the result is ``NCHW``.
+
     Raises:
-        ValueError: this is not the shape of images, or there are two possible orders. A tensor with four axes is then
-            taken to have the order of this package.
+        ValueError: this is not the shape of images, or a shape of another kind has two possible meanings.
     """
     forms = AXES.get(len(shape), ())
     counts = {*PICTURE_CHANNELS, channels}

@@ -1,4 +1,4 @@
-"""Decode pictures with more than 8 bits per channel, of which Pillow keeps only 8 bits.
+"""Decode pictures with more than 8 bits per channel that Pillow would reduce to 8 bits.
 
 TIFF files are decoded in :mod:`dreamgram.image_optimization.image_tiff`.
 """
@@ -16,7 +16,7 @@ from PIL.ImageFile import ImageFile
 from dreamgram.image_optimization.image_samples import Array, Samples
 
 GRAY_ALPHA, COLOR, COLOR_ALPHA = 4, 2, 6
-"""Types of the colors in a PNG, in addition to gray and palettes."""
+"""Values of the color type in the header of a PNG: gray with opacity, RGB, and RGB with opacity."""
 
 SRGB_SPACE = 16
 """Number of the color space sRGB in a JPEG 2000 file."""
@@ -45,9 +45,10 @@ def stored_bits(picture: ImageFile, data: bytes) -> int:
 
 
 def decode_deep(picture: ImageFile, data: bytes) -> Samples | None:
-    """Return the samples of a picture of more than 8 bits per channel as the file stores them, not turned upright.
+    """Return the samples, the stored numbers and their range, of a picture of more than 8 bits per channel.
 
-    The result is None if this module cannot decode the file. Pillow may then decode it with 8 bits.
+    The file ``data`` has been opened by Pillow as ``picture``. The samples are not rotated according to the EXIF
+    orientation. The result is None if this module does not decode the file. Pillow may then decode it with 8 bits.
 
     Raises:
         Exception: the file is damaged.
@@ -104,7 +105,7 @@ def opacity_of(values: Array, transparent: Any, opaque: int) -> Array:
 
 
 def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Return the names and the contents of the chunks of a PNG up to its end or to where it is cut off."""
+    """Return pairs of the name and the content of each chunk of a PNG, up to its end or to where it is cut off."""
     found, place = [], 8
     while place + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, place)
@@ -114,7 +115,7 @@ def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _largest(picture: ImageFile) -> int:
-    """Return the number that stands for white in a PPM or PGM; 0 for other files of this family."""
+    """Return the number that stands for white in a PPM or PGM, or 0 for related formats such as PBM and PFM."""
     [tile] = picture.tile
     if isinstance(tile.args, tuple):
         largest: Any = tile.args[-1] if tile.codec_name in ("ppm", "ppm_plain") else 0
@@ -146,7 +147,7 @@ def _is_rgb(data: bytes) -> bool:
 
 
 def _decode_with_opencv(picture: ImageFile, data: bytes, bits: int) -> Samples | None:
-    """Return the samples of a picture as OpenCV decodes them, or None if it does not decode them with all bits."""
+    """Return the samples of a picture as OpenCV decodes it, or None if OpenCV fails or keeps fewer bits."""
     import cv2
 
     with _OPENCV:  # the level belongs to the whole process

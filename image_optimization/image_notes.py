@@ -56,10 +56,11 @@ def encode_xmp(note: str) -> bytes:
 
 
 def encode_jpeg_xmp(note: str) -> bytes:
-    """Return the segments of a JPEG that hold ``note`` as XMP.
+    """Return the bytes of one or more segments of a JPEG that hold ``note`` as XMP.
 
-    A segment is limited to 64 kB. A longer note is stored as "extended XMP", as in the specification of XMP, part 3:
-    the note is divided among several segments, and the XMP packet only refers to them.
+    A segment is limited to 64 kB. If the XMP packet with the note does not fit into one segment, the note is stored as
+    "extended XMP" (specification of XMP, part 3): it is divided among several segments, and the XMP packet only refers
+    to them.
     """
     packet = encode_xmp(note)
     if len(XMP_HEADER) + len(packet) <= SEGMENT:
@@ -89,7 +90,7 @@ def _segment(*parts: bytes) -> bytes:
 def _extended_xmp(packet: bytes, segments: Sequence[tuple[str, bytes]]) -> bytes:
     """Return the extended XMP of a JPEG to which ``packet`` refers; empty if there is none.
 
-    ``segments`` holds the kind and the content of each segment of the JPEG.
+    ``segments`` holds a pair of the kind and the content of each segment of the JPEG.
     """
     pieces: dict[int, bytes] = {}
     start = len(EXTENSION_HEADER) + 32

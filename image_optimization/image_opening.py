@@ -1,7 +1,7 @@
-"""Open picture files that may come from anybody.
+"""Open picture files that may come from untrusted sources.
 
 Only known formats are opened, recognized by their content. A picture that is too large is refused before any of it is
-decoded. Whatever else is wrong becomes a single ValueError, and nothing is printed.
+decoded. Any other error of a decoder becomes a ValueError, and warnings of the decoders are not printed.
 """
 
 from __future__ import annotations
@@ -52,16 +52,16 @@ READABLE = (
 """File name extensions of pictures, in lower case. In a folder, only files with such an extension are read."""
 
 LONGEST_REASON = 200
-"""Largest number of characters of an error message of another library that is shown."""
+"""Largest number of characters that are shown from an error message of another library."""
 
 # Without a handler, the logging module would print the warnings of Pillow.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class RefusedError(ValueError):
-    """The error raised while a file is read, if the file is not damaged but cannot be read.
+    """The error raised if a file is of a kind that this package cannot read.
 
-    The message continues a sentence that begins with the path of the file.
+    The message is the rest of a sentence that begins with the path of the file, such as "is a big-endian BigTIFF".
     """
 
 
@@ -86,7 +86,8 @@ def open_file(path: Path, max_pixels: int) -> Iterator[IO[bytes]]:
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
-        TooLargeError: the file is larger than 1 GB and than a picture with ``max_pixels`` pixels can be.
+        TooLargeError: the file is larger than the limit. The limit is 1 GB, or more in proportion if ``max_pixels`` is
+            larger than :data:`~dreamgram.image_optimization.limits.MOST_PIXELS`.
         ValueError: the file is empty, or it is a pipe, a device or the like.
     """
     check_file(path)
@@ -106,7 +107,8 @@ def open_image(file: IO[bytes]) -> ImageFile:
     Pillow's own function is not used, because it would apply its own limit of pixels.
 
     Raises:
-        RefusedError: the format is not one of :data:`READ_FORMATS`. HEIC is also accepted if pillow-heif is installed.
+        RefusedError: the format is neither one of :data:`READ_FORMATS` nor HEIC, or it is HEIC and the package
+            pillow-heif is not installed.
         Exception: the file is damaged. Pillow raises exceptions of many types.
     """
     start = file.read(64)
@@ -121,7 +123,7 @@ def open_image(file: IO[bytes]) -> ImageFile:
 
 
 def _is_heic(start: bytes) -> bool:
-    """Return whether ``start``, the first bytes of a file, is that of an HEIF container without AVIF in it."""
+    """Return whether a file whose first bytes are ``start`` is an HEIF container that does not contain AVIF."""
     brands = start[8 : int.from_bytes(start[:4], "big")]
     known = (b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"mif1", b"msf1")
     return start[4:8] == b"ftyp" and brands[:4] in known and b"avif" not in brands and b"avis" not in brands
@@ -140,7 +142,7 @@ def _open_heic(file: IO[bytes]) -> ImageFile:
 def reading(path: Path | str) -> Iterator[None]:
     """Turn all errors of a ``with`` block that decodes the file ``path`` into ValueError, and print no warnings.
 
-    For an image that is not in a file, ``path`` is what the messages call it.
+    For an image that is not in a file, ``path`` is the name of the image in the messages.
 
     Raises:
         TooLargeError: the picture is too large.
@@ -172,7 +174,7 @@ class _Silence:
         self._threads = 0
         self._filters = warnings.catch_warnings()
         self._handlers: list[tuple[Any, int | None]] = []
-        """Functions that set the handlers of libtiff, with the handlers to restore."""
+        """Pairs of a function of libtiff that sets a message handler, and the handler to restore with it."""
 
     def __enter__(self) -> None:
         with self._lock:
@@ -194,7 +196,7 @@ class _Silence:
 
 @cache
 def _libtiff_setters() -> list[Any]:
-    """Return the functions with which libtiff is told how to show errors and warnings.
+    """Return the two functions of libtiff that set its handlers of error messages and of warnings.
 
     They are looked up in the copy of libtiff that Pillow uses. Without such a copy, as on Windows, the list is empty.
     """

@@ -36,10 +36,10 @@ A profile is treated as sRGB if converting colors from it to sRGB changes no cha
 """
 
 WEBP_BYTES = 12
-"""Number of bytes per pixel that the decoder of WebP needs: it keeps three copies of the picture, with opacity."""
+"""Number of bytes per pixel that the decoder of WebP needs: it keeps three RGBA copies of the picture."""
 
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
-"""Formats, other than TIFF, in which the frames of a file are counted."""
+"""Formats, other than TIFF, whose files may have several frames, which are then counted."""
 
 
 @dataclass(frozen=True)
@@ -47,9 +47,9 @@ class Picture:
     """The image and the metadata of a picture file."""
 
     image: Tensor
-    """Image (1, C, H, W) in sRGB, float32 in [0, 1]; C is 3 for color and 1 for gray. Transparent parts are composited
-    over white. If the file is gray, the three channels share the same memory: clone the tensor before you change it in
-    place."""
+    """Image (1, C, H, W) in sRGB, float32 in [0, 1]. C is the argument ``channels`` of :func:`read`: 3 for color or 1
+    for gray. Transparent parts are composited over white. If the file is gray and C is 3, the channels share the same
+    memory: clone the tensor before you change it in place."""
     alpha: Tensor | None
     """Opacity (1, 1, H, W) in [0, 1], where 0 is transparent; None if the whole picture is opaque."""
     exif: bytes
@@ -62,8 +62,8 @@ class Picture:
     checksum: str
     """First 16 hexadecimal digits of the SHA-256 of the file."""
     notice: str = ""
-    """Sentence for the user, beginning with the path, if the range of the numbers in the file is not certain; else
-    empty."""
+    """Sentence for the user, beginning with the path of the file, if it is not certain which numbers in the file stand
+    for black and white; otherwise empty."""
 
 
 def load(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = MOST_PIXELS) -> Tensor:
@@ -82,17 +82,17 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
     or if they have no ICC profile or one that is almost sRGB. Transparent parts are composited over white. Only the
     first frame of an animation is read.
 
-    The file format decides which numbers are black and white, and never the numbers in the picture. In a TIFF, this is
-    the whole range of the type of its numbers, unless the tags SMinSampleValue and SMaxSampleValue state another one.
-    Floating-point numbers range from 0 to 1. For signed, floating-point and 32-bit numbers without these tags,
-    :attr:`Picture.notice` says which range is assumed.
+    Which numbers stand for black and white depends only on the file format and its metadata, never on the pixel values
+    of the picture. In a TIFF, they are the smallest and largest number of the type of the pixel values, unless the tags
+    SMinSampleValue and SMaxSampleValue state others. For floating-point numbers, black is 0 and white is 1. For signed,
+    floating-point and 32-bit numbers without these tags, :attr:`Picture.notice` says which range is assumed.
 
     Args:
         path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, JPEG 2000, AVIF or PSD file, whatever its name. HEIC can also be
             read if pillow-heif is installed.
         channels: number of channels of the image to return: 3 for color, 1 for gray.
-        max_pixels: largest number of pixels of a picture that is read. The file and the decoded picture may have 1 GB,
-            or more in proportion if this number is larger than its default.
+        max_pixels: largest allowed number of pixels in the picture. In addition, the file and the decoded picture are
+            limited to 1 GB each, or more in proportion if ``max_pixels`` is larger than its default.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
@@ -121,10 +121,10 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
 
 
 def read_pillow(picture: Image.Image) -> Samples:
-    """Return the samples of an image of at most 8 bits per channel that Pillow has opened or made.
+    """Return the samples, the pixel values and their range, of an image that Pillow has opened or made.
 
-    As in :func:`read`, they are upright according to the orientation in its EXIF data, and are converted to sRGB from
-    its ICC profile.
+    The image has at most 8 bits per channel. As in :func:`read`, the samples are turned upright according to the EXIF
+    orientation of the image, and converted from its ICC profile to sRGB.
     """
     samples = _from_pillow(picture, picture.info.get("icc_profile"), b"")
     with suppress(Exception):  # broken EXIF data is ignored
@@ -192,9 +192,10 @@ All other tags are dropped, because they describe the layout of the file that wa
 
 
 def _kept_exif(read_exif: Callable[[], Image.Exif]) -> bytes:
-    """Return the EXIF data to keep, encoded, of that which ``read_exif`` reads.
+    """Return the encoded EXIF data, reduced to :data:`CAMERA_TAGS` and the sections for exposure and GPS.
 
-    The result is empty if there is no such data or the data is broken.
+    ``read_exif`` is a function that reads the EXIF data of the file. The result is empty if no tags are left or the
+    data is broken.
     """
     reduced = Image.Exif()
     with suppress(Exception):  # Pillow raises errors of many types for broken data
@@ -212,7 +213,7 @@ def _kept_exif(read_exif: Callable[[], Image.Exif]) -> bytes:
 def _from_pillow(picture: Image.Image, profile: bytes | None, data: bytes) -> Samples:
     """Return the samples of ``picture``, converted from its ICC profile ``profile`` to sRGB.
 
-    ``data`` is the content of the file. The orientation of the picture stays as it is.
+    ``data`` is the content of the file; empty if the picture is not from a file. The picture is not turned upright.
     """
     picture.load()
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
@@ -252,7 +253,10 @@ def _deep_gray(picture: Image.Image, data: bytes) -> Samples:
 
 
 def _scale_transparency(picture: Image.Image, data: bytes) -> None:
-    """Scale the transparent gray of a PNG with 2 or 4 bits to 8 bits, as Pillow has scaled the pixels."""
+    """Scale the gray level that a PNG of 2 or 4 bits per pixel declares transparent (its tRNS chunk) to 8 bits.
+
+    Pillow has scaled the pixels in the same way.
+    """
     if picture.mode == "L" and getattr(picture, "format", "") == "PNG" and data and data[24] in (2, 4):
         picture.info["transparency"] *= 255 // (2 ** data[24] - 1)
 

@@ -1,4 +1,4 @@
-"""Samples: the numbers in a picture file, as they are stored, with the range that the file format gives them."""
+"""Samples: the numbers that a picture file contains, together with the numbers that stand for black and white."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class Samples:
     """Number that stands for black: one for all channels, or one for each channel, (C,)."""
     high: Any = 255
     """Number that stands for white: one for all channels, or one for each channel, (C,). If it is less than ``low``,
-    the numbers count from white to black."""
+    larger numbers are darker."""
     premultiplied: bool = False
     """True if the colors are multiplied by the opacity."""
     notice: str = ""
@@ -44,11 +44,14 @@ class Samples:
 
     @property
     def bits(self) -> int:
-        """The number of bits per channel to which the numbers are closest: 8 or 16."""
+        """The number of bits per channel that suits the numbers: 8 if each takes one byte, and 16 otherwise."""
         return 8 if self.values.dtype.itemsize == 1 else 16
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Yield some rows at a time as float32 in [0, 1], (rows, W, C), with their place. Colors are not premultiplied.
+        """Yield the picture in blocks of rows, as pairs of a slice of the rows and the numbers in them.
+
+        The numbers are float32 in [0, 1], (rows, W, C), where 0 is black. If the stored colors are multiplied by the
+        opacity, they are divided by it.
 
         Raises:
             ValueError: a number is infinite or not a number.
@@ -78,7 +81,7 @@ class Samples:
         """Return the image (1, ``channels``, H, W) and the opacity (1, 1, H, W), both float32 in [0, 1].
 
         Transparent parts are composited over white. The opacity is None if the whole picture is opaque. If the picture
-        is gray, its three channels share the same memory.
+        is gray and ``channels`` is 3, the channels share the same memory.
         """
         height, width, _ = self.values.shape
         made = torch.empty(1, min(self.colors, channels), height, width)
@@ -95,7 +98,7 @@ class Samples:
         return made.expand(1, channels, height, width), opacity
 
     def to_levels(self) -> Array:
-        """Return the numbers as levels from 0 to 255, (H, W, C)."""
+        """Return the numbers (H, W, C) as 8-bit levels: 0 stands for black or transparent, 255 for white or opaque."""
         if self.values.dtype == np.uint8 and np.all(self.low == 0) and np.all(self.high == 255):
             return self.values
         levels = np.empty(self.values.shape, np.uint8)
@@ -106,10 +109,10 @@ class Samples:
         return levels
 
     def remark(self) -> str:
-        """Return the message about the picture that the user should see, or "" if there is none.
+        """Return a message to the user about the range of the numbers, or "" if there is nothing to report.
 
-        It is ``notice`` or, without a notice, says that a picture of 16 bits is so dark that its pixels probably have
-        fewer bits than the file states.
+        The message is ``notice`` unless this is empty. If it is empty and the numbers have 16 bits but are so small
+        that they probably have fewer bits than the file states, the message says that the picture is very dark.
         """
         if self.notice or self.values.dtype.kind != "u" or self.values.dtype.itemsize != 2:
             return self.notice

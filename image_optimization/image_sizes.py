@@ -9,7 +9,8 @@ from dreamgram.image_optimization.checks import as_whole
 from dreamgram.image_optimization.image_arguments import ImageLike, as_images
 
 MOST_REDUCED = 32
-"""Largest factor by which an image is reduced on an NVIDIA GPU. PyTorch fails for much larger factors."""
+"""Largest factor by which an image is reduced on an NVIDIA GPU. PyTorch fails there for much larger factors. Therefore,
+larger reductions are computed on the CPU."""
 
 
 def fit(image: ImageLike, size: int) -> Tensor:
@@ -32,7 +33,10 @@ def fitted_size(image: Tensor, size: int) -> tuple[int, int]:
 
 
 def _as_batch(image: ImageLike) -> Tensor:
-    """Return ``image`` itself, with its gradient, if it is a tensor of fractions (N, C, H, W), or else convert it."""
+    """Return ``image`` as a tensor of fractions (N, C, H, W).
+
+    If it is such a tensor already, it is returned unchanged, so that gradients can be computed with respect to it.
+    """
     own = isinstance(image, Tensor) and image.ndim == 4 and image.is_floating_point()
     return image if own else as_images(image, "the image")  # type: ignore[return-value]
 

@@ -1,7 +1,7 @@
 """Decode the TIFF files that Pillow does not open, or of which it keeps only 8 bits.
 
-Pillow only decompresses these files: it is given a file in which the same bytes are a gray picture of 8 bits. What the
-bytes mean is decoded here, according to the specification TIFF 6.0.
+Pillow is only used to decompress the pixel data: it receives a TIFF that declares the same bytes to be an 8-bit gray
+picture. The decompressed bytes are decoded in this module, according to the specification TIFF 6.0.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ WHITE_IS_ZERO, GRAY, RGB, PALETTE, CMYK, YCBCR, CIE_LAB = 0, 1, 2, 3, 5, 6, 8
 """Values of the tag PhotometricInterpretation."""
 
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
-"""Values of the tag ExtraSamples: an opacity by which the colors are multiplied, and any other opacity."""
+"""Values of the tag ExtraSamples: an opacity by which the stored colors are multiplied, and any other opacity."""
 
 UNCOMPRESSED, DEFLATE = 1, 8
 """Values of the tag Compression."""
@@ -41,19 +41,19 @@ BYTEWISE = {UNCOMPRESSED, 5, DEFLATE, 32773, 32946, 34925, 50000}
 PackBits, Deflate (its old number), LZMA and Zstandard."""
 
 DIFFERENCES, FLOAT_DIFFERENCES = 2, 3
-"""Values of the tag Predictor."""
+"""Values of the tag Predictor: differences of neighboring numbers, and bytewise differences for floating point."""
 
 MOST_SEGMENTS = 1_000_000
-"""Largest number of strips or tiles of a picture that is decoded."""
+"""Largest number of strips or tiles that a picture may have."""
 
 LARGEST_TILE = 2**26
-"""Largest number of pixels that the tiles of a picture may have, in addition to twice the pixels of the picture."""
+"""Number of pixels by which all tiles of a picture together may exceed twice the number of pixels of the picture."""
 
 Tags = ImageFileDirectory_v2
 
 
 def is_tiff(file: IO[bytes]) -> bool:
-    """Return whether ``file`` begins as a TIFF does. Reading continues at its beginning."""
+    """Return whether ``file`` begins as a TIFF does, and set the position in the file back to the beginning."""
     start = file.read(4)
     file.seek(0)
     return start in PREFIXES
@@ -98,10 +98,10 @@ def count_pages(data: bytes) -> int:
 
 
 def size_of(tags: Tags) -> tuple[int, int]:
-    """Return the width and height in pixels.
+    """Return the width and height in pixels that ``tags`` state.
 
     Raises:
-        ValueError: the tags do not say them.
+        ValueError: the width or the height is missing or not a positive whole number.
     """
     width, height = tags.get(Tag.ImageWidth), tags.get(Tag.ImageLength)
     if not isinstance(width, int) or not isinstance(height, int) or min(width, height) < 1:
@@ -110,15 +110,18 @@ def size_of(tags: Tags) -> tuple[int, int]:
 
 
 def bits_of(tags: Tags) -> tuple[int, ...]:
-    """Return the number of bits of each channel."""
+    """Return the number of bits of each channel that ``tags`` state."""
     bits, channels = _all(tags, Tag.BitsPerSample, 1), int(tags.get(Tag.SamplesPerPixel, 1))
     return bits * channels if len(bits) == 1 and 0 < channels < 100 else bits
 
 
 def is_plain(tags: Tags) -> bool:
-    """Return whether Pillow decodes the file exactly: unsigned integers of at most 8 bits, channel after channel.
+    """Return whether Pillow is to decode the file, rather than this module.
 
-    Pillow rounds colors that are multiplied by their opacity.
+    Pillow is to decode every file whose compression is not in :data:`BYTEWISE`, and every other file that it decodes
+    exactly. Such a file contains unsigned integers of at most 8 bits and interleaved channels. It has no subsampled
+    colors, no tags that state the range of the numbers, and no colors that are multiplied by their opacity, because
+    Pillow would round these.
     """
     bits = bits_of(tags)
     lossy = tags.get(Tag.Compression, 1) not in BYTEWISE
@@ -132,7 +135,7 @@ def check_parts(tags: Tags) -> None:
     """Check that the strips or tiles of an uncompressed picture cover it. Pillow would leave the rest black.
 
     Raises:
-        ValueError: some of them are missing.
+        ValueError: some strips or tiles are missing.
     """
     if tags.get(Tag.Compression, UNCOMPRESSED) == UNCOMPRESSED:
         parts = _all(tags, TILE_OFFSETS if TILE_OFFSETS in tags else Tag.StripOffsets, 0)
@@ -142,7 +145,7 @@ def check_parts(tags: Tags) -> None:
 
 
 def _grid(tags: Tags) -> tuple[int, int, int, int]:
-    """Return the width and height of a strip or tile in pixels, and the numbers of them across and down the picture."""
+    """Return the width and height of a strip or tile in pixels, and how many lie across and down the picture."""
     width, height = size_of(tags)
     if TILE_OFFSETS in tags:
         across, down = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)
@@ -156,7 +159,7 @@ def _grid(tags: Tags) -> tuple[int, int, int, int]:
 
 
 def _is_subsampled(tags: Tags) -> bool:
-    """Return whether the colors are stored at a lower resolution, in a file that Pillow decodes without libtiff."""
+    """Return whether the file is an uncompressed YCbCr picture whose colors are stored at a lower resolution."""
     colored = tags.get(Tag.PhotometricInterpretation) == YCBCR and tags.get(Tag.Compression, 1) == UNCOMPRESSED
     return colored and len(bits_of(tags)) == 3 and _all(tags, SUBSAMPLING, 2) != (1, 1)
 
@@ -164,7 +167,8 @@ def _is_subsampled(tags: Tags) -> bool:
 def decode_tiff(data: bytes, tags: Tags) -> Samples | Image.Image:
     """Return the samples of the first page of a TIFF that is not plain (:func:`is_plain`).
 
-    If Pillow knows the colors of the page, such as CMYK or Lab, return an 8-bit picture instead.
+    If the page is in a color space that Pillow converts to RGB, such as CMYK or 8-bit Lab, return an 8-bit Pillow image
+    instead.
 
     Raises:
         RefusedError: pictures of this kind are not supported.
@@ -197,7 +201,7 @@ def decode_tiff(data: bytes, tags: Tags) -> Samples | Image.Image:
 
 
 def _range(tags: Tags, values: Array) -> tuple[Array, Array, str]:
-    """Return the numbers for black and white, each (C,) or (1,), and a remark if the file does not state them.
+    """Return the numbers for black and white, each (C,) or (1,), and a remark if they are assumed, otherwise "".
 
     By the specification, the range is that of the type of numbers unless tags state another one. For floating-point
     numbers, black is 0 and white is 1 by convention.
@@ -219,13 +223,13 @@ def _range(tags: Tags, values: Array) -> tuple[Array, Array, str]:
 
 
 def _all(tags: Tags, tag: int, default: float) -> tuple[Any, ...]:
-    """Return all numbers of a tag, or ``default`` if the file does not have it."""
+    """Return all numbers of a tag as a tuple, or ``(default,)`` if the file does not have the tag."""
     found = tags.get(tag, default)
     return tuple(found) if isinstance(found, tuple | bytes) and found else (found,)
 
 
 def _to_pillow(values: Array, kind: int, low: Array, high: Array) -> Image.Image:
-    """Return a picture in CMYK, Lab or YCbCr as an 8-bit picture, which Pillow converts to RGB."""
+    """Return a picture in CMYK, Lab or YCbCr as an 8-bit Pillow image in this color space."""
     count, mode = {CMYK: (4, "CMYK"), CIE_LAB: (3, "LAB"), YCBCR: (3, "YCbCr")}[kind]
     if values.shape[2] < count:
         raise ValueError(f"{values.shape[2]} channels are too few for {mode}")
@@ -282,7 +286,7 @@ def _decode(data: bytes, tags: Tags) -> Array:
 
 
 def _segments(data: bytes, tags: Tags) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the places of the strips or tiles of the first page, and their lengths in bytes."""
+    """Return the offsets in the file of the strips or tiles of the first page, and their lengths in bytes."""
     tiled = TILE_OFFSETS in tags
     offsets = _all(tags, TILE_OFFSETS if tiled else Tag.StripOffsets, -1)
     counts = _all(tags, TILE_BYTE_COUNTS if tiled else Tag.StripByteCounts, -1)
@@ -296,9 +300,10 @@ def _segments(data: bytes, tags: Tags) -> tuple[tuple[int, ...], tuple[int, ...]
 def _decode_plane(
     data: bytes, tags: Tags, offsets: Sequence[int], counts: Sequence[int], channels: int, kind: str
 ) -> Array:
-    """Return the numbers in some strips or tiles (H, W, ``channels``), which cover the picture.
+    """Return the numbers (H, W, ``channels``) in the strips or tiles that begin at ``offsets`` and cover the picture.
 
-    ``kind`` is NumPy's character for the type of the numbers: ``u``, ``i`` or ``f``.
+    ``counts`` holds the lengths of the strips or tiles in bytes. ``kind`` is NumPy's character for the type of the
+    numbers: ``u``, ``i`` or ``f``.
     """
     (width, height), bits = size_of(tags), bits_of(tags)[0]
     tiled = TILE_OFFSETS in tags
@@ -328,7 +333,8 @@ def _decode_plane(
 def _to_numbers(stored: Array, channels: int, bits: int, kind: str, order: str, predictor: int) -> Array:
     """Return the numbers in the bytes ``stored`` (H, pieces, bytes), as (H, pieces, numbers).
 
-    ``order`` is NumPy's character for the order of the bytes of a number, and ``predictor`` is the value of the tag.
+    The pieces are the strips or tiles side by side. ``order`` is NumPy's character for the order of the bytes of a
+    number, and ``predictor`` is the value of the tag Predictor.
     """
     height, pieces, _ = stored.shape
     if bits not in (8, 16, 32, 64):
@@ -349,7 +355,10 @@ def _to_numbers(stored: Array, channels: int, bits: int, kind: str, order: str, 
 
 
 def _unpack(stored: Array, bits: int) -> Array:
-    """Return the unsigned numbers of ``bits`` bits each in the last dimension of ``stored``, most significant first."""
+    """Return the unsigned numbers of ``bits`` bits each that the bytes along the last axis of ``stored`` contain.
+
+    The most significant bit of each number comes first.
+    """
     count = stored.shape[2] * 8 // bits
     numbers = np.empty((*stored.shape[:2], count), np.uint8 if bits < 8 else np.uint16 if bits < 16 else np.uint32)
     if bits > 32:
@@ -364,13 +373,16 @@ def _unpack(stored: Array, bits: int) -> Array:
 
 
 def _signed(numbers: Array, bits: int) -> Array:
-    """Return the numbers of which ``numbers`` are the two's complement with ``bits`` bits."""
+    """Return the signed integers that the unsigned ``numbers`` represent as two's complement with ``bits`` bits."""
     wide = numbers.astype(np.int64)
     return np.where(wide < 2 ** (bits - 1), wide, wide - 2**bits).astype(np.int16 if bits <= 16 else np.int32)
 
 
 def _compress(data: bytes, tags: Tags) -> ImageFile:
-    """Open an uncompressed TIFF after compressing it, because libtiff, which then decodes it, knows more colors."""
+    """Compress an uncompressed TIFF, and open the result with Pillow.
+
+    Pillow decodes a compressed TIFF with libtiff, which supports colors that are stored at a lower resolution.
+    """
     offsets, counts = _segments(data, tags)
     parts = [zlib.compress(data[place : place + count], 1) for place, count in zip(offsets, counts, strict=True)]
     ends = np.cumsum([0, *map(len, parts)]).tolist()
@@ -385,7 +397,11 @@ def _compress(data: bytes, tags: Tags) -> ImageFile:
 
 
 def _wrap(layout: Mapping[int, Sequence[int]], content: bytes) -> bytes:
-    """Return a TIFF with the tags ``layout``, all whole numbers. The offsets in them are relative to ``content``."""
+    """Return the bytes of a TIFF with the tags ``layout`` and the pixel data ``content``.
+
+    ``layout`` maps the number of a tag to its values, which are whole numbers. Offsets of strips or tiles are given
+    relative to the start of ``content``.
+    """
     start = 8
     end = start + len(content)
     beyond = end + 2 + 12 * len(layout) + 4

@@ -36,8 +36,8 @@ DEEP_FORMATS = ("PNG", "TIFF")
 """Formats in which pictures can be saved with 16 bits per channel."""
 
 SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_500}
-"""Largest width and height of a picture, in pixels, in the formats that limit them. A JPEG could have up to 65,535, but
-the library that writes it does not."""
+"""Largest width and height of a picture, in pixels, in the formats that limit them. The JPEG format allows
+65,535, but the library that writes JPEG files allows only 65,500."""
 
 SECTIONS = (Tag.ExifOffset, Tag.GPSInfo)
 """TIFF tags whose values are further sets of tags."""
@@ -69,9 +69,10 @@ def _as_picture(image: ImageLike) -> Tensor:
 def check_output(
     path: str | os.PathLike[str], overwrite: bool = False, formats: Collection[str] = tuple(FORMATS)
 ) -> Path:
-    """Check that a file can be saved at ``path``, and return ``path``; see :func:`check_folder`.
+    """Check that a file can be saved at ``path``, and return ``path`` as a :class:`~pathlib.Path`.
 
-    Call this function before a long computation, so that the result can be saved at the end.
+    The folder that contains the file is checked with :func:`check_folder`. Call this function before a long
+    computation, so that the result can be saved at the end.
 
     Raises:
         ValueError: the file extension is not one of ``formats``. If this argument is not given, the extensions in
@@ -91,10 +92,10 @@ def check_output(
 
 
 def check_folder(folder: Path) -> None:
-    """Check that files can be created in ``folder``, and delete files that killed programs left in it.
+    """Check that files can be created in ``folder``, and delete temporary files that killed programs left in it.
 
-    If the folder does not exist, the check is that it can be created. It is created when a file is written, so that a
-    command that fails leaves no empty folder.
+    If the folder does not exist, this function checks that it can be created, but does not create it. The folder is
+    created when a file is written, so that a command that fails leaves no empty folder.
 
     Raises:
         OSError: the folder cannot be created or written to.
@@ -166,7 +167,8 @@ def save(
             cannot hold the opacity and keeps the white.
         exif: encoded EXIF data to store, such as :attr:`Picture.exif`. In a JPEG, EXIF data of more than 64 kB is
             omitted.
-        bits: bits per channel: 8 or 16. Only a tensor that is saved as PNG or TIFF can have 16 bits per channel.
+        bits: bits per channel: 8 or 16. Only PNG and TIFF can have 16 bits per channel. A Pillow image cannot be saved
+            with 16 bits.
         quality: quality of the compression of JPEG and WebP, up to 100. A higher quality gives a larger file.
 
     Returns:
@@ -242,7 +244,7 @@ def _delete_leftovers(folder: Path) -> None:
 
 
 def _host() -> str:
-    """Return the first characters of the computer's name that are letters, digits or hyphens."""
+    """Return at most 20 characters of the computer's name, up to its first dot or other special character."""
     return re.sub(r"[^\w-].*", "", platform.node())[:20]
 
 

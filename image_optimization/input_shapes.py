@@ -34,7 +34,7 @@ COLORS = (3, 1)
 
 
 Origin = Literal["declared", "found", "guessed", "given"]
-"""Type of the ways in which the height and width of images are known, see :data:`ORIGINS`."""
+"""Type of a word that says how the height and width of images are known; :data:`ORIGINS` explains each word."""
 
 ORIGINS: dict[Origin, str] = {
     "declared": "as the network declares",
@@ -42,7 +42,7 @@ ORIGINS: dict[Origin, str] = {
     "guessed": "a guess",
     "given": "the size that was given",
 }
-"""Description of each origin of a size, for users."""
+"""Text that tells users where the height and width of images come from, by origin."""
 
 
 @dataclass(frozen=True)
@@ -56,19 +56,22 @@ class InputShape:
 
 
 _known: WeakKeyDictionary[nn.Module, dict[Any, InputShape | None]] = WeakKeyDictionary()
-"""Shapes that were found by trial, for each network, by the shapes of its parameters and the size that was given."""
+"""Results of earlier searches: for each network, a dictionary from the size that the caller gave and the shapes of the
+network's parameters to the shape that was found by trial, or None."""
 
 _told: WeakSet[nn.Module] = WeakSet()
-"""Networks of which a message has said that their size is a guess."""
+"""Networks for which the warning that their image size is a guess has already been logged."""
 
 
 def default_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
-    """Return the shape (C, H, W) of images for ``model``, as :func:`find_shape` finds it.
+    """Return the shape (C, H, W) of images for ``model``, and log a warning if it is a guess.
 
-    If the height and width are a guess, one warning for each network says so.
+    The warning is logged once for each network. :func:`find_shape` describes how the shape is found. If ``size`` is
+    given, it replaces the height and width. It is in pixels: one number for a square, or (H, W).
 
     Raises:
-        ValueError: :func:`find_shape` raises it.
+        ValueError: the shape cannot be found, the network's ``input_shape`` is wrong, or ``size`` is not positive or
+            too large.
     """
     found = find_shape(model, size)
     model = unwrapped(model)
@@ -88,15 +91,15 @@ def find_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> I
 
     The shape is the network's attribute ``input_shape``. Without this attribute, it is what timm, transformers or
     torchvision have stored in the network, if images of this shape pass through it. Otherwise, the number of channels
-    is the one that the first layer takes, in the order in which a forward pass calls the layers, and the images have
-    224 x 224 pixels. If such images do not pass through the network, the shape is the first usual one that does. The
-    forward passes compute only shapes if possible, and leave no trace in the network.
+    is the one that the first layer of a forward pass takes, and the images have 224 x 224 pixels. If such images do not
+    pass through the network, several other usual shapes are tried, and the first one that passes is used. The forward
+    passes compute only shapes if possible, and do not change the network.
 
     If ``size`` is given, it replaces the height and width. ``size`` is in pixels: one number for a square, or (H, W).
 
     Raises:
         ValueError: nothing shows what images the network takes, its ``input_shape`` is not the shape of an image,
-            ``size`` is not positive, or either has more than :data:`MOST_THINGS` elements.
+            ``size`` is not positive, or one of the two has more than :data:`MOST_THINGS` elements.
     """
     model = unwrapped(model)
     sides = (size, size) if isinstance(size, int) else size
@@ -124,7 +127,8 @@ def _checked(model: nn.Module, declared: Any) -> _Shape:
     """Return ``declared``, the attribute ``input_shape`` of ``model``, as three numbers.
 
     Raises:
-        ValueError: it is not the shape of an image, or of one with more than :data:`MOST_THINGS` elements.
+        ValueError: ``declared`` is not the shape of an image, or the image would have more than :data:`MOST_THINGS`
+            elements.
     """
     numbers = declared.tolist() if hasattr(declared, "tolist") else declared  # an array or a tensor
     shape = _whole(numbers) if isinstance(numbers, Sequence) else ()
@@ -137,18 +141,22 @@ def _checked(model: nn.Module, declared: Any) -> _Shape:
 
 
 def _whole(numbers: Sequence[Any]) -> tuple[int, ...]:
-    """Return ``numbers`` if all are positive whole numbers, else nothing."""
+    """Return ``numbers`` as a tuple of integers if all are positive whole numbers, and otherwise an empty tuple."""
     whole = all(isinstance(each, Integral) and int(each) > 0 for each in numbers)
     return tuple(map(int, numbers)) if whole else ()
 
 
 def _may_be_about_sizes(failure: Exception) -> bool:
-    """Return whether a network that failed may take images of another size: its own checks can be in any words."""
+    """Return whether a network that raised ``failure`` may take images of another size.
+
+    A ValueError, RuntimeError or AssertionError always counts, because the message of a network's own check may not
+    mention the size.
+    """
     return isinstance(failure, ValueError | RuntimeError | AssertionError) or is_about_sizes(failure)
 
 
 def _library_shape(model: nn.Module) -> tuple[int, ...]:
-    """Return (C, H, W) or (H, W) if timm, transformers or torchvision have stored it in ``model``, else nothing."""
+    """Return (C, H, W) or (H, W) if timm, transformers or torchvision have stored it in ``model``, else ()."""
     for name in ("pretrained_cfg", "default_cfg"):  # timm
         stored = getattr(model, name, None)
         size = stored.get("input_size") if isinstance(stored, Mapping) else None
@@ -168,14 +176,14 @@ class _Search:
     """A search, by trial, for the shape of the images that a network takes."""
 
     def __init__(self, model: nn.Module) -> None:
-        """Prepare to search for the images of ``model``."""
+        """Prepare to search for the shape of the images that ``model`` takes."""
         self.model = model
         self.tried: dict[_Shape, tuple[Start | None, Exception | None]] = {}
         """For each shape that was tried, the first layer and the error that stopped the forward pass, if any."""
 
     @usual_settings
     def find(self, sides: tuple[int, int] | None) -> InputShape | None:
-        """Return the shape of the images, whose height and width are ``sides`` if given; None if it is not known."""
+        """Return the shape of the images, whose height and width are ``sides`` if given; None if it cannot be found."""
         stored = _library_shape(self.model)
         *number, height, width = stored or (USUAL, USUAL)
         channels = self._channels(number, sides or (height, width))
@@ -196,7 +204,11 @@ class _Search:
         return shape and InputShape(shape, "guessed")
 
     def _try(self, shape: _Shape) -> tuple[Start | None, Exception | None]:
-        """Return the first layer that an image of ``shape`` reaches, and the error that stops it, if there are any."""
+        """Pass an image of ``shape`` through the network; return the first layer that it reaches, and the error.
+
+        The first item of the result is None if the image reaches no layer with weights. The second is None if no error
+        stops the image.
+        """
         if shape not in self.tried:
             image = blank_image(shape)
             trial = try_out(self.model, image, "shapes")
@@ -210,7 +222,10 @@ class _Search:
         return next((shape for shape in shapes if self._try(shape)[1] is None), None)
 
     def _origin(self, shape: _Shape) -> Origin:
-        """Return how the size of ``shape``, which passes, is known: whether larger images pass, too."""
+        """Return how the size of ``shape``, which passes through the network, is known.
+
+        The result is "guessed" if larger images seem to pass, too, and "found" if not.
+        """
         channels, side, _ = shape
         larger = next((each for each in SIDES if each > side), None)
         failure = None if larger is None else self._try((channels, larger, larger))[1]
@@ -219,8 +234,8 @@ class _Search:
     def _channels(self, stored: Sequence[int], sides: tuple[int, int]) -> list[int]:
         """Return the numbers of channels to try, the most probable first.
 
-        ``stored`` is the number that a library has stored in the network, if any. Images of ``sides`` (H, W) show the
-        first layer.
+        ``stored`` holds the number that a library has stored in the network, or is empty. Images of the size ``sides``
+        (H, W) are passed through the network to find its first layer.
         """
         for channels in (*stored, *COLORS):
             start, _ = self._try((channels, *sides))
@@ -232,7 +247,7 @@ class _Search:
     def _whole_images(self) -> Iterator[_Shape]:
         """Yield the shapes of square images that have as many values as a fully connected first layer takes.
 
-        The layer must have got each image as one row, rather than parts of an image as several rows.
+        A layer that got parts of an image as several rows, instead of the image as one row, is not considered.
         """
         starts = [start for start, _ in self.tried.values() if start and start.function == "linear"]
         for number in {start.input_count for start in starts if start.row_count == 1}:
@@ -242,9 +257,10 @@ class _Search:
                     yield channels, side, side
 
     def _fallback(self, sides: tuple[int, int]) -> _Shape | None:
-        """Return the shape of images of ``sides`` (H, W), although they do not pass; None if the channels are unknown.
+        """Return a shape with the given ``sides`` (H, W) for a network through which no image passes.
 
-        The network may compute the wanted layers before an error stops it.
+        The shape is still useful, because the network may compute the wanted layers before an error stops it. The
+        result is None if no convolution shows the number of channels.
         """
         called = [start.input_count for start, _ in self.tried.values() if start and start.function == "conv2d"]
         # A network that does not run at all calls no layer.

@@ -37,7 +37,7 @@ class OneByOneError(RowsError):
 
 @dataclass(frozen=True)
 class Layer:
-    """One call of one module during a forward pass."""
+    """One tensor in the output of one call of a module during a forward pass."""
 
     name: str
     """Name of the module, or ``name:0``, ``name:1``, ... if one forward pass calls the module several times."""
@@ -57,32 +57,33 @@ class Layer:
     True."""
     stride: float | None
     """Distance, in pixels, between the receptive fields of neighboring output positions; None if
-    :attr:`receptive_field` is."""
+    :attr:`receptive_field` is None."""
     start: float | None
     """Coordinate, in pixels, at which the receptive field of the first output position begins; negative if there is
-    padding. None if :attr:`receptive_field` is."""
+    padding. None if :attr:`receptive_field` is None."""
     overwritten: bool
     """Whether a later in-place operation, such as an in-place ReLU, overwrites the output."""
     whole_image: bool = False
-    """Whether each output position depends on the whole image, or on all of it but a border, narrower than one stride,
-    that no layer before sees."""
+    """Whether each output position depends on the whole image, or on all of it except a border that is narrower than
+    one stride and that no earlier layer uses."""
     local: bool = False
     """Whether a part of the image gives the same activations as the whole image, except where the receptive fields
     reach beyond the part's borders. False if :attr:`receptive_field` is None."""
     key: str = ""
     """Place of the layer's tensor in the module's output, such as "[0]" for the first tensor of a tuple; empty if the
-    output is a tensor. The name of the layer ends in it."""
+    output is a tensor. The name of the layer ends with this text."""
     unit_axis: int = 0
-    """Zero-based index of the axis in :attr:`shape` that counts the units, such as the channels of a convolution. The
-    class :class:`dreamgram.image_optimization.axes.Units` describes how it is found."""
+    """Zero-based index of the axis of the units in :attr:`shape`, such as the channels of a convolution. The method
+    :meth:`dreamgram.image_optimization.axes.Units.axis` describes how it is found."""
     image_axis: int | None = 0
-    """Axis of the images in the module's output; None if the output has no such axis, so that the images have to pass
-    through the network one at a time."""
+    """Zero-based index of the batch axis in the module's output; None if the output has no such axis, so that the
+    images have to pass through the network one at a time."""
     rows_per_image: int = 1
     """Number of rows of the output, along :attr:`image_axis`, that belong to one image. It is above 1 if the network
-    treats parts of an image, such as windows, like images of their own."""
+    treats parts of an image, such as windows, as separate images."""
     singly: bool = False
-    """Whether images have to pass through the network one at a time, because it does not give an output for each."""
+    """Whether images have to pass through the network one at a time, because a batch gives no separate output for
+    each."""
 
     @property
     def channels(self) -> int:
@@ -199,13 +200,13 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
 
 @usual_settings
 def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
-    """Find the layers of ``model`` by trial, with images of the size of the first one in ``image`` (N, C, H, W).
+    """Find the layers of ``model`` by trial, with copies of the first image in ``image`` (N, C, H, W).
 
     Every tensor in the output of a module is a layer. Passes of two and of three images show which axis of an output
     belongs to the images. The passes compute only shapes, unless the shapes depend on values. If two images do not pass
-    although one does, or give no output for each, the layers are those of one image. The passes also call any hooks
-    that you added to the network. Afterwards, the network is as it was. If ``receptive_fields`` is true, the receptive
-    field of every layer is computed, too.
+    although one does, or if a batch of two gives no separate output for each, the layers of a pass of one image are
+    returned. The passes also call any hooks that you added to the network. Afterwards, the network is as it was. If
+    ``receptive_fields`` is true, the receptive field of every layer is computed, too.
 
     Returns:
         The layers in the order in which they ran, and the error that stopped the pass, or None. The layers that ran
@@ -225,10 +226,11 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
 
 
 def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, list[Trial], bool]:
-    """Return the trial of one image, those of two and of three copies of ``image`` (1, C, H, W), and whether to rely
-    on shapes. Shapes are not reliable if they depend on values.
+    """Run the network on one, two and three copies of ``image`` (1, C, H, W).
 
-    If the trials of several images agree on the outputs that there are, that of two images also stands for that of one.
+    The result is the trial of one image, a list of the trials of two and of three images, and whether the shapes in
+    these are reliable. They are not if they depend on the values of tensors. If the trials of two and of three images
+    have the same outputs, the trial of two images is also returned in place of the trial of one.
     """
 
     def passes(count: int, way: Way) -> Trial:
@@ -248,9 +250,11 @@ def _places(trial: Trial) -> list[tuple[str, int, str]]:
 
 
 def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str], Images]:
-    """Find the images in all outputs, given the trials of two and of three images.
+    """Find the batch axes of all outputs, given the trials of two and of three images.
 
-    If it is not ``sure`` that the shapes stay the same, an output with several rows for each image is left out.
+    The result maps the place of an output (:attr:`Seen.place`) to its batch axis. It lacks outputs without a batch
+    axis. If ``sure`` is False, which means that shapes may depend on values, it also lacks outputs with several rows
+    for each image.
     """
     two, three = ({seen.place: seen for seen in trial.seen} for trial in several)
     # The calls of a module cannot be told apart if their number depends on the number of images.
@@ -264,7 +268,10 @@ def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str
 
 
 def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: Units) -> Layer:
-    """Describe the layer of which ``seen`` is an output. ``images`` is None if images must pass one at a time."""
+    """Return the layer for the tensor ``seen``.
+
+    ``images`` is the batch axis of the tensor, or None if images must pass one at a time.
+    """
     shape = list(seen.shape)
     axis = images.axis if images else 0 if len(shape) > 1 and shape[0] == 1 else None
     rows = images.fold if images else 1
@@ -293,7 +300,7 @@ def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: 
 
 
 def _receptive_fields(model: nn.Module, image: Tensor) -> dict[tuple[str, int, str], Field | None]:
-    """Return the receptive fields in all outputs of a pass of ``image`` (1, C, H, W)."""
+    """Return the receptive fields in all outputs for ``image`` (1, C, H, W), by the place of the output."""
     trial = try_out(model, image, "shapes", follow_fields=True)
     if trial.failure is not None and not is_about_sizes(trial.failure):
         trial = try_out(model, image, "values", follow_fields=True)
@@ -301,7 +308,7 @@ def _receptive_fields(model: nn.Module, image: Tensor) -> dict[tuple[str, int, s
 
 
 def _with_field(layer: Layer, field: Field | None) -> Layer:
-    """Return ``layer`` with the receptive field ``field``."""
+    """Return a copy of ``layer`` with the receptive field that ``field`` describes."""
     square = field.square() if field else None
     if field is None or square is None:
         return replace(layer, whole_image=field is not None and field.whole)

@@ -50,9 +50,9 @@ class LBFGS:
     intended step (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple Constraints", 1982).
 
     The third change makes better use of the curvature pairs. The curvature is learned in :class:`Coordinates` that make
-    it more even, and in each block of the image separately. A large image has far more directions with different
-    curvatures than there are pairs. With blocks, each pair describes the curvature along one direction in every block,
-    not just along one direction in the whole image.
+    the curvature more even, and in each block of the image separately. A large image has far more directions with
+    different curvatures than there are pairs. With blocks, each pair describes the curvature along one direction in
+    every block, not just along one direction in the whole image.
 
     The direction of a step is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of
     Quasi-Newton Matrices and Their Use in Limited Memory Methods", 1994. The compact form reads the curvature pairs
@@ -60,7 +60,7 @@ class LBFGS:
 
     Every decision, such as whether to accept a step, is computed on the device, so that the CPU never waits for an
     accelerator. All numbers that change from step to step are tensors on the device, and every step changes them in
-    place. A recording of one step can therefore be replayed for all following steps
+    place. A recording of one step, a CUDA graph, can therefore be replayed for all following steps
     (:mod:`dreamgram.image_optimization.recording`).
 
     In addition to the optimized tensor, its gradient and the curvature pairs, the optimizer stores three tensors of the
@@ -115,7 +115,7 @@ class LBFGS:
     def step(self, loss: Tensor, gradient: Tensor, remaining: Tensor | None = None) -> None:
         """Update the optimized tensor, given the scalar ``loss`` and its ``gradient`` at the tensor's current value.
 
-        ``remaining`` is not used; see :meth:`Optimizer.step`.
+        ``remaining``, the fraction of the planned steps that are not yet done, is not used.
         """
         point = self.leaf.detach()
         better = loss < self.best
@@ -174,7 +174,8 @@ class LBFGS:
         """Store a curvature pair: the move from the last accepted point to ``point``, and the change of the gradient.
 
         In each block, the pair is marked as invalid if its curvature is not positive. It is marked as invalid in all
-        blocks if ``wanted`` is false, which means that there is no last point, or that the step to ``point`` is undone.
+        blocks if ``wanted`` is false, which means that there is no last accepted point, or that the step to ``point``
+        is undone.
         """
         slot = ((self.steps - 1) % len(self.slots))[None]
         moved = self.coordinates.of_move(point - self.point)
@@ -248,7 +249,7 @@ class LBFGS:
 
 
 def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Return the dot product of ``a`` (blocks, n) and ``b`` (blocks, n) in each block: (blocks,)."""
+    """Return the dot product of ``a`` (blocks, n) and ``b`` (blocks, n) in each block, as a tensor (blocks,)."""
     return (a[:, None] @ b[:, :, None])[:, 0, 0]
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 from dreamgram.image_optimization.errors import TooLargeError
 
 MOST_PIXELS = 180_000_000
-"""Largest number of pixels of a picture that is read, unless the caller chooses another limit."""
+"""Largest number of pixels in an input picture, unless the caller chooses another limit."""
 
 MOST_BYTES = 1_000_000_000
-"""Largest size in bytes of a decoded picture and of a file that is read.
+"""Largest size, in bytes, of a decoded picture and of an input file.
 
 If the caller allows more pixels than :data:`MOST_PIXELS`, this limit grows in proportion.
 """
 
 
 def most_bytes(max_pixels: int) -> int:
-    """Return the largest number of bytes that a picture may be decoded to if it may have ``max_pixels`` pixels."""
+    """Return the largest allowed size, in bytes, of a decoded picture if it may have up to ``max_pixels`` pixels."""
     return max(max_pixels, MOST_PIXELS) * MOST_BYTES // MOST_PIXELS
 
 
@@ -23,7 +23,8 @@ def check_limits(size: tuple[int, int], pixel: int, max_pixels: int) -> None:
     """Check that a picture of ``size`` (two sides in any order) with ``pixel`` bytes per pixel may be decoded.
 
     Raises:
-        TooLargeError: the picture has more than ``max_pixels`` pixels, or too many bytes. The message has no path.
+        TooLargeError: the picture has more than ``max_pixels`` pixels, or too many bytes. The message does not name the
+            file.
     """
     pixels = size[0] * size[1]
     if pixels > max_pixels:

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 _TRIM_THRESHOLD = -1
 _MMAP_MAX = -4
-"""Constants that select two of the parameters that glibc's function ``mallopt`` can set, as defined in malloc.h."""
+"""Numbers of two parameters of glibc's function ``mallopt``: M_TRIM_THRESHOLD and M_MMAP_MAX in malloc.h."""
 
 _OUT_OF_MEMORY = (
     "DefaultCPUAllocator: can't allocate memory",
@@ -29,10 +29,10 @@ because messages of other errors also mention memory, such as CUDA's "an illegal
 
 
 def check_memory(copies: int, count: int, shape: Sequence[int], device: torch.device) -> None:
-    """Check that there is memory for ``copies`` of ``count`` images of ``shape`` (C, H, W), if ``device`` is the CPU.
+    """Check that the CPU has memory for ``copies`` float32 copies of ``count`` images of ``shape`` (C, H, W).
 
-    Many operating systems promise memory that they do not have, and end the program when it is used. Other devices
-    refuse.
+    Many operating systems promise memory that they do not have, and end the program when it is used. If ``device`` is
+    not the CPU, nothing is checked, because PyTorch raises an error when an allocation on another device fails.
 
     Raises:
         ValueError: the copies, without anything else such as the network's activations, need more memory than is free.

@@ -12,7 +12,7 @@ LISTED = 20
 """Maximum number of existing names that a message lists."""
 
 LONGEST = 80
-"""Largest number of characters of a value that a message quotes."""
+"""Largest number of characters that a message quotes from a value."""
 
 
 def shorten(value: object) -> str:
@@ -41,8 +41,8 @@ def did_you_mean(name: str, names: Iterable[str]) -> str:
 def unknown(kind: str, name: str, known: Iterable[str], listed: str = "there are") -> str:
     """Return the error message that says that there is no ``kind`` called ``name``.
 
-    ``kind`` is a noun such as "preset". ``known`` holds the names that exist, and ``listed`` introduces their list. An
-    example of a message is "no preset 'gatis'; did you mean 'gatys'? there are ...".
+    ``kind`` is a noun such as "preset". ``known`` holds the names that exist, and ``listed`` is the phrase before
+    their list. An example of a message is "no preset 'gatis'; did you mean 'gatys'? there are ...".
     """
     known = list(known)
     more = f" and {len(known) - LISTED} more" if len(known) > LISTED else ""
@@ -60,6 +60,6 @@ def must_be(name: object, choices: Iterable[object]) -> str:
 
 
 def either(names: Iterable[object]) -> str:
-    """Return ``names``, texts in quotes, as a list for a message, such as ``'gram', 'wasserstein' or 'nearest'``."""
+    """Join the ``repr`` of each of ``names`` for a message, such as ``'gram', 'wasserstein' or 'nearest'``."""
     *others, last = map(repr, names)
     return f"{', '.join(others)} or {last}" if others else last

@@ -72,10 +72,11 @@ class Optimizer(Protocol):
         """
 
     def state(self) -> State:
-        """Return a dictionary of all tensors that are needed to resume the run, with the optimized one as ``"leaf"``.
+        """Return a dictionary of all tensors that are needed to resume the run.
 
-        After a step, all numbers in the tensors must be finite. Only where a number is negative infinity before the
-        first step, it may stay so. The next step may overwrite these tensors.
+        The optimized tensor has the key ``"leaf"``. After a step, all numbers in the tensors must be finite. The only
+        exception is a number that is negative infinity before the first step: it may stay negative infinity. The next
+        step may overwrite these tensors.
         """
 
     def load(self, state: Mapping[str, Tensor]) -> None:
@@ -124,12 +125,14 @@ Listener = Callable[[Step], None]
 class StopRun(KeyboardInterrupt):
     """Exception that a listener, a function called after every step, raises to end the run after the current step.
 
-    The result then says that the run was "interrupted", as it does after Ctrl-C.
+    The attribute ``stopped`` of the result is then "interrupted", as it is after Ctrl-C.
     """
 
 
 def as_listeners(given: Sequence[Listener] | Listener | None) -> list[Listener]:
-    """Return ``given``, which is one listener, several or None, as a list.
+    """Return ``given``, which is one listener, several or None, as a list of listeners.
+
+    A listener is a function that is called after every step.
 
     Raises:
         TypeError: ``given`` is neither a function nor several functions.
@@ -189,7 +192,7 @@ def seeded(seed: int) -> Iterator[None]:
     The initial noise of an image and the random transforms of this package are drawn from this generator, never from
     the generator of an accelerator. Therefore, a seed gives the same numbers on every device. The parameters of
     torchvision's random transforms, such as angles, are drawn from this generator, too. Only one thread at a time is
-    inside.
+    inside the context; other threads wait.
     """
     seed = as_whole(seed, "seed", least=-(2**63), most=2**64 - 1)
     with TURN:
@@ -254,10 +257,9 @@ def optimize(
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed before the first step was done.
         NonFiniteLoss: the loss or the image became infinite or NaN; the message gives the number of the step.
-        ValueError: ``steps`` or ``learning_rate`` is not positive, there is no optimizer of the given name,
-            ``state`` is damaged, or belongs to a different optimizer or to an image of a different size, or ``loss``
-            returns something other than one number or one number for each image, or a value that does not depend on the
-            image.
+        ValueError: ``steps`` or ``learning_rate`` is not positive; there is no optimizer of the given name; ``state``
+            is damaged, or does not fit the optimizer and the image size; ``loss`` does not return one number, or one
+            number for each image; or the result of ``loss`` does not depend on the image.
         TypeError: a listener is not a function.
     """
     if not isinstance(getattr(image, "leaf", None), Tensor) or not callable(loss):
@@ -308,11 +310,11 @@ def optimize(
 def _check_state(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor], steps: int) -> None:
     """Check that a run of ``steps`` steps can be resumed from ``state``, which may have been read from any file.
 
-    ``fresh`` is the state of the optimizer before its first step. Numbers in ``state`` must be finite. Only where a
-    number in ``fresh`` is negative infinity, it may be so in ``state``, too.
+    ``fresh`` is the state of the optimizer before its first step. Numbers in ``state`` must be finite. The only
+    exception is a number that is negative infinity in ``fresh``: it may be negative infinity in ``state``, too.
 
     Raises:
-        ValueError: a tensor is missing, is not known or is damaged, or the state is not that of such a run.
+        ValueError: a tensor is missing, unknown or damaged, or ``state`` cannot come from such a run.
     """
     if state.keys() != {*fresh, "losses"} or any(state[name].shape != fresh[name].shape for name in fresh):
         raise ValueError(
@@ -361,7 +363,9 @@ def _step_function(
 
 
 def _check_loss(values: object, count: int) -> None:
-    """Check what a loss returned for ``count`` images. The values themselves are not read, so no device is waited for.
+    """Check the type and shape of ``values``, the result of a loss function for ``count`` images.
+
+    The numbers in the tensor are not read, so that the CPU does not wait for an accelerator.
 
     Raises:
         ValueError: ``values`` is neither one number nor one number for each image, or does not depend on the images.
@@ -385,8 +389,8 @@ def choose_optimizer(
 
     Raises:
         ValueError: there is no optimizer of that name; the message lists the names and suggests a similar one, if any.
-        TypeError: ``optimizer`` is neither a name nor a function of the tensor and its bounds, such as an optimizer of
-            ``torch.optim``.
+        TypeError: ``optimizer`` is neither a name nor a function of the tensor and its bounds. For example, optimizers
+            of ``torch.optim`` are not allowed.
     """
     if not isinstance(optimizer, str):
         kind = optimizer if isinstance(optimizer, type) else type(optimizer)

@@ -49,7 +49,11 @@ class Parameterization(Protocol):
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Return images to optimize whose initial values are those of ``image``, (N, C, H, W) in [0, 1]."""
+        """Return a parameterization whose images initially equal ``image``, (N, C, H, W) in [0, 1].
+
+        A parameterization that cannot represent every image may use only some properties of ``image``, such as its
+        Fourier phases.
+        """
 
 
 PARAMETERIZATIONS: dict[str, type[Parameterization]] = {}
@@ -92,7 +96,7 @@ class PixelImage:
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Return images to optimize whose initial values are those of ``image``, (N, C, H, W) in [0, 1]."""
+        """Return a parameterization whose images initially equal ``image``, (N, C, H, W) in [0, 1]."""
         return cls(image.clamp(0, 1))
 
     def render(self) -> Tensor:
@@ -160,7 +164,10 @@ class FourierImage:
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Return images to optimize whose initial values are those of ``image``, (N, C, H, W) in [0, 1]."""
+        """Return a parameterization whose images initially equal ``image``, (N, C, H, W) in [0, 1].
+
+        Only values that are closer to 0 or 1 than :attr:`DARKEST` are changed.
+        """
         size = (image.shape[2], image.shape[3])
         scale = (cls.GAIN / frequencies(size)).to(image.device)
         return cls(torch.view_as_real(spectrum_of(image) / scale), size)
@@ -211,7 +218,7 @@ class PhaseImage:
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
-        """Return images to optimize whose initial phases are those of ``image``, (N, C, H, W) in [0, 1].
+        """Return a parameterization that starts from the Fourier phases of ``image``, (N, C, H, W) in [0, 1].
 
         The magnitudes of ``image`` are not used.
         """

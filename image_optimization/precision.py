@@ -26,8 +26,8 @@ def choose_dtype(precision: Precision, device: torch.device, model: nn.Module | 
     is a CPU with AVX-512 BF16, AMX or ARM's bf16 instructions, or an NVIDIA GPU of the Ampere generation or later. Most
     other hardware emulates bfloat16, which is slower than float32. On a CPU, ``"auto"`` also means float32 if the
     network contains ``nn.MultiheadAttention``, as torchvision's vision transformers do, because PyTorch takes four
-    times as long to run such a network in bfloat16 as in float32. A data type of PyTorch, such as ``torch.float16``,
-    may stand for its name.
+    times as long to run such a network in bfloat16 as in float32. Instead of a name, ``precision`` may be a data type
+    of PyTorch, such as ``torch.float16``.
 
     Raises:
         ValueError: ``precision`` is not one of the allowed names; the message lists them.

@@ -1,7 +1,8 @@
-"""Follow the receptive fields of all positions through a forward pass.
+"""Compute the receptive fields of all positions in the outputs of layers, during a forward pass.
 
 See Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019. Rows and columns are
-followed separately. For each position along one of them, the first and the last pixel that influence it are known.
+treated separately: for each row and for each column of positions, the first and the last pixel that influence it are
+computed.
 
 PyTorch passes every operation of the network to the mode in this module in one form: an operator with named arguments,
 after functions such as ``einsum`` or ``instance_norm`` have become the operators of which they consist. The table
@@ -26,26 +27,28 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 IMAGINED = 4096
-"""Number of imagined positions on each side. Without them, most receptive fields in a deep layer would end at the
-borders of the image, so that their size could not be seen."""
+"""Number of imagined positions beyond each border of the image whose receptive fields are also computed. Without them,
+most receptive fields in a deep layer would end at the borders of the image, so that their full size would not be
+known."""
 
 NOWHERE = 2**40
-"""Place of an input that does not exist."""
+"""Index that stands for an input position that does not exist."""
 
 Places = NDArray[np.int64]
 Taps = Callable[[Places], Sequence[Places]]
-"""Function from output positions to the input positions that influence them, one array for each influence."""
+"""Type of a function from an array of output positions to arrays of input positions. Each array holds one of the input
+positions that influence each output position, such as the first position in its window."""
 
 
 class Regular(NamedTuple):
-    """Receptive fields that all have the same size and lie at equal distances."""
+    """Receptive fields along one axis that all have the same size and lie at equal distances."""
 
     side: int
-    """Number of pixels."""
+    """Size of each field, in pixels."""
     stride: float
-    """Number of pixels from one field to the next."""
+    """Distance, in pixels, from one field to the next."""
     start: float
-    """First pixel of the field of the first position."""
+    """Coordinate of the first pixel in the field of the first position."""
 
 
 class Ranges(NamedTuple):
@@ -58,7 +61,11 @@ class Ranges(NamedTuple):
     last: Places
 
     def through(self, places: Sequence[Places]) -> Ranges:
-        """Return the ranges of positions that are influenced by the positions ``places``, as far as these exist."""
+        """Return the ranges of output positions, given the input positions ``places`` that influence them.
+
+        Each array in ``places`` holds one index of an input position for each output position. Positions that do not
+        exist are ignored.
+        """
         found = []
         for at in places:
             there, at = (at >= 0) & (at < len(self.first)), at.clip(0, len(self.first) - 1)
@@ -70,7 +77,7 @@ class Ranges(NamedTuple):
         return Ranges(np.minimum(self.first, other.first), np.maximum(self.last, other.last))
 
     def part(self, start: int, end: int) -> Ranges:
-        """Return the ranges of the positions from ``start`` to ``end``, without the latter."""
+        """Return the ranges of the positions from ``start`` to ``end``, excluding ``end``."""
         return Ranges(self.first[start:end], self.last[start:end])
 
 
@@ -81,23 +88,25 @@ class Line:
     pixels: int
     """Number of the image's pixels along this axis."""
     real: Ranges
-    """The pixels of the image that influence each position."""
+    """For each position, the first and the last pixel of the image that influence it."""
     imagined: Ranges | None
-    """The same in an image without borders, with positions before the first and after the last one; None if the fields
-    in such an image are not known."""
+    """For each position, the first and the last pixel that would influence it in an image without borders. This
+    includes imagined positions before the first and after the last real one. None if these pixels are not known."""
     offset: int
     """Number of imagined positions before the first position."""
     stride: Fraction = Fraction(1)
     """Mean number of pixels from one position to the next."""
     period: int = 1
-    """Smallest number of pixels by which a picture can be moved so that all positions so far move along."""
+    """Smallest number of pixels by which the image can be shifted so that the outputs of all operators so far are
+    shifted by whole positions."""
     local: bool = True
     """Whether a part of the image gives the same results as the whole image, except where the fields reach beyond the
-    part's borders. A map of places, a crop or windows whose size depends on that of the image prevent this."""
+    part's borders. False, for example, after a crop, after a computation that depends on the place of each position, or
+    after pooling whose window size depends on the image size."""
 
     @classmethod
     def of_image(cls, pixels: int) -> Line:
-        """Return the receptive fields of the pixels of an image themselves."""
+        """Return the receptive fields of the pixels along one axis of an image: each field is the pixel itself."""
         real, imagined = np.arange(pixels), np.arange(-IMAGINED, pixels + IMAGINED)
         return cls(pixels, Ranges(real, real), Ranges(imagined, imagined), IMAGINED)
 
@@ -128,8 +137,9 @@ class Line:
     def through(self, taps: Taps, count: int, borders: Taps | None = None, step: Fraction = Fraction(1)) -> Line:
         """Return the receptive fields of ``count`` output positions, given the input positions that influence each.
 
-        ``borders`` gives these positions for the image as it is, if they are other ones than in an image without
-        borders. ``step`` is the mean number of input positions from one output position to the next.
+        ``taps`` returns these input positions for an image without borders. ``borders`` returns them for the real
+        image, and can be omitted if they are the same. ``step`` is the mean number of input positions from one output
+        position to the next.
         """
         real = self.real.through((borders or taps)(np.arange(count)))
         stride = self.stride * step
@@ -155,7 +165,7 @@ class Line:
         return self.through(lambda at: [at * step + offset for offset in offsets], count, step=Fraction(step))
 
     def spreading(self, kernel: int, step: int, padding: int, dilation: int, count: int) -> Line:
-        """Return the receptive fields after each position adds ``kernel`` values to its surroundings."""
+        """Return the receptive fields after a transposed convolution with ``kernel`` weights along this axis."""
 
         def sources(at: Places) -> list[Places]:
             places = [at + padding - tap * dilation for tap in range(kernel)]
@@ -183,7 +193,10 @@ class Line:
         return self.through(sources, self.count * times, clamped, Fraction(1, times))
 
     def joined(self, other: Line) -> Line | None:
-        """Return the receptive fields of positions that are influenced by the positions of both lines."""
+        """Return the receptive fields of positions that are each influenced by the same position of both lines.
+
+        The result is None if the lines have different numbers of positions.
+        """
         if self.count != other.count:
             return None
         period, local = math.lcm(self.period, other.period), self.local and other.local
@@ -199,8 +212,8 @@ class Line:
     def regular(self) -> Regular | None:
         """Return the size, distance and start of the receptive fields, or None if they are not regular.
 
-        They must also contain all pixels that have an influence in the image with borders, and each position must
-        compute the same from its field.
+        They are regular if they have the same size and distance everywhere and contain all pixels that influence their
+        positions in the real image, and if each position computes the same function of the pixels in its field.
         """
         if self.imagined is None or len(self.imagined.first) < 2:
             return None
@@ -220,14 +233,15 @@ class Field:
     """The receptive fields of all positions in a tensor."""
 
     axes: tuple[int, ...] | None
-    """Axes along which the positions lie: those of the rows and of the columns, which are the same if each position is
-    one token. If ``lines`` is None, the elements along these axes together depend on the whole image, in an unknown
-    order. Each element that depends on the image depends on the whole image if there are no such axes. None if nothing
-    is known."""
+    """Axes of the tensor along which the positions lie: the axis of the rows and that of the columns, which are the
+    same axis if each position is one token. If ``lines`` is None, it is only known that the elements along all these
+    axes together depend on the whole image. An empty tuple means that each element that depends on the image depends on
+    the whole image. None means that nothing is known."""
     lines: tuple[Line, Line] | None = None
     """Receptive fields along the rows and along the columns; None if they are unknown."""
     dense: bool = True
-    """Whether it is sure that all elements depend on the image as they seem to. A mask may hide some of it."""
+    """Whether all elements certainly depend on all pixels in their receptive fields. After a product with a mask, for
+    example, this is not certain."""
 
     @property
     def whole(self) -> bool:
@@ -236,7 +250,7 @@ class Field:
 
     @property
     def local(self) -> bool:
-        """Return whether :attr:`Line.local` is true along both axes."""
+        """Return whether a part of the image gives the same results as the whole image (:attr:`Line.local`)."""
         return self.lines is not None and all(line.local for line in self.lines)
 
     def placed(self) -> Field:
@@ -247,21 +261,21 @@ class Field:
         return replace(self, lines=(rows, columns))
 
     def square(self) -> Regular | None:
-        """Return the receptive fields if they are regular squares at the same distances along both axes."""
+        """Return the receptive fields if they are squares at the same regular distances along both axes, or None."""
         if self.lines is None or self.axes is None or self.axes[0] > self.axes[1]:
             return None  # or rows have become columns
         rows, columns = (line.regular() for line in self.lines)
         return rows if rows == columns else None
 
     def unordered(self) -> Field:
-        """Return what is known after the positions have been mixed or moved along their axes."""
+        """Return what is known about the receptive fields after the positions have been mixed along their axes."""
         if self.lines is None:
             return self
         complete = self.dense and all(line.complete for line in self.lines)
         return Field(tuple(sorted(set(self.axes or ())))) if complete else UNKNOWN
 
     def mixed(self, dims: Iterable[int], dense: bool = True) -> Field:
-        """Return what is known after all elements along the axes ``dims`` have been mixed.
+        """Return what is known about the receptive fields after all elements along the axes ``dims`` have been mixed.
 
         ``dense`` says whether each result depends on all these elements.
         """
@@ -274,12 +288,12 @@ class Field:
         return replace(field, axes=tuple(axis for axis in field.axes if axis not in dims))
 
     def moved(self, where: Callable[[int], int]) -> Field:
-        """Return the field after each axis has become the axis that ``where`` returns."""
+        """Return the field after the axes have been renumbered: ``where`` returns the new index of an axis."""
         axes = None if self.axes is None else tuple(map(where, self.axes))
         return self if axes == self.axes else replace(self, axes=axes)
 
     def fits(self, shape: torch.Size) -> bool:
-        """Return whether a tensor of ``shape`` has the positions whose fields are known."""
+        """Return whether the numbers of positions in :attr:`lines` agree with the axes of a tensor of ``shape``."""
         if self.lines is None or self.axes is None:
             return True
         counts = [line.count for line in self.lines]
@@ -291,10 +305,10 @@ ALL_PIXELS, UNKNOWN = Field(()), Field(None)
 
 
 class Mode(TorchDispatchMode):
-    """A mode that sees every operator that a forward pass calls, until it is turned off."""
+    """A PyTorch dispatch mode, which intercepts every operator that a forward pass calls, until it is turned off."""
 
     def __init__(self) -> None:
-        """Begin turned on."""
+        """Create the mode, which is turned on at first."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.active = True
         """Whether the mode does anything."""
@@ -305,12 +319,13 @@ class Mode(TorchDispatchMode):
 
 
 class ReceptiveFields(Mode):
-    """A mode that follows the receptive fields through every operator that a forward pass calls."""
+    """A mode that computes the receptive fields in the result of every operator that a forward pass calls."""
 
     def __init__(self, image: Tensor, weights: Iterable[Tensor] = ()) -> None:
-        """Prepare to follow a forward pass of ``image`` (N, C, H, W).
+        """Prepare to compute the receptive fields in a forward pass of ``image`` (N, C, H, W).
 
-        Products with ``weights`` are taken to have no zeros.
+        The tensors ``weights`` are assumed to contain no zeros, so that a product with them depends on all of its
+        inputs.
         """
         super().__init__()
         self.known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -318,7 +333,7 @@ class ReceptiveFields(Mode):
         self.writes: dict[StorageWeakRef, int] = {}
         self.weight_memory = {memory for weight in weights if (memory := _memory(weight))}
         self.filled: set[StorageWeakRef] = set()
-        """Memory in which all elements have the same value, which does not depend on the image."""
+        """Memory of tensors whose elements all have the same value, which does not depend on the image."""
         self.lost = False
         self._learn(image, Field((2, 3), (Line.of_image(image.shape[2]), Line.of_image(image.shape[3]))))
 
@@ -332,7 +347,11 @@ class ReceptiveFields(Mode):
         return UNKNOWN if self.lost or when != writes else field
 
     def lose(self) -> None:
-        """Give up: everything may depend on the image, because of something that is not an operator."""
+        """Regard all receptive fields as unknown from now on.
+
+        This is needed if the network passes values of the image on by something other than an operator, such as Python
+        numbers.
+        """
         self.lost = True
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -389,15 +408,15 @@ class Signature(NamedTuple):
     """The parameters of an operator, and facts about it that the rules need."""
 
     name: str
-    """Name of the operator, without what says that it works in place."""
+    """Name of the operator, without the underscore at the end of the name of an in-place operator."""
     defaults: Mapping[str, Any]
-    """Values of the arguments that are not given, by the names of all arguments in their order."""
+    """Default values of all arguments, by name, in the order of the arguments."""
     written: tuple[str, ...]
     """Names of the arguments that the operator overwrites."""
     reads: bool
     """Whether Python gets numbers or shapes that depend on the values of the arguments."""
     pointwise: bool
-    """Whether each element of the result depends on the elements at the same place."""
+    """Whether each element of the result depends only on the elements at the same place in the arguments."""
 
 
 @functools.cache
@@ -415,7 +434,7 @@ def _signature(func: Any) -> Signature:
 
 
 def _memory(tensor: Tensor) -> StorageWeakRef | None:
-    """Return what tells the memory of ``tensor`` apart, or None if it has several parts, as a sparse tensor does."""
+    """Return a key that identifies the memory of ``tensor``, or None if it is not strided, such as a sparse tensor."""
     return StorageWeakRef(tensor.untyped_storage()) if tensor.layout is torch.strided else None
 
 
@@ -437,7 +456,7 @@ class Call:
     given: Mapping[str, Any]
     """All arguments by name."""
     fields: Mapping[int, Field]
-    """Receptive fields of the arguments that depend on the image, by ``id``."""
+    """Receptive fields of the arguments that depend on the image, by the ``id`` of the argument."""
     output: Tensor
     """The tensor that the operator returned, or one of several."""
     number: int
@@ -445,7 +464,7 @@ class Call:
     weight_memory: set[StorageWeakRef]
     """Memory of the network's weights."""
     filled: set[StorageWeakRef]
-    """The same as :attr:`ReceptiveFields.filled`."""
+    """Memory of tensors whose elements all have the same value, as in :attr:`ReceptiveFields.filled`."""
 
     def result(self) -> Field:
         """Return the receptive fields of the elements of :attr:`output`."""
@@ -474,7 +493,7 @@ class Call:
         return self.fields[id(self.input)]
 
     def dims(self, dim: Any) -> list[int]:
-        """Return ``dim``, which may be one axis, several, or None for all, as numbers from 0."""
+        """Return ``dim``, which may be one axis, several, or None for all axes, as a list of indices from 0."""
         count = self.input.ndim
         dims = range(count) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
         return [each % max(count, 1) for each in dims]
@@ -580,9 +599,10 @@ class Call:
         return _at_least([value.mixed([self.given["value"].ndim - 2])])
 
     def windows(self, slide: Callable[[Line, int], Line | None], count: int, mixes_channels: bool) -> Field:
-        """Return the fields after an operator that does the same along each of the last ``count`` axes.
+        """Return the fields after an operator that slides a window along each of the last ``count`` axes.
 
-        ``slide`` is called with a line and with the index of its axis among the last axes.
+        ``slide`` is called with a line and with the index of its axis among the last axes. It returns the line after
+        the operator, or None if it is unknown. ``mixes_channels`` says whether a result depends on several channels.
         """
         field, outer = self.field, self.input.ndim - count
         if field.whole:
@@ -612,7 +632,7 @@ class Call:
         return self.windows(slide, len(kernel), mixes_channels=True)
 
     def pooling(self) -> Field:
-        """Return the fields after a pooling."""
+        """Return the fields after average or max pooling."""
         axes = int(self.name[self.name.index("pool") + 4])
         kernel, padding = (_each(self.given[name], axes) for name in ("kernel_size", "padding"))
         step = _each(self.given["stride"] or kernel, axes)
@@ -638,7 +658,7 @@ class Call:
         return self.field.unordered() if field.axes is None else field.placed()  # larger images have larger windows
 
     def upsampling(self) -> Field:
-        """Return the fields after an enlargement by whole numbers."""
+        """Return the fields after upsampling, if its scale factors are whole numbers."""
         taps = 1 if "nearest" in self.name else 4 if "bicubic" in self.name else 2
         size = self.given["output_size"]
         scales = [self.given.get(name) for name in ("scales_d", "scales_h", "scales_w", "scales")]
@@ -726,7 +746,7 @@ class Call:
         return self.field.mixed([dim], dense=False)
 
     def concatenation(self) -> Field:
-        """Return the fields after tensors have been put side by side along an existing axis, or along a new one."""
+        """Return the fields after tensors have been concatenated (``torch.cat``) or stacked (``torch.stack``)."""
         tensors = self.given["tensors"]
         fields = [self.fields[id(each)] for each in tensors if id(each) in self.fields]
         dim = self.given["dim"] % self.output.ndim
@@ -759,7 +779,7 @@ class Call:
     def _exact_axes(
         self, field: Field, lines: tuple[Line, Line], blocks: list[tuple[list[int], list[int]]], after: tuple[int, ...]
     ) -> tuple[int, int] | None:
-        """Return the axes of the rows and columns after a view, or None if they are no longer axes."""
+        """Return the axes of the rows and columns after a view, or None if the view mixes them with other axes."""
         assert field.axes is not None
         (rows, row_axes), (columns, column_axes) = blocks
         if field.axes[0] == field.axes[1]:
@@ -803,8 +823,8 @@ def _at_least(fields: Sequence[Field]) -> Field:
 def _block(axis: int, before: Sequence[int], after: Sequence[int]) -> tuple[list[int], list[int]]:
     """Return the axes that a view from the shape ``before`` to the shape ``after`` mixes with ``axis``.
 
-    The first list has the axes before the view, and the second one those after it. Axes of length 1 are left out,
-    unless ``axis`` is one and stays alone.
+    The first list has the axes before the view, and the second list has the axes after it. Axes of length 1 are left
+    out, unless the view maps ``axis`` alone to a single axis.
     """
     start, end = 0, 0  # the axes before these have been found
     while start < len(before) and end < len(after):
@@ -829,13 +849,13 @@ POINTWISE = {
     *("_to_copy", "alias", "copy", "detach", "hardswish", "lift_fresh", "log_sigmoid_forward", "_prelu_kernel"),
 }
 """Names of operators that compute each element from the elements at the same place, in addition to those that PyTorch
-says to be so."""
+tags as pointwise."""
 
 CONSTANT = {
     *("empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like"),
     *("new_empty", "new_empty_strided", "new_full", "new_ones", "new_zeros"),
 }
-"""Names of operators that use nothing but the shape and the type of their argument."""
+"""Names of operators whose results depend only on the shape and the type of their argument, not on its values."""
 
 FILLED = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
 """Names of operators that give all elements the same value."""
@@ -874,7 +894,7 @@ OPERATORS: dict[Callable[[Call], Field], str] = {
     Call.view: "_reshape_alias _unsafe_view squeeze unsqueeze view",
     Call.expansion: "expand repeat",
 }
-"""Names of the operators that a rule follows, if nothing but their first argument depends on the image."""
+"""Names of the operators to which each rule applies, if only their first argument depends on the image."""
 
 RULES = JOINING | {name: rule for rule, names in OPERATORS.items() for name in names.split()}
 """Rules for all operators, by name. An operator without a rule makes the receptive fields unknown."""

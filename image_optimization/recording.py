@@ -32,12 +32,12 @@ class Graph(Protocol):
     """Interface of a recording of the operations of one step."""
 
     waits: Sequence[str]
-    """Descriptions of the operations in the last call of :meth:`warm_up` that made the CPU wait for the GPU."""
+    """Descriptions of the operations that made the CPU wait for the GPU in the last call of :meth:`warm_up`."""
 
     def __init__(self, device: torch.device) -> None: ...
 
     def warm_up(self, step: StepFunction) -> tuple[Tensor, ...]:
-        """Run ``step`` as usual, and return its result."""
+        """Run ``step`` without recording it, and return its result."""
 
     def record(self, step: StepFunction) -> tuple[Tensor, ...]:
         """Record the operations of ``step`` without running them.
@@ -103,7 +103,7 @@ class CudaGraph:
 
 @contextmanager
 def _noting_waits() -> Iterator[list[str]]:
-    """Yield a list to which the operations that make the CPU wait for the GPU are added.
+    """Yield a list that is filled, on leaving, with descriptions of operations that made the CPU wait for the GPU.
 
     A failed recording leaves PyTorch in a bad state. Steps that wait for the GPU are therefore detected before a
     recording is attempted.

@@ -1,4 +1,4 @@
-"""Run under PyTorch's usual settings, whatever the caller's are, in one thread at a time."""
+"""Run functions under PyTorch's default settings, whatever the caller's settings are, in one thread at a time."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ import torch
 TURN = threading.RLock()
 """The lock that a thread holds while it runs networks, so that others wait until it is their turn.
 
-Networks, the random states and the default type of tensors belong to all threads. Running a network adds hooks to it,
-turns training and gradients of parameters off, draws random numbers from a seed and may change the default type."""
+Networks, the random states and the default type of tensors are shared by all threads. Running a network adds hooks to
+it, turns training and gradients of parameters off, draws random numbers from a seed and may change the default type."""
 
 
 Given = ParamSpec("Given")
@@ -24,12 +24,12 @@ Returned = TypeVar("Returned")
 
 
 def usual_settings(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """Let a public function run under PyTorch's usual settings, and put the caller's back when it ends.
+    """Decorate a function so that it runs under PyTorch's default settings, and restores the caller's when it ends.
 
     In the function, gradients are computed, autocast is off, and new tensors have the type float32 and are on the CPU,
-    as without any settings. The caller may have used ``torch.no_grad()``, ``torch.inference_mode()``,
-    ``torch.autocast()``, another default type or another default device. The random states of PyTorch, NumPy and Python
-    are put back, too. Only one thread at a time runs such a function.
+    even if the caller has used ``torch.no_grad()``, ``torch.inference_mode()``, ``torch.autocast()``, another default
+    type or another default device. The random states of PyTorch, NumPy and Python are restored, too. Only one thread at
+    a time runs such a function.
     """
 
     @wraps(function)
@@ -53,7 +53,7 @@ def usual_settings(function: Callable[Given, Returned]) -> Callable[Given, Retur
 
 @contextmanager
 def default_type(kind: torch.dtype) -> Iterator[None]:
-    """Make ``kind`` the type of new tensors while the body of the ``with`` statement runs."""
+    """Make ``kind`` the default type of new tensors while the body of the ``with`` statement runs."""
     before = torch.get_default_dtype()
     if kind != before:
         torch.set_default_dtype(kind)
@@ -68,7 +68,7 @@ class _Settings:
     """The settings and random states of the caller."""
 
     def __init__(self) -> None:
-        """Read them."""
+        """Store the current settings and random states."""
         self.gradients, self.dtype = torch.is_grad_enabled(), torch.get_default_dtype()
         self.autocast = {device: torch.is_autocast_enabled(device) for device in ("cpu", "cuda")}
         self.of_torch, self.of_numpy = torch.default_generator.get_state(), np.random.get_state()
@@ -78,7 +78,7 @@ class _Settings:
         self.dispatch_modes = torch._C._len_torch_dispatch_stack()
 
     def put_back(self) -> None:
-        """Put all of them back. If Ctrl-C is pressed meanwhile, it takes effect afterwards."""
+        """Restore all settings and random states. If Ctrl-C is pressed meanwhile, it takes effect afterwards."""
         try:
             self._leave_modes()
             torch.set_grad_enabled(self.gradients)
@@ -95,7 +95,7 @@ class _Settings:
             raise
 
     def _leave_modes(self) -> None:
-        """Leave the modes that see each call of PyTorch, if Ctrl-C at the wrong moment has left one on.
+        """Leave the modes that intercept the calls of PyTorch, if an interruption by Ctrl-C has left any of them on.
 
         Such a mode would disturb what the caller does later, for example tracing a network.
         """

@@ -23,22 +23,25 @@ from dreamgram.image_optimization.checks import as_model
 LEAVES = frozenset(
     [str, bytes, bool, int, float, complex, type, NoneType, FunctionType, BuiltinFunctionType, MethodType, ModuleType]
 )
-"""Types of objects that a forward pass does not change, or whose changes belong to no network."""
+"""Types of objects that are neither searched nor saved, because a forward pass does not change them, or because a
+change of them is not a change of the network."""
 
 LIBRARIES = frozenset([*sys.stdlib_module_names, "builtins", "torch", "numpy"])
-"""Packages whose objects are not searched, unless they are modules, tensors, arrays, generators or containers."""
+"""Packages whose objects are not searched for parts of a network's state, unless they are modules, tensors, arrays,
+generators or containers."""
 
 CONTAINERS = frozenset([dict, OrderedDict, list, set, deque])
-"""Types of objects whose elements may change."""
+"""Types of containers in which a forward pass may add, remove or replace elements."""
 
 COLLECTIONS = (dict, list, deque, tuple, set, frozenset)
-"""Types of objects whose elements are searched."""
+"""Types of containers whose elements are searched for parts of a network's state."""
 
 FIXING = (tuple, set, frozenset, Tensor)
 """Types of objects in which tensors cannot be replaced by copies."""
 
 MANY = 10_000
-"""Number of elements above which a container is saved without looking at its elements: it holds data, not a state."""
+"""Largest number of elements in a container whose elements are searched. Of a larger container, only the container
+itself is saved, because its elements are probably data and not a part of the network's state."""
 
 Undo = Callable[[], bool]
 """A function that puts one object back as it was, and returns whether the object had changed.
@@ -55,8 +58,9 @@ class Snapshot:
     ``requires_grad`` flags. Their values are not saved, because a copy of all parameters would take as much memory as
     the network: call the network with copies of its parameters.
 
-    Inside, the network has copies of the tensors in its buffers, attributes, dictionaries and lists. It may change the
-    copies in place, and gradients that need them can still be computed after the original tensors have been put back.
+    Inside the ``with`` statement, the network's buffers, attributes, dictionaries and lists contain copies of their
+    tensors. The network may change the copies in place, and gradients that need them can still be computed after the
+    original tensors have been put back.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -74,9 +78,11 @@ class Snapshot:
         self._fixed: set[int] = set()
         """Identities of tensors in objects, such as tuples, in which they cannot be replaced by copies."""
         self._empty: list[Any] = []
-        """Containers without elements. A network has thousands of them, so one function empties them all."""
+        """Containers that had no elements when the state was saved. A network has thousands of them, so one function
+        empties them all."""
         self._kinds: dict[type, _Kind] = {}
-        """Classes of the objects that were looked at. A network has thousands of objects of a few classes."""
+        """Facts about the class of each object that was looked at, by class. They are stored because a network has
+        thousands of objects of a few classes."""
 
     # These are methods and no generator function with @contextmanager, because Ctrl-C at the wrong moment would leave
     # such a generator to be closed when Python finds it, perhaps after a snapshot taken before it has been restored.
@@ -110,10 +116,11 @@ class Snapshot:
             self._kind(thing).save(self, thing)
 
     def restore(self) -> None:
-        """Put everything back. If Ctrl-C is pressed meanwhile, it takes effect afterwards, as does an error.
+        """Restore all objects. If Ctrl-C is pressed or an error is raised meanwhile, it takes effect afterwards.
 
         Raises:
-            Exception: an object of the user's has raised it. All other objects have been put back.
+            Exception: an object of the user's network raised it while the object was being restored. All other objects
+                have been restored.
         """
         problem: Exception | None = None
         try:
@@ -126,7 +133,7 @@ class Snapshot:
             raise problem
 
     def _put_back(self) -> Exception | None:
-        """Put one object back, and return the error if this fails."""
+        """Restore the last object that is not yet restored, and return the error if this fails, or else None."""
         problem = None
         try:
             self.changed |= self._undo[-1]()
@@ -154,7 +161,7 @@ class Snapshot:
                 self._fixed.update(id(part) for part in parts if isinstance(part, Tensor))
 
     def _parts(self, thing: Any) -> Iterable[Any]:
-        """Return the objects in ``thing`` to search, which may be a container, a module or another object."""
+        """Return the objects to search inside ``thing``, which may be a container, a module or any other object."""
         if isinstance(thing, Tensor):
             return [thing.grad] if thing.is_leaf and thing.grad is not None else []
         if isinstance(thing, COLLECTIONS):
@@ -168,14 +175,19 @@ class Snapshot:
         return [*inside, *kind.shared, *(getattr(thing, name, None) for name in kind.slots)]
 
     def _kind(self, thing: Any) -> _Kind:
-        """Return what all objects of the class of ``thing`` have in common."""
+        """Return the stored facts about the class of ``thing``."""
         kind = type(thing)
         if kind not in self._kinds:
             self._kinds[kind] = _Kind(kind)
         return self._kinds[kind]
 
     def _copy(self, tensors: list[Tensor]) -> None:
-        """Copy ``tensors``, which share their memory, and lend the network their copies, which share theirs, too."""
+        """Copy ``tensors``, which share memory, so that the copies share memory, too.
+
+        The network uses the copies until its state is restored. If one of the tensors cannot be replaced, for example
+        because it is in a tuple, the network keeps all of the original tensors, and their elements are restored from
+        the copies.
+        """
         fixed = any(id(each) in self._fixed for each in tensors)
         # A tensor that a network has computed with gradients keeps its graph, so the copies are made without it.
         for tensor, copy in zip(tensors, _clones([each.detach() for each in tensors]), strict=True):
@@ -274,7 +286,7 @@ class Snapshot:
         self._undo.append(undo)
 
     def _save_slots(self, thing: Any) -> None:
-        """Save the attributes that ``thing`` keeps in slots. All others are in a dictionary of their own."""
+        """Save the attributes that ``thing`` stores in ``__slots__``. Its ``__dict__`` is saved separately."""
         if not self._kind(thing).slots:
             return
         absent = object()
@@ -311,29 +323,30 @@ SAVING: dict[Any, Callable[[Snapshot, Any], None]] = {
     (torch.Generator, random.Random, np.random.Generator, np.random.RandomState): Snapshot._save_random_state,
     object: Snapshot._save_slots,
 }
-"""Method that saves an object, by its type. The first type that fits applies."""
+"""Methods that save objects, by the types of the objects. The first entry that fits an object is used."""
 
 
 class _Kind:
-    """What the objects of one class have in common."""
+    """Facts about one class that are needed to save the objects of this class."""
 
     def __init__(self, kind: type) -> None:
-        """Describe ``kind``."""
+        """Collect the facts about the class ``kind``."""
         own = [each for each in kind.__mro__ if each.__module__.partition(".")[0] not in LIBRARIES]
         self.searched = issubclass(kind, nn.Module | SimpleNamespace) or kind in own
         """Whether the attributes of an object belong to the state of a network."""
         self.shared = [value for each in own for value in vars(each).values() if type(value) in CONTAINERS]
-        """Containers in the class and its bases, if they belong to no library. Networks may keep caches in them."""
+        """Containers that are attributes of the class itself or of its bases, except those of a library's class.
+        Networks may keep caches in them."""
         declared = [each.__dict__.get("__slots__", ()) for each in own]
         names = [name for some in declared for name in ([some] if isinstance(some, str) else some)]
         self.slots = [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
         """Names of the attributes that an object may keep in slots."""
         self.save = next(method for kinds, method in SAVING.items() if issubclass(kind, kinds))
-        """Method that saves an object."""
+        """Method of :class:`Snapshot` that saves an object of this class."""
 
 
 def _by_storage(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
-    """Group tensors that share memory, such as a tensor and its views."""
+    """Return lists of tensors that share memory, such as a tensor and its views."""
     groups: dict[Any, list[Tensor]] = {}
     for tensor in tensors:
         # Tensors of other classes need not have memory of their own.
@@ -345,7 +358,7 @@ def _by_storage(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
 
 
 def _clones(tensors: list[Tensor]) -> list[Tensor]:
-    """Return copies of ``tensors``, which share their memory. The copies share theirs in the same way."""
+    """Return copies of ``tensors``, which share memory. The copies share memory in the same way."""
     if len(tensors) == 1:
         return [tensors[0].clone()]
     elements = tensors[0].untyped_storage().nbytes() // tensors[0].element_size()
@@ -354,12 +367,12 @@ def _clones(tensors: list[Tensor]) -> list[Tensor]:
 
 
 def _differ(tensor: Tensor, copy: Tensor) -> bool:
-    """Return whether ``copy`` is no longer a copy of ``tensor``."""
+    """Return whether ``copy`` is no longer equal to ``tensor``, or differs in ``requires_grad``."""
     return not same(tensor.detach(), copy.detach()) or tensor.requires_grad != copy.requires_grad
 
 
 def _put_elements_back(tensor: Tensor, copy: Tensor) -> bool:
-    """Give ``tensor`` the elements of ``copy``, and return whether it had others."""
+    """Give ``tensor`` the elements of ``copy``, and return whether its elements were different before."""
     changed = not same(tensor.detach(), copy)
     if changed:
         with torch.inference_mode(tensor.is_inference()):
@@ -378,7 +391,7 @@ def _random_state(generator: Any) -> Any:
 
 
 def _set_random_state(generator: Any, random_state: Any) -> bool:
-    """Give a random number generator the state ``random_state``, and return whether it had another one."""
+    """Give a random number generator the state ``random_state``, and return whether its state was different before."""
     changed = pickle.dumps(_random_state(generator)) != pickle.dumps(random_state)
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = random_state
@@ -390,7 +403,7 @@ def _set_random_state(generator: Any, random_state: Any) -> bool:
 
 
 def _set_mode(module: nn.Module, training: bool) -> bool:
-    """Give a TorchScript module its training mode, and return whether it had another one."""
+    """Set the training mode of a TorchScript module to ``training``, and return whether it was different before."""
     changed = module.training != training
     if changed:
         module.train(training)
@@ -412,7 +425,8 @@ def unwrapped(model: nn.Module) -> nn.Module:
     The wrappers only run the network in another way. Without them, layers have the names that they have in the network.
 
     Raises:
-        ValueError: ``model`` is a TorchScript program, whose layers cannot be observed, or it has no weights.
+        ValueError: ``model`` is a TorchScript program, whose layers cannot be observed; its weights have no shapes yet;
+            or it has no weights, because it is on the meta device.
     """
     model = as_model(model)
     while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or "_orig_mod" in model._modules:

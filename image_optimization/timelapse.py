@@ -20,8 +20,8 @@ FRAMES = 48
 """Largest number of frames in an animation."""
 
 FRAME_SIDE = 1024
-"""Largest width or height of a frame, in pixels. Frames are no larger because they are kept in memory and are meant to
-be watched on a screen."""
+"""Largest width or height, in pixels, of each image in a frame. Larger images are reduced, because all images are kept
+in memory and are meant to be watched on a screen."""
 
 ANIMATION_LIMITS = {"webp": 16_383, "gif": 65_535, "mp4": 16_384}
 """Largest width and height of a frame, in pixels, by file extension."""
@@ -48,7 +48,7 @@ class Timelapse:
         self.kept_images: dict[int, list[Tensor]] = {}
 
     def __call__(self, step: Step) -> None:
-        """Keep a copy of the image of ``step`` if the constructor chose this step."""
+        """Keep a copy of the images of ``step`` if the constructor chose this step."""
         at = (step.number - 1) % self.steps
         if at in self.wanted:
             image = fit(step.image, min(FRAME_SIDE, max(step.image.shape[2:])))

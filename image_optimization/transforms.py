@@ -114,7 +114,7 @@ class Chain:
 
 
 def is_own_transform(transform: Transform) -> bool:
-    """Return whether ``transform`` is part of this package, or consists of such transforms only."""
+    """Return whether ``transform`` is part of this package, or is a :class:`Chain` of such transforms only."""
     return all(map(is_own_transform, transform.transforms)) if isinstance(transform, Chain) else is_own(transform)
 
 
@@ -122,9 +122,9 @@ def drawn_ahead(transform: Transform, steps: int) -> Transform:
     """Return a transform that does the same as ``transform`` for ``steps`` calls, but draws all random numbers at once.
 
     In the first call, the transformation matrices of all steps are drawn and copied to the device together, so that no
-    later step waits for a copy. The number of the current step is also on the device, so that a recording of one call
-    can be replayed (:mod:`dreamgram.image_optimization.recording`). Each transform in a :class:`Chain` is replaced in
-    this way. A transform that is neither a :class:`RandomView` nor a :class:`Chain` is returned unchanged.
+    later step waits for a copy. The number of the current step is also on the device, so that one call can be recorded
+    as a CUDA graph and replayed (:mod:`dreamgram.image_optimization.recording`). Each transform in a :class:`Chain` is
+    replaced in this way. A transform that is neither a :class:`RandomView` nor a :class:`Chain` is returned unchanged.
     """
     if isinstance(transform, Chain):
         return Chain(tuple(drawn_ahead(each, steps) for each in transform.transforms))

@@ -24,14 +24,15 @@ from dreamgram.image_optimization.settings import default_type
 from dreamgram.image_optimization.state import Snapshot
 
 SMALL_IMAGE = 3 * 256 * 256
-"""Largest number of elements (C x H x W) in an image that counts as small. A trial for shapes leaves out the arithmetic
-of the most frequent functions, and runs all others. For a larger image, it runs on PyTorch's meta device, on which all
-functions only compute shapes. For most networks, PyTorch must first load Python code for this, which takes 0.4 s and
-160 MB of memory. For a small image, running these functions takes less time."""
+"""Largest number of elements (C x H x W) in an image that counts as small. For a small image, a trial that computes
+only shapes leaves out the arithmetic of the most frequent functions, and runs all others. For a larger image, it runs
+on PyTorch's meta device, on which all functions only compute shapes. For most networks, PyTorch must first load Python
+code for the meta device, which takes 0.4 s and 160 MB of memory. Running the other functions on a small image takes
+less time."""
 
 Way = Literal["shapes", "values"]
-"""How a trial runs: without the arithmetic of convolutions and fully connected layers ("shapes"), or as the network
-always runs ("values")."""
+"""How a trial, a forward pass that records all outputs of modules, runs: without the arithmetic of convolutions and
+fully connected layers ("shapes"), or as the network always runs ("values")."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,12 @@ class Seen:
     overwritten: Callable[[], bool]
     """Function that returns whether an in-place operation has overwritten the tensor by now."""
     field: Field | None
-    """Receptive fields of the positions; None if they were not followed or the tensor does not depend on the image."""
+    """Receptive fields of the positions; None if they were not computed or if the tensor does not depend on the
+    image."""
 
     @property
     def place(self) -> tuple[str, int, str]:
-        """Return what tells this tensor apart from all others in a forward pass."""
+        """Return the name, the call and the key, which together identify this tensor in a forward pass."""
         return self.name, self.call, self.key
 
 
@@ -66,7 +68,7 @@ class Start:
     input_count: int
     """Number of channels or features that the layer takes, according to its weights."""
     row_count: int
-    """Number of rows of features that a fully connected layer got."""
+    """Number of rows of features in the input of a fully connected layer."""
 
 
 @dataclass
@@ -78,7 +80,7 @@ class Trial:
     failure: Exception | None = None
     """Error that stopped the run, or None."""
     start: Start | None = None
-    """The first layer with weights, also if its inputs did not fit it; None if the run did not reach any."""
+    """The first layer with weights, even if its input did not fit its weights; None if the run did not reach any."""
 
 
 def try_out(
@@ -87,7 +89,7 @@ def try_out(
     way: Way,
     follow_fields: bool = False,
 ) -> Trial:
-    """Run ``model`` on ``image`` (N, C, H, W), and return what was computed.
+    """Run ``model`` on ``image`` (N, C, H, W), and return the outputs of its modules and the error, if any.
 
     The network is in evaluation mode and gets copies of its parameters. Afterwards, it is as it was. A trial for shapes
     fails if the network depends on the values of tensors, for example if it converts a tensor to a number.
@@ -95,8 +97,9 @@ def try_out(
     Args:
         model: the network.
         image: the images, (N, C, H, W).
-        way: how the network runs.
-        follow_fields: whether to follow the receptive fields.
+        way: "shapes" to leave out arithmetic if only the shapes of the outputs are needed, or "values" to compute all
+            outputs.
+        follow_fields: whether to compute the receptive fields of all output positions.
 
     Raises:
         ValueError: the images need more memory than is free.
@@ -143,7 +146,7 @@ def try_out(
 
 
 def _see(name: str, call: int, key: str, module: nn.Module, tensor: Tensor, fields: ReceptiveFields | None) -> Seen:
-    """Describe ``tensor``, which is at ``key`` in the output of a call of ``module``."""
+    """Return the record of ``tensor``, which is at ``key`` in the output of a call of ``module``."""
     version = 0 if tensor.is_inference() else tensor._version
 
     def overwritten() -> bool:
@@ -168,7 +171,8 @@ def is_about_sizes(failure: Exception) -> bool:
 def working_dtype(model: nn.Module) -> torch.dtype:
     """Return the number format in which ``model`` gets its images: float64 if its parameters are, otherwise float32.
 
-    Networks with smaller parameters get float32, too, because gradients with respect to images are too small for them.
+    Networks whose parameters have a smaller format, such as float16, get float32, too, because gradients with respect
+    to images are too small for such a format.
     """
     kinds = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     return torch.float64 if next(kinds, None) == torch.float64 else torch.float32
@@ -215,7 +219,8 @@ READERS = {
     *("nonzero", "argwhere", "unique", "unique_consecutive", "masked_select", "is_nonzero", "equal", "allclose"),
     *("multinomial", "bincount", "nms", "one_hot", "repeat_interleave"),
 }
-"""Names of functions whose results, or the shapes of whose results, depend on values."""
+"""Names of functions that convert the values of tensors to Python objects, or that need these values for another
+reason, for example because the shape of the result depends on them."""
 
 
 REPLACING = Tensor.data.__set__  # type: ignore[attr-defined]
@@ -223,7 +228,7 @@ REPLACING = Tensor.data.__set__  # type: ignore[attr-defined]
 
 
 class _Reading(TorchFunctionMode):
-    """Notice that the network reads values, which a trial for shapes does not have."""
+    """A mode that detects when the network reads the values of tensors, which a trial for shapes does not compute."""
 
     def __init__(self, way: Way, fields: ReceptiveFields | None) -> None:
         super().__init__()
@@ -255,7 +260,7 @@ WEIGHTED = {
 
 
 def _start(name: str, input: Tensor, weight: Tensor, *others: Any, **options: Any) -> Start:
-    """Describe a call of one of the functions :data:`WEIGHTED`."""
+    """Return a description of the layer that a call of one of the functions :data:`WEIGHTED` computes."""
     groups = options.get("groups", others[4] if len(others) > 4 else 1)
     return Start(name, weight.shape[-1] if name == "linear" else weight.shape[1] * groups, math.prod(input.shape[:-1]))
 
@@ -268,15 +273,16 @@ def _picks_by_mask(name: str, args: Any) -> bool:
 
 
 class _NoArithmetic(Mode):
-    """Leave out the arithmetic of the most frequent operators: their outputs hold arbitrary values.
+    """A mode that leaves out the arithmetic of the most frequent operators.
 
-    Touching the memory of the outputs would take as long as the arithmetic.
+    The outputs of these operators hold arbitrary values. They are not filled, because writing to their memory would
+    take as long as the arithmetic.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.arbitrary: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
-        """Integers that have been computed from arbitrary values."""
+        """Tensors of integers that have been computed from arbitrary values."""
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
@@ -296,12 +302,12 @@ class _NoArithmetic(Mode):
 
 
 def _alike(one: Tensor, *others: Any, memory_format: Any = None, approximate: str = "") -> Tensor | None:
-    """Return a tensor like ``one``, or None if its values may be needed."""
+    """Return a tensor like ``one`` with arbitrary values, or None if ``one`` holds integers, which may be needed."""
     return torch.empty_like(one, memory_format=memory_format) if one.is_floating_point() else None
 
 
 def _overwritten(one: Tensor, *others: Any) -> Tensor | None:
-    """Return ``one``, or None if its values may be needed."""
+    """Return ``one``, or None if it holds integers, which may be needed."""
     return one if one.is_floating_point() else None
 
 
@@ -410,7 +416,8 @@ INDEXING = {
     *(ATEN.scatter.value, ATEN.scatter_.value, ATEN.scatter_add_.default, ATEN.index_add_.default),
     *(ATEN.index_copy_.default, ATEN.max_unpool2d.default, ATEN.one_hot.default, ATEN._unsafe_index.Tensor),
 }
-"""Operators that fail if a tensor of integers among their arguments has wrong values."""
+"""Operators that may fail if a tensor of integers among their arguments holds arbitrary values, such as wrong
+indices."""
 
 SHAPES: dict[Any, Callable[..., Any]] = {
     **dict.fromkeys(
@@ -439,4 +446,5 @@ SHAPES: dict[Any, Callable[..., Any]] = {
     ATEN._softmax.default: _alike,
     ATEN._scaled_dot_product_flash_attention_for_cpu.default: _attention,
 }
-"""Functions that return tensors like those that an operator returns. They return None if the operator has to run."""
+"""Functions, by operator, that return tensors of the shapes that the operator returns, with arbitrary values. Such a
+function returns None if the operator itself has to run."""

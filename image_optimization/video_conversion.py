@@ -57,10 +57,10 @@ def count_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> int:
 def read_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> Iterator[Frame]:
     """Yield the frames of a video in order, upright and resized to the size of the first frame.
 
-    Damaged frames are skipped. ``max_pixels`` is the largest number of pixels of a frame.
+    Damaged frames are skipped. ``max_pixels`` is the largest allowed number of pixels in a frame.
 
     Raises:
-        TooLargeError: the frames have more pixels.
+        TooLargeError: the frames have more than ``max_pixels`` pixels.
         ValueError: ``video`` cannot be opened as a video, or it has no pictures.
     """
     with _open(video, max_pixels) as container:
@@ -97,10 +97,10 @@ def convert_video(
             returns the converted image, (1, 3, H, W) in [0, 1].
         tell: function that shows the user a message. It is called if parts of the video are damaged, or if the format
             of ``output`` cannot hold the sound.
-        max_pixels: largest number of pixels of a frame.
+        max_pixels: largest allowed number of pixels in a frame.
 
     Raises:
-        TooLargeError: the frames have more pixels.
+        TooLargeError: the frames have more than ``max_pixels`` pixels.
         ValueError: ``video`` cannot be opened as a video, or none of its frames can be read.
     """
     with replacing(output) as beside, ExitStack() as stack:
@@ -239,7 +239,7 @@ class _Writer:
 def _fitting(sounds: Sequence[Any], output: Path, tell: Tell) -> list[Any]:
     """Return those audio streams of ``sounds`` that the format of ``output`` can hold.
 
-    If it cannot hold all of them, ``tell`` is called with a message for the user.
+    If the format cannot hold all of ``sounds``, ``tell`` is called with a message for the user.
     """
     names = [sound.codec_context.codec.canonical_name for sound in sounds]
     with load_av().open(BytesIO(), "w", format=VIDEO_FORMATS[output.suffix.lower()]) as nothing:

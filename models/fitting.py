@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"})
-"""Names that wrappers put between the names of a network's modules: ``nn.DataParallel`` and others, ``torch.compile``,
-and ``torch.distributed``."""
+"""Names that wrappers such as ``nn.DataParallel``, ``torch.compile`` and those of ``torch.distributed`` insert into the
+names of a network's modules."""
 
 NAMES_SHOWN = 3
-"""Largest number of names that an error message shows of each kind."""
+"""Largest number of names that an error message shows of the tensors that are missing, unexpected or of a wrong
+shape."""
 
 
 def fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> nn.Module:
@@ -36,7 +37,8 @@ def fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> 
 def take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """Make ``model`` take images in [0, 1] and normalize them itself, and set its default input shape (C, H, W).
 
-    The result is ``model``. A hook normalizes the images, so that the layers of ``model`` keep their names.
+    The result is ``model``. A hook subtracts ``mean`` from the images and divides them by ``std``, which hold one
+    number for each channel. With a hook instead of a wrapper, the layers of ``model`` keep their names.
     """
     import torch
 
@@ -48,17 +50,20 @@ def take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], s
 
 
 def unfetched(what: str, error: Exception, instead: str = "a local file as the weights") -> OSError:
-    """Return an error: ``what``, such as a URL, could not be fetched because of ``error``; give ``instead``."""
+    """Return an error whose message says that ``what``, such as a URL, could not be fetched because of ``error``.
+
+    The message asks the user to give ``instead``.
+    """
     reason = (str(getattr(error, "reason", error)).strip() or type(error).__name__).splitlines()[0]
     return OSError(f"could not fetch {what} ({reason}); give {instead}")
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Copy the tensors ``state`` (by name) into ``model``, after :func:`renamed` has matched their names. Return it.
+    """Copy the tensors ``state`` (by name) into ``model``, and return ``model``. :func:`renamed` matches the names.
 
     Raises:
         ValueError: a tensor of the network is missing in ``state``, has another shape there, or ``state`` has more
-            tensors than the network. The message names the first of each kind.
+            tensors than the network. The message names the first few of these tensors.
     """
     own: dict[str, Tensor] = model.state_dict()
     fitted = renamed(state, own)
@@ -75,7 +80,7 @@ def renamed(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Te
     A prefix is removed or added so that as many names as possible match. Examples of such prefixes are ``module.``,
     ``model.``, ``state_dict.`` and ``state_dict.net.``. Tensors without the removed prefix are omitted. If several
     prefixes fit equally well, the first in the file is used. The names in :data:`WRAPPERS` are also removed in the
-    middle of a name, if no module of the network is called so.
+    middle of a name, if no module of the network has such a name.
     """
     wanted = set(names)
     wrappers = WRAPPERS - {part for name in wanted for part in name.split(".")}
@@ -105,9 +110,11 @@ def _without(wrappers: Collection[str], name: str) -> str:
 
 
 def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return the argument ``num_classes`` for a network with the tensors ``own``, if those of the file need it.
+    """Return ``{"num_classes": N}`` if the tensors ``own`` and ``state`` differ in the number of classes.
 
-    The file needs it if the last layers of both differ only in their first dimension, the number of classes.
+    ``own`` are the tensors of a network, and ``state`` are those of a weights file. They differ in the number of
+    classes if the last tensor of the network has another first dimension in the file, and the same other dimensions. N
+    is the first dimension in the file. Otherwise, the result is an empty dictionary.
     """
     if not own or (last := list(own)[-1]) not in state or state[last].shape == own[last].shape:
         return {}

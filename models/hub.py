@@ -18,10 +18,11 @@ if TYPE_CHECKING:
 
 
 def from_hub(name: str, weights: Path | None) -> nn.Module:
-    """Load the network ``name`` of the Hugging Face Hub, such as ``google/vit-base-patch16-224``, or from a folder.
+    """Load a network from the Hugging Face Hub, such as ``google/vit-base-patch16-224``, or from a local folder.
 
-    Networks of timm are built by timm, and all others by transformers. Code from the Hub is never run. If the network
-    also reads texts, as CLIP does, only the part for images is returned.
+    ``name`` is the name on the Hub or the path of the folder. Networks of timm are built by timm, and all others by
+    transformers. Code from the Hub is never run. If the network also reads texts, as CLIP does, only the part for
+    images is returned.
 
     Raises:
         ValueError: the network is not for images, lacks weights, or does not say how images are normalized.

@@ -123,9 +123,9 @@ def _torchvision(name: str, weights: Path | None) -> nn.Module:
 
 
 def _torchvision_filled(name: str, weights: Path) -> nn.Module:
-    """Return the network ``name`` of torchvision, of the size that the tensors in ``weights`` have.
+    """Return the network ``name`` of torchvision, filled with the tensors in ``weights``.
 
-    The size is the side of the images of a vision transformer, and the number of classes of any network.
+    The number of classes and, for a vision transformer, the side of its images are chosen to fit these tensors.
     """
     import torchvision.models as zoo
 
@@ -167,7 +167,10 @@ def _timm(name: str, weights: Path | None) -> nn.Module:
 
 
 def _timm_filled(timm: Any, name: str, weights: Path) -> nn.Module:
-    """Return the network ``name`` of timm, with as many classes as ``weights`` has."""
+    """Return the network ``name`` of timm, filled with the tensors in ``weights``.
+
+    The number of classes is chosen to fit these tensors.
+    """
     state = read_weights(weights)
     empty: nn.Module = timm.create_model(name, pretrained=False)
     if more := classes_of(renamed(state, own := empty.state_dict()), own):

@@ -162,8 +162,8 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.ArgumentDefaultsHelpFormatter,
     )
     add = parser.add_argument
-    add("--model", choices=["cnn", "mlp"], default="cnn", help="Network to train, convolutional or fully connected.")
-    add("--data", type=Path, default="data", help="Folder of MNIST, which is downloaded if it is missing.")
+    add("--model", choices=["cnn", "mlp"], default="cnn", help="Network to train: a CNN or a fully connected MLP.")
+    add("--data", type=Path, default="data", help="Folder with the MNIST files, which are downloaded if missing.")
     add(
         "--output", type=Path, default=argparse.SUPPRESS, help="Weights file to save. (default: a new file in outputs/)"
     )

@@ -21,7 +21,8 @@ MEAN = (103.939, 116.779, 123.68)
 
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Mean and standard deviation of the red, green and blue channels in [0, 1], with which torchvision normalizes."""
+"""Mean and standard deviation of the red, green and blue channels, in [0, 1], with which torchvision normalizes
+images."""
 
 
 class VGG(nn.Sequential):

@@ -25,8 +25,9 @@ VECTORS, MORE_VECTORS = 11, 3
 """Maximum memory of an optimization step, except for the curvature pairs and the pass through the network, as a
 multiple of the memory of the image. It includes the image, its gradient, and the photo's activations. For an optimizer
 that stores curvature pairs, ``MORE_VECTORS`` is added to ``VECTORS``. The command ``python -m benchmarks.budget``
-measures both, together with the temporary tensors of the optimizer. The constants are smaller than the results, because
-these tensors are freed before the next pass through the network, and use the memory of that pass."""
+measures both numbers. The measured numbers are larger than the constants, because they include the optimizer's
+temporary tensors. These tensors need no additional memory, because they are freed before the next pass through the
+network, which uses the same memory."""
 
 FOR_TILING = 250_000_000
 """Bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only if a
@@ -36,8 +37,8 @@ LOADED = 200_000_000
 """Bytes that a run needs for libraries that are loaded during the run and for memory fragmentation."""
 
 COPIES = 3
-"""Number of copies of each of two images, the photo and a painting, that are in memory while these images are resized
-and passed through the network."""
+"""Number of copies of the photo, and also of the largest painting, that are in memory while the photo and the paintings
+are resized and passed through the network."""
 
 FEWEST_PAIRS = 3
 """Minimum number of curvature pairs that L-BFGS keeps. With fewer pairs, L-BFGS is of little use."""
@@ -55,7 +56,7 @@ surrounding pixels. The command ``python -m benchmarks.budget`` measures the rat
 
 REGION, MATRICES = 130, 22_000_000
 """Additional memory, in bytes, for each region of the photo after the first. Each region can have a different style.
-``REGION`` is the memory for gradients, for each pixel of the picture or tile that passes through the network.
+``REGION`` is the memory for gradients, in bytes per pixel of the picture or tile that passes through the network.
 ``MATRICES`` is the memory for the statistics of the styles, which does not depend on the number of pixels.
 The command ``python -m benchmarks.budget`` measures ``MATRICES``."""
 
@@ -69,8 +70,8 @@ part's activations depend. A smaller tile would consist almost entirely of surro
 
 
 MOST_SCALES, MOST_PAIRS, MOST_SIDE = 100, 1000, 10**9
-"""Largest number of budgets, one for each scale, and largest numbers in a budget, that are read from a file. They are
-far above those of any honest file."""
+"""Limits for memory budgets that are read from a file: the number of budgets, the curvature pairs in a budget, and the
+side of a tile in pixels. A file that this program has written never comes near these limits."""
 
 
 @dataclass(frozen=True)
@@ -108,10 +109,13 @@ WHOLE = Budget(HISTORY, 10**6)
 
 
 def read_budgets(numbers: object) -> list[Budget]:
-    """Return the budgets in ``numbers``, a list of the pairs and the side of each scale, as read from a file.
+    """Return the budgets in ``numbers``, a list that was read from a file.
+
+    For each scale (a size at which the image is optimized), ``numbers`` contains a list of two whole numbers:
+    :attr:`Budget.pairs` and :attr:`Budget.side`.
 
     Raises:
-        ValueError: ``numbers`` is anything else, or a number is out of range.
+        ValueError: ``numbers`` does not have this form, or a number is out of range.
     """
     if not isinstance(numbers, list | tuple) or len(numbers) > MOST_SCALES:
         raise ValueError(f"budgets must be a list of at most {MOST_SCALES}, not {shorten(numbers)}")

@@ -27,14 +27,15 @@ NOTE = "dreamgram"
 """Key of the metadata entry in which a checkpoint file holds the recipe, the settings of the run."""
 
 INTERVAL, LARGEST_SHARE = 50, 0.02
-"""Shortest interval between saved states, in seconds, and the largest fraction of the time that saving may take."""
+"""Minimum interval between two saved states, in seconds, and maximum fraction of the run's time that saving may take.
+Both apply only if the user has not chosen an interval."""
 
 _OLD_NAMES = {
     "image of the scale before": "image_before",
     "losses of scale ": "losses_of_scale_",
     "pairs and sides of tiles": "budgets",
 }
-"""Beginnings of the names of tensors in checkpoints of version 0.1.0, and what replaces them."""
+"""Prefixes of the names of tensors in checkpoints of version 0.1.0, each with the prefix that replaces it."""
 
 
 class Checkpoint:
@@ -63,9 +64,9 @@ class Checkpoint:
                 default, the first interval is :data:`INTERVAL`, and the next ones are so long that saving takes at most
                 the fraction :data:`LARGEST_SHARE` of the time.
             job: the job that performs the run. The state is also saved when this job is asked to stop.
-            onward: the words that tell the user how to resume the run.
-            has_room: a function that returns whether a state of so many bytes may be saved. If not, the user is told
-                once. By default, all states are saved.
+            onward: the text that tells the user how to resume the run.
+            has_room: a function that takes the size of a state in bytes and returns whether the state may be saved. The
+                first time that a state may not be saved, the user is told. By default, all states are saved.
             has_state: True if the file already holds a state of this run.
         """
         self.path = path
@@ -116,7 +117,7 @@ class Checkpoint:
         self._tell_job()
 
     def _tell_job(self) -> None:
-        """Let the job say how to resume the run, if Ctrl-C ends it at once."""
+        """Set the message that the user sees if Ctrl-C ends the job at once. It says how to resume the run."""
         self.job.interrupted = f"interrupted: {self.onward}"
 
 
@@ -154,13 +155,16 @@ def read_checkpoint(path: Path) -> tuple[State, Recipe]:
 
 
 def read_recipe(path: Path) -> Recipe:
-    """Read only the recipe in the checkpoint ``path``. The errors raised are those of :func:`read_checkpoint`."""
+    """Read only the recipe, which holds the settings of the run, from the checkpoint ``path``.
+
+    The function raises the same errors as :func:`read_checkpoint`.
+    """
     with _open(path) as file:
         return Recipe.parse(file.metadata()[NOTE], {"stylize": StylizeOptions}, path)
 
 
 def _new_name(name: str) -> str:
-    """Return the present name of a tensor, given its name in a checkpoint file of this or an older version."""
+    """Return the current name of a tensor, given its name in a checkpoint that this or an older version has written."""
     for old, new in _OLD_NAMES.items():
         if name.startswith(old):
             return new + name.removeprefix(old)
@@ -169,7 +173,7 @@ def _new_name(name: str) -> str:
 
 @contextmanager
 def _open(path: Path) -> Iterator[Any]:
-    """Open a checkpoint file for reading. The errors raised are those of :func:`read_checkpoint`."""
+    """Open a checkpoint file for reading. The function raises the same errors as :func:`read_checkpoint`."""
     check_regular(path)
     if path.is_dir():
         raise IsADirectoryError(f"{path} is a folder, not a checkpoint")

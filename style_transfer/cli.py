@@ -21,7 +21,10 @@ def stylize(options: StylizeOptions, job: Job) -> Done:
 
 
 def replay(options: ReplayOptions, job: Job) -> Done:
-    """Make a picture again from the settings that stylize stored in it. On the same machine, the copy is identical."""
+    """Make a picture again from the settings that stylize stored in it.
+
+    On the same machine, the new picture is identical to the original.
+    """
     from dreamgram.style_transfer.paint import replay
 
     return replay(options, job)

@@ -90,7 +90,7 @@ def _pixels(image: Tensor) -> Array:
 def _flow(start: Tensor, end: Tensor) -> Array:
     """Return, for each pixel of ``start``, the displacement to the matching point in ``end``.
 
-    The result is (H, W, 2): the displacements across and down, in this order, in pixels.
+    The result is (H, W, 2): the displacement to the right and the displacement down, in this order, in pixels.
     """
     grays = [np.asarray(to_pillow(frame).convert("L")) for frame in (start, end)]
     search = cv2.DISOpticalFlow.create(cv2.DISOPTICAL_FLOW_PRESET_MEDIUM)

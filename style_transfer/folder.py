@@ -27,13 +27,15 @@ def paint_each(photo_folder: Path, output: Path, paint: Callable[[Path, Path], D
     Args:
         photo_folder: the folder of photos.
         output: the folder of results, which must be a different folder.
-        paint: a function that paints one picture, given its path and the path of the PNG. It returns the outcome as a
-            :class:`Done`, or None if the picture had already been painted in an earlier run. It is not called for a
-            picture that another program is painting at the same time.
-        job: the job, through which the user is told which files fail. A failure does not stop the remaining files.
+        paint: a function that paints one picture, given the path of the photo and the path of the PNG to write. It
+            returns the outcome as a :class:`Done`, or None if the picture had already been painted in an earlier run.
+            It is not called for a picture that another program is painting at the same time.
+        job: the object through which messages are shown to the user, for example about a photo that fails. After a
+            failure, the remaining photos are still painted.
 
     Returns:
-        The outcome. Its summary says how many pictures were painted, how many already existed, and how many failed.
+        The outcome of the whole run. Its summary says how many pictures were painted, how many already existed, how
+        many were left to another program that is painting them, and how many failed.
 
     Raises:
         ValueError: ``photo_folder`` contains no pictures, or ``output`` is the same folder.
@@ -70,9 +72,9 @@ def paint_each(photo_folder: Path, output: Path, paint: Callable[[Path, Path], D
 def list_pictures(photo_folder: Path, output: Path, job: Job) -> list[Path]:
     """List the pictures in ``photo_folder``, sorted by name, and tell the user which other files are skipped.
 
-    A file is a picture if its name has one of the extensions :data:`READABLE`, even if it then cannot be read. The
-    message about all other files is shown through ``job``. It does not mention hidden files, whose names begin with a
-    dot.
+    A file counts as a picture if its name has one of the extensions :data:`READABLE`, even if the file cannot be read.
+    The names of the first :data:`SHOWN` skipped files are shown to the user through ``job``. Hidden files, whose names
+    begin with a dot, are neither listed nor shown.
 
     Raises:
         ValueError: ``photo_folder`` contains no pictures, or ``output`` is the same folder.
@@ -90,7 +92,7 @@ def list_pictures(photo_folder: Path, output: Path, job: Job) -> list[Path]:
 
 
 def name_outputs(files: Sequence[Path], output: Path) -> list[Path]:
-    """Return the path of a PNG in ``output`` for each of ``files``, which lie in one folder.
+    """Return the path of a PNG in the folder ``output`` for each of ``files``, which are all in one folder.
 
     A PNG is named after its file, without the extension: ``a.png`` for ``a.jpg``. If several names differ only in their
     extensions, the extension is kept: ``a.jpg.png``. If that name is also taken, a number is appended:

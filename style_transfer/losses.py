@@ -1,4 +1,4 @@
-"""Losses of style transfer. A loss object stores its target when it is made, and returns its value when it is called.
+"""Losses of style transfer. A loss object stores its target when it is made, and returns the loss when it is called.
 
 To add a style loss, write a class here that derives from :class:`StyleLoss`, and decorate it with
 :func:`style_loss`. The method ``statistic`` reduces the activations of a layer to a statistic, such as a Gram matrix.
@@ -46,7 +46,7 @@ Window = tuple[slice, slice]
 EVERYWHERE: Window = (slice(None), slice(None))
 
 Shares = Sequence[tuple[float, Any]]
-"""Share and statistic of each painting, as pairs. A painting's share is its weight among all paintings. The shares add
+"""One pair (share, statistic) for each painting. A painting's share is its weight among all paintings. All shares add
 up to 1."""
 
 FIVE = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1.0)
@@ -216,7 +216,11 @@ class WassersteinLoss(StyleLoss):
     a single color, so that its covariance is 0."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
-        """Compute the target distribution from ``targets``. The arguments are those of :class:`StyleLoss`."""
+        """Compute the target distribution from ``targets``, which holds one pair (share, moments) for each painting.
+
+        A painting's share is its weight among all paintings. The moments are those that :meth:`statistic` returns.
+        ``weight`` has the same meaning as in :class:`StyleLoss`.
+        """
         super().__init__(targets, weight)
         self.mean, covariance = distribution(self.target)
         least = self.ROUNDING * (self.mean.square().sum() + covariance.trace())
@@ -279,7 +283,11 @@ class NearestLoss(StyleLoss):
     """Weight of the cosine distance. The Wasserstein loss, divided by :attr:`WassersteinLoss.scale`, has weight 1."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
-        """Prepare the features of the paintings. The arguments are those of :class:`StyleLoss`."""
+        """Prepare the features of the paintings, given one pair (share, statistic) for each painting in ``targets``.
+
+        A painting's share is its weight among all paintings. Its statistic is the pair (moments, sample) that
+        :meth:`statistic` returns. ``weight`` has the same meaning as in :class:`StyleLoss`.
+        """
         self.moments = WassersteinLoss([(share, sums) for share, (sums, _) in targets], weight)
         self.divisor = self.moments.scale  # reading it waits for the device
         self.weight = weight

@@ -130,8 +130,8 @@ class StyleOptions(RunOptions):
     )
     tv_weight: float | None = option(
         None,
-        "Weight of the total variation; overrides the preset. Larger values smooth out grain; very large values also "
-        "smooth out brush strokes. [default: 0.5; gatys: 0.001]",
+        "Weight of the total variation, the differences between neighboring pixels; overrides the preset. Larger "
+        "values smooth out grain; very large values also smooth out brush strokes. [default: 0.5; gatys: 0.001]",
         group=LOSSES,
         least=0,
         values=(0.0, 0.5, 5.0),
@@ -156,9 +156,9 @@ class StyleOptions(RunOptions):
     )
     style_layers: LayerWeights | None = option(
         None,
-        "Layers in which statistics of the activations should match those of the paintings, with their weights, such "
-        "as relu1_1=1,relu3_1=0.5; overrides the preset. Early layers capture color and texture; late layers capture "
-        "larger forms.",
+        "Layers in which statistics of the activations, for example their means, should match those of the paintings. "
+        "Each layer may have a weight, as in relu1_1=1,relu3_1=0.5; overrides the preset. Early layers capture color "
+        "and texture; late layers capture larger forms.",
         group=LOSSES,
         parse=parse_layer_weights,
         least=0,
@@ -236,7 +236,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
     content_mask: Path | None = option(
         None,
         "Picture with a few plain colors, each of which marks a region of the photo. Unless --style-mask is given, the "
-        "first style is used for the region with the darkest color, and so on to the lightest.",
+        "first --style is used for the region with the darkest color, the second for the next lighter color, and so "
+        "on.",
         group="Input",
         applies=("photo",),
         metavar="FILE",
@@ -313,7 +314,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     checkpoint_every: float | None = option(
         None,
-        "Seconds after which the state of the run is saved again. 0 saves it after every step. By default, it is first "
+        "Seconds between two saves of the state of the run, from which the run can be resumed. With a larger value, "
+        "more steps are lost if the program is killed. 0 saves the state after every step. By default, it is first "
         "saved within a minute, and then so seldom that saving takes at most 2 % of the time.",
         group="Output",
         compare=False,
@@ -324,8 +326,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
     state_limit: int = option(
         10**9,
         "Largest disk space, such as 4G, for the states of all unfinished runs in the program's own folder. If they "
-        "need more, those of the oldest runs are deleted. A run whose state alone needs more cannot be resumed. 0 "
-        "keeps no state.",
+        "need more space, the states of the oldest runs are deleted. A run whose state alone exceeds this limit cannot "
+        "be resumed. 0 keeps no state.",
         group="Output",
         compare=False,
         recorded=False,

@@ -42,11 +42,11 @@ def paint(
     Args:
         options: the input, the paintings and all settings.
         job: the job, which shows progress and messages to the user.
-        original: the recipe (the record of settings) of an earlier run to repeat or resume; None for a new
-            run.
+        original: the recipe (the record of settings) of an earlier run to repeat or resume; None for a new run.
         state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo. The caller
-            must have claimed the checkpoint.
-        state_path: the file in the program's own folder from which ``state`` was read, if it is from there.
+            must have claimed the checkpoint with :func:`claimed`, so that no other program writes it.
+        state_path: the file from which ``state`` was read, if the program keeps this file in its own folder; None if
+            the user named the file, or if there is no state.
 
     Raises:
         ValueError: an option or an input is not valid, or the network's weights are not those recorded in ``original``.
@@ -81,10 +81,10 @@ def paint(
 
 @contextmanager
 def _new_checkpoint(options: StylizeOptions) -> Iterator[None]:
-    """Claim the checkpoint file of a new run, and check that it can be written.
+    """Claim the checkpoint file of a new run, so that no other program writes it, and check that it can be written.
 
     Raises:
-        ValueError: another run writes the file.
+        ValueError: another run writes the file, or the file exists and is not a checkpoint.
         OSError: the file exists and may not be overwritten, or it cannot be written.
     """
     path = options.checkpoint
@@ -99,8 +99,8 @@ def _new_checkpoint(options: StylizeOptions) -> Iterator[None]:
 def replay(options: ReplayOptions, job: Job) -> Done:
     """Make a picture again from its recipe, the settings stored in its file.
 
-    On the same machine, the new picture is identical to the original, unless a version before :data:`CHANGED` made it.
-    In that case, a message says that the picture will differ.
+    On the same machine, the new picture is identical to the original, unless the original was made by a version of
+    Dreamgram before :data:`CHANGED`. In that case, a message says that the picture will differ.
     """
 
     def make(repeated: StylizeOptions, original: Recipe) -> Done:
@@ -151,16 +151,17 @@ def _resume(path: Path, options: ResumeOptions, job: Job) -> Done:
 
 
 def _is_size(value: object) -> bool:
-    """Return whether a value from a recipe is a number of bytes."""
+    """Return whether ``value``, which was read from a file, is a valid number of bytes, an integer of at least 0."""
     return isinstance(value, int) and not isinstance(value, bool) and value >= 0
 
 
 def plan_of(recipe: Recipe) -> list[Budget] | None:
-    """Return the memory budgets that are stored in a recipe, one for each scale, or None if there are no budgets.
+    """Return the memory budgets that are stored in a recipe, or None if there are no budgets.
 
-    A recipe, which holds the settings of a picture, contains budgets if the picture did not fit into memory. The
-    budgets determine the tiles in which the picture was processed. If the picture is made again or its run is
-    resumed, the same budgets are used, because other tiles would give other rounding errors.
+    The result has one budget for each scale, a size at which the image is optimized. A recipe, which holds the settings
+    of a picture, contains budgets if the picture did not fit into memory. The budgets determine the tiles in which the
+    picture was processed. If the picture is made again or its run is resumed, the same budgets are used, because other
+    tiles would give other rounding errors.
 
     Raises:
         ValueError: the budgets in the recipe are damaged.
@@ -176,10 +177,13 @@ def plan_of(recipe: Recipe) -> list[Budget] | None:
 
 
 def _check_distinct(options: StylizeOptions, output: Path) -> None:
-    """Check that the picture ``output`` and the checkpoint would destroy no file, and not each other.
+    """Check that no two files of the run are the same, so that none of them is overwritten by mistake.
+
+    The picture ``output`` must not be an input file. The checkpoint must be neither an input file nor another file that
+    the run writes.
 
     Raises:
-        ValueError: two of the files are the same.
+        ValueError: two of these files are the same.
     """
     check_distinct("output", output, options.files())
     if options.checkpoint is not None:

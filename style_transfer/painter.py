@@ -37,7 +37,8 @@ a larger result, the drawing is enlarged like a painting from a file."""
 
 
 CHANGED = "0.2.0"
-"""The version of Dreamgram that last changed how pictures are optimized: L-BFGS, and the steps at smaller sizes."""
+"""Latest version of Dreamgram that changed how pictures are optimized. It changed L-BFGS and the steps at smaller
+sizes. With the same settings, earlier versions make different pictures."""
 
 PLOT_ENDING = "-loss.png"
 """Ending of the name of the plot of the loss. It replaces the extension of the picture's name."""
@@ -70,8 +71,8 @@ class Painter:
         self.options = options.change(precision=find_precision(options.precision, device, self.model))
         self.setting = describe_setting(device, self.options.precision)
         self.replaces = options.overwrite and original is None
-        """True if an animation and a plot may replace files. A recipe may ask for them, but the user named only the
-        picture."""
+        """True if the animation and the plot of the loss may replace existing files. They may not if the options come
+        from a recipe (the settings of an earlier run), because the user then named only the picture itself."""
         if original:
             original.check_network(self.inputs)
         self.masks_and_init: dict[str, Any] = {
@@ -81,9 +82,10 @@ class Painter:
         }
         self.stylizer: Stylizer | None = None
         self.older: tuple[Path, str] | None = None
-        """A picture in the folder that an older version of Dreamgram has made, and this version."""
+        """Path of the first picture found in the output folder that was made by a version before :data:`CHANGED`, and
+        that version; None if no such picture has been found."""
         self.told_of_older = False
-        """True if the user has been told of :attr:`older`."""
+        """True if the user has been told of the picture in :attr:`older`."""
         if several:
             side = smallest_size(self.model, options.losses.layers)
             self.prepare(torch.zeros(1, 3, side, side))
@@ -91,9 +93,9 @@ class Painter:
     def prepare(self, photo: Tensor, plan: Sequence[Budget] | None = None) -> Stylizer:
         """Return a :class:`Stylizer`, which performs the style transfer, for a photo (1, 3, H, W) in [0, 1].
 
-        The stylizer reuses what was computed from the paintings for the previous photo. ``plan`` is the memory budget
-        of each scale, by default computed from the free memory. The plan of the first call is used for all photos;
-        later plans are ignored.
+        The stylizer reuses what was computed from the paintings for the previous photo. ``plan`` holds one memory
+        budget for each scale, a size at which the image is optimized. By default, the budgets are computed from the
+        free memory. The plan of the first call is used for all photos; later plans are ignored.
         """
         if self.stylizer is None:
             how = {**self.masks_and_init, "model": self.model, "plan": plan}
@@ -103,7 +105,7 @@ class Painter:
         return self.stylizer
 
     def recipe(self, photo_path: Path, inputs: Inputs, result: Stylized | None = None) -> Recipe:
-        """Return the recipe of the picture that is painted from the file ``photo_path``: the settings to store in it.
+        """Return the recipe, the settings to store in the picture that is painted from the file ``photo_path``.
 
         ``inputs`` holds the checksums of the input files. ``result`` is the result of the style transfer, or None if
         there is no result yet. If ``result`` shows that the picture was too large for memory and was divided into
@@ -115,7 +117,7 @@ class Painter:
         return Recipe.of("stylize", self.options.change(photo=photo_path), inputs, made)
 
     def makes(self, photo_path: Path, recipe: Recipe) -> bool:
-        """Return whether the picture that is painted from ``photo_path`` is the one that ``recipe`` makes."""
+        """Return whether ``recipe``, the settings of a picture, makes the picture to be painted from ``photo_path``."""
         inputs = self.inputs.copy()
         inputs.add(photo_path)
         return self.recipe(photo_path, inputs).same_as(recipe)
@@ -136,7 +138,7 @@ class Painter:
         return self.paint_photo(photo_path, output, in_folder=True)
 
     def _look_at_version(self, output: Path) -> None:
-        """Keep ``output``, a picture that is not painted again, in mind if an older version made it."""
+        """Store ``output``, an existing picture, in :attr:`older` if a version before :data:`CHANGED` made it."""
         if self.older is None:
             recipe = Recipe.read(output, {"stylize": StylizeOptions})
             self.older = (output, recipe.version) if recipe.is_older_than(CHANGED) else None
@@ -168,14 +170,15 @@ class Painter:
         Args:
             photo_path: the file of the photo.
             output: the file to write.
-            plan: the memory budget of each scale. By default, the budgets are planned from the free memory.
+            plan: one memory budget for each scale, a size at which the image is optimized. By default, the budgets are
+                computed from the free memory.
             state: the optimizer's state, read from a checkpoint, from which to resume. The result then replaces the
                 unfinished picture of the same run.
             in_folder: True if the photo is one of a folder. The result is then saved only if it is finished, and it
                 replaces any file at ``output``. The caller must have checked with :func:`is_made` that the file may be
                 replaced.
-            state_path: the file in the program's own folder that is to hold the state of the run, unless the options
-                name a checkpoint file; None to keep no state.
+            state_path: a file in the program's own folder in which to keep the state of the run. It is not used if the
+                options name a checkpoint file. If neither file is given, the state is not kept.
         """
         options, inputs = self.options, self.inputs.copy()
         given = inputs.read(photo_path)
@@ -212,9 +215,9 @@ class Painter:
     def _checkpoint(
         self, photo_path: Path, output: Path, inputs: Inputs, state: State | None, state_path: Path | None
     ) -> Checkpoint | None:
-        """Return the listener that saves the state of the run, or None if the state is not kept.
+        """Return the object that saves the state of the run after optimization steps, or None if the state is not kept.
 
-        The arguments are those of :meth:`paint_photo`.
+        ``inputs`` holds the checksums of the input files. For the other arguments, see :meth:`paint_photo`.
         """
         options = self.options
         path = options.checkpoint or state_path

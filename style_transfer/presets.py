@@ -48,9 +48,10 @@ class Preset:
         return {name: self.style_weight * weight for name, weight in self._style_layers().items()}
 
     def pixel_weights(self, numbers: int) -> tuple[float, float]:
-        """Return the weights by which the total variation and the temporal loss, both sums over pixels, are multiplied.
+        """Return the weight of the total variation and the weight of the temporal loss in the total loss.
 
-        The pixels of the image are in [0, 1]. ``numbers`` is the number of values in the image, 3 H W.
+        Both losses are sums over the pixels of the image, which are in [0, 1]. ``numbers`` is the number of values in
+        the image, 3 H W.
         """
         units = (1 / numbers, 1 / numbers) if self.relative else (255, 255**2)
         return self.tv_weight * units[0], self.temporal_weight * units[1]

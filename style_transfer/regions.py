@@ -63,8 +63,8 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
         The colors of the R regions from dark to light, (R, 3), and the mask of each region, (R, 1, H, W) in [0, 1].
 
     Raises:
-        ValueError: the mask is not a map of labels, and it has no regions or more than :data:`MOST_REGIONS`. Such a
-            mask is probably an ordinary picture.
+        ValueError: the mask is not a map of labels, and the number of its regions is 0 or exceeds
+            :data:`MOST_REGIONS`. Such a mask is probably an ordinary picture.
     """
     size = min(FINEST, max(mask.shape[2:]))
     every = -(-max(mask.shape[2:]) // WIDEST)
@@ -136,9 +136,9 @@ def _plain(mask: Tensor) -> Tensor:
 def _shares(pixels: Tensor, colors: Tensor) -> Tensor:
     """Return the fraction of each of P pixels that belongs to each of R regions, (P, R).
 
-    ``pixels`` (P, 3) are the colors of the pixels, and ``colors`` (R, 3) those of the regions. A pixel whose color lies
-    between the two nearest colors is divided between their regions. Any other pixel belongs to the region with the
-    nearest color. The fractions of a pixel add up to 1.
+    ``pixels`` (P, 3) are the colors of the pixels, and ``colors`` (R, 3) are the colors of the regions. A pixel whose
+    color lies between the two nearest colors is divided between their regions. Any other pixel belongs to the region
+    with the nearest color. The fractions of a pixel add up to 1.
     """
     if len(colors) == 1:
         return torch.ones(len(pixels), 1)
@@ -165,9 +165,10 @@ def divide(
         shares: the weights by which several styles are blended in the same region, one for each style.
 
     Returns:
-        Three lists: the regions of the photo; for each style, the part of its painting to use in each region; and for
-        each style, its weight in each region. Regions and parts are masks (1, 1, H, W) in [0, 1]; None means the whole
-        picture. In each region, the weights of all styles add up to 1.
+        Three lists. The first holds one mask for each region of the photo. The second holds one list for each style,
+        with one mask for each region: the part of the style's painting to use in the region. The third holds one list
+        for each style: its weight in each region. The masks are (1, 1, H, W) in [0, 1]; None means the whole picture.
+        In each region, the weights of all styles add up to 1.
 
     Raises:
         ValueError: there are style masks but no content mask; the number of style masks differs from the number of

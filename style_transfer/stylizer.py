@@ -66,8 +66,9 @@ COARSEST = 72
 """Minimum length of the image's shorter side, in pixels, at each scale except the last, which has the full size."""
 
 CONSTANT_WORK = 200**2
-"""Work in a step that does not depend on the size of the image, such as products of the statistics' matrices, as a
-number of pixels that take as long. The progress and the time left are estimated with it."""
+"""Work of a step that does not depend on the size of the image, such as matrix products in the style losses. It is
+expressed as the number of pixels whose processing takes the same time, and is used to estimate the progress and the
+time left."""
 
 ADAM_RATE = 0.02
 """Adam's learning rate: in one step, a pixel changes by about 5 of 255 levels."""
@@ -89,7 +90,7 @@ class Stylized:
     stopped: Ending
     """Reason why the run ended: ``finished``, or ``interrupted`` if it was stopped early, for example by Ctrl-C."""
     plan: Sequence[Budget] = ()
-    """The memory budget of each scale: the number of curvature pairs of L-BFGS and the size of a tile."""
+    """One memory budget for each scale: the number of curvature pairs of L-BFGS and the size of a tile."""
 
     def __repr__(self) -> str:
         """Return a one-line summary."""
@@ -119,13 +120,12 @@ def stylize(
     Args:
         photo: the photo, (1, 3, H, W), RGB in [0, 1], or in another form, such as a Pillow image or the path of a file,
             see :func:`dreamgram.image_optimization.images.as_images`.
-        paintings: the paintings, (1, 3, H, W) each, RGB in [0, 1], or in another form, of any size. A single painting
-            needs no list.
+        paintings: the paintings, in the same forms as the photo, of any size. A single painting need not be in a list.
         options: the settings; by default those of ``StyleOptions()``.
         state: the state of an earlier run to resume, see :meth:`Stylizer.run`.
         listeners: functions that are called after every step, see :meth:`Stylizer.run`.
-        **given: further arguments of :class:`Stylizer`, including fields of :class:`StyleOptions`, which override those
-            of ``options``.
+        **given: further arguments of :class:`Stylizer`, including fields of :class:`StyleOptions`, which override the
+            fields of ``options``.
 
     Raises:
         ValueError: an argument is unknown or out of range, a picture is too small for the network, or there is too
@@ -192,11 +192,11 @@ class Stylizer:
                 only one scale by default.
             scales: the longer side of the image, in pixels, at each scale, from coarse to fine; by default the result
                 of :func:`pyramid`.
-            plan: the memory budget of each scale. By default, the budgets are planned from the option ``max_memory`` or
-                the free memory.
+            plan: one memory budget for each scale. By default, the budgets are computed from the option ``max_memory``
+                or the free memory.
             optimizer: the name of an optimizer, or a function that makes one, given the tensor to optimize and its
                 smallest and largest allowed values. By default, ``options`` determine the optimizer.
-            **fields: fields of :class:`StyleOptions`, which override those of ``options``.
+            **fields: fields of :class:`StyleOptions`, which override the fields of ``options``.
 
         Raises:
             ValueError: an argument is unknown or out of range, or a picture is too small for the network.
@@ -251,7 +251,7 @@ class Stylizer:
         return f"Stylizer({width}x{height} pixels, {paintings}, {sum(self.steps)} steps, {self.device})"
 
     def _combine(self, options: StyleOptions, fields: Mapping[str, Any]) -> StyleOptions:
-        """Return ``options`` with some ``fields`` changed, after checking their type and that the fields exist."""
+        """Return a copy of ``options`` with some ``fields`` changed, after checking that the fields exist."""
         if not isinstance(options, StyleOptions):
             raise TypeError(
                 f"options must be StyleOptions, not {described(options)}; give single options by name, such as size=512"
@@ -314,7 +314,7 @@ class Stylizer:
     def run(self, *, state: State | None = None, listeners: Sequence[Listener] | Listener = ()) -> Stylized:
         """Paint the picture.
 
-        If memory runs out, the present scale is started again with tiles whose sides are half as long. The listeners
+        If memory runs out, the current scale is started again with tiles whose sides are half as long. The listeners
         then receive the steps of this scale again.
 
         Args:
@@ -379,8 +379,8 @@ class Stylizer:
     ) -> tuple[_Past, Run]:
         """Optimize the image at the scale with the index ``number``.
 
-        ``past`` holds the scales that are finished already. Return the finished scales, including this scale, and the
-        result of the optimization.
+        ``past`` holds the results of the scales that are already finished. Return a copy to which the result of this
+        scale is added, and the finished optimization.
         """
         if self.device.type == "cpu":
             release_kept_memory()  # memory blocks that the previous scale freed are too small for this scale
@@ -427,9 +427,8 @@ class Stylizer:
     def _smaller(self, budget: Budget, number: int) -> Budget | None:
         """Return a copy of ``budget`` with the sides of the tiles halved.
 
-        Return None if the argument ``plan`` of :class:`Stylizer` was given, or if the tiles would be too small.
-
-        ``number`` is the index of the scale.
+        ``number`` is the index of the scale. If the argument ``plan`` of :class:`Stylizer` was given, or if the tiles
+        would be too small, return None.
         """
         scale = self.scales[number]
         largest = max(map(math.prod, [self._sizes[number], *self._painting_sizes(scale)]))
@@ -480,10 +479,10 @@ class Stylizer:
         return self._photo.to(self.device) if init == "content" else None
 
     def _begin(self, image: Tensor | None, size: tuple[int, int]) -> PixelImage:
-        """Return the image from which the optimization at a scale starts. It has ``size`` (H, W), in pixels.
+        """Return the image from which the optimization at a scale starts. Its size (H, W), in pixels, is ``size``.
 
-        It is made from ``image``, the result of the previous scale. At the first scale, ``image`` is None, and the
-        optimization starts from the photo, another given image, or noise.
+        The returned image is made from ``image``, the result of the previous scale. At the first scale, ``image`` is
+        None, and the optimization starts from the photo, another given image, or noise.
         """
         if image is not None:
             return PixelImage.from_image(refine(image.to(self.device), self._start, size))
@@ -494,7 +493,10 @@ class Stylizer:
 
 @dataclass(frozen=True)
 class _Past:
-    """The results of the finished scales of a run. They are part of the state from which the run can be resumed."""
+    """The results of a run's finished scales, the sizes at which the image has been optimized.
+
+    They are part of the state from which the run can be resumed.
+    """
 
     budgets: list[Budget]
     """Memory budgets of all scales, including later ones. A resumed run uses the same budgets, and so the same tiles,
@@ -550,7 +552,7 @@ class _Past:
         return replace(self, budgets=[*self.budgets[:number], budget, *self.budgets[number + 1 :]])
 
     def tell(self, listeners: Sequence[Listener], parts: Mapping[str, Tensor]) -> list[Listener]:
-        """Wrap ``listeners`` so that the steps they receive include more information.
+        """Wrap ``listeners``, functions that are called after every step, so that their steps contain more information.
 
         A step then includes the ``parts`` of the loss, and its state includes the finished scales.
         """
@@ -562,14 +564,17 @@ class _Past:
 
 
 def _picture(given: ImageLike, name: str) -> Tensor:
-    """Return a picture that the caller has given as (1, 3, H, W) in [0, 1], on the CPU; ``name`` is for messages."""
+    """Convert ``given``, a picture in any form, to a tensor (1, 3, H, W) in [0, 1] on the CPU.
+
+    ``name`` is what the error messages call the picture.
+    """
     return as_image(given, name, channels=3).cpu()
 
 
 def _pictures(given: Sequence[ImageLike] | ImageLike, name: str) -> list[Tensor]:
-    """Return several pictures that the caller has given, or a single one, as (1, 3, H, W) each in [0, 1], on the CPU.
+    """Convert ``given``, one or several pictures in any form, to a list of tensors (1, 3, H, W) in [0, 1] on the CPU.
 
-    ``name`` is what the error messages call one of them.
+    ``name`` is what the error messages call a picture. If there are several, its number follows the name.
     """
     if isinstance(given, Iterable) and not isinstance(given, Tensor | np.ndarray | Image.Image | str | Mapping):
         given = list(given)

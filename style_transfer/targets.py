@@ -11,7 +11,7 @@ from torch import Tensor
 Value = TypeVar("Value")
 
 KEPT = 64_000_000
-"""Maximum size, in bytes, of the cached statistics of paintings that the present run does not use."""
+"""Maximum total size, in bytes, of the cached statistics of paintings that the current run does not use."""
 
 
 class Targets:
@@ -30,9 +30,9 @@ class Targets:
     def begin(self, photo_hash: str, painting_hashes: Collection[str]) -> None:
         """Make room in the cache for a run that is about to start, by deleting targets that it does not need.
 
-        ``photo_hash`` and ``painting_hashes`` are the fingerprints of the run's pictures. Targets of a different photo
-        are deleted. Targets of paintings that the run does not use are deleted, oldest first, until at most
-        :data:`KEPT` bytes of them remain.
+        ``photo_hash`` and ``painting_hashes`` are the hashes (:func:`fingerprint`) of the run's pictures. Targets of a
+        different photo are deleted. Targets of paintings that the run does not use are deleted, oldest first, until at
+        most :data:`KEPT` bytes of them remain.
         """
         if photo_hash != self._photo_hash:
             self._photo_hash, self._photo_targets = photo_hash, {}

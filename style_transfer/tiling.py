@@ -78,13 +78,13 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
     activations of this part.
 
     Args:
-        layers: the layers whose activations the losses use, as :func:`list_layers` returns them for the whole picture.
+        layers: the layers whose activations the losses use, as listed by :func:`list_layers` for the whole picture.
         size: the height and width of the picture, in pixels.
         side: the approximate side of a tile, including its surroundings, in pixels.
 
     Raises:
-        ValueError: the receptive fields of a layer are the whole image, or unknown, or its positions do not form rows
-            and columns.
+        ValueError: a layer cannot be computed in tiles. For example, its receptive fields are unknown or cover the
+            whole picture.
     """
     step, halo = _reach(layers)
     cores = []
@@ -121,17 +121,18 @@ def smallest_side(layers: Sequence[Layer]) -> int:
     The side of the part that belongs to the tile alone is a third of the returned side.
 
     Raises:
-        ValueError: the receptive fields of a layer are the whole image, or unknown, or its positions do not form rows
-            and columns.
+        ValueError: a layer cannot be computed in tiles. For example, its receptive fields are unknown or cover the
+            whole picture.
     """
     return 3 * _reach(layers)[1]
 
 
 def _reach(layers: Sequence[Layer]) -> tuple[int, int]:
-    """Return the smallest multiple of all strides of ``layers``, and the width of a tile's surroundings, in pixels.
+    """Return the least common multiple of the strides of ``layers``, and the width of a tile's surroundings, in pixels.
 
     A tile consists of a part that belongs to it alone and of its surroundings. The surroundings include all other
-    pixels that influence the activations of this part. Their width is a multiple of the first number.
+    pixels that influence the activations of this part. Their width is a multiple of the least common multiple of the
+    strides.
     """
     for layer in layers:
         reason = _obstacle(layer)
@@ -161,7 +162,8 @@ def _obstacle(layer: Layer) -> str:
 def _cut(length: int, covered: int, side: int, step: int) -> list[tuple[int, int]]:
     """Divide ``length`` into parts (start, end) of nearly equal size, none much larger than ``side``.
 
-    Each part begins at a multiple of ``step``, and the last one begins before ``covered``. All numbers are in pixels.
+    Each part begins at a multiple of ``step``. Beyond ``covered``, some layers have no positions. Each part except the
+    first therefore begins at least ``step`` before ``covered``. All numbers are in pixels.
     """
     count = -(-length // side)
     begins = {step * round(length * number / count / step) for number in range(count)}

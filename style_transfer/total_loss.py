@@ -28,7 +28,8 @@ from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.tiling import Tile
 
 Statistics = dict[tuple[str, int], Any]
-"""Statistics of a painting, such as Gram matrices, by layer name and zero-based index of the region of the photo."""
+"""Statistics of a painting, such as Gram matrices. The key is a pair: a layer name and the zero-based index of a region
+of the photo."""
 
 STRIP = 256
 """Number of pixel rows in a strip of the image. If the image is processed in tiles, the losses of its pixels, such as
@@ -103,7 +104,7 @@ class TotalLoss:
     def parts(self, terms: Sequence[Term], measured: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the weighted losses of ``terms``, added up separately for each :attr:`Term.part`, such as ``style``.
 
-        ``measured`` holds, for each term, the sums over the whole image from which its loss is computed.
+        ``measured`` holds, for each term, the sums over the whole image from which the term's loss is computed.
         """
         weighed: dict[str, list[Tensor]] = {}
         losses = side_by_side([term.loss for term in terms], measured)
@@ -209,7 +210,8 @@ def total_loss(
         photo: the photo, (1, 3, H, W) in [0, 1].
         styles: the paintings, each with its size and its share in each region.
         preset: the losses and their weights.
-        tiles_of: a function that divides a picture into tiles.
+        tiles_of: a function that returns the tiles of a picture (1, 3, H, W), the parts that pass through the network
+            one at a time.
         regions: for each region of the photo, a mask (1, 1, H, W) in [0, 1], or None for the whole photo.
         previous: in a video, the previous painted frame, warped to line up with ``photo``. If it is None, there is no
             temporal loss.
@@ -271,7 +273,7 @@ def _capture_photo(
 ) -> tuple[dict[str, Tensor], dict[str, tuple[int, int]]]:
     """Return the photo's activations in the content layers, and the size (H, W) of its activations in each style layer.
 
-    Both are dictionaries by layer name.
+    The result is a pair of dictionaries whose keys are layer names.
     """
     parts: dict[str, list[Tensor]] = {layer: [] for layer in preset.content}
     layer_sizes: dict[str, tuple[int, int]] = {}
@@ -292,7 +294,7 @@ def _style_terms(
 ) -> list[Term]:
     """Return the terms of the style loss, one for each region of the photo and each style layer.
 
-    The weight of a region is the fraction of the photo's area that it covers.
+    The weight of a term is proportional to the area of its region. Regions without any painting have no terms.
     """
     terms = []
     for number, region in enumerate(regions):

@@ -1,4 +1,7 @@
-"""Unfinished runs: the program keeps the state of every run in a folder of its own until the picture is finished."""
+"""Unfinished runs of the command ``stylize``, which the user can resume.
+
+The program keeps the state of a run as a file in the program's own folder until the run has finished its picture.
+"""
 
 from __future__ import annotations
 
@@ -19,7 +22,7 @@ ABANDONED = 30 * DAY
 """Number of seconds after which the state of a run that nobody has resumed is deleted."""
 
 ENDING = ".ckpt"
-"""File extension of the states."""
+"""File extension of the files that hold the states of unfinished runs."""
 
 
 def runs_folder() -> Path:
@@ -33,15 +36,16 @@ def runs_folder() -> Path:
 
 @contextmanager
 def keeping_run(output: Path, same: Callable[[Recipe], bool]) -> Iterator[Path | None]:
-    """Yield the path of the file that is to hold the state of a new run, and claim it for this program.
+    """Yield the path of the file that is to hold the state of a new run, claimed so that no other program writes it.
 
-    The file is named after ``output``, the picture to write. If another run is called the same, a number is added,
-    unless it was to make the same picture. The states of abandoned runs are deleted. Yield None if the program has no
-    folder in which it can keep states.
+    The file is named after ``output``, the picture to write. If the file of another run already has this name, a number
+    is appended. However, if that run would make the same picture and is not running, its file is used again. States
+    that are older than :data:`ABANDONED` are deleted. If there is no folder in which the program can keep states, yield
+    None.
 
     Args:
         output: the picture to write.
-        same: a function that returns whether a recipe makes the same picture as the new run.
+        same: a function that returns whether a recipe (the settings of a run) makes the same picture as the new run.
     """
     try:
         folder = runs_folder()
@@ -62,7 +66,10 @@ def keeping_run(output: Path, same: Callable[[Recipe], bool]) -> Iterator[Path |
 
 
 def list_runs() -> dict[str, Recipe]:
-    """Return the recipe of every unfinished run by the run's name, the oldest first."""
+    """Return a dictionary from the name of each unfinished run to its recipe, which holds the settings of the run.
+
+    The run whose state was saved the longest time ago comes first.
+    """
     try:
         paths = sorted(runs_folder().glob(f"*{ENDING}"), key=_written)
     except OSError:
@@ -75,15 +82,16 @@ def list_runs() -> dict[str, Recipe]:
 
 
 def find_run(checkpoint: Path | None) -> Path:
-    """Return the file of the run to resume.
+    """Return the path of the file that holds the state of the run to resume.
 
     Args:
-        checkpoint: a checkpoint file or the name of an unfinished run. By default, the run is the last unfinished one
-            that was started in the current folder and is not running.
+        checkpoint: a checkpoint file or the name of an unfinished run. By default, it is the run whose state was
+            saved last, among the unfinished runs that were started in the current folder. Runs that are in progress are
+            considered only if all of them are in progress.
 
     Raises:
         FileNotFoundError: there is no such run.
-        ValueError: the run was started in a different folder, so that the names of its files mean other files here.
+        ValueError: the run was started in a different folder. Its relative file names would name other files here.
     """
     is_kept = checkpoint is not None and is_kept_by_program(checkpoint)
     if checkpoint is not None and checkpoint.is_file() and not is_kept:
@@ -108,7 +116,10 @@ def find_run(checkpoint: Path | None) -> Path:
 
 
 def how_to_resume(path: Path, recipe: Recipe) -> str:
-    """Return the words that tell the user how to resume the run whose ``recipe`` is in the checkpoint ``path``."""
+    """Return a message that tells the user how to resume the run whose state is in the checkpoint ``path``.
+
+    ``recipe`` holds the settings of the run.
+    """
     is_kept = is_kept_by_program(path)
     name = shlex.quote(path.name.removesuffix(ENDING) if is_kept else str(path))
     is_unsafe = not is_kept and needs_trust(recipe.options, recipe.files, recipe.output or Path(), path)
@@ -116,7 +127,7 @@ def how_to_resume(path: Path, recipe: Recipe) -> str:
 
 
 def is_kept_by_program(path: Path) -> bool:
-    """Return whether the checkpoint ``path`` is one that the program keeps by itself."""
+    """Return whether ``path`` is in the folder in which the program keeps the states of unfinished runs."""
     try:
         return path.resolve().parent == runs_folder().resolve()
     except OSError:
@@ -124,7 +135,10 @@ def is_kept_by_program(path: Path) -> bool:
 
 
 def _is_of_run(path: Path, output: Path, same: Callable[[Recipe], bool]) -> bool:
-    """Return whether the state in the file ``path`` is of a run like the new one; see :func:`keeping_run`."""
+    """Return whether the run whose state is in the file ``path`` would write the same picture to ``output``.
+
+    ``same`` is a function that returns whether a recipe, the settings of a run, makes this picture.
+    """
     try:
         recipe = read_recipe(path)
         return Path(recipe.made["folder"], recipe.made["output"]) == output.absolute() and same(recipe)
@@ -133,10 +147,10 @@ def _is_of_run(path: Path, output: Path, same: Callable[[Recipe], bool]) -> bool
 
 
 def make_room(path: Path, size: int, limit: int) -> bool:
-    """Return whether a state of ``size`` bytes can be kept in the file ``path``.
+    """Make room for a state of ``size`` bytes in the file ``path``, and return whether there is enough room.
 
     All states together may take ``limit`` bytes. If they would take more, the oldest states of other runs are deleted,
-    but not those of runs that are still running. If that would not be enough, none is deleted.
+    except the states of runs that are still running. If that would not free enough room, no state is deleted.
     """
     others = sorted((each for each in path.parent.glob(f"*{ENDING}") if each != path), key=_written)
     free = limit - size - sum(map(_size_of, others))
@@ -159,20 +173,20 @@ def make_room(path: Path, size: int, limit: int) -> bool:
 
 
 def _delete(path: Path) -> None:
-    """Delete the state of a run, unless it is running."""
+    """Delete the file ``path``, which holds the state of a run, unless the run is in progress."""
     with claimed(path) as mine, suppress(OSError):
         if mine:
             path.unlink()
 
 
 def _is_running(path: Path) -> bool:
-    """Return whether a program is at work on the run whose state is in the file ``path``."""
+    """Return whether the run whose state is in the file ``path`` is in progress."""
     with claimed(path) as mine:
         return not mine
 
 
 def _written(path: Path) -> float:
-    """Return the time at which the file was written, in seconds, or that of now if another program has deleted it."""
+    """Return the time at which ``path`` was written, in seconds, or the current time if the file has been deleted."""
     try:
         return path.stat().st_mtime
     except OSError:

@@ -141,7 +141,7 @@ def _stylizer(painter: Painter, first: Tensor) -> Stylizer:
 
 
 def _tell_share(listener: Listener, number: int, count: int, step: Step) -> None:
-    """Pass ``step`` to ``listener``, with its progress converted to a fraction of the work for the whole video.
+    """Pass ``step`` to ``listener``, with the step's progress converted to a fraction of the work for the whole video.
 
     ``number`` is the zero-based index of the frame to which the step belongs, and ``count`` is the number of frames.
     """

@@ -59,7 +59,7 @@ SOON_STEPS, SOON_SECONDS = 5, 5
 """Numbers of steps and of seconds after which the duration of a run is first estimated, whichever comes first."""
 
 LONGEST_MESSAGE = 1000
-"""Largest number of characters of a message; the middle of a longer message is left out."""
+"""Largest number of characters in a message; the middle of a longer message is left out."""
 
 FAR_OFF = 1.5
 """Factor by which an estimate of the duration must be wrong for a corrected estimate to be printed."""
@@ -68,10 +68,10 @@ LEAST_BAR, LONGEST_TITLE = 10, 24
 """Smallest width of a progress bar and largest width of the title before it, in columns."""
 
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udc9f\udd00-\udfff]")
-"""Regular expression for characters that control a terminal or the direction of text, or that are only half of one.
+"""Regular expression for characters that control a terminal or the direction of text, and for most lone surrogates.
 
-The halves that stand for bytes in names of files that are not text (from ``\\udca0``) are allowed: they are printed as
-these bytes.
+The surrogates from ``\\udca0`` to ``\\udcff`` do not match. Python uses them for bytes in file names that are not valid
+UTF-8, and they are printed as these bytes.
 """
 
 _ALONE = "torch" not in sys.modules
@@ -79,7 +79,7 @@ _ALONE = "torch" not in sys.modules
 a notebook or a test."""
 
 _USUAL = gc.get_threshold()
-"""Numbers of new objects after which Python looks for garbage, by default."""
+"""Python's default thresholds for garbage collection, returned by :func:`gc.get_threshold`."""
 
 _GLOBAL = ("--debug", "--quiet")
 
@@ -100,8 +100,8 @@ class Command:
     """Function that does the work, given the options and the job to which it reports. Its docstring is the command's
     help. An overview of all commands shows only the first sentence of this help."""
     listings: Mapping[str, tuple[str, Callable[[], str]]] = field(default_factory=dict)
-    """Flags, such as ``--list-styles``, that make the command only print some information and exit. Each
-    is mapped to its help and a function that returns this information."""
+    """Flags, such as ``--list-styles``, that make the command only print some information and exit. Each flag is mapped
+    to a pair: its help text, and a function that returns the text to print."""
 
     @property
     def help(self) -> str:
@@ -121,11 +121,12 @@ class Terminal(Watcher):
         self.title = self.setting = ""
         self.began = self.said = 0.0
         self.first: tuple[int, float] | None = None
-        """Number of the first step of the present part, and the fraction of the work that was done after it."""
+        """Number of the first reported step of the present part of the job, and the fraction of the part's work that
+        was done after this step; None before this step."""
         self.expected = 0.0
-        """Duration of the present part that was printed last, in seconds; 0 if none was printed."""
+        """Estimate, in seconds, of the duration of the present part that was printed last; 0 if none was printed."""
         self.announced = False
-        """True if a part has ended. The durations of later parts are not printed."""
+        """True if a part of the job has ended after at least one step. The durations of later parts are not printed."""
 
     def begin(self, title: str, setting: str) -> None:
         from tqdm.auto import tqdm
@@ -180,8 +181,8 @@ class Terminal(Watcher):
     def _announce(self, total: float, sure: bool) -> None:
         """Print how long the present part takes in all, if it is the first part and takes more than a minute.
 
-        ``total`` is the estimate in seconds. If it is ``sure``, and the estimate that was printed before is far off,
-        print it as a correction.
+        ``total`` is an estimate in seconds, and ``sure`` is True if it is reliable. If an estimate was printed before,
+        a reliable estimate that differs from it by more than the factor :data:`FAR_OFF` is printed as a correction.
         """
         if self.announced:
             return
@@ -280,7 +281,8 @@ def run(
     Args:
         name: the program's name in the help.
         commands: the program's commands by name.
-        default: name of the command to run if the first argument is not the name of a command.
+        default: name of the command to run if the first argument is not the name of a command; "" if the first
+            argument must be the name of a command.
         about: description of the program, for the help of a program with several commands.
         implementation: module that all commands import. It is imported before a command runs, while Ctrl-C can still
             end the process at once.
@@ -321,7 +323,7 @@ def run(
 
 
 def _begin_imports() -> None:
-    """Let Python look for garbage rarely, if this process runs only one command.
+    """Make Python's garbage collection rare, if this process runs only one command.
 
     Importing PyTorch creates many objects and no garbage. Garbage collection would take a third of a second.
     """
@@ -330,9 +332,9 @@ def _begin_imports() -> None:
 
 
 def _end_imports() -> None:
-    """Let Python look for garbage as usual, except among the objects that exist already.
+    """Make Python's garbage collection as frequent as usual, but exclude the objects that exist already.
 
-    Looking for garbage among PyTorch's objects at exit would take half a second.
+    Garbage collection of PyTorch's objects at exit would take half a second.
     """
     if _ALONE and not gc.get_freeze_count():
         gc.freeze()
@@ -340,7 +342,7 @@ def _end_imports() -> None:
 
 
 def _message(error: Exception) -> str:
-    """Return the error's message on one line. If an option would allow what was refused, the message names its flag."""
+    """Return the error's message on one line. If an option would allow what was refused, its flag is appended."""
     return printable(" ".join(str(error).split())) + _flag_for(error)
 
 
@@ -419,7 +421,7 @@ def _dispatch(
 
 @contextmanager
 def _only_errors(quiet: bool) -> Iterator[None]:
-    """If ``quiet`` is True, keep the engine from logging warnings inside the context."""
+    """If ``quiet`` is True, let the logger ``dreamgram`` show only errors during the body of the ``with`` statement."""
     logger = logging.getLogger("dreamgram")
     level = logger.level
     if quiet:
@@ -443,18 +445,18 @@ def _show(done: Done, job: Job, quiet: bool) -> int:
 
 
 def _is_photo(arguments: Sequence[str], default: str) -> bool:
-    """Return whether the first argument is meant as a photo for the default command, despite being a command's name.
+    """Return whether the first argument names a photo for the default command, even if it is also a command's name.
 
-    An example is a photo called ``replay``. The result is True if ``--style`` is among the arguments, because the
-    command that paints a photo requires this option, and the other commands do not have it.
+    An example is a photo called ``replay``. The result is True if there is a default command and ``--style`` is among
+    the arguments. The command that paints a photo requires this option, and the other commands do not have it.
     """
     return bool(default) and any(argument.split("=")[0] == "--style" for argument in arguments)
 
 
 def _command_after_options(arguments: Sequence[str], commands: Mapping[str, Command]) -> str:
-    """Return the name of a command that stands after options, or "" if there is none, or if help is asked for.
+    """Return the name of a command that follows options, or "" if there is none or if the user asks for information.
 
-    The value of an option is no command, even if it has the name of one.
+    The value of an option does not count as a command, even if a command has the same name.
     """
     information = {"-h", "--help", *(flag for command in commands.values() for flag in command.listings)}
     if not arguments or not arguments[0].startswith("-") or information & set(arguments):
@@ -561,7 +563,7 @@ _METAVARS = {int: "N", float: "X", Path: "FILE"}
 
 
 def _is_repeated(each: Field[Any], hint: Any) -> bool:
-    """Return whether each value of a list is given by an option of its own, rather than by a comma-separated list."""
+    """Return whether a list is given by repeating the option for each value, and not as one comma-separated list."""
     return is_list(hint) and declaration(each).parse is None
 
 
@@ -570,7 +572,7 @@ def _kind(hint: Any) -> Any:
 
 
 def _in_order(options: type[Options]) -> list[Field[Any]]:
-    """Return the options in the order of the help: by group, and in each group those that must be given first."""
+    """Return the options in the order of the help: by group, and in a group first positional, then required options."""
 
     def rank(each: Field[Any]) -> tuple[int, bool, bool]:
         known = declaration(each)

@@ -42,8 +42,8 @@ class Watcher:
     def begin(self, title: str, setting: str) -> None:
         """Show that a part of the job, such as the processing of one of several photos, begins.
 
-        ``title`` identifies the part, for example by a file name. ``setting`` describes how the part is computed, for
-        example on which device.
+        ``title`` identifies the part, for example by a file name. ``setting`` describes the device and the number
+        format of the computation, such as "cpu x 2, bfloat16".
         """
 
     def progress(self, step: Step) -> None:
@@ -68,8 +68,8 @@ class Watcher:
     def stopping(self) -> None:
         """Show that Ctrl-C was pressed, so that the job ends after its current step.
 
-        The handler of the signal calls this method, possibly while another method of the watcher is running. The method
-        must therefore not write to ``sys.stderr`` or another stream that other methods use.
+        The handler of the signal SIGINT calls this method, possibly while another method of the watcher is running.
+        This method must therefore not write to ``sys.stderr`` or another stream that other methods use.
         """
 
 
@@ -105,10 +105,10 @@ class Job:
     stepped: bool = False
     """True if at least one step of the optimization is done, so that there is a picture to save."""
     over: bool = False
-    """True if the work is done, so that there is nothing left to interrupt."""
+    """True if the work is done. Ctrl-C then does nothing."""
     interrupted: str = "interrupted: nothing was saved"
-    """Message for the user if Ctrl-C ends the work at once, without a result. The work changes it as soon as there is
-    something that was saved."""
+    """Message for the user if Ctrl-C ends the work at once, without a result. The code that does the work replaces this
+    message as soon as something has been saved."""
 
     @contextmanager
     def part(self, title: str, setting: str = "") -> Iterator[Job]:
@@ -116,8 +116,8 @@ class Job:
 
         The arguments are those of :meth:`Watcher.begin`. The body typically runs one optimization. To report the
         optimization's progress, pass the job as the last of the ``listeners``, which are the functions that the
-        optimization calls after every step. A job that was asked to stop ends the optimization, and any listeners
-        after the job are not called. The job must therefore be the last.
+        optimization calls after every step. If the job has been asked to stop, it ends the optimization, and any
+        listeners after the job are not called. The job must therefore be the last listener.
         """
         self.watcher.begin(title, setting)
         try:
@@ -176,7 +176,7 @@ class Job:
 
     @contextmanager
     def taking_interrupts(self) -> Iterator[Job]:
-        """Let Ctrl-C, pressed during the ``with`` statement, stop this job gently, as :meth:`stop` does.
+        """Let Ctrl-C, pressed during the ``with`` statement, end this job after its current step, as :meth:`stop` does.
 
         If Ctrl-C is pressed before the first step is done, or a second time, KeyboardInterrupt is raised at once. When
         the work is over, Ctrl-C does nothing. This context manager has no effect outside the main thread, or if the
@@ -205,7 +205,8 @@ class Job:
 def unless_interrupted(work: Callable[[], int]) -> int | None:
     """Return the result of ``work``, or None if Ctrl-C ended it without a result.
 
-    No job turns a Ctrl-C into a result before its first step, or if it is the second one.
+    Ctrl-C ends ``work`` without a result if it is pressed before the first step of the optimization is done, or for the
+    second time. Otherwise, the job saves the current picture, and ``work`` returns its result.
     """
     try:
         return work()
@@ -217,7 +218,8 @@ def save(picture: Tensor | Image.Image, path: Path, recipe: Recipe, overwrite: b
     """Save a picture with its recipe, and return ``path``; see :func:`dreamgram.image_optimization.images.save`.
 
     A finished picture is not lost if ``path`` cannot be written, for example because the disk is full or the folder is
-    gone. It is then saved in a folder of the program's own, or in the folder for temporary files.
+    gone. It is then saved in the program's own folder (see :func:`state_folder`) or, if that fails, in the operating
+    system's folder for temporary files.
 
     Raises:
         NotWrittenError: the picture was saved elsewhere; the message names the file.
@@ -268,11 +270,11 @@ def beside(path: Path, ending: str, overwrite: bool, input_files: Collection[str
 def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
     """Return the path of the file that a command will write.
 
-    The path is ``output`` or, if ``output`` is None, that of a new file in ``outputs/`` called ``name``. The path is
-    checked. Call this function before the work begins.
+    The path is ``output`` or, if ``output`` is None, ``outputs/`` followed by ``name``, with a number added if the file
+    exists. Call this function before the work begins, so that a path that cannot be written is found at once.
 
     Raises:
-        ValueError: the file extension is not that of a picture.
+        ValueError: the file extension is not that of a supported picture format.
         OutputExistsError: ``output`` exists, and ``overwrite`` is False.
         OSError: ``output`` is a folder, or its folder cannot be created or written to.
     """

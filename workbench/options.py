@@ -101,7 +101,8 @@ class Declaration:
     least: float = -math.inf
     """Smallest allowed value."""
     most: float = math.inf
-    """Largest allowed value. By default, that of a whole number is :data:`MOST`, unless it has a ``parse``."""
+    """Largest allowed value. By default, there is no limit, except that a whole number without a ``parse`` function is
+    limited to :data:`MOST`."""
     above: float = -math.inf
     """Exclusive lower limit: the value must be larger than this limit."""
     choices: Callable[[], Sequence[str]] | None = None
@@ -114,10 +115,11 @@ class Declaration:
     applies: Sequence[str] = KINDS
     """Kinds of input that the option can be used with."""
     files: Callable[[str], Sequence[Path]] | None = None
-    """Function that returns the files that a text names. An option of the type Path needs no such function."""
+    """Function that returns the files named in the option's value, which is a text. An option of the type Path needs no
+    such function."""
     adds_file: bool = False
-    """True if the option makes the command write another file beside the picture, such as an animation. ``replay``
-    makes only the picture again."""
+    """True if the option makes the command write another file beside the picture, such as an animation. The
+    command ``replay`` makes only the picture again."""
     recorded: bool = True
     """True if the recipe, the record of settings that is stored in a picture, includes the option. Names of output
     files, for example, are not included."""
@@ -198,7 +200,7 @@ class Options:
         """Return a pair for each file or folder that an option names: the name of the option, and the path.
 
         Options that are not stored in the recipes of pictures are left out. The files may be missing. A name that could
-        also mean something else, such as a drawn style, counts as a file.
+        also mean something else counts as a file. An example is ``marbling``, a style that the program can draw itself.
         """
         found: list[tuple[str, Path]] = []
         for each in fields(self):
@@ -224,8 +226,8 @@ class Options:
         """Return the options in ``record`` (made by :meth:`record`), and the names in ``record`` that are not options.
 
         Such names may come from a different version of Dreamgram. Options that are missing in ``record``, because it
-        was made by an older version, get their defaults. An option that was renamed is found
-        under either name.
+        was made by an older version, get their defaults. The value of an option that was renamed is found under the old
+        name or the new name.
 
         Raises:
             OptionError: a value has the wrong type or is out of range.
@@ -244,6 +246,7 @@ class Options:
     def difference(self, other: Options) -> str:
         """Describe the first option whose value in ``other`` is different; return "" if there is none.
 
+        An example is "size 256, not 512", where 256 is the value in ``other``.
         Options that the picture does not depend on, which are declared with ``compare=False``, are ignored.
         """
         for each in fields(self):
@@ -292,9 +295,9 @@ class ReadingOptions(Options):
     max_pixels: int = option(
         MOST_PIXELS,
         "Largest number of pixels in an input picture, or in a frame of an input video, such as 400M for 400 million. "
-        "Unpacked, a picture may also have at most 1 GB, or more in proportion if you allow more pixels. Larger "
-        "pictures are refused, because a small file can unpack to a picture that fills the memory. Allow more only "
-        "for files that you trust.",
+        "In memory, a picture may also take at most 1 GB; if you allow more pixels, this limit grows in proportion. "
+        "Larger pictures are refused, because a small file can unpack to a picture that fills the memory. Allow more "
+        "only for files that you trust.",
         group="Input",
         compare=False,
         recorded=False,
@@ -311,17 +314,17 @@ class RunOptions(Options):
 
     precision: Precision = option(
         "auto",
-        "Number format the network computes in. auto uses bfloat16 where that is faster, else float32. "
+        "Number format in which the network computes. auto uses bfloat16 where that is faster, else float32. "
         "Use float32 if you compare numerical results, such as losses, between machines.",
         group="Network",
         values=("auto", "float32", "bfloat16"),
     )
     compile: bool = option(
         False,
-        "Compile the network before the first step. This takes about ten seconds for each picture size, or a second if "
-        "it was done before. Every step on an NVIDIA GPU then takes 10 to 20 % less time, so it pays for long jobs, "
-        "such as many pictures of the same size. On a CPU, it hardly pays. It needs a C compiler. A network that "
-        "cannot be compiled runs as usual.",
+        "Compile the network before the first step. This takes about ten seconds for each picture size, or about one "
+        "second if it was done before. Every step on an NVIDIA GPU then takes 10 to 20 % less time, so compiling saves "
+        "time in long jobs, such as many pictures of the same size. On a CPU, it saves hardly any time. It needs a C "
+        "compiler. A network that cannot be compiled runs as usual.",
         group="Network",
     )
     seed: int = option(
@@ -335,7 +338,10 @@ class RunOptions(Options):
 
 
 def model_files(name: str) -> list[Path]:
-    """Return the files and folders that loading the network called ``name`` reads; empty for an installed network."""
+    """Return the user's files and folders that are read when the network called ``name`` is loaded.
+
+    The list is empty unless ``name`` is ``path/to/file.py:function`` or ``hf:FOLDER``.
+    """
     from dreamgram.models.provenance import sources  # it imports a client for HTTP, which the help does not need
 
     return sources(name, None)
@@ -381,7 +387,10 @@ class NetworkOptions(Options):
 
     @property
     def networks(self) -> list[tuple[str, Path | None]]:
-        """The name and the weights file of each network. One model with several weights files is several networks."""
+        """A pair for each network: its name, and its weights file or None for the network's own weights.
+
+        If a single model is given with several weights files, there is one network for each file.
+        """
         models, weights = _listed(self.model), _listed(self.weights) or [None]
         count = max(len(models), len(weights))
         return list(zip(models * (count // len(models)), weights * (count // len(weights)), strict=True))
@@ -451,8 +460,8 @@ class PictureOptions(OutputOptions, ReadingOptions, NetworkOptions, RunOptions):
     )
     timelapse: Literal["webp", "gif", "mp4"] | None = option(
         None,
-        "Also save an animation of the optimization, in the same folder as the picture. mp4 needs PyAV (pip install "
-        "'dreamgram[video]').",
+        "Also save an animation of the optimization in this file format, in the same folder as the picture. mp4 needs "
+        "PyAV (pip install 'dreamgram[video]').",
         group="Output",
         compare=False,
         adds_file=True,
@@ -462,7 +471,7 @@ class PictureOptions(OutputOptions, ReadingOptions, NetworkOptions, RunOptions):
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return the values of an option that may be given once, several times or not at all."""
+    """Return, as a list, the values of an option that may be given once, several times or not at all."""
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
@@ -519,7 +528,7 @@ def is_list(hint: Any) -> bool:
 
 
 def may_be_one(hint: Any) -> bool:
-    """Return whether an option of the type ``hint`` holds a list only if there are several values."""
+    """Return whether an option of the type ``hint`` holds several values as a list but a single value without one."""
     parts = set(get_args(hint))
     return any(get_origin(part) is list and set(get_args(part)) <= parts for part in parts)
 
@@ -563,7 +572,9 @@ def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
 
 
 def _check_length(name: str, value: Any) -> None:
-    """Check that a text, or a list or table and the texts in it, are not longer than any that is of use.
+    """Check that a list or table has at most :data:`MOST_VALUES` values.
+
+    A text, or each text in a list or table, may have at most :data:`MOST_CHARACTERS` characters.
 
     Raises:
         OptionError: there are too many characters or values.
@@ -605,7 +616,7 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
 
 
 def file_name(name: str, value: str | Path) -> Path:
-    """Return ``value`` as a path; ``name`` is the option that it is given for.
+    """Return ``value`` as a path; ``name`` is the name of the option, for the error message.
 
     Raises:
         OptionError: no file can have this name, because it is empty, is too long or has characters such as a zero byte.
@@ -675,7 +686,7 @@ def _check_range(name: str, known: Declaration, number: float) -> None:
 
 
 def _brief(value: Any) -> str:
-    """Return ``value`` for a message: a short text or a size as it is typed, others as :func:`shorten` returns them."""
+    """Return ``value`` for a message: a short text or a size as it is typed, another value as by :func:`shorten`."""
     if isinstance(value, tuple):
         return describe_size(value)
     plain = _plain(value)

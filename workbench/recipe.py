@@ -51,7 +51,7 @@ _PATTERNS = {
     "version": ".{0,100}",
     "stopped": "finished|converged|interrupted",
 }
-"""Regular expressions that entries of a recipe match."""
+"""Regular expressions that the whole values of some entries of a recipe must match, by the name of the entry."""
 
 MOST_FILES = 10_000
 """Largest number of input files in a recipe."""
@@ -67,9 +67,9 @@ class Inputs:
         """Make a record without any files.
 
         Args:
-            max_pixels: largest number of pixels of a picture that is read.
-            tell: function that shows the user a message. It is called if the range of the numbers in a picture is not
-                certain.
+            max_pixels: largest allowed number of pixels in an input picture.
+            tell: function that shows the user a message. It is called if a picture file does not say which numbers
+                stand for black and white, so that they have to be guessed.
         """
         self.max_pixels = max_pixels
         self.tell = tell
@@ -104,7 +104,9 @@ class Inputs:
         self.checksums[str(path)] = checksum(path)
 
     def check(self, *paths: Path) -> None:
-        """Check that files and folders did not change while other code read them, after they were added.
+        """Check that files and folders have not changed since :meth:`add` recorded their checksums.
+
+        Call this method after other code has read the files.
 
         Raises:
             ValueError: a file changed, so that its checksum may not match the contents that were read.
@@ -179,15 +181,15 @@ class Recipe:
     unknown: tuple[str, ...] = ()
     """Names of options that were read from a file and that this version of Dreamgram does not know."""
     shape: ImageShape | None = field(default=None, compare=False)
-    """Shape (C, H, W) of the images that the network takes. It is not stored in the file, and serves to resolve the
-    options of pictures of earlier versions, with which this recipe is compared."""
+    """Shape (C, H, W) of the images that the network takes. It is not stored in the file. It is needed to compare this
+    recipe with that of a picture made by an earlier version, whose options may be placeholders such as None."""
 
     @classmethod
     def of(cls, command: str, options: Options, inputs: Inputs, made: Mapping[str, Any] | None = None) -> Recipe:
         """Return the recipe of a picture that ``command`` makes from ``options`` and ``inputs``.
 
-        The recipe names the installed version of Dreamgram as the version that made the picture.
-        ``made`` holds values that are determined during the run and are needed to make the picture again.
+        The recipe names the installed version of Dreamgram as the version that made the picture. ``made`` holds values
+        that are determined during the run and are needed to make the picture again.
         """
         resolved, shape = options.resolved(inputs.shape), inputs.shape
         return cls(command, resolved, dict(inputs.checksums), inputs.network, made or {}, shape=shape)
@@ -289,9 +291,11 @@ class Recipe:
         return not self.difference(other)
 
     def compare(self, path: Path) -> tuple[str, bool]:
-        """Return how the recipe in the picture file ``path`` differs from this one, and whether it is finished.
+        """Return how the recipe in the picture ``path`` differs from this recipe, and whether the picture is finished.
 
-        The difference is that of :meth:`difference`: "" if both recipes make the same picture.
+        The difference is described as by :meth:`difference`; it is "" if both recipes make the same picture. A picture
+        is not finished if its run was interrupted. If the file has no valid recipe of the same command, the difference
+        is "without a recipe of this command", and the picture counts as finished.
         """
         try:
             found = Recipe.read(path, {self.command: type(self.options)})
@@ -349,7 +353,7 @@ class Recipe:
         return told
 
     def is_older_than(self, version: str) -> bool:
-        """Return whether a version of Dreamgram before ``version`` made the picture, as far as is known."""
+        """Return whether the picture was made by a version before ``version``; False if its version is unknown."""
         return [] < _version_numbers(self.version) < _version_numbers(version)
 
     def check_network(self, inputs: Inputs) -> None:
@@ -392,7 +396,8 @@ def replay(
 
     Raises:
         UntrustedError: the recipe needs the user's trust, and ``options.trust`` is False.
-        ValueError: the file contains no recipe, or a recipe of another command, or it is also the output.
+        ValueError: the file contains no recipe of one of ``commands``, the picture cannot be made again (see
+            :meth:`Recipe.check`), or the file is also the output.
     """
     recipe = Recipe.read(options.picture, commands)
     if options.output is not None:
@@ -439,7 +444,9 @@ def parse_json(text: str) -> Any:
 
 
 def _check_entries(entries: Mapping[str, Any], files: Mapping[str, Any], made: Mapping[str, Any]) -> None:
-    """Check the entries of a recipe, ``entries``, other than its options and what depends on the command.
+    """Check the entries of a recipe that are not options and have the same meaning for all commands.
+
+    ``files`` and ``made`` are the entries of these names, and ``entries`` holds all entries.
 
     Raises:
         ValueError: an entry has the wrong type or an impossible value.
@@ -461,7 +468,10 @@ def _check_entries(entries: Mapping[str, Any], files: Mapping[str, Any], made: M
 
 
 def _listed(names: Sequence[str]) -> list[str]:
-    """Return the first of ``names``, shortened, and how many more there are, as a list for several messages."""
+    """Return the first of ``names``, each shortened, as a list with one text for each message.
+
+    If there are more names, the last text says how many, such as "3 more options".
+    """
     listed = [name[:LONGEST] for name in names[:LISTED]]
     return [*listed, f"{len(names) - LISTED} more options"] if len(names) > LISTED else listed
 

@@ -1,4 +1,4 @@
-"""The folder in which the program keeps files of its own, and claims on files that several programs might write."""
+"""The folder for the program's own files, and claims, which keep two running programs from writing the same file."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ STATE_VARIABLE = "DREAMGRAM_STATE"
 """Environment variable that names a different folder for the program's own files."""
 
 DAY = 24 * 60 * 60
-"""Number of seconds in a day. The claim of a program that was killed is deleted after a day."""
+"""Number of seconds in a day. The lock file of a program that was killed is deleted after a day."""
 
 
 def state_folder(name: str) -> Path:
     """Return the folder called ``name`` for the program's own files, and create it if it does not exist.
 
-    Only the user can read a folder that this function creates. It is in the place that the operating system reserves
-    for the state of programs, or in the folder that the environment variable :data:`STATE_VARIABLE` names.
+    Only the user can read a folder that this function creates. The folder is in the place that the operating system
+    reserves for the state of programs, or in the folder that the environment variable :data:`STATE_VARIABLE` names.
 
     Raises:
         OSError: the folder cannot be created.
@@ -50,14 +50,15 @@ def state_folder(name: str) -> Path:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Claim the file ``path`` for the body of the ``with`` statement, so that no other program writes it.
+    """Claim the file ``path`` for the body of the ``with`` statement, so that no other process or thread can claim it.
 
-    The operating system ends the claim of a program that is killed.
+    A claim does not lock the file itself. It keeps only those programs from writing the file that claim it, too. The
+    operating system ends the claim of a program that is killed.
 
     Yields:
         True if the file is claimed, or False if another running program or another thread has claimed it. If True,
-        check whether the other program has finished the file in the meantime. If the program's own folder cannot be
-        written to, the result is always True.
+        the caller must check whether another program has finished the file in the meantime. If the program's own folder
+        cannot be written to, the result is always True.
     """
     try:
         lock = state_folder("claims") / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
@@ -76,7 +77,7 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def delete_old_claims() -> None:
-    """Delete the claims of programs that were killed."""
+    """Delete the lock files, older than a day, of the claims of programs that were killed."""
     with suppress(OSError):
         for lock in state_folder("claims").iterdir():
             if time.time() - lock.stat().st_mtime > DAY:
@@ -86,7 +87,10 @@ def delete_old_claims() -> None:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Return whether an open file, given its descriptor, still is the file at ``path``, and was not deleted."""
+    """Return whether ``path`` still is the path of an open file, given its descriptor ``file``.
+
+    The result is False if the file was deleted or replaced.
+    """
     try:
         return os.path.samestat(os.fstat(file), path.stat())
     except OSError:
@@ -94,7 +98,7 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 def _lock(file: int) -> bool:
-    """Lock an open file, given its descriptor, until it is closed. Return False if it is locked already."""
+    """Lock an open file, given its descriptor, until it is closed. Return whether it could be locked."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)

@@ -17,22 +17,22 @@ from dreamgram.workbench.options import NetworkOptions, Options, model_files
 class UntrustedError(ValueError):
     """The error raised if a recipe would run code, or use a file, that the user has neither named nor trusted.
 
-    The message does not say how to allow it. In Python, this is one of the arguments in ``remedies``. The command line
-    adds the names of its flags to the message.
+    The message does not say how to allow this. The attribute ``remedies`` holds the names of the Python arguments that
+    can allow it. The command line adds the corresponding flags to the message.
     """
 
     def __init__(self, message: str, remedies: tuple[str, ...] = ("trust",)) -> None:
         super().__init__(message)
         self.remedies = remedies
-        """Names of the options that can allow it."""
+        """Names of the options that can allow what was refused, such as ``trust``."""
 
 
 def check_trusted(options: Options, files: Iterable[str], source: Path) -> None:
-    """Check that a recipe runs no Python file, and reads no file outside the folders that it may name.
+    """Check that a recipe runs no Python file, and reads files only in the current folder and the folder of ``source``.
 
     Args:
         options: the options in the recipe.
-        files: names of all files that the recipe says were read.
+        files: names of all input files that the recipe lists.
         source: the file that holds the recipe.
 
     Raises:
@@ -52,12 +52,14 @@ def check_trusted(options: Options, files: Iterable[str], source: Path) -> None:
 
 
 def check_trusted_output(output: Path, source: Path, different: str = "") -> None:
-    """Check that ``output``, the file to write according to ``source``, is in one of the folders that it may name.
+    """Check that ``output`` is in the current folder or in the folder of ``source``.
 
-    ``different`` says how a file that is already there was made, if not by the run of ``source``.
+    ``output`` is the file that the recipe in the file ``source`` says to write. If ``output`` already exists and would
+    be replaced, ``different`` describes how its recipe differs from that in ``source``, such as "with size 256, not
+    512". If the recipes do not differ, ``different`` is "".
 
     Raises:
-        UntrustedError: the file is elsewhere, or ``different`` is not empty.
+        UntrustedError: ``output`` is in another folder, or ``different`` is not empty.
     """
     near = _is_near(output, source)
     if not near or different:
@@ -67,7 +69,7 @@ def check_trusted_output(output: Path, source: Path, different: str = "") -> Non
 
 
 def needs_trust(options: Options, files: Iterable[str], output: Path, source: Path) -> bool:
-    """Return whether :func:`check_trusted` or :func:`check_trusted_output` would raise an error."""
+    """Return whether :func:`check_trusted` or :func:`check_trusted_output` would raise an UntrustedError."""
     try:
         check_trusted(options, files, source)
         check_trusted_output(output, source)
