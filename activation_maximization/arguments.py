@@ -47,7 +47,7 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
     with a photo, the photo is converted to the number of channels that the network takes.
 
     Raises:
-        TypeError: ``model`` is not a network, or ``objective`` is neither an objective nor a string.
+        TypeError: ``model`` is not a ``torch.nn.Module``, or ``objective`` is neither an objective nor a string.
         ValueError: the text is not a valid expression for this network, or the objective reads layers, but the network
             is a single module without submodules.
     """

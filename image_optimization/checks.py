@@ -76,7 +76,7 @@ def as_model(model: Any) -> nn.Module:
     """Return the network that a caller has given.
 
     Raises:
-        TypeError: ``model`` is not a network.
+        TypeError: ``model`` is not a ``torch.nn.Module``.
     """
     if isinstance(model, Mapping):
         raise TypeError("model is a state_dict: load it into its network with load_state_dict, and give the network")

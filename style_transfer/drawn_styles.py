@@ -19,7 +19,9 @@ from dreamgram.image_optimization.image_samples import Array
 Draw = Callable[[int, np.random.Generator], Image.Image]
 
 DRAWN_STYLES: dict[str, Draw] = {}
-"""Functions that draw the styles, by name. The first line of a function's docstring describes its style to users."""
+"""Functions that draw the paintings of the package, by the name of the style.
+
+The first line of a function's docstring describes its style to users."""
 
 
 def drawn_style(name: str) -> Callable[[Draw], Draw]:

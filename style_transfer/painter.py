@@ -170,8 +170,8 @@ class Painter:
         Args:
             photo_path: the file of the photo.
             output: the file to write.
-            plan: one memory budget for each scale, a size at which the image is optimized. By default, the budgets are
-                computed from the free memory.
+            plan: one memory budget for each scale. A scale is a size at which the image is optimized. By
+                default, the budgets are computed from the free memory.
             state: the optimizer's state, read from a checkpoint, from which to resume. The result then replaces the
                 unfinished picture of the same run.
             in_folder: True if the photo is one of a folder. The result is then saved only if it is finished, and it

@@ -574,7 +574,7 @@ def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
 def _check_length(name: str, value: Any) -> None:
     """Check that a list or table has at most :data:`MOST_VALUES` values.
 
-    A text, or each text in a list or table, may have at most :data:`MOST_CHARACTERS` characters.
+    A string may have at most :data:`MOST_CHARACTERS` characters, whether it is the value or in the list or table.
 
     Raises:
         OptionError: there are too many characters or values.
