@@ -31,8 +31,9 @@ code for the meta device, which takes 0.4 s and 160 MB of memory. Running the ot
 less time."""
 
 Way = Literal["shapes", "values"]
-"""How a trial, a forward pass that records all outputs of modules, runs: without the arithmetic of convolutions and
-fully connected layers ("shapes"), or as the network always runs ("values")."""
+"""Type of the ways in which a trial runs. A trial is a forward pass that records all outputs of modules. It either
+leaves out the arithmetic of convolutions and fully connected layers ("shapes"), or runs as the network always runs
+("values")."""
 
 
 @dataclass(frozen=True)
