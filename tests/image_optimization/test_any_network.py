@@ -13,6 +13,7 @@ from torch.utils.checkpoint import checkpoint
 
 import dreamgram as dg
 from dreamgram.image_optimization.layers import list_layers
+from tests.modules import Does
 
 
 def plain() -> nn.Sequential:
@@ -215,17 +216,6 @@ def test_a_network_that_squeezes_the_axis_of_a_single_image_away() -> None:
     assert dg.maximize(network, dg.channel("fc", 1), size=8, steps=2).images.shape == (1, 3, 8, 8)
 
 
-class Each(nn.Module):
-    """A module that computes a function."""
-
-    def __init__(self, function: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.function = function
-
-    def forward(self, values: Tensor) -> Tensor:
-        return self.function(values)
-
-
 class Recurrent(nn.Module):
     """A recurrent network that takes the batch for a sequence, because ``batch_first`` was forgotten."""
 
@@ -248,17 +238,17 @@ MIXING = {
         nn.GroupNorm(1, 4), nn.ReLU(), nn.BatchNorm2d(4, track_running_stats=False)
     ),
     "with random numbers": nn.Sequential(
-        Each(lambda values: nn.functional.dropout(values, 1e-6)), nn.BatchNorm2d(4, track_running_stats=False)
+        Does(lambda values: nn.functional.dropout(values, 1e-6)), nn.BatchNorm2d(4, track_running_stats=False)
     ),
-    "a little of the mean": Each(lambda values: values + 0.01 * values.mean(0)),
+    "a little of the mean": Does(lambda values: values + 0.01 * values.mean(0)),
     "the batch as a sequence": Recurrent(),
-    "sums of the images before": Each(lambda values: values.cumsum(0)),
-    "next to the image before": Each(shifted),
-    "next to the image after next": Each(lambda values: values + values.roll(2, 0)),
-    "without the mean": Each(lambda values: values - values.mean(0)),
-    "relative to the maximum": Each(lambda values: values / values.max()),
-    "softmax over the images": Each(lambda values: values.softmax(0)),
-    "next to its neighbor": Each(lambda values: values + values.roll(1, 0)),
+    "sums of the images before": Does(lambda values: values.cumsum(0)),
+    "next to the image before": Does(shifted),
+    "next to the image after next": Does(lambda values: values + values.roll(2, 0)),
+    "without the mean": Does(lambda values: values - values.mean(0)),
+    "relative to the maximum": Does(lambda values: values / values.max()),
+    "softmax over the images": Does(lambda values: values.softmax(0)),
+    "next to its neighbor": Does(lambda values: values + values.roll(1, 0)),
 }
 
 
@@ -282,7 +272,7 @@ def test_noise_does_not_look_like_other_images() -> None:
         passes.append(len(values))
         return values + torch.randn_like(values)
 
-    network = nn.Sequential(nn.Conv2d(3, 4, 3), Each(noisy), nn.Conv2d(4, 4, 3))
+    network = nn.Sequential(nn.Conv2d(3, 4, 3), Does(noisy), nn.Conv2d(4, 4, 3))
     dg.activations(network, torch.rand(5, 3, 8, 8), ["2"])
     assert 1 not in passes
 

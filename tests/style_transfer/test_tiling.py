@@ -15,6 +15,7 @@ from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import StyleOptions
 from dreamgram.style_transfer.tiling import Tile, smallest_side, split, whole
 from dreamgram.style_transfer.total_loss import Style, total_loss
+from tests.modules import Does
 
 LAYERS = {"content_layers": {"relu3_1": 1.0}, "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0, "relu3_1": 1.0}}
 """Early layers, whose receptive fields are so small that small pictures can have several tiles."""
@@ -130,17 +131,6 @@ class Branches(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         totals: Tensor = self.two(features).sum((1, 2, 3)) + self.three(features).sum((1, 2, 3))
         return totals
-
-
-class Does(nn.Module):
-    """A layer that computes any function of the features."""
-
-    def __init__(self, run: Callable[[Tensor], Tensor]) -> None:
-        super().__init__()
-        self.run = run
-
-    def forward(self, features: Tensor) -> Tensor:
-        return self.run(features)
 
 
 def rows_of(features: Tensor) -> Tensor:
