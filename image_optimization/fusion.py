@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
+from types import ModuleType
 from typing import Any
 
 import torch
@@ -13,6 +15,8 @@ from torch import Tensor, library, nn
 from torch.nn.functional import conv2d, max_pool2d, pad, relu
 
 from dreamgram.image_optimization.recording import is_own
+
+_logger = logging.getLogger(__name__)
 
 Group = tuple[nn.Conv2d, nn.ReLU, nn.MaxPool2d | None]
 """A convolution, a ReLU and max pooling that are computed together. The pooling is None if no pooling follows the ReLU,
@@ -130,9 +134,29 @@ def conv_relu(convolution: nn.Conv2d, image: Tensor, *, pooled: bool = False) ->
     missing = CHANNELS - image.shape[1]
     if image.is_cuda and weight.dtype in (torch.bfloat16, torch.float16) and missing > 0 and convolution.groups == 1:
         image, weight = (pad(each, (0, 0, 0, 0, 0, missing)) for each in (image, weight))
-    together = pooled and not image.is_cuda  # on a GPU, our pooling takes twice as long
+    together = pooled and (not image.is_cuda or _can_pool(image, weight))
     result: Tensor = _ConvReLU.apply(image, weight, bias, together, *how)
     return max_pool2d(result, 2) if pooled and not together else result
+
+
+def _can_pool(image: Tensor, weight: Tensor) -> bool:
+    """Return whether the output of a convolution of ``image``, a tensor on a GPU, can be pooled by our own kernels."""
+    kernels = _kernels(image.device)
+    count = len(image) * len(weight) * image.shape[2] * image.shape[3]
+    return kernels is not None and weight.dtype in kernels.TYPES and count < kernels.MOST
+
+
+@cache
+def _kernels(device: torch.device) -> ModuleType | None:
+    """Return the module with our own pooling kernels, or None if they do not run on ``device``, a GPU."""
+    try:
+        from dreamgram.image_optimization import pooling_kernels  # it needs Triton
+
+        pooling_kernels.pool(torch.zeros(1, 1, 2, 2, device=device))
+    except Exception as error:  # its type depends on what is missing, such as a C compiler
+        _logger.debug("max pooling runs as usual, because the kernels for it do not run: %s", error)
+        return None
+    return pooling_kernels
 
 
 @library.custom_op(
@@ -155,9 +179,10 @@ conv_relu_on_gpu.register_fake(conv2d)  # its output has the same shape and memo
 class _ConvReLU(torch.autograd.Function):
     """Autograd function of a convolution followed by a ReLU and, if wanted, by 2 x 2 max pooling.
 
-    Only the image gets a gradient. The pooling stores no indices of the largest values. Instead, the backward pass
-    compares the values again, which takes less time on a CPU. A gradient passes the ReLU only where the pooled value is
-    positive. The output is not stored, because the next module may overwrite it.
+    Only the image gets a gradient. A gradient passes the ReLU only where the pooled value is positive. On a CPU, the
+    pooling stores no places of the largest values. Instead, the backward pass compares the values again, which takes
+    less time there. On a GPU, our own kernels store the places (:mod:`dreamgram.image_optimization.pooling_kernels`).
+    The output is not stored, because the next module may overwrite it.
     """
 
     @staticmethod
@@ -184,6 +209,12 @@ class _ConvReLU(torch.autograd.Function):
         if not pooled:
             ctx.save_for_backward(image, weight, output)
             return output
+        _check_poolable(output)
+        if image.is_cuda:
+            result, places = _kernels(image.device).pool(output)  # type: ignore[union-attr]
+            ctx.size = output.shape[2:]
+            ctx.save_for_backward(image, weight, places)
+            return result
         columns = _larger(output, 3)
         ctx.save_for_backward(image, weight, output, columns)
         return _larger(columns, 2)
@@ -192,8 +223,11 @@ class _ConvReLU(torch.autograd.Function):
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
         image, weight, output, *columns = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.how
-        largest = _larger(columns[0], 2) if columns else output
-        gradient = torch.ops.aten.threshold_backward(gradient, largest, 0)
+        if output.dtype == torch.uint8:
+            gradient = _to_places(gradient, output, *ctx.size)
+        else:
+            largest = _larger(columns[0], 2) if columns else output
+            gradient = torch.ops.aten.threshold_backward(gradient, largest, 0)
         if columns:
             gradient = _to_larger(_to_larger(gradient, columns[0], largest, 2), output, columns[0], 3)
         of_image, _, _ = torch.ops.aten.convolution_backward(
@@ -211,10 +245,31 @@ def _halves(values: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     return pairs.select(axis + 1, 0), pairs.select(axis + 1, 1)
 
 
+def _check_poolable(values: Tensor) -> None:
+    """Raise RuntimeError if ``values`` (N, C, H, W) are too small for 2 x 2 pooling."""
+    if min(values.shape[2:]) < 2:
+        raise RuntimeError(f"an image of {tuple(values.shape)} is too small for pooling")
+
+
+def _to_places(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+    """Return the gradient (N, C, H, W) before the ReLU and the pooling, given that of the pooled values.
+
+    ``places`` are those that our own kernels have stored.
+    """
+    kernels = _kernels(gradient.device)
+    if kernels is not None and not torch.is_grad_enabled():
+        result: Tensor = kernels.spread(gradient, places, height, width)
+        return result
+    # Second derivatives are wanted, so the operations have to be differentiable.
+    upper_left, upper_right, lower_left, lower_right = (gradient.where(places == place, 0) for place in range(4))
+    upper = torch.stack([upper_left, upper_right], 4).flatten(3)
+    lower = torch.stack([lower_left, lower_right], 4).flatten(3)
+    both = torch.stack([upper, lower], 3).flatten(2, 3)
+    return pad(both, (0, width % 2, 0, height % 2))
+
+
 def _larger(values: Tensor, axis: int) -> Tensor:
     """Return the larger of each pair of neighbors in ``values`` (N, C, H, W) along ``axis``, which is 2 or 3."""
-    if values.shape[axis] < 2:
-        raise RuntimeError(f"an image of {tuple(values.shape)} is too small for pooling")
     return torch.maximum(*_halves(values, axis))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import bisect
 import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -179,6 +179,7 @@ def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[
         raise ValueError(_refusal(model, image.shape[1:], beyond, failure)) from failure
 
 
+@usual_settings
 def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
     """Return the side, in pixels, of the smallest square image whose forward pass reaches all of ``layers``.
 
@@ -188,10 +189,13 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
     shape = find_shape(model).shape
     reach_layers(model, blank_image(shape), layers)
 
+    model = unwrapped(model)
+
     def reaches(size: int) -> bool:
-        seen, _ = dry_run(model, blank_image((shape[0], size, size)))
+        trial = _try_one(model, blank_image((shape[0], size, size)))  # one image is enough, and takes half the time
+        reached = _layers(trial, {}, Units((size, size)))
         try:
-            return all(find_layer(name, seen) for name in layers)
+            return all(find_layer(name, reached) for name in layers)
         except ValueError:
             return False
 
@@ -216,13 +220,19 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
     model = unwrapped(model)
     image = blank_image(image.shape[1:]) if image.is_meta else image[:1].detach()
     one, several, sure = _passes(model, image)
-    fields = _receptive_fields(model, image) if receptive_fields else {}
-    total = Counter(seen.name for seen in {(seen.name, seen.call): seen for seen in one.seen}.values())
-    images = _images_of(several, sure)
-    units = Units((image.shape[2], image.shape[3]))
-    layers = [_layer(seen, total[seen.name] > 1, images.get(seen.place), units) for seen in one.seen]
-    layers = [_with_field(layer, fields.get(seen.place)) for layer, seen in zip(layers, one.seen, strict=True)]
+    layers = _layers(one, _images_of(several, sure), Units((image.shape[2], image.shape[3])))
+    if receptive_fields:
+        fields = {seen.place: seen.field for seen in _try_one(model, image, follow_fields=True).seen}
+        layers = [_with_field(layer, fields.get(seen.place)) for layer, seen in zip(layers, one.seen, strict=True)]
     return layers, one.failure
+
+
+def _try_one(model: nn.Module, image: Tensor, follow_fields: bool = False) -> Trial:
+    """Run the network on ``image`` (1, C, H, W), only for shapes unless the shapes depend on the values of tensors."""
+    trial = try_out(model, image, "shapes", follow_fields)
+    if trial.failure is not None and not is_about_sizes(trial.failure):
+        trial = try_out(model, image, "values", follow_fields)
+    return trial
 
 
 def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, list[Trial], bool]:
@@ -267,6 +277,12 @@ def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str
     return {place: images for place, images in found.items() if images and (sure or images.fold == 1)}
 
 
+def _layers(trial: Trial, images: Mapping[tuple[str, int, str], Images], unit_finder: Units) -> list[Layer]:
+    """Return the layers that ran in ``trial``. ``images`` holds the batch axes of outputs, by their places."""
+    calls = Counter(name for name, _ in {(seen.name, seen.call) for seen in trial.seen})
+    return [_layer(seen, calls[seen.name] > 1, images.get(seen.place), unit_finder) for seen in trial.seen]
+
+
 def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: Units) -> Layer:
     """Return the layer for the tensor ``seen``.
 
@@ -297,14 +313,6 @@ def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: 
         rows_per_image=rows,
         singly=images is None,
     )
-
-
-def _receptive_fields(model: nn.Module, image: Tensor) -> dict[tuple[str, int, str], Field | None]:
-    """Return the receptive fields in all outputs for ``image`` (1, C, H, W), by the place of the output."""
-    trial = try_out(model, image, "shapes", follow_fields=True)
-    if trial.failure is not None and not is_about_sizes(trial.failure):
-        trial = try_out(model, image, "values", follow_fields=True)
-    return {seen.place: seen.field for seen in trial.seen}
 
 
 def _with_field(layer: Layer, field: Field | None) -> Layer:

@@ -1,0 +1,110 @@
+"""GPU kernels for a ReLU followed by 2 x 2 max pooling, written in Triton.
+
+PyTorch stores the place of each largest value in 8 bytes. Its backward pass fills the gradient with zeros, adds to it,
+and multiplies it by the derivative of the ReLU, in three passes over memory. These kernels store a place in one byte,
+which also tells whether the ReLU passes the gradient. The backward pass writes the gradient once and reads no values.
+
+Importing this module raises an error if Triton, which comes with PyTorch for NVIDIA GPUs on Linux, is not installed.
+Tensors must have fewer than :data:`MOST` elements and one of the :data:`TYPES`.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor, library
+
+MOST = 2**30
+"""Number of elements from which the kernels cannot index a tensor safely, because an index has 32 bits."""
+
+TYPES = torch.float32, torch.bfloat16, torch.float16
+"""Number formats of tensors that the kernels take."""
+
+BLOCK = 1024
+"""Number of pooled values that one program of a kernel computes."""
+
+CLOSED = tl.constexpr(4)
+"""Place that is stored if no value in a square is positive, so that the ReLU stops the gradient. The other places are
+0 to 3, in reading order."""
+
+
+@triton.jit
+def _first_of_square(number, channels, height, width):  # type: ignore[no-untyped-def]
+    """Return the index of the upper left value in the square that belongs to the pooled value ``number``."""
+    channel, pixel = number % channels, number // channels
+    column, row = pixel % (width // 2), pixel // (width // 2)
+    image, row = row // (height // 2), row % (height // 2)
+    return ((image * height + 2 * row) * width + 2 * column) * channels + channel
+
+
+@triton.jit
+def _pool(values, pooled, places, count, channels, height, width, block: tl.constexpr):  # type: ignore[no-untyped-def]
+    number = tl.program_id(0) * block + tl.arange(0, block)
+    inside = number < count
+    first = _first_of_square(number, channels, height, width)
+    largest = tl.load(values + first, inside, other=0).to(tl.float32)
+    place = tl.zeros_like(number)
+    for k in tl.static_range(1, 4):
+        value = tl.load(values + first + (k // 2 * width + k % 2) * channels, inside, other=0).to(tl.float32)
+        larger = (value > largest) | (value != value)  # like PyTorch's pooling, pass on NaN
+        largest = tl.where(larger, value, largest)
+        place = tl.where(larger, k, place)
+    tl.store(pooled + number, largest, inside)
+    tl.store(places + number, tl.where(largest <= 0, CLOSED, place).to(tl.uint8), inside)
+
+
+@triton.jit
+def _spread(gradient, places, result, count, channels, height, width, block: tl.constexpr):  # type: ignore[no-untyped-def]
+    number = tl.program_id(0) * block + tl.arange(0, block)
+    inside = number < count
+    first = _first_of_square(number, channels, height, width)
+    value = tl.load(gradient + number, inside, other=0).to(tl.float32)
+    place = tl.load(places + number, inside, other=CLOSED).to(tl.int32)
+    for k in tl.static_range(4):
+        tl.store(result + first + (k // 2 * width + k % 2) * channels, tl.where(place == k, value, 0.0), inside)
+
+
+@library.custom_op("dreamgram::pool", mutates_args=(), schema="(Tensor values) -> (Tensor, Tensor)")
+def pool(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the largest of each 2 x 2 ``values`` (N, C, H, W) after a ReLU, and its place in the square, 1 byte each.
+
+    Both results are (N, C, H // 2, W // 2).
+    """
+    values = values.contiguous(memory_format=torch.channels_last)
+    pooled, places = _results(values)
+    count = pooled.numel()
+    _pool[(triton.cdiv(count, BLOCK),)](values, pooled, places, count, *values.shape[1:], block=BLOCK)
+    return pooled, places
+
+
+@pool.register_fake
+def _results(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Return two empty tensors for the results of :func:`pool`."""
+    n, channels, height, width = values.shape
+    pooled = values.new_empty((n, channels, height // 2, width // 2)).contiguous(memory_format=torch.channels_last)
+    return pooled, torch.empty_like(pooled, dtype=torch.uint8)
+
+
+@library.custom_op(
+    "dreamgram::spread", mutates_args=(), schema="(Tensor gradient, Tensor places, int height, int width) -> Tensor"
+)
+def spread(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+    """Return the gradient with respect to the values before the ReLU, (N, C, H, W), given that of the pooled values.
+
+    ``places`` is the second result of :func:`pool`, and ``height`` and ``width`` are the size of its ``values``.
+    """
+    gradient = gradient.contiguous(memory_format=torch.channels_last)
+    result, count = _whole(gradient, places, height, width), gradient.numel()
+    if height % 2 or width % 2:
+        result.zero_()
+    size = gradient.shape[1], height, width
+    _spread[(triton.cdiv(count, BLOCK),)](gradient, places, result, count, *size, block=BLOCK)
+    return result
+
+
+@spread.register_fake
+def _whole(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+    """Return an empty tensor for the result of :func:`spread`."""
+    result = gradient.new_empty((*gradient.shape[:2], height, width))
+    return result.contiguous(memory_format=torch.channels_last)
