@@ -249,7 +249,8 @@ def _picture(spectrum: Tensor, size: tuple[int, int], colors: Tensor) -> Tensor:
     converts decorrelated colors to channels.
     """
     logits = torch.fft.irfft2(spectrum, s=size, norm="ortho")
-    return torch.sigmoid(torch.einsum("cd,ndhw->nchw", colors, logits))
+    # A product of batches needs no copies in another order, unlike einsum.
+    return torch.sigmoid((colors @ logits.flatten(2)).view(logits.shape))
 
 
 def frequencies(size: tuple[int, int], device: Device = None) -> Tensor:

@@ -82,7 +82,7 @@ def pool(values: Tensor) -> tuple[Tensor, Tensor]:
 def _results(values: Tensor) -> tuple[Tensor, Tensor]:
     """Return two empty tensors for the results of :func:`pool`."""
     n, channels, height, width = values.shape
-    pooled = values.new_empty((n, channels, height // 2, width // 2)).contiguous(memory_format=torch.channels_last)
+    pooled = _empty((n, channels, height // 2, width // 2), values)
     return pooled, torch.empty_like(pooled, dtype=torch.uint8)
 
 
@@ -106,5 +106,9 @@ def spread(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
 @spread.register_fake
 def _whole(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
     """Return an empty tensor for the result of :func:`spread`."""
-    result = gradient.new_empty((*gradient.shape[:2], height, width))
-    return result.contiguous(memory_format=torch.channels_last)
+    return _empty((*gradient.shape[:2], height, width), gradient)
+
+
+def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
+    """Return an empty tensor of ``shape`` with the number format and on the device of ``like``."""
+    return torch.empty(shape, dtype=like.dtype, device=like.device, memory_format=torch.channels_last)
