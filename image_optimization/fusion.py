@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
+from importlib import import_module
 from types import ModuleType
 from typing import Any
 
@@ -143,20 +144,19 @@ def _can_pool(image: Tensor, weight: Tensor) -> bool:
     """Return whether the output of a convolution of ``image``, a tensor on a GPU, can be pooled by our own kernels."""
     kernels = _kernels(image.device)
     count = len(image) * len(weight) * image.shape[2] * image.shape[3]
-    return kernels is not None and weight.dtype in kernels.TYPES and count < kernels.MOST
+    return kernels is not None and weight.dtype in kernels.TYPES and count < kernels.MOST_ELEMENTS
 
 
 @cache
 def _kernels(device: torch.device) -> ModuleType | None:
     """Return the module with our own pooling kernels, or None if they do not run on ``device``, a GPU."""
     try:
-        from dreamgram.image_optimization import pooling_kernels  # it needs Triton
-
-        pooling_kernels.pool(torch.zeros(1, 1, 2, 2, device=device))
+        kernels = import_module("dreamgram.image_optimization.pooling_kernels")  # it needs Triton
+        kernels.pool(torch.zeros(1, 1, 2, 2, device=device))
     except Exception as error:  # its type depends on what is missing, such as a C compiler
         _logger.debug("max pooling runs as usual, because the kernels for it do not run: %s", error)
         return None
-    return pooling_kernels
+    return kernels
 
 
 @library.custom_op(
@@ -210,11 +210,13 @@ class _ConvReLU(torch.autograd.Function):
             ctx.save_for_backward(image, weight, output)
             return output
         _check_poolable(output)
-        if image.is_cuda:
-            result, places = _kernels(image.device).pool(output)  # type: ignore[union-attr]
+        kernels = _kernels(image.device) if image.is_cuda else None
+        if kernels is not None:
+            halved: Tensor
+            halved, places = kernels.pool(output)
             ctx.size = output.shape[2:]
             ctx.save_for_backward(image, weight, places)
-            return result
+            return halved
         columns = _larger(output, 3)
         ctx.save_for_backward(image, weight, output, columns)
         return _larger(columns, 2)

@@ -5,7 +5,7 @@ and multiplies it by the derivative of the ReLU, in three passes over memory. Th
 which also tells whether the ReLU passes the gradient. The backward pass writes the gradient once and reads no values.
 
 Importing this module raises an error if Triton, which comes with PyTorch for NVIDIA GPUs on Linux, is not installed.
-Tensors must have fewer than :data:`MOST` elements and one of the :data:`TYPES`.
+Tensors must have fewer than :data:`MOST_ELEMENTS` elements and one of the :data:`TYPES`.
 """
 
 from __future__ import annotations
@@ -15,18 +15,22 @@ import triton
 import triton.language as tl
 from torch import Tensor, library
 
-MOST = 2**30
+MOST_ELEMENTS = 2**30
 """Number of elements from which the kernels cannot index a tensor safely, because an index has 32 bits."""
 
 TYPES = torch.float32, torch.bfloat16, torch.float16
 """Number formats of tensors that the kernels take."""
 
-BLOCK = 1024
+VALUES_PER_PROGRAM = 1024
 """Number of pooled values that one program of a kernel computes."""
 
 CLOSED = tl.constexpr(4)
 """Place that is stored if no value in a square is positive, so that the ReLU stops the gradient. The other places are
 0 to 3, in reading order."""
+
+
+# A kernel is compiled once for each number format, not again for other sizes.
+_compile = triton.jit(do_not_specialize=["count", "height", "width"])
 
 
 @triton.jit
@@ -38,7 +42,7 @@ def _first_of_square(number, channels, height, width):  # type: ignore[no-untype
     return ((image * height + 2 * row) * width + 2 * column) * channels + channel
 
 
-@triton.jit
+@_compile  # type: ignore[untyped-decorator]
 def _pool(values, pooled, places, count, channels, height, width, block: tl.constexpr):  # type: ignore[no-untyped-def]
     number = tl.program_id(0) * block + tl.arange(0, block)
     inside = number < count
@@ -54,7 +58,7 @@ def _pool(values, pooled, places, count, channels, height, width, block: tl.cons
     tl.store(places + number, tl.where(largest <= 0, CLOSED, place).to(tl.uint8), inside)
 
 
-@triton.jit
+@_compile  # type: ignore[untyped-decorator]
 def _spread(gradient, places, result, count, channels, height, width, block: tl.constexpr):  # type: ignore[no-untyped-def]
     number = tl.program_id(0) * block + tl.arange(0, block)
     inside = number < count
@@ -74,7 +78,8 @@ def pool(values: Tensor) -> tuple[Tensor, Tensor]:
     values = values.contiguous(memory_format=torch.channels_last)
     pooled, places = _results(values)
     count = pooled.numel()
-    _pool[(triton.cdiv(count, BLOCK),)](values, pooled, places, count, *values.shape[1:], block=BLOCK)
+    with torch.cuda.device_of(values):
+        _pool[_programs(count)](values, pooled, places, count, *values.shape[1:], block=VALUES_PER_PROGRAM)
     return pooled, places
 
 
@@ -95,18 +100,25 @@ def spread(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
     ``places`` is the second result of :func:`pool`, and ``height`` and ``width`` are the size of its ``values``.
     """
     gradient = gradient.contiguous(memory_format=torch.channels_last)
-    result, count = _whole(gradient, places, height, width), gradient.numel()
+    result = _empty((*gradient.shape[:2], height, width), gradient)
+    count = gradient.numel()
     if height % 2 or width % 2:
         result.zero_()
     size = gradient.shape[1], height, width
-    _spread[(triton.cdiv(count, BLOCK),)](gradient, places, result, count, *size, block=BLOCK)
+    with torch.cuda.device_of(gradient):
+        _spread[_programs(count)](gradient, places, result, count, *size, block=VALUES_PER_PROGRAM)
     return result
 
 
 @spread.register_fake
-def _whole(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+def _result_of_spread(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
     """Return an empty tensor for the result of :func:`spread`."""
     return _empty((*gradient.shape[:2], height, width), gradient)
+
+
+def _programs(count: int) -> tuple[int]:
+    """Return the grid of programs that compute ``count`` pooled values."""
+    return (-(-count // VALUES_PER_PROGRAM),)
 
 
 def _empty(shape: tuple[int, ...], like: Tensor) -> Tensor:
