@@ -218,7 +218,7 @@ class Terminal(Watcher):
 
     def stopping(self) -> None:
         if not self.quiet:
-            # sys.stderr is bypassed, because the progress bar may be writing to it.
+            # sys.stderr is bypassed, because the progress bar might be writing to it at this moment.
             os.write(2, b"stopping as soon as what is done is saved; Ctrl-C again stops at once\n")
 
     @contextmanager

@@ -608,7 +608,7 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
         # Early pictures recorded a missing choice, such as that of an animation, as false.
         if value is False and type(None) in parts:
             return None
-        return next((choice for choice in get_args(kind) if str(choice) == str(value)), value)  # a number may be text
+        return next((choice for choice in get_args(kind) if str(choice) == str(value)), value)  # a number can be text
     if base is bool and isinstance(value, bool):
         return value
     if base in (int, float) and not isinstance(value, bool):
