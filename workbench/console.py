@@ -1,7 +1,7 @@
-"""The command line that all programs share: it parses arguments, shows progress and messages, and sets the exit code.
+"""The command line of Dreamgram's programs: it parses arguments, shows progress, and sets the exit code.
 
 A program such as ``stylize`` is defined by a mapping from the names of its commands to their properties
-(:class:`Command`). The arguments and the help of a command are derived from the declarations of its options.
+(:class:`Command`). The arguments and the help of a command are derived from the declarations of the command's options.
 """
 
 # This module does not import PyTorch, because it is loaded before a command knows whether there is work to do.
@@ -49,20 +49,20 @@ if TYPE_CHECKING:
     from dreamgram.image_optimization.optimize import Step
 
 FAILED, WRONG, INTERRUPTED = 1, 2, 130
-"""Exit codes if some of the work failed, if the input was not valid, and if the user interrupted the program."""
+"""Exit codes if the work failed at least in part, if the input was invalid, and if the user interrupted the program."""
 
 EVERY = 60
-"""Interval, in seconds, between two progress lines if there is no terminal. If the expected duration of a run is longer
-than this interval, the duration is printed soon after the run begins."""
+"""Interval, in seconds, between two printed lines of progress if there is no terminal. If the expected duration of a
+run is longer than this interval, the duration is printed soon after the run begins."""
 
 SOON_STEPS, SOON_SECONDS = 5, 5
-"""Numbers of steps and of seconds after which the duration of a run is first estimated, whichever comes first."""
+"""A run's duration is first estimated after this number of steps or this number of seconds, whichever comes first."""
 
 LONGEST_MESSAGE = 1000
-"""Largest number of characters in a message; the middle of a longer message is left out."""
+"""Largest number of characters that are printed of a message; the middle of a longer message is left out."""
 
 FAR_OFF = 1.5
-"""Factor by which an estimate of the duration must be wrong for a corrected estimate to be printed."""
+"""Factor by which a new estimate of a run's duration must differ from the last printed estimate to be printed, too."""
 
 LEAST_BAR, LONGEST_TITLE = 10, 24
 """Smallest width of a progress bar and largest width of the title before it, in columns."""
@@ -70,16 +70,16 @@ LEAST_BAR, LONGEST_TITLE = 10, 24
 _CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udc9f\udd00-\udfff]")
 """Regular expression for characters that control a terminal or the direction of text, and for most lone surrogates.
 
-The surrogates from ``\\udca0`` to ``\\udcff`` do not match. Python uses them for bytes in file names that are not valid
-UTF-8, and they are printed as these bytes.
+The surrogates from ``\\udca0`` to ``\\udcff`` do not match. Python uses these surrogates for bytes in file names that
+are not valid UTF-8, and they are printed as these bytes.
 """
 
 _ALONE = "torch" not in sys.modules
-"""True if PyTorch had not been imported before this module. The process then probably runs only one command, and is not
-a notebook or a test."""
+"""True if PyTorch had not been imported before this module. The process then probably runs only one command, and is
+neither a notebook nor a test."""
 
 _USUAL = gc.get_threshold()
-"""Python's default thresholds for garbage collection, returned by :func:`gc.get_threshold`."""
+"""Thresholds for garbage collection when this module was imported, as returned by :func:`gc.get_threshold`."""
 
 _GLOBAL = ("--debug", "--quiet")
 
@@ -97,11 +97,11 @@ class Command:
     options: type[Options]
     """Class of the command's options."""
     work: Callable[[Any, Job], Done]
-    """Function that does the work, given the options and the job to which it reports. Its docstring is the command's
-    help. An overview of all commands shows only the first sentence of this help."""
+    """Function that does the work, given the options and the job to which the function reports. Its docstring is the
+    command's help. An overview of all commands shows only the first sentence of this help."""
     listings: Mapping[str, tuple[str, Callable[[], str]]] = field(default_factory=dict)
     """Flags, such as ``--list-styles``, that make the command only print some information and exit. Each flag is mapped
-    to a pair: its help text, and a function that returns the text to print."""
+    to its help text and a function that returns the text to print."""
 
     @property
     def help(self) -> str:
@@ -110,9 +110,9 @@ class Command:
 
 
 class Terminal(Watcher):
-    """An observer of a job that shows its progress and messages in a terminal or a notebook, with a progress bar.
+    """An observer of a job that shows messages and a progress bar in a terminal or a notebook.
 
-    Outside a terminal and a notebook, it prints one line of progress per minute instead.
+    If there is neither a terminal nor a notebook, a line of progress is printed every minute in place of the bar.
     """
 
     def __init__(self, quiet: bool = False) -> None:
@@ -121,12 +121,13 @@ class Terminal(Watcher):
         self.title = self.setting = ""
         self.began = self.said = 0.0
         self.first: tuple[int, float] | None = None
-        """Number of the first reported step of the present part of the job, and the fraction of the part's work that
-        was done after this step; None before this step."""
+        """Number of the first reported step of the current part of the job, and the fraction of the part's work that
+        was done when this step ended. It is None until a step is reported."""
         self.expected = 0.0
-        """Estimate, in seconds, of the duration of the present part that was printed last; 0 if none was printed."""
+        """Last printed estimate of the duration of the current part, in seconds; 0 if none was printed."""
         self.announced = False
-        """True if a part of the job has ended after at least one step. The durations of later parts are not printed."""
+        """True if an earlier part of the job has ended after at least one step. The duration of the current part is
+        then not printed."""
 
     def begin(self, title: str, setting: str) -> None:
         from tqdm.auto import tqdm
@@ -150,14 +151,14 @@ class Terminal(Watcher):
         begun, elapsed = step.done - self.first[1], now - self.began
         left = elapsed * (1 - step.done) / max(begun, 1e-6)
         if step.number >= self.first[0] + SOON_STEPS or elapsed >= SOON_SECONDS:
-            # Steps at a small size take longer than their share of the work, so the first estimate may be too long.
+            # Steps at a small size take longer than their share of the work, so the first estimate might be too long.
             self._announce(elapsed + left, sure=begun > 0.1 or elapsed > EVERY / 2)
         if self.bar.disable:
             if now - self.said >= EVERY and not self.quiet:
                 self.said = now
                 print(f"{self.title}  {100 * step.done:.0f} %, {_minutes(left)} left", file=sys.stderr)
         # The bar counts fractions of the work, because steps at a later scale take longer than at the first scale.
-        # Reading the loss waits for the device, so it is read only when the bar is drawn again.
+        # Reading the loss waits for the device, so the loss is read only when the bar is drawn again.
         elif self.bar.update(100 * step.done - self.bar.n) or step.number == 1:
             height, width = step.image.shape[2:]
             shares = [f"{part.item():.3g} {name}" for name, part in step.parts.items()]
@@ -167,11 +168,12 @@ class Terminal(Watcher):
             self._show(notes, refresh=step.number == 1)
 
     def _show(self, notes: Sequence[str], refresh: bool) -> None:
-        """Set the texts before and after the bar, as far as there is room for them in the terminal.
+        """Set the texts before and after the bar, shortened to fit the width of the terminal.
 
-        The bar shows the texts when it is drawn again, which is at once if ``refresh`` is True.
+        ``notes`` are the parts of the text after the bar. The texts are shown when the bar is drawn again, which
+        happens at once if ``refresh`` is True.
         """
-        columns = self.bar.format_dict["ncols"]  # in a notebook, this is no number
+        columns = self.bar.format_dict["ncols"]  # in a notebook, this is not an integer
         title, after = fit_line(
             self.title, notes, columns if isinstance(columns, int) else shutil.get_terminal_size().columns
         )
@@ -179,10 +181,11 @@ class Terminal(Watcher):
         self.bar.set_postfix_str(after, refresh=refresh)
 
     def _announce(self, total: float, sure: bool) -> None:
-        """Print how long the present part takes in all, if it is the first part and takes more than a minute.
+        """Print the estimated total duration of the first part of the job, if this duration is more than a minute.
 
-        ``total`` is an estimate in seconds, and ``sure`` is True if it is reliable. If an estimate was printed before,
-        a reliable estimate that differs from it by more than the factor :data:`FAR_OFF` is printed as a correction.
+        ``total`` is the estimate in seconds, and ``sure`` is True if the estimate is reliable. If an estimate was
+        printed before, the new estimate is printed only if it is reliable and differs from the printed estimate by more
+        than the factor :data:`FAR_OFF`.
         """
         if self.announced:
             return
@@ -215,7 +218,7 @@ class Terminal(Watcher):
 
     def stopping(self) -> None:
         if not self.quiet:
-            # sys.stderr is bypassed, because the progress bar may be writing to it.
+            # sys.stderr is bypassed, because the progress bar might be writing to it at this moment.
             os.write(2, b"stopping as soon as what is done is saved; Ctrl-C again stops at once\n")
 
     @contextmanager
@@ -232,8 +235,8 @@ def fit_line(title: str, notes: Sequence[str], columns: int) -> tuple[str, str]:
     """Return the texts before and after a progress bar, shortened to fit a line of ``columns`` columns.
 
     The line also holds the percentage, a bar of at least :data:`LEAST_BAR` columns and the remaining time. The
-    beginning of a long ``title`` is cut off. ``notes`` are the parts of the text after the bar, the most useful first.
-    The first part that does not fit is left out, with all parts after it.
+    beginning of a long ``title`` is cut off. ``notes`` are the parts of the text after the bar, in descending order of
+    usefulness. The first part that does not fit and all later parts are left out.
     """
     from tqdm.utils import disp_len  # some characters are two columns wide
 
@@ -261,9 +264,9 @@ def _minutes(seconds: float) -> str:
 def progress(title: str, setting: str = "") -> Iterator[Job]:
     """Show a progress bar in a terminal or a notebook while the body of the ``with`` statement runs.
 
-    Pass the yielded object to :func:`maximize` or :func:`stylize` as one of the ``listeners``, the functions that are
-    called after every step. ``title`` is shown before the bar. ``setting``, such as the name of the device, is shown
-    after the bar if there is room for it.
+    Pass the yielded object to :func:`maximize` or :func:`stylize` as the last of the ``listeners``, the functions that
+    are called after every step. ``title`` is shown before the bar. ``setting``, such as the name of the device, is
+    shown after the bar if there is room for it.
 
     Example:
         >>> with progress("filters") as bar:
@@ -280,12 +283,12 @@ def run(
 
     Args:
         name: the program's name in the help.
-        commands: the program's commands by name.
+        commands: mapping from the names of the program's commands to the commands.
         default: name of the command to run if the first argument is not the name of a command; "" if the first
             argument must be the name of a command.
-        about: description of the program, for the help of a program with several commands.
-        implementation: module that all commands import. It is imported before a command runs, while Ctrl-C can still
-            end the process at once.
+        about: description of the program, for the help of a program without a default command.
+        implementation: name of a module that all commands import, or "" for none. The module is imported before a
+            command runs, while Ctrl-C can still end the process at once.
     """
     _begin_imports()
     keep_freed_memory()
@@ -313,7 +316,7 @@ def run(
             raise
         # An ArithmeticError means that the loss became infinite or NaN, which can happen with valid input.
         code = _fail(_message(error), FAILED if isinstance(error, ArithmeticError | NotWrittenError) else WRONG)
-    except SystemExit as left:  # raised by a network of the user's own
+    except SystemExit as left:  # raised by the code of the user's network
         code = _fail(f"the network ended the program with sys.exit({left.code!r})", FAILED)
     except (MemoryError, RuntimeError) as error:
         if debug or not is_out_of_memory(error):
@@ -323,26 +326,27 @@ def run(
 
 
 def _begin_imports() -> None:
-    """Make Python's garbage collection rare, if this process runs only one command.
+    """Make Python's garbage collection rare if this process probably runs only one command.
 
-    Importing PyTorch creates many objects and no garbage. Garbage collection would take a third of a second.
+    The import of PyTorch creates many objects and no garbage. Garbage collection during the import would take a third
+    of a second.
     """
     if _ALONE:
         gc.set_threshold(100_000, 50, 50)
 
 
 def _end_imports() -> None:
-    """Make Python's garbage collection as frequent as usual, but exclude the objects that exist already.
+    """Make Python's garbage collection as frequent as before the imports, but exclude all objects that exist now.
 
     Garbage collection of PyTorch's objects at exit would take half a second.
     """
     if _ALONE and not gc.get_freeze_count():
         gc.freeze()
-        gc.set_threshold(*_USUAL)  # else the pictures of a folder would pile up
+        gc.set_threshold(*_USUAL)  # otherwise, the pictures of a folder would fill the memory
 
 
 def _message(error: Exception) -> str:
-    """Return the error's message on one line. If an option would allow what was refused, its flag is appended."""
+    """Return the error's message on one line, followed by the flag, if any, that allows the refused action."""
     return printable(" ".join(str(error).split())) + _flag_for(error)
 
 
@@ -355,9 +359,10 @@ def _flag_for(error: Exception | None) -> str:
 
 
 def printable(text: str) -> str:
-    """Return ``text`` with the characters that could control a terminal escaped, and without the middle if it is long.
+    """Escape the characters in ``text`` that could control a terminal, and leave out the middle of a long text.
 
-    A file from a stranger may hold names of any length, with any characters. Line feeds are kept.
+    Line feeds are not escaped. This function is needed because a file from a stranger can contain names of any length
+    with any characters.
     """
     if len(text) > LONGEST_MESSAGE:
         half = LONGEST_MESSAGE // 2
@@ -380,9 +385,9 @@ def _dispatch(
     job: Job,
     quiet: bool,
 ) -> int:
-    """Run the command that the first argument names, or ``default`` if it names no command; return the exit code.
+    """Run the command that the first argument names, or else the command ``default``, and return the exit code.
 
-    If a flag such as ``--help`` or ``--version`` asks for information, only print this information.
+    If the arguments include a flag such as ``--help`` or ``--version``, only print the requested information.
     """
     if "--version" in arguments:
         print(f"{name} {__version__}")
@@ -421,7 +426,7 @@ def _dispatch(
 
 @contextmanager
 def _only_errors(quiet: bool) -> Iterator[None]:
-    """If ``quiet`` is True, let the logger ``dreamgram`` show only errors during the body of the ``with`` statement."""
+    """If ``quiet`` is True, let the logger ``dreamgram`` log only errors while the ``with`` statement runs."""
     logger = logging.getLogger("dreamgram")
     level = logger.level
     if quiet:
@@ -445,7 +450,7 @@ def _show(done: Done, job: Job, quiet: bool) -> int:
 
 
 def _is_photo(arguments: Sequence[str], default: str) -> bool:
-    """Return whether the first argument names a photo for the default command, even if it is also a command's name.
+    """Return whether the arguments are for the default command, even if the first argument is also a command's name.
 
     An example is a photo called ``replay``. The result is True if there is a default command and ``--style`` is among
     the arguments. The command that paints a photo requires this option, and the other commands do not have it.
@@ -454,9 +459,10 @@ def _is_photo(arguments: Sequence[str], default: str) -> bool:
 
 
 def _command_after_options(arguments: Sequence[str], commands: Mapping[str, Command]) -> str:
-    """Return the name of a command that follows options, or "" if there is none or if the user asks for information.
+    """Return the name of the command that is given after options, or "" if there is no such command.
 
-    The value of an option does not count as a command, even if a command has the same name.
+    The value of an option does not count as a command, even if a command has the same name. The result is also "" if a
+    flag such as ``--help`` is given.
     """
     information = {"-h", "--help", *(flag for command in commands.values() for flag in command.listings)}
     if not arguments or not arguments[0].startswith("-") or information & set(arguments):
@@ -496,7 +502,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> argparse.ArgumentParser:
-    """Return the parser of a command's arguments, derived from the declarations of its options.
+    """Return the parser of a command's arguments, derived from the declarations of the command's options.
 
     ``program`` is the name that the help shows. The help also mentions the commands whose names are in ``others``.
     """
@@ -524,7 +530,7 @@ def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> a
     common.add_argument("-h", "--help", action="store_true", help="Show this help and exit.")
     common.add_argument("--version", action="store_true", help="Show the version and exit.")
     common.add_argument(
-        "--quiet", action="store_true", help="Show only errors: no progress, no notes and no names of files."
+        "--quiet", action="store_true", help="Show only errors: no progress, messages or names of written files."
     )
     common.add_argument("--debug", action="store_true", help="Show debug messages and the traceback of an error.")
     return parser
@@ -533,7 +539,7 @@ def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> a
 def flags_of(each: Field[Any]) -> Sequence[str]:
     """Return the names of an option on the command line, such as ``--output`` and ``-o``.
 
-    An option that is given without a flag has a single name in capitals, such as ``PHOTO``.
+    An option whose value is given without a flag has a single name in capital letters, such as ``PHOTO``.
     """
     known = declaration(each)
     if known.positional:
@@ -553,7 +559,7 @@ def _add_argument(group: Any, each: Field[Any], hint: Any) -> None:
     if is_flag(hint):
         group.add_argument(*flags, dest=each.name, action="store_true", default=None, help=help)
         return
-    choices = () if known.choices else choices_of(each, hint)  # looking up some choices needs PyTorch
+    choices = () if known.choices else choices_of(each, hint)  # listing some choices requires PyTorch
     metavar = known.metavar or "|".join(map(str, choices)) or _METAVARS.get(_kind(hint), "TEXT")
     action = "append" if _is_repeated(each, hint) else None
     group.add_argument(*flags, dest=each.name, action=action, metavar=metavar, help=help)
@@ -563,7 +569,10 @@ _METAVARS = {int: "N", float: "X", Path: "FILE"}
 
 
 def _is_repeated(each: Field[Any], hint: Any) -> bool:
-    """Return whether a list is given by repeating the option for each value, and not as one comma-separated list."""
+    """Return whether the option holds a list and is repeated on the command line for each value of the list.
+
+    For the other options that hold a list, the values are separated by commas.
+    """
     return is_list(hint) and declaration(each).parse is None
 
 
@@ -572,7 +581,11 @@ def _kind(hint: Any) -> Any:
 
 
 def _in_order(options: type[Options]) -> list[Field[Any]]:
-    """Return the options in the order of the help: by group, and in a group first positional, then required options."""
+    """Return the options in the order of the help.
+
+    The options are sorted by group. In a group, positional options come first, followed by the other required options
+    and then by all others.
+    """
 
     def rank(each: Field[Any]) -> tuple[int, bool, bool]:
         known = declaration(each)
@@ -604,8 +617,8 @@ def parse(parser: argparse.ArgumentParser, options: type[Options], arguments: Se
     """Parse command-line ``arguments`` and return them as an instance of the class ``options``.
 
     Raises:
-        ValueError: an argument is unknown, missing or out of range. For an unknown name, the message suggests a similar
-            name.
+        ValueError: an argument is unknown, missing or invalid. If an option does not exist, the message suggests a
+            similar name.
     """
     found, strange = parser.parse_known_args(list(arguments))
     if strange:

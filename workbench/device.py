@@ -1,4 +1,4 @@
-"""Choice of the device and the precision (number format) of a computation, given their names on the command line."""
+"""Functions that find the device and the number format for a computation from their names on the command line."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def find_device(name: str) -> torch.device:
     ``auto`` stands for the accelerator of this machine, such as ``cuda`` or ``mps``, or for the CPU if there is none.
 
     Raises:
-        ValueError: this machine has no such device; the message lists the devices that it has.
+        ValueError: this machine has no such device; the message lists the devices of the machine.
     """
     accelerator = torch.accelerator.current_accelerator(check_available=True)
     there = ["cpu"]
@@ -31,14 +31,14 @@ def find_device(name: str) -> torch.device:
 
 
 def find_precision(precision: Precision, device: torch.device, model: nn.Module) -> Precision:
-    """Return ``precision`` or, if it is ``auto``, the number format that is chosen for ``model`` on ``device``."""
+    """Return ``precision`` or, if this is ``auto``, the name of the number format chosen by :func:`choose_dtype`.
+
+    The choice depends on ``device`` and on the network ``model``.
+    """
     return cast("Precision", str(choose_dtype(precision, device, model)).removeprefix("torch."))
 
 
 def describe_setting(device: torch.device, precision: Precision) -> str:
-    """Describe a device and a precision in a few words, such as "cpu x 2, bfloat16".
-
-    The number after "cpu" is the number of threads.
-    """
+    """Describe a device and a number format in a few words, such as "cpu x 2, bfloat16" for two CPU threads."""
     threads = f" x {torch.get_num_threads()}" if device.type == "cpu" else ""
     return f"{device}{threads}, {precision}"

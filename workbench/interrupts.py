@@ -1,12 +1,12 @@
-"""The reaction to Ctrl-C while a program starts. This module imports hardly anything, so that it loads at once."""
+"""The handler of Ctrl-C that is active while a program starts. This module imports only ``os``, to load at once."""
 
 import os
 
 
 def leave(*_: object) -> None:
-    """End the process at once, with one line of text. This is a handler of the signal SIGINT.
+    """Print one line of text and end the process at once. This function is a handler of the signal SIGINT.
 
-    Python's own handler would raise an exception in the middle of an import, and a traceback would be printed.
+    Python's default handler would raise KeyboardInterrupt in the middle of an import, and a traceback would be printed.
     """
     os.write(2, b"interrupted\n")
     os._exit(130)

@@ -1,7 +1,7 @@
-"""Jobs: pieces of work that run in the same way in a terminal, a thread or a worker process.
+"""Jobs: running tasks, such as the painting of a photo, in a terminal, a thread or a worker process.
 
-A function that does the work takes a :class:`Job` as an argument and reports progress and messages to it. The
-function returns its result and raises its errors as any function does. The code that starts the job gives it a
+The function that does the work takes a :class:`Job` as an argument and reports its progress and messages to the job.
+Like any function, it returns a result or raises an exception. The code that starts the job gives the job a
 :class:`Watcher`, which shows the reports to the user, for example with a progress bar in a terminal or on a web page.
 """
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 class Watcher:
     """An observer of a job, which shows the progress and the messages of the job to the user.
 
-    This base class shows nothing. A subclass, for example for a terminal or a web page, overrides the methods that it
-    needs.
+    The methods of this base class show nothing. A subclass, for example for a terminal or a web page, overrides the
+    methods for the events that it shows.
     """
 
     def begin(self, title: str, setting: str) -> None:
@@ -47,18 +47,18 @@ class Watcher:
         """
 
     def progress(self, step: Step) -> None:
-        """Show that a step of the optimization is done; ``step`` is the record of this step."""
+        """Show that an optimization step is done; ``step`` is the record of this step."""
 
     def end(self) -> None:
         """Show that the current part of the job has ended, successfully or not."""
 
     def tell(self, line: str) -> None:
-        """Show a message of one line to the user."""
+        """Show a one-line message to the user."""
 
     def fail(self, line: str, error: Exception | None = None) -> None:
         """Show the message ``line``, which says that a file could not be processed because of ``error``.
 
-        By default, this method calls :meth:`tell`.
+        In this base class, the method only calls :meth:`tell`.
         """
         self.tell(line)
 
@@ -66,7 +66,7 @@ class Watcher:
         """Show that the file ``path`` has been written, ``seconds`` seconds after the job began."""
 
     def stopping(self) -> None:
-        """Show that Ctrl-C was pressed, so that the job ends after its current step.
+        """Show that Ctrl-C was pressed and that the job will therefore end after its current step.
 
         The handler of the signal SIGINT calls this method, possibly while another method of the watcher is running.
         This method must therefore not write to ``sys.stderr`` or another stream that other methods use.
@@ -78,20 +78,20 @@ class Done:
     """The outcome of a command."""
 
     stopped: Ending = "finished"
-    """Reason why the command ended: ``finished``, ``converged`` or ``interrupted``."""
+    """Reason why the work of the command ended: ``finished``, ``converged`` or ``interrupted``."""
     failed: int = 0
     """Number of files that could not be processed."""
     summary: str = ""
-    """One-line summary of the whole job, such as how many files were painted; "" for no summary."""
+    """One-line summary of the whole job, such as the number of painted files; "" for no summary."""
     interrupted: str = "interrupted: saved the picture so far"
     """Message for the user if the job was interrupted. It says what was saved or how to resume."""
     answer: str = ""
-    """Text that the command was asked for, such as a table of layers; "" if the command writes a file instead."""
+    """Text that the command prints as its result, such as a table of layers; "" for a command that writes a file."""
 
 
 @dataclass
 class Job:
-    """A piece of work in progress.
+    """A running task, such as the painting of a photo or the visualization of units.
 
     The code that does the work reports progress and messages to the job, and the job passes them on to its watcher.
     """
@@ -103,21 +103,21 @@ class Job:
     stopping: bool = False
     """True if the job has been asked to stop. The optimization then ends after its current step."""
     stepped: bool = False
-    """True if at least one step of the optimization is done, so that there is a picture to save."""
+    """True if at least one optimization step is done, so that there is a picture to save."""
     over: bool = False
     """True if the work is done. Ctrl-C then does nothing."""
     interrupted: str = "interrupted: nothing was saved"
-    """Message for the user if Ctrl-C ends the work at once, without a result. The code that does the work replaces this
-    message as soon as something has been saved."""
+    """Message for the user if Ctrl-C ends the work at once, without a result. The message is replaced when a file has
+    been saved or when the run can be resumed."""
 
     @contextmanager
     def part(self, title: str, setting: str = "") -> Iterator[Job]:
-        """Run the body of the ``with`` statement as one part of the job, whose beginning and end the watcher shows.
+        """Run the body of the ``with`` statement as one part of the job, and show when this part begins and ends.
 
         The arguments are those of :meth:`Watcher.begin`. The body typically runs one optimization. To report the
         optimization's progress, pass the job as the last of the ``listeners``, which are the functions that the
-        optimization calls after every step. If the job has been asked to stop, it ends the optimization, and any
-        listeners after the job are not called. The job must therefore be the last listener.
+        optimization calls after every step. The job must be the last listener, because a job that has been asked to
+        stop ends the optimization before later listeners are called.
         """
         self.watcher.begin(title, setting)
         try:
@@ -129,7 +129,7 @@ class Job:
         """Report ``step`` to the watcher. The optimization calls this method after every step.
 
         Raises:
-            StopRun: the job was asked to stop.
+            StopRun: the job had been asked to stop before this call.
         """
         from dreamgram.image_optimization.optimize import StopRun
 
@@ -140,7 +140,7 @@ class Job:
             raise StopRun
 
     def stop(self) -> None:
-        """Ask the job to end after its current step and save the current picture. Any thread may call this method."""
+        """Ask the job to end after its current step and save the current picture. Any thread can call this method."""
         self.stopping = True
 
     def tell(self, line: str) -> None:
@@ -160,15 +160,17 @@ class Job:
     def save(
         self, picture: Tensor | Image.Image, path: Path, recipe: Recipe, overwrite: bool = False, **how: Any
     ) -> Path:
-        """Save a picture with its recipe, which records how it was made, and return the path of the file.
+        """Save a picture with its recipe, the record of how it was made, and return the path of the file.
 
-        If ``path`` already exists and ``overwrite`` is False, the picture is saved under an unused name in the same
-        folder. Finished work is therefore never lost, even if another program wrote ``path`` during the work. With
-        ``overwrite``, the existing file is replaced. The method :meth:`wrote` reports the written file to the user. The
+        If ``overwrite`` is True, an existing file ``path`` is replaced. If ``overwrite`` is False and ``path`` exists,
+        the picture is saved under an unused name in the same folder. A finished picture is therefore not lost, even if
+        a different program wrote ``path`` while this job was running. The user is told the path of the saved file. The
         keyword arguments ``how`` are passed to :func:`dreamgram.image_optimization.images.save`.
 
         Raises:
-            NotWrittenError: the picture could not be written, for example because the disk is full; see :func:`save`.
+            NotWrittenError: the picture could not be saved in the intended folder, for example because the disk is
+                full, and was saved in a different folder; see :func:`save`.
+            OSError: the picture could not be saved in any folder.
         """
         path = save(picture, free(path, overwrite), recipe, overwrite, **how)
         self.wrote(path)
@@ -176,11 +178,13 @@ class Job:
 
     @contextmanager
     def taking_interrupts(self) -> Iterator[Job]:
-        """Let Ctrl-C, pressed during the ``with`` statement, end this job after its current step, as :meth:`stop` does.
+        """Make Ctrl-C end this job after its current step, as :meth:`stop` does, while the ``with`` statement runs.
 
-        If Ctrl-C is pressed before the first step is done, or a second time, KeyboardInterrupt is raised at once. When
-        the work is over, Ctrl-C does nothing. This context manager has no effect outside the main thread, or if the
-        program already handles or ignores Ctrl-C.
+        KeyboardInterrupt is raised at once if Ctrl-C is pressed before the first step is done, or after the job has
+        been asked to stop, for example by an earlier Ctrl-C. When :attr:`over` is True, Ctrl-C does nothing. This
+        context manager has no effect outside the main thread. It also has no effect if the process ignores Ctrl-C, or
+        if the handler of Ctrl-C is neither Python's default handler nor :func:`leave`, the handler that is active while
+        a program starts.
         """
         main, before = threading.current_thread() is threading.main_thread(), signal.getsignal(signal.SIGINT)
         if not main or before not in (signal.default_int_handler, leave):
@@ -205,8 +209,8 @@ class Job:
 def unless_interrupted(work: Callable[[], int]) -> int | None:
     """Return the result of ``work``, or None if Ctrl-C ended it without a result.
 
-    Ctrl-C ends ``work`` without a result if it is pressed before the first step of the optimization is done, or for the
-    second time. Otherwise, the job saves the current picture, and ``work`` returns its result.
+    Ctrl-C ends ``work`` without a result if it is pressed before the first optimization step is done, or for the second
+    time. If Ctrl-C is pressed once after the first step, the current picture is saved, and ``work`` returns its result.
     """
     try:
         return work()
@@ -217,13 +221,14 @@ def unless_interrupted(work: Callable[[], int]) -> int | None:
 def save(picture: Tensor | Image.Image, path: Path, recipe: Recipe, overwrite: bool = False, **how: Any) -> Path:
     """Save a picture with its recipe, and return ``path``; see :func:`dreamgram.image_optimization.images.save`.
 
-    A finished picture is not lost if ``path`` cannot be written, for example because the disk is full or the folder is
-    gone. It is then saved in the program's own folder (see :func:`state_folder`) or, if that fails, in the operating
-    system's folder for temporary files.
+    The recipe is the record of how the picture was made. If ``path`` cannot be written, for example because the disk is
+    full or the folder was deleted, the picture is saved in the program's own folder (see :func:`state_folder`). If this
+    fails, too, the picture is saved in the operating system's folder for temporary files.
 
     Raises:
-        NotWrittenError: the picture was saved elsewhere; the message names the file.
-        OSError: the picture could not be saved anywhere.
+        OutputExistsError: ``path`` exists, and ``overwrite`` is False.
+        NotWrittenError: the picture was saved in one of these two folders; the message names the file.
+        OSError: the picture could not be saved in any folder.
     """
     from dreamgram.image_optimization import images
 
@@ -243,9 +248,9 @@ def save(picture: Tensor | Image.Image, path: Path, recipe: Recipe, overwrite: b
 
 
 def free(path: Path, overwrite: bool = False) -> Path:
-    """Return ``path`` if it does not exist or may be overwritten.
+    """Return ``path`` if it does not exist or ``overwrite`` is True, or else a similar path that does not exist.
 
-    Otherwise, append -2, -3, ... to the name, before the extension, and return the first path that does not exist.
+    The similar path has a number before the extension, the first of -2, -3 and so on for which no file exists.
     """
     if overwrite:
         return path
@@ -256,9 +261,10 @@ def free(path: Path, overwrite: bool = False) -> Path:
 def beside(path: Path, ending: str, overwrite: bool, input_files: Collection[str] = ()) -> Path:
     """Return the path of an additional file in the folder of the picture ``path``, such as a plot of the loss.
 
-    Its name is the picture's name, in which an ``ending`` such as "-loss.png" replaces the extension. If a file of
-    this name exists and ``overwrite`` is False, a number is added to the name. Even if ``overwrite`` is True, a number
-    is added if the existing file is one of ``input_files``, the files that the picture is made from.
+    The name of the additional file is the picture's name with an ``ending`` such as "-loss.png" in place of the
+    extension. If a file of this name exists and ``overwrite`` is False, a number is added to the name. A number is also
+    added if the existing file is one of ``input_files``, the files that the picture is made from, or is the picture
+    itself.
     """
     place = path.with_name(path.stem + ending)
     if place == path:
@@ -270,13 +276,14 @@ def beside(path: Path, ending: str, overwrite: bool, input_files: Collection[str
 def output_path(output: Path | None, name: str, overwrite: bool) -> Path:
     """Return the path of the file that a command will write.
 
-    The path is ``output`` or, if ``output`` is None, ``outputs/`` followed by ``name``, with a number added if the file
-    exists. Call this function before the work begins, so that a path that cannot be written is found at once.
+    If ``output`` is None, the file is called ``name`` and is in the folder ``outputs``; if this file exists already, a
+    number is added to its name. Otherwise, the path is ``output``. Call this function before the work begins, so that
+    an error is raised at once if the file cannot be written.
 
     Raises:
         ValueError: the file extension is not that of a supported picture format.
         OutputExistsError: ``output`` exists, and ``overwrite`` is False.
-        OSError: ``output`` is a folder, or its folder cannot be created or written to.
+        OSError: ``output`` is a folder, or the folder that contains the file cannot be created or written to.
     """
     from dreamgram.image_optimization.images import check_output
 

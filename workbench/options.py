@@ -1,17 +1,16 @@
-"""Options of commands.
+"""Declarations of the options of commands.
 
-Each option is declared once, as a field of a dataclass; all else is derived from the declaration.
-
-An application declares its options in its own ``options.py``::
+Each option is declared once, as a field of a dataclass. Its name on the command line, for example, is derived from the
+declaration. The packages ``activation_maximization`` and ``style_transfer`` declare their options as follows::
 
     @dataclass(frozen=True, kw_only=True)
     class StyleOptions(Options):
-        size: int = option(512, "Longer side of the result in pixels.", group="Picture", least=1, values=(256, 512))
+        size: int = option(512, "Longer side in pixels.", group="Picture", least=1, values=(256, 512, 1024))
 
 The declaration determines the command line and its help (:mod:`dreamgram.workbench.console`), and the checks of values
 given in Python or read from a file. The declaration also determines the tables of ``docs/options.md``, and how the
-option is stored in a recipe, the record of settings in a picture (:mod:`dreamgram.workbench.recipe`). To add an option,
-it is therefore enough to declare it and to write the code that uses its value.
+option is stored in a recipe, the record of settings in a picture file (:mod:`dreamgram.workbench.recipe`). To add an
+option, it is therefore enough to declare the option and to write the code that uses its value.
 """
 
 from __future__ import annotations
@@ -35,39 +34,42 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
 KINDS = ("photo", "folder", "video")
-"""Kinds of input that a command may receive."""
+"""Kinds of input that commands can process."""
 
 GROUPS = ("Input", "Objective", "Picture", "Losses", "Optimization", "Network", "Output")
-"""Groups of options, in the order in which the help shows them."""
+"""Headings of the groups of options, in the order in which the help shows them."""
 
 NETWORKS = (
     "digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME, hf:NAME or path/to/file.py:function"
 )
-"""Networks that the help of ``--model`` lists.
+"""List of networks in the help of the option ``--model``.
 
 The list is written by hand, because loading the registry of networks would import PyTorch.
 """
 
 
 MOST_VALUES = 1000
-"""Largest number of values of an option that holds a list or a table."""
+"""Largest allowed number of values in an option that holds a list, or a table such as layer weights."""
 
 MOST_CHARACTERS, LONGEST_PATH = 100_000, 4096
-"""Largest length of a text in characters, and of a file name in bytes."""
+"""Largest allowed lengths of an option's value: of a text, in characters, and of a path, in bytes."""
 
 MOST = 1_000_000
-"""Largest whole number, such as the number of steps or of pixels, of an option that declares no limit of its own."""
+"""Largest allowed value of an option that holds a whole number, such as the number of steps.
+
+The limit does not apply to an option whose declaration sets ``most`` or ``parse``.
+"""
 
 ImageShape = tuple[int, int, int]
 """Type of the shape (C, H, W) of an image."""
 
 Size = int | tuple[int, int]
-"""Type of the size of a picture in pixels: the side of a square, or (height, width). As text, such as on the command
-line, a height and a width are HEIGHTxWIDTH, such as ``64x96``."""
+"""Type of the size of a picture in pixels: the side of a square picture, or (height, width). On the command line, a
+height of 64 and a width of 96, for example, are written ``64x96``."""
 
 
 class OptionError(ValueError):
-    """The error raised if an option has an invalid value, or cannot be used with the given input, such as a video.
+    """The error raised if an option has an invalid value, or cannot be used with the kind of input, such as a video.
 
     The message begins with the option's name in Python, such as ``style_weight``.
     """
@@ -85,47 +87,47 @@ class Declaration:
     help: str
     """Help text in whole sentences."""
     group: str
-    """Heading of the help under which the option is listed, one of :data:`GROUPS`."""
+    """Heading under which the help lists the option, one of :data:`GROUPS`."""
     values: Sequence[Any] = ()
-    """Three representative values, or all values if there are only two, for the documentation, for tests and for the
-    marks of a slider in a graphical interface. A Boolean option needs none. A value may be the text that a user would
-    type on the command line, such as ``4G``."""
+    """Three representative values, or both values if only two are allowed. The documentation lists them, tests try
+    them, and a graphical interface can mark them on a slider. A Boolean option needs no such values. A value can also
+    be the text that a user would type on the command line, such as ``4G``."""
     flags: Sequence[str] = ()
-    """Names of the option on the command line. By default, there is one, derived from the name of the field:
+    """Names of the option on the command line. By default, there is one name, derived from that of the field:
     ``--style-weight`` for ``style_weight``."""
     formerly: str = ""
-    """Earlier name of the option, under which the recipes of old pictures hold its value."""
+    """Name that the option had in an earlier version and that recipes stored by this version use."""
     metavar: str = ""
     """Placeholder for the value in the help, such as ``FILE``. By default, the option's type determines the
     placeholder."""
     least: float = -math.inf
-    """Smallest allowed value."""
+    """Smallest allowed value of a number. This limit and the next two also apply to each number in a list or table."""
     most: float = math.inf
-    """Largest allowed value. By default, there is no limit, except that a whole number without a ``parse`` function is
-    limited to :data:`MOST`."""
+    """Largest allowed value of a number. By default, a whole number is limited to :data:`MOST` unless the option has a
+    ``parse`` function, and other numbers have no upper limit."""
     above: float = -math.inf
     """Exclusive lower limit: the value must be larger than this limit."""
     choices: Callable[[], Sequence[str]] | None = None
     """Function that returns the allowed names, if the type does not list them as a ``Literal``."""
     parse: Callable[[str], Any] | None = None
-    """Function that converts text to the value, or checks text and returns it. If the text is not valid, the function
-    raises a ValueError. By default, the type determines the conversion."""
+    """Function that converts text to the option's value. If the text is not valid, the function raises a ValueError. By
+    default, the option's type determines the conversion."""
     positional: bool = False
-    """True if the value is given on the command line without a flag. Such a value names the input file."""
+    """True if the value is given on the command line without a flag. Such a value is the path of the main input."""
     applies: Sequence[str] = KINDS
-    """Kinds of input that the option can be used with."""
+    """Kinds of input that the option can be used with: some or all of :data:`KINDS`."""
     files: Callable[[str], Sequence[Path]] | None = None
-    """Function that returns the files named in the option's value, which is a text. An option of the type Path needs no
-    such function."""
+    """Function that returns the files and folders that are named in the option's value, which is a text. An option of
+    the type Path needs no such function."""
     adds_file: bool = False
-    """True if the option makes the command write another file beside the picture, such as an animation. The
-    command ``replay`` makes only the picture again."""
+    """True if the option makes the command write an additional file, such as an animation. The command ``replay``
+    ignores such an option, because it makes only the picture again."""
     recorded: bool = True
     """True if the recipe, the record of settings that is stored in a picture, includes the option. Names of output
     files, for example, are not included."""
 
     def __post_init__(self) -> None:
-        """Check the names, so that a wrong name is found when the module is imported.
+        """Check the group and the kinds of input, so that a wrong name raises an error during the import.
 
         Raises:
             ValueError: the group or a kind of input does not exist.
@@ -141,13 +143,14 @@ def option(default: Any = MISSING, help: str = "", *, group: str, compare: bool 
     """Declare a dataclass field as an option.
 
     Args:
-        default: value to use if none is given. An option without a default is required. A default that is a list is
-            copied for each instance of the dataclass.
-        help: help text in whole sentences for artists. It says what a larger value does and which values are usual.
+        default: value of the option if the user does not set it. An option without a default is required. A default
+            that is a list is copied for each instance of the dataclass.
+        help: help text for artists, in whole sentences. It says what a larger value does and which values are typical.
         group: heading under which the help shows the option, one of :data:`GROUPS`.
-        compare: True if the option affects the picture that the command makes. If it is False, two pictures that were
-            made with different values of the option, but with the same values of all others, count as the same picture.
-        **declared: other fields of :class:`Declaration`.
+        compare: True if recipes with different values of the option count as recipes of different pictures. It is
+            False, for example, for the path of the output, and for the main input, whose contents are compared instead
+            of its path.
+        **declared: values of the other fields of :class:`Declaration`, by name.
 
     Raises:
         ValueError: the group or a kind of input does not exist.
@@ -163,7 +166,7 @@ class Options:
     """Base class of a command's options: a frozen dataclass whose fields are declared with :func:`option`.
 
     Raises (on construction):
-        OptionError: a value has the wrong type, is out of range or is not one of the allowed names.
+        OptionError: a value has the wrong type, is out of range or is not one of the allowed values.
     """
 
     def __post_init__(self) -> None:
@@ -172,7 +175,7 @@ class Options:
             object.__setattr__(self, each.name, value)
 
     def change(self, **changes: Any) -> Self:
-        """Return a copy of these options with some values changed.
+        """Return a copy of these options with the new values in ``changes``, which are given by name.
 
         Raises:
             ValueError: an option does not exist, or a value is not allowed. If an option does not exist, the message
@@ -187,20 +190,20 @@ class Options:
     def resolved(self, shape: ImageShape | None = None) -> Self:
         """Return these options with each placeholder, such as None, replaced by the value that it stands for.
 
-        For example, None can stand for a weight that depends on another option. A subclass whose options can have
+        For example, None can stand for a weight that depends on a different option. A subclass whose options can have
         placeholders overrides this method. The settings that are stored in a picture have no placeholders, so that the
-        picture can be made again even if a later version has other defaults.
+        picture can be made again even if a later version has different defaults.
 
-        ``shape`` is the shape (C, H, W) of the images that the network takes. If it is None, the placeholders that
-        depend on it remain.
+        ``shape`` is the shape (C, H, W) of the images that the network takes. If ``shape`` is None, the placeholders
+        whose values depend on the shape remain.
         """
         return self
 
     def files(self) -> list[tuple[str, Path]]:
-        """Return a pair for each file or folder that an option names: the name of the option, and the path.
+        """Return (name of the option, path) for each file or folder that an option names.
 
-        Options that are not stored in the recipes of pictures are left out. The files may be missing. A name that could
-        also mean something else counts as a file. An example is ``marbling``, a style that the program can draw itself.
+        Options that are not stored in the recipes of pictures are left out. The files need not exist. A value of the
+        option ``style`` always counts as a file, even ``marbling``, the name of a style that the program can draw.
         """
         found: list[tuple[str, Path]] = []
         for each in fields(self):
@@ -211,11 +214,11 @@ class Options:
         return found
 
     def only_picture(self) -> Self:
-        """Return a copy of these options that makes the picture but no other file, such as an animation."""
+        """Return a copy of these options with which a command writes the picture but no additional file."""
         return self.change(**{each.name: each.default for each in fields(self) if declaration(each).adds_file})
 
     def record(self) -> dict[str, Any]:
-        """Return the values of the options that are stored in a picture, by name, in a form that JSON can hold.
+        """Return a dictionary, to be stored as JSON, from the names of the options to their values.
 
         Options that are declared with ``recorded=False``, such as the names of output files, are omitted.
         """
@@ -223,15 +226,15 @@ class Options:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> tuple[Self, list[str]]:
-        """Return the options in ``record`` (made by :meth:`record`), and the names in ``record`` that are not options.
+        """Return the options in ``record``, a dictionary from :meth:`record`, and its keys that are not options.
 
-        Such names may come from a different version of Dreamgram. Options that are missing in ``record``, because it
-        was made by an older version, get their defaults. The value of an option that was renamed is found under the old
-        name or the new name.
+        Keys that are not options come, for example, from a different version of Dreamgram. An option that is missing in
+        ``record`` gets its default. The value of an option that was renamed is found under the old name or the new
+        name.
 
         Raises:
             OptionError: a value has the wrong type or is out of range.
-            ValueError: the record lacks an option that has no default.
+            ValueError: ``record`` lacks an option that has no default.
         """
         known = {each.name: each for each in fields(cls)}
         renamed = {declaration(each).formerly: name for name, each in known.items() if declaration(each).formerly}
@@ -244,10 +247,10 @@ class Options:
         return cls(**values), [name for name in record if name not in known]
 
     def difference(self, other: Options) -> str:
-        """Describe the first option whose value in ``other`` is different; return "" if there is none.
+        """Describe the first option that has a different value in ``other``; return "" if all values are the same.
 
-        An example is "size 256, not 512", where 256 is the value in ``other``.
-        Options that the picture does not depend on, which are declared with ``compare=False``, are ignored.
+        An example is "size 256, not 512", where 256 is the value in ``other``. Options that are declared with
+        ``compare=False`` are ignored.
         """
         for each in fields(self):
             theirs, ours = getattr(other, each.name), getattr(self, each.name)
@@ -260,7 +263,7 @@ def parse_bytes(text: str) -> int:
     """Convert text such as ``4G``, ``800M``, ``1.5GB`` or ``0`` to a number of bytes. The units are powers of 1000.
 
     Raises:
-        ValueError: ``text`` is not a size in bytes.
+        ValueError: ``text`` is neither 0 nor a positive number with such a unit.
     """
     if text.strip() == "0":
         return 0
@@ -274,7 +277,7 @@ def parse_pixels(text: str) -> int:
     """Convert text such as ``180M``, ``1.5G`` or ``400MP`` to a number of pixels. The units are powers of 1000.
 
     Raises:
-        ValueError: ``text`` is not a number of pixels with a unit.
+        ValueError: ``text`` is not a positive number with such a unit.
     """
     number = _parse_amount(text, "P?")
     if number <= 0:
@@ -283,21 +286,24 @@ def parse_pixels(text: str) -> int:
 
 
 def _parse_amount(text: str, ending: str) -> int:
-    """Convert text such as ``1.5G`` to a number, or to 0 if it is not one. ``ending`` is a regular expression."""
+    """Convert text such as ``1.5GB`` to a whole number, or return 0 if the text does not have this form.
+
+    ``ending`` is a regular expression for the text after the prefix ``k``, ``M``, ``G`` or ``T``, such as ``B?``.
+    """
     found = re.fullmatch(rf"(\d+\.?\d*|\.\d+) *([kMGT]){ending}", text.strip(), re.IGNORECASE)
     return int(float(found[1]) * 1000 ** (1 + "kmgt".index(found[2].lower()))) if found else 0
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadingOptions(Options):
-    """The option of every command that reads pictures or videos."""
+    """The option that all commands that read pictures or videos have in common."""
 
     max_pixels: int = option(
         MOST_PIXELS,
-        "Largest number of pixels in an input picture, or in a frame of an input video, such as 400M for 400 million. "
-        "In memory, a picture may also take at most 1 GB; if you allow more pixels, this limit grows in proportion. "
-        "Larger pictures are refused, because a small file can unpack to a picture that fills the memory. Allow more "
-        "only for files that you trust.",
+        "Largest allowed number of pixels in an input picture, or in a frame of an input video; 400M means 400 "
+        "million. A picture is also refused if it would take more than 1 GB of memory; if you allow more than 180M "
+        "pixels, this second limit grows in proportion. The limits exist because a small file can unpack to a picture "
+        "that fills the memory. Increase this option only for files that you trust.",
         group="Input",
         compare=False,
         recorded=False,
@@ -310,7 +316,7 @@ class ReadingOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class RunOptions(Options):
-    """The options of every optimization, whether started from Python or from the command line."""
+    """The options of every optimization, whether it is started in Python or on the command line."""
 
     precision: Precision = option(
         "auto",
@@ -323,13 +329,14 @@ class RunOptions(Options):
         False,
         "Compile the network before the first step. This takes about ten seconds for each picture size, or about one "
         "second if it was done before. Every step on an NVIDIA GPU then takes 10 to 20 % less time, so compiling saves "
-        "time in long jobs, such as many pictures of the same size. On a CPU, it saves hardly any time. It needs a C "
-        "compiler. A network that cannot be compiled runs as usual.",
+        "time in long jobs, such as many pictures of the same size. On a CPU, compiling saves hardly any time. "
+        "Compiling needs a C compiler. A network that cannot be compiled runs uncompiled.",
         group="Network",
     )
     seed: int = option(
         0,
-        "Random seed. The same seed on the same machine gives the same picture; a different seed gives a variation.",
+        "Random seed. On the same machine, the same seed gives the same picture, and a different seed gives a "
+        "variation of it.",
         group="Optimization",
         least=-(2**63),  # the range that PyTorch accepts
         most=2**64 - 1,
@@ -338,11 +345,11 @@ class RunOptions(Options):
 
 
 def model_files(name: str) -> list[Path]:
-    """Return the user's files and folders that are read when the network called ``name`` is loaded.
+    """Return the paths of the user's files and folders that are read when the network called ``name`` is loaded.
 
     The list is empty unless ``name`` is ``path/to/file.py:function`` or ``hf:FOLDER``.
     """
-    from dreamgram.models.provenance import sources  # it imports a client for HTTP, which the help does not need
+    from dreamgram.models.provenance import sources  # imports an HTTP client, which the help does not need
 
     return sources(name, None)
 
@@ -352,7 +359,7 @@ class NetworkOptions(Options):
     """The options that choose the network that a command uses."""
 
     SEVERAL = False
-    """True if the command can compare several networks."""
+    """True if the command accepts several networks, to compare them."""
 
     model: list[str] | str = option(
         "digits",
@@ -365,7 +372,7 @@ class NetworkOptions(Options):
     weights: list[Path] | Path | None = option(
         None,
         "Weights file to use instead of the network's own weights: safetensors, a PyTorch state dict, or a checkpoint "
-        "of a training program. Prefixes such as module. and model. in the names of its tensors are removed.",
+        "of a training program. Prefixes such as module. and model. are removed from the names of the tensors.",
         group="Network",
         metavar="FILE",
         values=("cnn.safetensors", "vgg16-397923af.pth", "trained/last.pt"),
@@ -387,9 +394,9 @@ class NetworkOptions(Options):
 
     @property
     def networks(self) -> list[tuple[str, Path | None]]:
-        """A pair for each network: its name, and its weights file or None for the network's own weights.
+        """Name and weights file of each network, in pairs, with None as the file for the network's own weights.
 
-        If a single model is given with several weights files, there is one network for each file.
+        If one model and several weights files are given, the list contains that model once with each file.
         """
         models, weights = _listed(self.model), _listed(self.weights) or [None]
         count = max(len(models), len(weights))
@@ -398,11 +405,11 @@ class NetworkOptions(Options):
 
 @dataclass(frozen=True, kw_only=True)
 class OutputOptions(Options):
-    """The options for the picture that a command writes."""
+    """The options for the file that a command writes."""
 
     output: Path | None = option(
         None,
-        "File to write. By default, a new file in outputs/.",
+        "File to write. By default, the command writes a new file in outputs/.",
         group="Output",
         compare=False,
         recorded=False,
@@ -412,7 +419,7 @@ class OutputOptions(Options):
     )
     overwrite: bool = option(
         False,
-        "Replace the output if it exists.",
+        "Replace the output file if it exists already.",
         group="Output",
         compare=False,
         recorded=False,
@@ -425,9 +432,9 @@ class RecipeOptions(OutputOptions, ReadingOptions):
 
     trust: bool = option(
         False,
-        "Trust the recipe, the settings in the file: run the Python file of the network if the recipe names one, and "
-        "use files outside the current folder and the folder of the file. Without this option, a file from a stranger "
-        "can do neither.",
+        "Trust the recipe, which is the record of settings stored in the picture or the unfinished run. The recipe is "
+        "then allowed to run a Python file that defines a network, and to read and write files outside the current "
+        "folder and the folder of the recipe's file. Without this option, a recipe that would do either is refused.",
         group="Input",
         compare=False,
         recorded=False,
@@ -452,7 +459,8 @@ class PictureOptions(OutputOptions, ReadingOptions, NetworkOptions, RunOptions):
 
     device: str = option(
         "auto",
-        "Device to compute on: auto, cpu, cuda, cuda:1, mps. auto uses an accelerator if there is one.",
+        "Device to compute on: auto, cpu, cuda, cuda:1 or mps. auto uses an accelerator, such as a GPU, if there is "
+        "one.",
         group="Network",
         compare=False,
         metavar="NAME",
@@ -471,7 +479,7 @@ class PictureOptions(OutputOptions, ReadingOptions, NetworkOptions, RunOptions):
 
 
 def _listed(value: Any) -> list[Any]:
-    """Return, as a list, the values of an option that may be given once, several times or not at all."""
+    """Return an option's ``value`` as a list: empty for None, or with one item for a value that is not a list."""
     return [] if value is None else value if isinstance(value, list) else [value]
 
 
@@ -509,9 +517,9 @@ def type_of(options: type[Options], name: str) -> Any:
 
 
 def choices_of(declared: Field[Any], hint: Any) -> Sequence[Any]:
-    """Return the allowed values of an option if its type or its declaration lists them, or else an empty sequence.
+    """Return the allowed values of an option if its declaration or its type lists them, or else an empty sequence.
 
-    ``declared`` is the dataclass field of the option, and ``hint`` is its type.
+    ``declared`` is the dataclass field of the option, and ``hint`` is the type of the option.
     """
     found = declaration(declared).choices
     if found is not None:
@@ -523,12 +531,12 @@ def choices_of(declared: Field[Any], hint: Any) -> Sequence[Any]:
 
 
 def is_list(hint: Any) -> bool:
-    """Return whether an option of the type ``hint`` holds several values."""
+    """Return whether an option of the type ``hint`` can hold a list of values."""
     return any(get_origin(part) is list for part in (hint, *get_args(hint)))
 
 
 def may_be_one(hint: Any) -> bool:
-    """Return whether an option of the type ``hint`` holds several values as a list but a single value without one."""
+    """Return whether an option of the type ``hint`` can hold either a list or a single value that is not in a list."""
     parts = set(get_args(hint))
     return any(get_origin(part) is list and set(get_args(part)) <= parts for part in parts)
 
@@ -539,7 +547,7 @@ def is_flag(hint: Any) -> bool:
 
 
 def is_required(declared: Field[Any]) -> bool:
-    """Return whether an option has no default and must therefore be given."""
+    """Return whether an option has no default, so that the user must set it."""
     return declared.default is MISSING and declared.default_factory is MISSING
 
 
@@ -572,9 +580,10 @@ def _read(declared: Field[Any], hint: Any, value: Any) -> Any:
 
 
 def _check_length(name: str, value: Any) -> None:
-    """Check that a list or table has at most :data:`MOST_VALUES` values.
+    """Check that ``value`` is not too long; ``name`` is the name of the option, for the error message.
 
-    A string may have at most :data:`MOST_CHARACTERS` characters, whether it is the value or in the list or table.
+    A list or table must have at most :data:`MOST_VALUES` values. A text, each text in a list and each key of a table
+    must have at most :data:`MOST_CHARACTERS` characters.
 
     Raises:
         OptionError: there are too many characters or values.
@@ -599,7 +608,7 @@ def _convert(name: str, hint: Any, value: Any) -> Any:
         # Early pictures recorded a missing choice, such as that of an animation, as false.
         if value is False and type(None) in parts:
             return None
-        return next((choice for choice in get_args(kind) if str(choice) == str(value)), value)  # a number may be text
+        return next((choice for choice in get_args(kind) if str(choice) == str(value)), value)  # a number can be text
     if base is bool and isinstance(value, bool):
         return value
     if base in (int, float) and not isinstance(value, bool):
@@ -619,7 +628,7 @@ def file_name(name: str, value: str | Path) -> Path:
     """Return ``value`` as a path; ``name`` is the name of the option, for the error message.
 
     Raises:
-        OptionError: no file can have this name, because it is empty, is too long or has characters such as a zero byte.
+        OptionError: ``value`` is empty, is too long or contains a character that no file name can contain.
     """
     try:
         encoded = os.fsencode(value)
@@ -641,10 +650,10 @@ def _number(name: str, kind: type, value: Any) -> Any:
 
 
 def _size(name: str, value: Any) -> Size:
-    """Return ``value`` as a size, which is one number if it is a square.
+    """Return ``value`` as a size: one number for a square, or else (height, width).
 
     Raises:
-        OptionError: ``value`` is neither one whole number nor two.
+        OptionError: ``value`` does not consist of one or two whole numbers.
     """
     given = value.lower().split("x") if isinstance(value, str) else value
     sides = list(given) if isinstance(given, list | tuple) else [given]
@@ -686,7 +695,10 @@ def _check_range(name: str, known: Declaration, number: float) -> None:
 
 
 def _brief(value: Any) -> str:
-    """Return ``value`` for a message: a short text or a size as it is typed, another value as by :func:`shorten`."""
+    """Return ``value`` as text for a message.
+
+    A size or a short text is returned as a user would type it, and any other value as by :func:`shorten`.
+    """
     if isinstance(value, tuple):
         return describe_size(value)
     plain = _plain(value)
@@ -694,7 +706,7 @@ def _brief(value: Any) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """Return ``value`` as it would be after it is stored as JSON and read back."""
+    """Return ``value`` as it would be after being stored as JSON and read back."""
     if isinstance(value, Mapping):
         return {key: _plain(each) for key, each in value.items()}
     if isinstance(value, list | tuple):
@@ -703,10 +715,10 @@ def _plain(value: Any) -> Any:
 
 
 def parse_numbers(text: str) -> list[float]:
-    """Convert text such as ``2,1`` to a list of numbers.
+    """Convert comma-separated numbers, such as ``2,1``, to a list of numbers.
 
     Raises:
-        ValueError: ``text`` is not a list of numbers.
+        ValueError: ``text`` does not consist of numbers separated by commas.
     """
     try:
         return [float(part) for part in text.split(",")]
@@ -715,12 +727,12 @@ def parse_numbers(text: str) -> list[float]:
 
 
 def parse_layer_weights(text: str) -> dict[str, float]:
-    """Convert text such as ``relu1_1=1,relu3_1=0.5`` to weights by layer name.
+    """Convert text such as ``relu1_1=1,relu3_1=0.5`` to a dictionary from layer names to weights.
 
     A layer that is named without a weight, as in ``relu1_1,relu3_1``, gets the weight 1.
 
     Raises:
-        ValueError: a weight is not a number, or a layer is given twice.
+        ValueError: a weight is not a number, or a layer is named twice.
     """
     weights: dict[str, float] = {}
     for part in text.split(","):

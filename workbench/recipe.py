@@ -1,9 +1,9 @@
 """The recipe of a picture is a record of everything that the picture was made with.
 
-A recipe holds the command with its options and the checksums of the input files. It is stored in the picture file (a
-PNG, JPEG, WebP or TIFF) and in the checkpoint of a run, a file from which the run can be resumed. Recipes can be read
-from these files and compared. The commands ``stylize replay`` and ``dream replay`` make a picture again from its
-recipe.
+A recipe holds the name of the command, its options and the checksums of the input files. It is stored in the picture
+file (a PNG, JPEG, WebP or TIFF) and in the checkpoint of a run, a file from which the run can be resumed. This module
+converts recipes to text and back, and compares recipes. The commands ``stylize replay`` and ``dream replay`` make a
+picture again from its recipe.
 """
 
 from __future__ import annotations
@@ -34,15 +34,17 @@ DIGITS = 16
 """Number of hexadecimal digits of a SHA-256 hash that are stored as the checksum of a file."""
 
 BLOCK = 2**20
-"""Number of bytes of a file that are read and hashed at a time. A file is not read all at once, because a video may
+"""Number of bytes of a file that are read and hashed at a time. A file is not read all at once, because a video might
 not fit into memory."""
 
 Commands = Mapping[str, type[Options]]
 """A mapping from the full names of commands, such as ``dream units``, to the classes of their options."""
 
 _OLD = {"command", "version", "files", "stopped", "overwrite", "checkpoint", "resume_from", "list_styles"}
-"""Names of the entries that are not options in the dictionary of settings that Dreamgram 0.1.0 stores in a picture.
-This dictionary holds options and other values together."""
+"""Names of entries in the recipes of Dreamgram 0.1.0 that do not count as options.
+
+These recipes hold options and other values in a single dictionary.
+"""
 
 _HASH = "[0-9a-f]{0,64}"
 
@@ -51,37 +53,38 @@ _PATTERNS = {
     "version": ".{0,100}",
     "stopped": "finished|converged|interrupted",
 }
-"""Regular expressions that the whole values of some entries of a recipe must match, by the name of the entry."""
+"""Dictionary from the names of some entries of a recipe to regular expressions, which the whole value must match."""
 
 MOST_FILES = 10_000
-"""Largest number of input files in a recipe."""
+"""Largest allowed number of input files in a recipe."""
 
 _OLD_MADE = ("output", "tiled", "found")
-"""Names of the entries, in the settings stored by version 0.1.0, that hold values determined during the run."""
+"""Names of the entries in the recipes of Dreamgram 0.1.0 that hold values determined during the run."""
 
 
 class Inputs:
-    """The files that a picture is made from. Each file is hashed when it is read."""
+    """A record of the input files of a picture, with their checksums, and of the networks that are used."""
 
     def __init__(self, max_pixels: int = MOST_PIXELS, tell: Callable[[str], None] = lambda line: None) -> None:
-        """Make a record without any files.
+        """Make a record without any files or networks.
 
         Args:
             max_pixels: largest allowed number of pixels in an input picture.
-            tell: function that shows the user a message. It is called if a picture file does not say which numbers
-                stand for black and white, so that they have to be guessed.
+            tell: function that shows a message to the user. It is called if a picture file does not say which pixel
+                values stand for black and white, so that these values are guessed.
         """
         self.max_pixels = max_pixels
         self.tell = tell
         self.checksums: dict[str, str] = {}
-        """Checksum of each file, the first digits of its SHA-256 hash in hexadecimal, by the file's path as given."""
+        """Dictionary from the path of each input file to its checksum; see :func:`checksum`."""
         self.networks: list[str] = []
-        """Hash of the weights of each network; "" for networks that come with the package."""
+        """Hash of the weights of each network; "" for a network that comes with the package."""
         self.shape: ImageShape | None = None
-        """Shape (C, H, W) of the images that the network takes; None if no option depends on it."""
+        """Shape (C, H, W) of the images that the network takes. It is None if several networks take images of different
+        shapes, or if no option depends on the shape."""
 
     def copy(self) -> Inputs:
-        """Return a copy, to which the inputs of one picture can be added without changing the original."""
+        """Return a copy, to which the input files of one picture can be added without a change of the original."""
         copied = Inputs(self.max_pixels, self.tell)
         copied.checksums, copied.networks, copied.shape = dict(self.checksums), list(self.networks), self.shape
         return copied
@@ -100,27 +103,29 @@ class Inputs:
         return picture
 
     def add(self, path: Path) -> None:
-        """Record the checksum of a file that other code reads, such as a video, weights or a model's source code."""
+        """Record the checksum of a file or folder, such as a video, that is not read with :meth:`read`."""
         self.checksums[str(path)] = checksum(path)
 
     def check(self, *paths: Path) -> None:
-        """Check that files and folders have not changed since :meth:`add` recorded their checksums.
+        """Check that the files and folders ``paths`` have not changed since :meth:`add` recorded their checksums.
 
-        Call this method after other code has read the files.
+        Call this method after the files have been read.
 
         Raises:
-            ValueError: a file changed, so that its checksum may not match the contents that were read.
+            ValueError: a file changed, so that its checksum might not match the contents that were read.
         """
         for path in paths:
             if checksum(path) != self.checksums[str(path)]:
                 raise ValueError(f"{path} changed while it was read; run the command again")
 
     def load_model(self, name: str, weights: Path | None) -> nn.Module:
-        """Load the network called ``name`` and hash its files and weights; see :func:`dreamgram.models.load`.
+        """Load a network, record its files and the hash of its weights, and return the network.
+
+        The arguments are those of :func:`dreamgram.models.load`.
 
         Raises:
-            ValueError: a file changed while the network was loaded. In that case, the hash of the file may not match
-                the contents that were loaded.
+            ValueError: a file changed while the network was loaded. In that case, the checksum of the file might not
+                match the contents that were loaded.
         """
         before = {path: checksum(path) for path in sources(name, weights) if path.exists()}
         model = load(name, weights)
@@ -129,7 +134,7 @@ class Inputs:
             self.add(path)
             if before.get(path, self.checksums[str(path)]) != self.checksums[str(path)]:
                 raise ValueError(f"{path} changed while the network was loaded; run the command again")
-        # A network of the package is identified by the version of the package.
+        # A network that comes with the package is identified by the version of the package.
         self.networks.append(state_hash(model) if files or ":" in name else "")
         return model
 
@@ -139,7 +144,7 @@ def checksum(path: Path) -> str:
 
     Raises:
         FileNotFoundError: there is no such file or folder.
-        ValueError: ``path`` is not a regular file but, for example, a pipe.
+        ValueError: ``path`` is neither a regular file nor a folder but, for example, a pipe.
     """
     check_regular(path)
     if not path.exists():
@@ -158,7 +163,7 @@ def checksum(path: Path) -> str:
 
 @dataclass(frozen=True)
 class Recipe:
-    """A record of everything that a picture was made with, to be stored in the file of the picture."""
+    """A record of everything that a picture was made with, to be stored in the picture file."""
 
     command: str
     """The command's full name, such as ``stylize`` or ``dream units``."""
@@ -166,14 +171,14 @@ class Recipe:
     """Options of the command, with each placeholder, such as None, replaced by the value that it stands for (see
     :meth:`Options.resolved`)."""
     files: Mapping[str, str] = field(default_factory=dict)
-    """Checksum of each input file at the time it was read, by the file's path."""
+    """Mapping from the path of each input file to its checksum at the time when the file was read."""
     network: str = ""
-    """Hash of the network's weights; "" for networks that come with the package. The hashes of several networks are
+    """Hash of the network's weights; "" for a network that comes with the package. The hashes of several networks are
     joined by commas."""
     made: Mapping[str, Any] = field(default_factory=dict)
-    """Values determined during the run that are needed to make the picture again, such as the sizes of tiles or the
-    lists of units that were optimized in the same batch. In a checkpoint, the values also include the path of the
-    picture to write."""
+    """Values, by name, that were determined during the run and are needed to make the picture again, such as the sizes
+    of tiles or the lists of units that were optimized in the same batch. In a checkpoint, the values also include the
+    path of the picture to write."""
     stopped: Ending = "finished"
     """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``."""
     version: str = __version__
@@ -181,8 +186,8 @@ class Recipe:
     unknown: tuple[str, ...] = ()
     """Names of options that were read from a file and that this version of Dreamgram does not know."""
     shape: ImageShape | None = field(default=None, compare=False)
-    """Shape (C, H, W) of the images that the network takes. It is not stored in the file. It is needed to compare this
-    recipe with that of a picture made by an earlier version, whose options may be placeholders such as None."""
+    """Shape (C, H, W) of the images that the network takes. The shape is not stored in the picture file. It is used to
+    compare this recipe with a recipe from an earlier version, in which options can be placeholders such as None."""
 
     @classmethod
     def of(cls, command: str, options: Options, inputs: Inputs, made: Mapping[str, Any] | None = None) -> Recipe:
@@ -196,11 +201,11 @@ class Recipe:
 
     @classmethod
     def parse(cls, text: str, commands: Commands, source: object) -> Recipe:
-        """Return the recipe in ``text``, written by :meth:`note` or by version 0.1.0.
+        """Return the recipe in ``text``, which was written by :meth:`note` or by version 0.1.0 of Dreamgram.
 
         Args:
             text: the recipe as JSON.
-            commands: the commands whose recipes are accepted, with the classes of their options.
+            commands: mapping from the names of the commands whose recipes are accepted to the classes of their options.
             source: the origin of the text, such as the path of a file, for error messages.
 
         Raises:
@@ -248,7 +253,7 @@ class Recipe:
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: the file is not a picture, or it holds no valid recipe of one of ``commands``.
+            ValueError: the file is not a picture, or the file holds no valid recipe of one of ``commands``.
         """
         note = images.read_note(path)
         if note is None:
@@ -267,11 +272,12 @@ class Recipe:
         return replace(self, stopped=stopped)
 
     def difference(self, other: Recipe) -> str:
-        """Describe the first way in which the ``other`` recipe differs from this recipe, or return "" if there is none.
+        """Describe the first difference between this recipe and ``other``, or return "" if there is none.
 
         An example is "with size 256, not 512", where 256 is the value in ``other``. The comparison covers the command,
         the options that a picture depends on, the contents of the files that both recipes name, and the weights of the
-        network. It also covers the contents of the main input file, such as the photo, even if its name differs.
+        network. It also covers the contents of the main input file, such as the photo, even if the two recipes give
+        different names for this file.
         """
         if other.command != self.command:
             return f"by {other.command}, not {self.command}"
@@ -293,9 +299,9 @@ class Recipe:
     def compare(self, path: Path) -> tuple[str, bool]:
         """Return how the recipe in the picture ``path`` differs from this recipe, and whether the picture is finished.
 
-        The difference is described as by :meth:`difference`; it is "" if both recipes make the same picture. A picture
-        is not finished if its run was interrupted. If the file has no valid recipe of the same command, the difference
-        is "without a recipe of this command", and the picture counts as finished.
+        The difference is described as by :meth:`difference`; the description is "" if both recipes make the same
+        picture. A picture is not finished if its run was interrupted. If the file has no valid recipe of the same
+        command, the description is "without a recipe of this command", and the picture counts as finished.
         """
         try:
             found = Recipe.read(path, {self.command: type(self.options)})
@@ -305,15 +311,15 @@ class Recipe:
 
     @property
     def output(self) -> Path | None:
-        """Path of the picture to write, which only the recipe in a checkpoint holds."""
+        """Path of the picture to write if the recipe contains it, as a recipe in a checkpoint does; otherwise None."""
         output = self.made.get("output")
         return None if output is None else Path(output)
 
     def _shared_files(self, other: Recipe) -> dict[str, str]:
-        """Map names of files in ``other`` to the names of the corresponding files in this recipe.
+        """Return a dictionary from the names of files in ``other`` to those of the corresponding files in this recipe.
 
-        Two files correspond if they have the same name, or if they are the main input files, such as the photos, of the
-        two recipes. Other files are omitted.
+        Two files correspond if they have the same name, or if each is the main input file of its recipe, such as the
+        photo. A file without a corresponding file is omitted.
         """
         pairs = {name: name for name in other.files if name in self.files}
         for each in fields(self.options):
@@ -324,14 +330,14 @@ class Recipe:
         return pairs
 
     def check(self, source: str | Path, changed: str = "", *, trust: bool = False) -> list[str]:
-        """Check that the picture can be made again, and return warning messages to show to the user beforehand.
+        """Check that the picture can be made again, and return warnings to show to the user before it is made.
 
         Args:
-            source: the file that holds the recipe; the messages name it.
-            changed: the version of Dreamgram that last changed the optimization, so that earlier versions made other
-                pictures from the same recipe.
-            trust: whether the user trusts the recipe to run a Python file, and to name files outside the current folder
-                and the folder of ``source``.
+            source: the file that holds the recipe; the warnings contain its name.
+            changed: the version of Dreamgram that last changed the optimization, or "" if there is none. Earlier
+                versions made different pictures from the same recipe.
+            trust: True if the user trusts the recipe. The recipe is then allowed to run a Python file, and to name
+                files outside the current folder and the folder of ``source``.
 
         Raises:
             UntrustedError: the recipe needs the user's trust, and ``trust`` is False.
@@ -353,14 +359,17 @@ class Recipe:
         return told
 
     def is_older_than(self, version: str) -> bool:
-        """Return whether the picture was made by a version before ``version``; False if its version is unknown."""
+        """Return whether a version of Dreamgram before ``version`` made the picture.
+
+        The result is False if the recipe does not say which version made the picture.
+        """
         return [] < _version_numbers(self.version) < _version_numbers(version)
 
     def check_network(self, inputs: Inputs) -> None:
-        """Check that the network loaded by ``inputs`` has the weights that the picture was made with.
+        """Check that the network that ``inputs`` loaded has the weights that the picture was made with.
 
         Raises:
-            ValueError: the weights are different.
+            ValueError: the network has different weights.
         """
         if self.network and self.network != inputs.network:
             raise ValueError("the network has different weights now from when the picture was made")
@@ -390,14 +399,18 @@ def replay(
 ) -> Result:
     """Make a picture again from the recipe that is stored in its file, and return the result of ``work``.
 
-    ``tell`` shows a message to the user. ``commands`` maps the names of the commands that could have made the picture
-    to the classes of their options. ``work`` makes a picture, given its options and the recipe of the picture to make
-    again. ``changed`` is the version that last changed the optimization; see :meth:`Recipe.check`.
+    Args:
+        options: the options of the command ``replay``.
+        tell: function that shows a message to the user.
+        commands: mapping from the names of the commands that could have made the picture to the classes of their
+            options.
+        work: function that makes the picture, given its options and the recipe of the original picture.
+        changed: the version of Dreamgram that last changed the optimization; see :meth:`Recipe.check`.
 
     Raises:
         UntrustedError: the recipe needs the user's trust, and ``options.trust`` is False.
         ValueError: the file contains no recipe of one of ``commands``, the picture cannot be made again (see
-            :meth:`Recipe.check`), or the file is also the output.
+            :meth:`Recipe.check`), or the output is the file of the original picture.
     """
     recipe = Recipe.read(options.picture, commands)
     if options.output is not None:
@@ -411,7 +424,7 @@ def replay(
 def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
     """Return whether the picture file ``path`` exists, was made with ``recipe`` and is finished.
 
-    If the result is False, the caller is allowed to create or overwrite the file.
+    If the result is False, the caller is allowed to create or replace the file.
 
     Raises:
         OutputExistsError: ``path`` exists but was not made with ``recipe``, and ``overwrite`` is False.
@@ -427,10 +440,10 @@ def is_made(path: Path, recipe: Recipe, overwrite: bool) -> bool:
 
 
 def parse_json(text: str) -> Any:
-    """Parse JSON from a file that anyone may have written.
+    """Parse JSON from a file that might come from a stranger.
 
     Raises:
-        ValueError: ``text`` is not JSON, or has a key twice in one object.
+        ValueError: ``text`` is not JSON, or an object in it has the same key twice.
         RecursionError: lists or objects are nested too deeply.
     """
 
@@ -446,7 +459,7 @@ def parse_json(text: str) -> Any:
 def _check_entries(entries: Mapping[str, Any], files: Mapping[str, Any], made: Mapping[str, Any]) -> None:
     """Check the entries of a recipe that are not options and have the same meaning for all commands.
 
-    ``files`` and ``made`` are the entries of these names, and ``entries`` holds all entries.
+    ``entries`` holds all entries; ``files`` and ``made`` are the values of the entries with these names.
 
     Raises:
         ValueError: an entry has the wrong type or an impossible value.
@@ -468,14 +481,14 @@ def _check_entries(entries: Mapping[str, Any], files: Mapping[str, Any], made: M
 
 
 def _listed(names: Sequence[str]) -> list[str]:
-    """Return the first of ``names``, each shortened, as a list with one text for each message.
+    """Return a list of the first :data:`LISTED` of ``names``, each shortened to at most :data:`LONGEST` characters.
 
-    If there are more names, the last text says how many, such as "3 more options".
+    If there are more names, the last item of the list says how many, such as "3 more options".
     """
     listed = [name[:LONGEST] for name in names[:LISTED]]
     return [*listed, f"{len(names) - LISTED} more options"] if len(names) > LISTED else listed
 
 
 def _version_numbers(version: str) -> list[int]:
-    """Return the numbers in ``version``; [0, 2, 0] for both 0.2.0 and its pre-release 0.2.0rc1."""
+    """Return the numbers in ``version``, such as [0, 2, 0] for both 0.2.0 and its pre-release 0.2.0rc1."""
     return [int(found[0]) for part in version.split(".") if (found := re.match(r"[0-9]+", part))]

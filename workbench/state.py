@@ -1,4 +1,4 @@
-"""The folder for the program's own files, and claims, which keep two running programs from writing the same file."""
+"""The program's own folder, and claims, which prevent two programs from writing the same file at the same time."""
 
 from __future__ import annotations
 
@@ -16,20 +16,22 @@ else:
     import fcntl
 
 STATE_VARIABLE = "DREAMGRAM_STATE"
-"""Environment variable that names a different folder for the program's own files."""
+"""Environment variable that holds the path of the program's own folder, in which the program keeps, for example, the
+state of unfinished runs. If the variable is not set, :func:`state_folder` chooses the path."""
 
 DAY = 24 * 60 * 60
-"""Number of seconds in a day. The lock file of a program that was killed is deleted after a day."""
+"""Number of seconds in a day. Lock files of killed programs are deleted when they are more than a day old."""
 
 
 def state_folder(name: str) -> Path:
-    """Return the folder called ``name`` for the program's own files, and create it if it does not exist.
+    """Return the path of the subfolder ``name`` of the program's own folder, and create both folders if necessary.
 
-    Only the user can read a folder that this function creates. The folder is in the place that the operating system
-    reserves for the state of programs, or in the folder that the environment variable :data:`STATE_VARIABLE` names.
+    The program's own folder is the one that the environment variable :data:`STATE_VARIABLE` names. If this variable is
+    not set, it is the folder ``dreamgram`` in the user's folder for application data, such as ``~/.local/state`` on
+    Linux. On Linux and macOS, only the user can read the folders that this function creates.
 
     Raises:
-        OSError: the folder cannot be created.
+        OSError: a folder cannot be created, or the user has no home folder.
     """
     if given := os.environ.get(STATE_VARIABLE):
         base = Path(given)
@@ -50,15 +52,15 @@ def state_folder(name: str) -> Path:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Claim the file ``path`` for the body of the ``with`` statement, so that no other process or thread can claim it.
+    """Claim the file ``path`` while the body of the ``with`` statement runs.
 
-    A claim does not lock the file itself. It keeps only those programs from writing the file that claim it, too. The
-    operating system ends the claim of a program that is killed.
+    No other process or thread can claim the file during this time. The file itself is not locked, so a program that
+    does not call this function can still write the file. If a program is killed, the operating system ends its claims.
 
     Yields:
-        True if the file is claimed, or False if another running program or another thread has claimed it. If True,
-        the caller must check whether another program has finished the file in the meantime. If the program's own folder
-        cannot be written to, the result is always True.
+        True if this call has claimed the file, or False if a different process or thread holds a claim on the file. If
+        the value is True, the caller must check whether a different program finished writing the file before this
+        claim. If the program's own folder cannot be written to, the value is always True, and nothing is claimed.
     """
     try:
         lock = state_folder("claims") / hashlib.sha256(os.fsencode(path.resolve())).hexdigest()[:32]
@@ -77,7 +79,10 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def delete_old_claims() -> None:
-    """Delete the lock files, older than a day, of the claims of programs that were killed."""
+    """Delete all lock files that are more than a day old and that no running program has locked.
+
+    Programs that were killed during a claim have left these files.
+    """
     with suppress(OSError):
         for lock in state_folder("claims").iterdir():
             if time.time() - lock.stat().st_mtime > DAY:
@@ -87,9 +92,9 @@ def delete_old_claims() -> None:
 
 
 def _is_at(file: int, path: Path) -> bool:
-    """Return whether ``path`` still is the path of an open file, given its descriptor ``file``.
+    """Return whether ``path`` is still the path of the open file with the descriptor ``file``.
 
-    The result is False if the file was deleted or replaced.
+    The result is False if the file was deleted or replaced after it was opened.
     """
     try:
         return os.path.samestat(os.fstat(file), path.stat())
@@ -98,7 +103,7 @@ def _is_at(file: int, path: Path) -> bool:
 
 
 def _lock(file: int) -> bool:
-    """Lock an open file, given its descriptor, until it is closed. Return whether it could be locked."""
+    """Lock the open file with the descriptor ``file`` until this file is closed. Return whether locking succeeded."""
     try:
         if sys.platform == "win32":
             msvcrt.locking(file, msvcrt.LK_NBLCK, 1)

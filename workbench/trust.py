@@ -1,10 +1,11 @@
-"""Decide what the recipe in a file may do.
+"""Decide which files the recipe in a file is allowed to read, write and run.
 
-A recipe, the settings in a picture or a checkpoint, may come from a stranger. Without the user's trust, it can name
-only files in the current folder and in the folder of the file that holds the recipe, and it can run no Python file.
+A recipe is the record of settings in a picture or in a checkpoint, the file from which a run can be resumed. A recipe
+might come from a stranger. Unless the user trusts the recipe, the program follows the recipe only if it runs no Python
+file, and reads and writes only files in the current folder and in the folder of the file that holds the recipe.
 """
 
-# This module does not import PyTorch, because the console imports it before there is work to do.
+# This module does not import PyTorch, because the console imports this module before it knows if there is work to do.
 from __future__ import annotations
 
 from collections.abc import Iterable
@@ -15,16 +16,16 @@ from dreamgram.workbench.options import NetworkOptions, Options, model_files
 
 
 class UntrustedError(ValueError):
-    """The error raised if a recipe would run code, or use a file, that the user has neither named nor trusted.
+    """The error raised if a recipe would run code, or read or write a file, that the user has not allowed.
 
-    The message does not say how to allow this. The attribute ``remedies`` holds the names of the Python arguments that
-    can allow it. The command line adds the corresponding flags to the message.
+    The message does not say how to allow the refused action. The attribute ``remedies`` holds the names of the options
+    that can allow it. The command line adds the flags of these options to the message.
     """
 
     def __init__(self, message: str, remedies: tuple[str, ...] = ("trust",)) -> None:
         super().__init__(message)
         self.remedies = remedies
-        """Names of the options that can allow what was refused, such as ``trust``."""
+        """Names of the options that can allow the refused action, such as ``trust``."""
 
 
 def check_trusted(options: Options, files: Iterable[str], source: Path) -> None:
@@ -32,11 +33,12 @@ def check_trusted(options: Options, files: Iterable[str], source: Path) -> None:
 
     Args:
         options: the options in the recipe.
-        files: names of all input files that the recipe lists.
+        files: paths of all input files that the recipe lists.
         source: the file that holds the recipe.
 
     Raises:
-        UntrustedError: the recipe names a Python file, or a file outside these folders.
+        UntrustedError: the recipe would run a Python file, or would read a file outside the current folder and the
+            folder of ``source``.
     """
     for name, _ in options.networks if isinstance(options, NetworkOptions) else []:
         if code := [path for path in model_files(name) if path.suffix == ".py"]:
@@ -54,12 +56,17 @@ def check_trusted(options: Options, files: Iterable[str], source: Path) -> None:
 def check_trusted_output(output: Path, source: Path, different: str = "") -> None:
     """Check that ``output`` is in the current folder or in the folder of ``source``.
 
-    ``output`` is the file that the recipe in the file ``source`` says to write. If ``output`` already exists and would
-    be replaced, ``different`` describes how its recipe differs from that in ``source``, such as "with size 256, not
-    512". If the recipes do not differ, ``different`` is "".
+    Also check that no picture with a different recipe would be replaced.
+
+    Args:
+        output: the file that the recipe would write.
+        source: the file that holds the recipe.
+        different: difference between the recipe of the picture in ``output`` and the recipe in ``source``, such as
+            "with size 256, not 512". It is "" if the recipes do not differ or if no picture would be replaced.
 
     Raises:
-        UntrustedError: ``output`` is in another folder, or ``different`` is not empty.
+        UntrustedError: ``output`` is outside the current folder and the folder of ``source``, or ``different`` is not
+            empty.
     """
     near = _is_near(output, source)
     if not near or different:
@@ -69,7 +76,7 @@ def check_trusted_output(output: Path, source: Path, different: str = "") -> Non
 
 
 def needs_trust(options: Options, files: Iterable[str], output: Path, source: Path) -> bool:
-    """Return whether :func:`check_trusted` or :func:`check_trusted_output` would raise an UntrustedError."""
+    """Return whether :func:`check_trusted` or :func:`check_trusted_output` raises an UntrustedError."""
     try:
         check_trusted(options, files, source)
         check_trusted_output(output, source)
@@ -88,5 +95,5 @@ def _far(source: Path) -> str:
 
 
 def _links(folder: Path) -> list[Path]:
-    """Return the symbolic links in ``folder`` and its subfolders; empty if it is not a folder."""
+    """Return all symbolic links in ``folder`` and its subfolders, or an empty list if ``folder`` is not a folder."""
     return [each for each in folder.rglob("*") if each.is_symlink()] if folder.is_dir() else []
