@@ -1,4 +1,7 @@
-"""Memory budgets: how large a part of a picture is processed at once, and how many curvature pairs L-BFGS keeps."""
+"""Memory budgets: the size of the tiles of a picture, and the number of curvature pairs that L-BFGS keeps.
+
+A curvature pair is the change of the image in an optimization step, together with the change of the gradient.
+"""
 
 from __future__ import annotations
 
@@ -19,50 +22,50 @@ from dreamgram.image_optimization.names import shorten
 from dreamgram.style_transfer.tiling import Tile, smallest_side, split, whole
 
 SHARE = 0.9
-"""Fraction of the free memory that may be used if no limit is given."""
+"""Fraction of the free memory that a run is allowed to use if the user sets no memory limit."""
 
 VECTORS, MORE_VECTORS = 11, 3
-"""Maximum memory of an optimization step, except for the curvature pairs and the pass through the network, as a
-multiple of the memory of the image. It includes the image, its gradient, and the photo's activations. For an optimizer
-that stores curvature pairs, ``MORE_VECTORS`` is added to ``VECTORS``. The command ``python -m benchmarks.budget``
-measures both numbers. The measured numbers are larger than the constants, because they include the optimizer's
-temporary tensors. These tensors need no additional memory, because they are freed before the next pass through the
-network, which uses the same memory."""
+"""Peak memory of an optimization step, as a multiple of the memory of the image. The image, its gradient and the
+photo's activations are included; the curvature pairs and the pass through the network are not. ``VECTORS`` is the
+multiple for an optimizer that stores no curvature pairs. For an optimizer that stores them, it is
+``VECTORS + MORE_VECTORS``. The command ``python -m benchmarks.budget`` measures both constants. The measured numbers
+are larger, because they include the optimizer's temporary tensors. These tensors need no additional memory, because
+they are freed before the pass through the network, which then uses their memory."""
 
 FOR_TILING = 250_000_000
-"""Bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only if a
-picture is tiled. The command ``python -m benchmarks.budget`` measures this memory."""
+"""Number of bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only
+if a picture is tiled. The command ``python -m benchmarks.budget`` measures this memory."""
 
 LOADED = 200_000_000
-"""Bytes that a run needs for libraries that are loaded during the run and for memory fragmentation."""
+"""Number of bytes that a run needs for the libraries that it loads, plus the bytes that it loses to fragmentation."""
 
 COPIES = 3
-"""Number of copies of the photo, and also of the largest painting, that are in memory while the photo and the paintings
-are resized and passed through the network."""
+"""Number of copies of the photo that are in memory while the photo and the paintings are resized and passed through the
+network. The number of copies of the largest painting is the same."""
 
 FEWEST_PAIRS = 3
-"""Minimum number of curvature pairs that L-BFGS keeps. With fewer pairs, L-BFGS is of little use."""
+"""Minimum number of curvature pairs that L-BFGS keeps. With fewer pairs, L-BFGS is hardly useful."""
 
 TRANSIENT = 2.3
 """Peak memory of a forward and backward pass, as a multiple of the memory of the tensors that the forward pass saves
-for the backward pass. The memory beyond these tensors is used for gradients, type conversions and matrix products.
-The command ``python -m benchmarks.budget`` measures this ratio."""
+for the backward pass. The rest of the peak memory is used for gradients, type conversions and matrix products. The
+command ``python -m benchmarks.budget`` measures this ratio."""
 
 TILE_OVERHEAD = 1.3
 """Peak memory per pixel of a pass over one tile, divided by the peak memory per pixel of a pass over an untiled
 picture. A tile is a part of the picture together with the surrounding pixels on which the part's activations depend.
-The ratio is above 1 because a pass over a tile also copies the activations of the part, without those of the
-surrounding pixels. The command ``python -m benchmarks.budget`` measures the ratio."""
+The ratio is above 1, because a pass over a tile also copies the part's activations out of the tile's activations. The
+command ``python -m benchmarks.budget`` measures the ratio."""
 
 REGION, MATRICES = 130, 22_000_000
-"""Additional memory, in bytes, for each region of the photo after the first. Each region can have a different style.
-``REGION`` is the memory for gradients, in bytes per pixel of the picture or tile that passes through the network.
-``MATRICES`` is the memory for the statistics of the styles, which does not depend on the number of pixels.
-The command ``python -m benchmarks.budget`` measures ``MATRICES``."""
+"""Additional memory for each region of the photo after the first. Each region can have a different style. ``REGION`` is
+the memory for gradients, in bytes per pixel of the picture or tile that passes through the network. ``MATRICES`` is the
+memory for the statistics of the styles, in bytes. This memory does not depend on the number of pixels. The command
+``python -m benchmarks.budget`` measures ``MATRICES``."""
 
 SAMPLES = 64, 128
-"""Sides, in pixels, of the two square images with which the memory per pixel of a pass through the network is measured.
-The memory of the network's weights cancels in the difference between the two measurements."""
+"""Sides, in pixels, of two square images whose passes through the network are compared to find the memory per pixel.
+Each of the two measurements includes the network's weights, which cancel in the difference."""
 
 SMALLEST_TILE = 256
 """Minimum side of a tile, in pixels. A tile is a part of a picture together with the surrounding pixels on which the
@@ -70,8 +73,9 @@ part's activations depend. A smaller tile would consist almost entirely of surro
 
 
 MOST_SCALES, MOST_PAIRS, MOST_SIDE = 100, 1000, 10**9
-"""Limits for memory budgets that are read from a file: the number of budgets, the curvature pairs in a budget, and the
-side of a tile in pixels. A file that this program has written never comes near these limits."""
+"""Maximum values that are accepted when memory budgets are read from a file: the number of budgets, the number of
+curvature pairs in a budget, and the side of a tile in pixels. Files that this program writes stay far below these
+limits."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ class Budget:
     pairs: int
     """Number of curvature pairs that L-BFGS keeps."""
     side: int
-    """Side, in pixels, of the largest square picture or tile that passes through the network at once."""
+    """Side of a tile, in pixels. A picture is divided into tiles if it has more pixels than a square of this side."""
 
     def __post_init__(self) -> None:
         if min(self.pairs, self.side) < 1:
@@ -94,8 +98,8 @@ class Budget:
     def tiles(self, model: nn.Module, layers: Sequence[str], image: Tensor) -> list[Tile]:
         """Return the tiles of ``image`` (1, C, H, W), which pass through ``model`` one at a time.
 
-        If the number of pixels is at most the square of :attr:`side`, the image is one tile. ``layers`` are the names
-        of the layers whose activations are used.
+        If the image has at most as many pixels as a square whose side is :attr:`side`, the only tile is the whole
+        image. ``layers`` are the names of the layers whose activations the losses use.
         """
         height, width = image.shape[2:]
         if height * width <= self.side**2:
@@ -105,7 +109,7 @@ class Budget:
 
 
 WHOLE = Budget(HISTORY, 10**6)
-"""The budget of a picture that fits into memory without tiles and with the default number of curvature pairs."""
+"""The budget of a picture that fits into memory as one tile, together with the default number of curvature pairs."""
 
 
 def read_budgets(numbers: object) -> list[Budget]:
@@ -130,23 +134,24 @@ def read_budgets(numbers: object) -> list[Budget]:
 
 @dataclass
 class Planner:
-    """A planner of the memory budgets of pictures that are painted one after another with one network.
+    """A planner that computes the memory budgets of pictures painted one after another with the same network.
 
     The available memory is measured only once, before the first picture, because memory that the process has allocated
     for one picture can be used again for the next picture.
     """
 
     limit: int | None = None
-    """Maximum number of bytes that the process may use. By default, the process may use most of the free memory."""
+    """Maximum number of bytes that the process is allowed to use. By default, it is allowed to use most of the free
+    memory in addition to the memory that it already uses."""
     budgets: dict[tuple[object, ...], Budget] = field(default_factory=dict)
-    """Budgets planned so far. The key consists of everything on which a budget depends, such as the size of the
-    image."""
+    """Budgets planned so far. The key of a budget is the tuple of all values on which the budget depends, such as the
+    size of the image."""
     pixel_costs: dict[tuple[str, ...], float] = field(default_factory=dict)
     """Bytes per pixel that a forward and backward pass through the network needs. The key is the tuple of the names of
-    all layers whose activations are used."""
+    all layers whose activations the losses use."""
     measured: tuple[int, int] | None = None
-    """The number of bytes that the process may use, and the number in use before the first picture; None until both
-    are measured."""
+    """The number of bytes that the process is allowed to use, and the number that it uses before the first picture is
+    painted. None if they have not been measured yet."""
 
     def plan(
         self,
@@ -166,7 +171,8 @@ class Planner:
                 image, by layer name.
             layers: the names of the layers whose activations the losses use.
             sizes: the sizes (H, W) of the image in pixels, from coarse to fine.
-            painting_pixel_counts: for each of ``sizes``, the number of pixels of the largest painting, after resizing.
+            painting_pixel_counts: for each of ``sizes``, the number of pixels of the largest painting after it is
+                resized for this size.
             region_count: the number of regions of the photo, each of which can have a different style.
             vectors_per_pair: the number of tensors of the image's size that the optimizer keeps for each curvature
                 pair; 0 if it keeps no pairs.
@@ -186,7 +192,7 @@ class Planner:
         taken += LOADED + MATRICES * (region_count - 1)
         needed = self.pixel_costs[captured] + REGION * (region_count - 1)
         found = {}
-        # The largest size comes first, so that an error message names it.
+        # The largest size is planned first, so that an error message names it.
         for size, painting_pixels in sorted(zip(sizes, painting_pixel_counts, strict=True), reverse=True):
             key = (size, painting_pixels, captured, region_count, vectors_per_pair)
             if key not in self.budgets:
@@ -198,7 +204,7 @@ class Planner:
 
 
 def smallest_tile(model: nn.Module, layers: Sequence[str]) -> int:
-    """Return the smallest side, in pixels, that a tile may have if the losses use the activations of ``layers``."""
+    """Return the minimum side of a tile, in pixels, if the losses use the activations of ``layers``."""
     there = [layer for layer in list_layers(model, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
     return max(smallest_side(there), SMALLEST_TILE)
 
@@ -214,21 +220,21 @@ def plan(
 ) -> Budget:
     """Plan the memory budget for optimizing one image.
 
-    If the image does not fit into memory as a whole, it is tiled. The memory of the tensors that every step needs, such
-    as the image and its gradient, is subtracted from the available memory. The curvature pairs get at most half of the
-    remainder, and they always leave enough memory for the smallest tile. The rest is used to process a tile. The
-    paintings whose styles are transferred pass through the network before the first curvature pair is stored. Their
-    pass can therefore use the memory that is set aside for the pairs.
+    If the image does not fit into memory as a whole, it is divided into tiles. The memory of the tensors that every
+    step needs, such as the image and its gradient, is subtracted from the available memory. The curvature pairs get at
+    most half of the remainder, and less if the smallest tile would not fit otherwise. The rest is used to process one
+    tile at a time. The paintings pass through the network before the first curvature pair is stored. Their passes can
+    therefore use the memory that is set aside for the pairs.
 
     Args:
-        limit: the number of bytes that may be used.
-        taken: the number of bytes already in use.
+        limit: the number of bytes that the process is allowed to use.
+        taken: the number of bytes that the process already uses.
         pixels: the number of pixels of the image.
         per_pixel: the number of bytes per pixel that a forward and backward pass through the network needs.
         vectors_per_pair: the number of tensors of the image's size that the optimizer keeps for each curvature pair; 0
             if it keeps no pairs.
-        painting_pixels: the number of pixels of the largest painting, after resizing.
-        smallest: a function that returns the side of the smallest tile, in pixels.
+        painting_pixels: the number of pixels of the largest painting after it is resized for this image.
+        smallest: a function that returns the minimum side of a tile, in pixels.
 
     Raises:
         ValueError: there is too little memory.
@@ -259,9 +265,9 @@ def plan(
 
 
 def memory(device: torch.device, limit: int | None) -> tuple[int, int]:
-    """Return the number of bytes that this process may use on ``device``, and the number that it uses now.
+    """Return the number of bytes that this process is allowed to use on ``device``, and the number that it uses now.
 
-    The first number is ``limit`` or, by default, the memory in use plus most of the free memory.
+    The first number is ``limit``. If ``limit`` is None, it is the memory in use plus most of the free memory.
     """
     if device.type == "cuda":
         taken, free = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)[0]
@@ -284,15 +290,15 @@ def bytes_of_a_pixel(activations_of: ActivationsOf, device: torch.device) -> flo
 def _saved(activations_of: ActivationsOf, side: int, device: torch.device) -> int:
     """Return the number of bytes that a forward pass on a square image saves for the backward pass.
 
-    ``side`` is the image's side in pixels. The bytes of the network's weights are included.
+    ``side`` is the image's side in pixels. The result includes the bytes of the network's weights.
     """
     storage_bytes: dict[int, int] = {}
 
     def keep(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
         storage_bytes[storage.data_ptr()] = storage.nbytes()
-        # The graph would hold a reference to itself if it held the very tensor that it computed. Python cannot see such
-        # a cycle, so that the memory would never be freed.
+        # If the tensor itself were returned, the graph could hold a reference to itself. Python's garbage collector
+        # cannot find such a cycle, so the memory would never be freed.
         return tensor.detach()
 
     image = torch.zeros(1, 3, side, side, device=device, requires_grad=True)

@@ -27,21 +27,21 @@ NOTE = "dreamgram"
 """Key of the metadata entry in which a checkpoint file holds the recipe, the settings of the run."""
 
 INTERVAL, LARGEST_SHARE = 50, 0.02
-"""Minimum interval between two saved states, in seconds, and maximum fraction of the run's time that saving may take.
-Both apply only if the user has not chosen an interval."""
+"""Minimum interval between two saves of the state, in seconds, and maximum fraction of the run's time that is spent on
+saving. Both apply only if the user has not chosen an interval."""
 
 _OLD_NAMES = {
     "image of the scale before": "image_before",
     "losses of scale ": "losses_of_scale_",
     "pairs and sides of tiles": "budgets",
 }
-"""Prefixes of the names of tensors in checkpoints of version 0.1.0, each with the prefix that replaces it."""
+"""Prefixes of the names of tensors in checkpoints that version 0.1.0 wrote, each with the current prefix."""
 
 
 class Checkpoint:
     """A listener, called by the optimization after every step, that saves the state of the run to a file.
 
-    The state is saved at intervals, and when the user asks the run to stop. The file always holds a complete state,
+    The state is saved at intervals and when the user asks the run to stop. The file always holds a complete state,
     because a new state replaces the previous one only after it has been written.
     """
 
@@ -59,14 +59,17 @@ class Checkpoint:
 
         Args:
             path: the checkpoint file to write.
-            recipe: the options and input files of the run, which are saved with each state.
-            seconds: the interval between saves. When an interval is over, the state is saved after the current step. By
-                default, the first interval is :data:`INTERVAL`, and the next ones are so long that saving takes at most
-                the fraction :data:`LARGEST_SHARE` of the time.
-            job: the job that performs the run. The state is also saved when this job is asked to stop.
+            recipe: the options of the run and the checksums of its input files, which are saved with each state.
+            seconds: the interval between two saves, in seconds. When an interval is over, the state is saved after the
+                current step. If ``seconds`` is None, the first interval is :data:`INTERVAL`. Each later interval is
+                also at least that long, and long enough that saving takes at most the fraction :data:`LARGEST_SHARE` of
+                the time.
+            job: the job that performs the run. When this job is asked to stop, the state is saved after the current
+                step.
             onward: the text that tells the user how to resume the run.
-            has_room: a function that takes the size of a state in bytes and returns whether the state may be saved. The
-                first time that a state may not be saved, the user is told. By default, all states are saved.
+            has_room: a function that takes the size of a state in bytes and returns whether there is room for the
+                state. If there is no room, the state is not saved, and the user is told so once. By default, all states
+                are saved.
             has_state: True if the file already holds a state of this run.
         """
         self.path = path
@@ -76,7 +79,7 @@ class Checkpoint:
         self.onward = onward
         self.has_room = has_room
         self.crowded = False
-        """True if the user has been told that a state is too large."""
+        """True if the user has been told that there is no room for a state."""
         self.has_state = has_state
         if has_state:
             self._tell_job()
@@ -102,7 +105,7 @@ class Checkpoint:
             self.job.tell(
                 f"the state of the run, {size / 1e9:.2g} GB, is too large to be kept, so a stopped run {onward}"
             )
-        now = time.monotonic()  # the next interval begins after the writing
+        now = time.monotonic()  # the next interval begins after the state is written
         self.next = now + (max(INTERVAL, (now - began) / LARGEST_SHARE) if self.seconds is None else self.seconds)
 
     def _save(self, state: State) -> None:
@@ -117,7 +120,7 @@ class Checkpoint:
         self._tell_job()
 
     def _tell_job(self) -> None:
-        """Set the message that the user sees if Ctrl-C ends the job at once. It says how to resume the run."""
+        """Set the message that the user sees if Ctrl-C ends the job at once. The message says how to resume the run."""
         self.job.interrupted = f"interrupted: {self.onward}"
 
 
@@ -128,7 +131,7 @@ def prepare_checkpoint(path: Path, overwrite: bool) -> None:
 
     Raises:
         OutputExistsError: ``path`` is a checkpoint, and ``overwrite`` is False.
-        ValueError: ``path`` is a file that is not a checkpoint. Such a file is never overwritten.
+        ValueError: ``path`` is a file, but not a checkpoint. Such a file is never overwritten.
         OSError: ``path`` is a folder, or its parent folder cannot be created or written to.
     """
     if path.exists():
@@ -149,8 +152,8 @@ def read_checkpoint(path: Path) -> tuple[State, Recipe]:
     """
     with _open(path) as file:
         recipe = Recipe.parse(file.metadata()[NOTE], {"stylize": StylizeOptions}, path)
-        # The tensors are cloned to memory that PyTorch allocates. In memory with a different alignment, sums would be
-        # rounded differently.
+        # The tensors are copied to memory that PyTorch allocates. The memory of the file may have a different
+        # alignment, with which sums would be rounded differently.
         return {_new_name(name): file.get_tensor(name).clone() for name in file.keys()}, recipe  # noqa: SIM118
 
 
@@ -164,7 +167,7 @@ def read_recipe(path: Path) -> Recipe:
 
 
 def _new_name(name: str) -> str:
-    """Return the current name of a tensor, given its name in a checkpoint that this or an older version has written."""
+    """Return the current name of a tensor, given its name in a checkpoint written by this or an older version."""
     for old, new in _OLD_NAMES.items():
         if name.startswith(old):
             return new + name.removeprefix(old)

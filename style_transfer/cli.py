@@ -1,6 +1,6 @@
 """The command-line interface of ``stylize``: it parses the options and calls :mod:`dreamgram.style_transfer.paint`."""
 
-# PyTorch is imported only when there is work to do, so that the help appears at once.
+# PyTorch is imported only when a command runs, so that the help appears at once.
 from __future__ import annotations
 
 from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
@@ -12,7 +12,7 @@ from dreamgram.workbench.options import ReplayOptions
 def stylize(options: StylizeOptions, job: Job) -> Done:
     """Paint a photo in the style of a painting.
 
-    An image is optimized so that its activations in a network match those of the photo, and the statistics of its
+    An image is optimized so that its activations in a network match those of the photo, and so that statistics of its
     activations match those of the painting.
     """
     from dreamgram.style_transfer.paint import paint

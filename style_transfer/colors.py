@@ -1,4 +1,4 @@
-"""Colors of the result, which are taken from the painting or from the photo.
+"""The colors of the result, which are taken from the painting or from the photo.
 
 Gatys et al., "Preserving Color in Neural Artistic Style Transfer", arXiv:1606.05897.
 """
@@ -18,7 +18,7 @@ def match_colors(image: Tensor, target: Tensor) -> Tensor:
     """Recolor ``image`` so that its colors have the same mean and covariance as the colors of ``target``.
 
     Both pictures are (1, 3, H, W) in [0, 1]; their sizes may differ. Many linear maps of the colors have this effect.
-    The symmetric map is used, because it changes the colors least. Results outside [0, 1] are clamped.
+    The symmetric map is used, because it changes the colors least. Colors outside [0, 1] are clamped to this range.
     """
 
     def distribution(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -38,7 +38,7 @@ def match_colors(image: Tensor, target: Tensor) -> Tensor:
 
 
 def luminance(image: Tensor) -> Tensor:
-    """Return the luminance of an image (1, 3, H, W) in [0, 1], as three equal channels."""
+    """Return the luminance of an image (1, 3, H, W) in [0, 1], repeated in three equal channels."""
     return (image * LUMA.to(image)).sum(1, keepdim=True).expand_as(image)
 
 
@@ -57,9 +57,9 @@ def with_colors_of(image: Tensor, photo: Tensor) -> Tensor:
 def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
     """Return the photo and the paintings, recolored for the optimization as the option ``colors`` requires.
 
-    With ``match``, the paintings get the color statistics of the photo. With ``luminance``, all pictures become gray,
-    and the gray levels of the paintings get the mean and variance of the gray levels of the photo. Otherwise, nothing
-    is changed.
+    With ``match``, the colors of each painting get the mean and covariance of the colors of the photo. With
+    ``luminance``, all pictures become gray, and the gray levels of each painting get the mean and variance of the
+    photo's gray levels. With ``style`` and ``content``, all pictures stay unchanged.
     """
     if colors == "match":
         return photo, [match_colors(painting, photo) for painting in paintings]

@@ -1,7 +1,7 @@
 """Drawn styles: paintings that the program draws itself, so that a style transfer needs no file of a painting.
 
-To add a style, write a function that takes the side length in pixels and a NumPy random generator and returns a square
-RGB picture of this size. Decorate the function with :func:`drawn_style`.
+To add a style, write a function that takes a side length in pixels and a NumPy random generator. The function returns a
+square RGB picture with this side length. Decorate the function with :func:`drawn_style`.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from dreamgram.image_optimization.image_samples import Array
 Draw = Callable[[int, np.random.Generator], Image.Image]
 
 DRAWN_STYLES: dict[str, Draw] = {}
-"""Functions that draw the paintings of the package, by the name of the style.
+"""The functions that draw the styles, by the name of the style.
 
-The first line of a function's docstring describes its style to users."""
+The first line of a function's docstring is the description of the style that users see."""
 
 
 def drawn_style(name: str) -> Callable[[Draw], Draw]:
-    """Register the decorated function as the drawn style ``name``."""
+    """Return a decorator that registers a function as the drawn style called ``name``."""
 
     def register(function: Draw) -> Draw:
         DRAWN_STYLES[name] = function
@@ -37,9 +37,9 @@ def drawn_style(name: str) -> Callable[[Draw], Draw]:
 def draw_style(name: str, size: int = 512, seed: int = 0) -> Tensor:
     """Draw the style ``name``, a key of :data:`DRAWN_STYLES`, and return it as (1, 3, size, size), RGB in [0, 1].
 
-    The same ``seed`` gives the same picture.
+    Calls with the same name, size and seed return the same picture.
     """
-    # The picture is drawn at twice the size and then reduced, which smooths its edges.
+    # The picture is drawn at twice the size and then reduced, which smooths the edges of its shapes.
     picture = DRAWN_STYLES[name](2 * size, np.random.default_rng(seed)).resize((size, size), Image.Resampling.LANCZOS)
     painting = torch.from_numpy(np.array(picture)).permute(2, 0, 1)
     return painting.unsqueeze(0) / 255
@@ -156,9 +156,10 @@ def _noise(size: int, grain: float, rng: np.random.Generator) -> Array:
 def _follow(x: float, y: float, whorls: list[Any], size: int, steps: int, step: float) -> list[tuple[float, float]]:
     """Return the points of a brush stroke that begins at (x, y) and follows a flow around the whorls.
 
-    The stroke has ``steps`` segments with a length of ``step`` pixels. Each whorl is a tuple (x, y, direction, reach).
-    The center (x, y) is in pixels. The direction of rotation is 1 for clockwise and -1 for counterclockwise. The effect
-    of a whorl decreases with the distance like a Gaussian whose standard deviation is the reach, in pixels.
+    The stroke has ``steps`` segments, each of which is ``step`` pixels long. Each whorl is a tuple (center x, center y,
+    direction, reach). The center and the reach are in pixels. The direction of rotation is 1 for clockwise and -1 for
+    counterclockwise. The angular speed of the flow around a whorl decreases with the distance from the center like a
+    Gaussian whose standard deviation is the reach.
     """
     path = [(x, y)]
     for _ in range(steps):

@@ -16,12 +16,12 @@ from dreamgram.image_optimization.images import to_pillow
 from dreamgram.style_transfer.losses import Previous
 
 UNLIKE = 0.1
-"""Minimum color difference, in [0, 1], at which two pixels count as showing different objects. The difference is the
-mean absolute difference of the channels."""
+"""Minimum color difference, in [0, 1], at which two pixels count as showing different objects. The color difference is
+the mean of the absolute differences in the three channels."""
 
 
 SMALLEST_FRAME = 16
-"""Minimum height and width of a frame, in pixels, for the optical flow search."""
+"""Minimum height and width, in pixels, of a frame for which optical flow can be computed."""
 
 
 def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
@@ -29,9 +29,9 @@ def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
 
     The flow is computed by the dense inverse search of Kroeger et al., arXiv:1603.03590. Its reliability is judged as
     in Ruder et al., "Artistic Style Transfer for Videos", arXiv:1604.08610, equations 4 to 6. The flow at a pixel of
-    ``now`` is reliable if following it back to ``before`` and then forth to ``now`` ends near the pixel, and if the
-    pixel is not at a motion boundary. In addition to the conditions of that paper, the flow must lead to a pixel of
-    similar color inside ``before``, so that two unrelated scenes are not matched.
+    ``now`` is reliable if following the flow back to ``before`` and then forward to ``now`` ends near the pixel, and if
+    the pixel is not at a motion boundary. In addition to these two conditions of the paper, the flow has to lead to a
+    position inside ``before`` that has a similar color. This condition keeps two unrelated scenes from being matched.
 
     Args:
         result: the painted frame, (1, 3, H, W) in [0, 1].
@@ -66,9 +66,9 @@ def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
 def flicker(pictures: Sequence[Tensor], frames: Sequence[Tensor]) -> float:
     """Measure the flicker of a painted video.
 
-    Each picture is compared with the previous picture, which is first warped so that the two line up. The result is the
-    mean absolute difference over the pixels where the flow is reliable (:func:`follow`). 0 means no flicker; 1 means
-    that every pixel flips between black and white.
+    Each picture is compared with the previous picture, after the previous picture has been warped to line up with it.
+    The result is the mean absolute difference over the pixels where the flow is reliable (:func:`follow`). A result of
+    0 means no flicker; 1 means that every pixel changes between black and white from each frame to the next.
 
     Args:
         pictures: at least two painted frames, (1, 3, H, W) in [0, 1].

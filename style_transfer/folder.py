@@ -1,4 +1,4 @@
-"""Functions that paint each photo in a folder into a separate file. A photo that fails does not stop the others."""
+"""Functions that paint each photo in a folder into a separate file. If one photo fails, the rest are still painted."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ ONWARD = "interrupted: run the same command again to resume"
 
 
 def paint_each(photo_folder: Path, output: Path, paint: Callable[[Path, Path], Done | None], job: Job) -> Done:
-    """Paint each picture in the folder ``photo_folder`` as a PNG in the folder ``output``, by calling ``paint``.
+    """Call ``paint`` for each photo in ``photo_folder``, to save each painted picture as a PNG in ``output``.
 
     Args:
         photo_folder: the folder of photos.
         output: the folder of results, which must be a different folder.
-        paint: a function that paints one picture, given the path of the photo and the path of the PNG to write. It
-            returns the outcome as a :class:`Done`, or None if the picture had already been painted in an earlier run.
-            It is not called for a picture that another program is painting at the same time.
-        job: the object through which messages are shown to the user, for example about a photo that fails. After a
-            failure, the remaining photos are still painted.
+        paint: a function that paints one picture, given the path of the photo and the path of the PNG to write. The
+            function returns the outcome as a :class:`Done`, or None if the picture had already been painted in an
+            earlier run. The function is not called for a picture that another program is painting at the same time.
+        job: the object through which messages are shown to the user, for example about a photo that could not be
+            painted. The remaining photos are still painted.
 
     Returns:
         The outcome of the whole run. Its summary says how many pictures were painted, how many already existed, how
@@ -56,7 +56,7 @@ def paint_each(photo_folder: Path, output: Path, paint: Callable[[Path, Path], D
         except (ValueError, OSError, ArithmeticError, MemoryError, RuntimeError) as error:
             if isinstance(error, RuntimeError) and not is_out_of_memory(error):
                 raise
-            problem, name = (" ".join(str(each).split()) for each in (error, pair[0]))  # a name may have several lines
+            problem, name = (" ".join(str(each).split()) for each in (error, pair[0]))  # a name may contain line breaks
             job.fail(f"failed: {problem}" if name in problem else f"failed: {name}: {problem}", error)
             counts["failed"] += 1
             return Done(failed=1)
@@ -74,7 +74,7 @@ def list_pictures(photo_folder: Path, output: Path, job: Job) -> list[Path]:
 
     A file counts as a picture if its name has one of the extensions :data:`READABLE`, even if the file cannot be read.
     The names of the first :data:`SHOWN` skipped files are shown to the user through ``job``. Hidden files, whose names
-    begin with a dot, are neither listed nor shown.
+    begin with a dot, are ignored.
 
     Raises:
         ValueError: ``photo_folder`` contains no pictures, or ``output`` is the same folder.
@@ -96,8 +96,8 @@ def name_outputs(files: Sequence[Path], output: Path) -> list[Path]:
 
     A PNG is named after its file, without the extension: ``a.png`` for ``a.jpg``. If several names differ only in their
     extensions, the extension is kept: ``a.jpg.png``. If that name is also taken, a number is appended:
-    ``a.jpg-2.png``. Names that differ only in case count as the same, because some file systems do not distinguish
-    them.
+    ``a.jpg-2.png``. Names that differ only in upper and lower case count as the same name, because some file systems do
+    not distinguish between them.
     """
     stems = Counter(file.stem.casefold() for file in files)
     names: list[str] = []

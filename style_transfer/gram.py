@@ -11,12 +11,12 @@ from torch import Tensor
 PARTS = 16
 """Number of parts into which the positions of bfloat16 activations are divided to compute moments on a CPU. A CPU
 rounds the product of two bfloat16 matrices to bfloat16. One product is computed for each part, and the products are
-added in float32. The relative error of the sum, 2^-9 / sqrt(PARTS), is therefore below that of the activations
-themselves."""
+added in float32. The relative error of the sum, 2^-9 / sqrt(PARTS), is therefore smaller than the relative error of the
+activations, 2^-9."""
 
 _SUMS_IN_FLOAT32 = torch.version.cuda is not None and hasattr(torch.ops.aten.mm, "dtype")
 """True if the product of two bfloat16 matrices can be computed in float32 on an NVIDIA GPU, without converting the
-matrices first. PyTorch 2.7 cannot do that."""
+matrices first. PyTorch 2.7 does not support such a product."""
 
 FEW = 1024
 """Number of positions below which one matrix product in float32 is faster than :data:`PARTS` products in bfloat16."""
@@ -25,11 +25,11 @@ FEW = 1024
 def gram_matrix(activation: Tensor, weight: Tensor | None = None) -> Tensor:
     """Return the Gram matrices F F^T / (C H W) of activations (N, C, H, W): (N, C, C), in float32 or float64.
 
-    F is the activations of one image as a matrix (C, H W). The product F F^T is equation 3 of Gatys et al.,
-    arXiv:1508.06576. Unlike in the paper, it is divided by C H W, so that pictures of different sizes can be compared.
-    ``weight`` (H, W) holds the weight of each position in the product, or is a scalar tensor if all weights are equal.
-    The weights replace the factor 1 / (H W) of the formula. By default, every weight is 1 / (H W), so that the product
-    is a mean over all positions.
+    F is the matrix (C, H W) that holds the activations of one image. The product F F^T is equation 3 of Gatys et al.,
+    arXiv:1508.06576. Unlike in the paper, the product is divided by C H W, so that pictures of different sizes can be
+    compared. ``weight`` (H, W) holds the weight of each position in the product, or is a scalar tensor if all weights
+    are equal. With weights, the result is F D F^T / C, where D is the diagonal matrix of the weights. By default, every
+    weight is 1 / (H W), so that the result is the formula above.
     """
     return moments(activation, weight)[:, :-1] / activation.shape[1]
 
@@ -60,8 +60,8 @@ def distribution(moments: Tensor) -> tuple[Tensor, Tensor]:
 class _Moments(torch.autograd.Function):
     """Autograd function that computes :func:`moments`.
 
-    Its backward pass keeps the channels-last memory format and takes half as much work as the one that autograd would
-    derive.
+    Its backward pass keeps the channels-last memory format and takes half the work of the backward pass that autograd
+    would derive.
     """
 
     @staticmethod
@@ -74,8 +74,8 @@ class _Moments(torch.autograd.Function):
         activation, weight = ctx.saved_tensors
         n, c, h, w = activation.shape
         of_products, of_sum = gradient[:, :-1], gradient[:, -1:]
-        # A weight that is the same at all positions is multiplied with the (C, C) matrices, which is cheaper than
-        # with the features.
+        # If all positions have the same weight, the (C, C) matrices are multiplied by it, which is cheaper than
+        # multiplying the features.
         everywhere = weight if weight.ndim == 0 else weight.new_ones(())
         factor = ((of_products + of_products.transpose(1, 2)) * everywhere).to(activation.dtype)
         of_features = torch.baddbmm((of_sum * everywhere).to(activation.dtype), _features(activation), factor)
@@ -93,7 +93,7 @@ def _sums(features: Tensor, weight: Tensor) -> Tensor:
     """Return the weighted moments (C + 1, C) of the features (P, C) of one image; see :func:`moments`."""
     if features.dtype == torch.bfloat16 and weight.ndim == 0 and features.is_cuda and _SUMS_IN_FLOAT32:
         products = torch.mm(features.T, features, out_dtype=torch.float32)
-        # A product with ones takes a quarter of the time of Tensor.sum.
+        # A matrix product with ones takes a quarter of the time of Tensor.sum.
         sums = torch.mm(features.new_ones(1, len(features)), features, out_dtype=torch.float32)
         return torch.cat([products, sums]) * weight
     exact = features.dtype != torch.bfloat16 or len(features) < FEW or not features.is_cpu

@@ -1,11 +1,11 @@
-"""Losses of style transfer. A loss object stores its target when it is made, and returns the loss when it is called.
+"""Losses of style transfer. A loss object stores its target when it is created, and returns the loss when called.
 
 To add a style loss, write a class here that derives from :class:`StyleLoss`, and decorate it with
 :func:`style_loss`. The method ``statistic`` reduces the activations of a layer to a statistic, such as a Gram matrix.
-The method ``__call__`` returns the distance between a statistic of the image and the target. If the run uses a
+The method ``__call__`` returns the distance between the image's statistic and the target. If the run uses a
 :class:`dreamgram.style_transfer.presets.Preset` whose ``relative`` is True, the distance is divided by the property
-``scale``. By default, ``scale`` is the mean square of the target. Override the property if the mean square
-does not fit your loss. The following example is a complete style loss that keeps the default::
+``scale``. By default, ``scale`` is the mean square of the target. Override the property if the mean square does not fit
+your loss. The following example is a complete style loss that uses the default ``scale``::
 
     @style_loss("mean")
     class MeanLoss(StyleLoss):
@@ -41,7 +41,7 @@ from dreamgram.style_transfer.matrix_roots import regularized_root, trace_of_roo
 from dreamgram.style_transfer.nearest import distance_of_nearest, lattice
 
 Window = tuple[slice, slice]
-"""Rectangle of positions in a layer's activations: a slice of rows and a slice of columns."""
+"""A rectangle of positions in a layer's activations: a slice of rows and a slice of columns."""
 
 EVERYWHERE: Window = (slice(None), slice(None))
 
@@ -61,7 +61,7 @@ class Loss(Protocol):
     """
 
     local: bool
-    """True if the loss is a plain sum over positions. ``__call__`` then returns its argument, and the losses of the
+    """True if the loss itself is a sum over positions. ``__call__`` then returns its argument, and the losses of the
     tiles add up to the loss of the picture."""
 
     @property
@@ -76,19 +76,20 @@ class Loss(Protocol):
 class StyleLoss:
     """Base class of the style losses, which compare a statistic of the image's activations with a target.
 
-    The paintings may have any size. By default, the target is the mean of the paintings' statistics, such as Gram
-    matrices, weighted by the paintings' shares (see :data:`Shares`). With this target, the gradient of a loss that
-    is a squared distance between statistics is the weighted mean of the gradients of separate losses for the paintings.
+    The paintings can have any size. By default, the target is the mean of the paintings' statistics, such as Gram
+    matrices, weighted by the paintings' shares (see :data:`Shares`). If the loss is the squared distance between two
+    statistics, its gradient is then the weighted mean of the gradients that separate losses for the paintings would
+    have.
     """
 
     local = False
     LAYERS: Mapping[str, float] = FIVE
-    """Names of the default style layers, each with the factor that multiplies the style weight in that layer."""
+    """Names of the default style layers, each with the factor by which the style weight is multiplied in that layer."""
     BLOCK: int = 1_000_000
-    """Side, in pixels, of the blocks of the image in which L-BFGS learns the curvature of the loss separately.
+    """Side, in pixels, of square blocks of the image. L-BFGS learns the curvature of the loss in each block separately.
 
-    The default is one block for the whole image. Smaller blocks save steps with some losses. With the Gram loss, whose
-    curvature couples distant pixels, they can make L-BFGS fail.
+    The default is so large that the whole image is one block. With some losses, smaller blocks reduce the number of
+    steps. With the Gram loss, whose curvature couples distant pixels, smaller blocks can make L-BFGS fail.
     """
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
@@ -127,7 +128,7 @@ class StyleLoss:
         return measured
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return the loss as a scalar tensor, given the statistic of the whole image, ``measured``."""
+        """Return the loss as a scalar tensor, given ``measured``, the statistic of the whole image."""
         raise NotImplementedError
 
 
@@ -150,8 +151,8 @@ def style_loss(name: str) -> Callable[[Kind], Kind]:
 class ContentLoss:
     """The content loss: the mean squared difference between the activations of the image and of the photo.
 
-    Equation 1 of Gatys et al., arXiv:1508.06576, is half the sum of the squared differences. The mean is used here so
-    that a weight of the loss has the same meaning for pictures of every size.
+    In equation 1 of Gatys et al., arXiv:1508.06576, the loss is half the sum of the squared differences. The mean is
+    used here so that a weight of the loss has the same meaning for pictures of every size.
     """
 
     local = True
@@ -166,7 +167,7 @@ class ContentLoss:
         return self.target.float().square().mean().item()
 
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
-        """Return the part of the loss, a scalar, that results from the activations (1, C, H, W) in a ``window``."""
+        """Return the contribution of the activations (1, C, H, W) in a ``window`` to the loss, as a scalar tensor."""
         rows, columns = window
         error = exact(activation) - self.target[:, :, rows, columns]
         return error.square().sum() / self.target.numel()
@@ -178,7 +179,7 @@ class ContentLoss:
 
 @style_loss("gram")
 class GramLoss(StyleLoss):
-    """Mean squared difference between the Gram matrix of the image and that of the paintings.
+    """Mean squared difference between the Gram matrix of the image and the mean Gram matrix of the paintings.
 
     This is the style loss of Gatys et al., arXiv:1508.06576, equations 3 to 5, except for constant factors.
     """
@@ -199,8 +200,8 @@ class WassersteinLoss(StyleLoss):
 
     Each distribution has the mean and covariance of the activations to which it is fitted. The formula is that of Olkin
     and Pukelsheim, "The Distance between Two Random Vectors with Given Dispersion Matrices", 1982. Unlike the Gram
-    loss, this loss measures differences in the mean separately from differences in the covariance. It grows with the
-    square of the activations, whereas the Gram loss grows with their fourth power.
+    loss, this loss measures differences in the mean separately from differences in the covariance. If all activations
+    are doubled, this loss becomes 4 times as large, and the Gram loss 16 times.
     """
 
     BLOCK = 64
@@ -212,8 +213,8 @@ class WassersteinLoss(StyleLoss):
 
     ROUNDING = 1e-5
     """Variance added in all directions, in addition to the variance that :attr:`NOISE` adds, as a fraction of the mean
-    squared norm of the paintings' activations. It exceeds the rounding errors of the covariance even if a painting has
-    a single color, so that its covariance is 0."""
+    squared norm of the paintings' activations. This variance exceeds the rounding errors of the covariance even if all
+    paintings have the same single color, so that the covariance is almost 0."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
         """Compute the target distribution from ``targets``, which holds one pair (share, moments) for each painting.
@@ -263,8 +264,7 @@ class NearestLoss(StyleLoss):
     As in Kolkin et al., "Neural Neighbor Style Transfer", arXiv:2203.13215, the mean of the painting's activations is
     subtracted from all activations before they are compared. In the paper, the nearest neighbors are updated only
     rarely and are found in the features of all layers together. Here, they are updated in every step and are found in
-    each layer separately. The number of the painting's positions that are searched is limited to approximately
-    :attr:`CANDIDATES`.
+    each layer separately. In each painting, at most about :attr:`CANDIDATES` positions are searched.
 
     The cosine distance alone can be small even if the image uses only a few of the painting's activations, or colors
     that the painting does not have. The moments (mean and covariance) are therefore matched as well, as in Kolkin et
@@ -276,14 +276,15 @@ class NearestLoss(StyleLoss):
     BLOCK = 64
 
     CANDIDATES = 1024
-    """Approximate maximum number of activations of a painting that are candidates for the nearest activation. If only a
-    part of the painting is used, the candidates are taken from this part."""
+    """Approximate maximum number of activations of a painting that are candidates for the nearest activation. If a mask
+    selects a part of the painting, the candidates are taken from this part."""
 
     SHARE = 0.7
-    """Weight of the cosine distance. The Wasserstein loss, divided by :attr:`WassersteinLoss.scale`, has weight 1."""
+    """Weight of the cosine distance. The Wasserstein loss, divided by :attr:`WassersteinLoss.scale`, has the weight
+    1."""
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
-        """Prepare the features of the paintings, given one pair (share, statistic) for each painting in ``targets``.
+        """Prepare the features of the paintings. ``targets`` holds one pair (share, statistic) for each painting.
 
         A painting's share is its weight among all paintings. Its statistic is the pair (moments, sample) that
         :meth:`statistic` returns. ``weight`` has the same meaning as in :class:`StyleLoss`.
@@ -337,10 +338,10 @@ class NearestLoss(StyleLoss):
         return torch.cat([self.moments.measure(activation, window).flatten(), torch.stack(distances).sum()[None]])
 
     def __call__(self, measured: Tensor) -> Tensor:
-        """Return the loss, (): the Wasserstein loss divided by its scale, plus the cosine distance times :attr:`SHARE`.
+        """Return the loss as a scalar tensor: the Wasserstein loss plus :attr:`SHARE` times the cosine distance.
 
-        The scale is :attr:`WassersteinLoss.scale`.
-        ``measured`` is the sum of the vectors that :meth:`measure` returns for all tiles.
+        The Wasserstein loss is first divided by :attr:`WassersteinLoss.scale`. ``measured`` is the sum of the vectors
+        that :meth:`measure` returns for all tiles.
         """
         channels = len(self.moments.mean)
         judged = self.moments(measured[:-1].view(1, channels + 1, channels)) / self.divisor
@@ -352,9 +353,10 @@ def total_variation(image: Tensor, rows: slice = slice(None)) -> Tensor:
 
     The total variation is the sum of the absolute differences between horizontally and vertically adjacent pixels.
 
-    ``image`` may be a strip of a larger image. In this case, ``rows`` is the range of the strip's rows in the larger
-    image. Unless the strip is at the bottom, ``image`` also includes the row below the strip, because the last row of
-    the strip is compared with that row.
+    By default, ``image`` is the whole image. To compute the contribution of a horizontal strip of a larger image, pass
+    the strip together with the row below it as ``image``. The last row of the strip is compared with that row; the
+    strip at the bottom of the larger image has no row below it. ``rows`` is the range of the strip's rows in the larger
+    image, without that row.
     """
     count = None if rows.stop is None else rows.stop - rows.start
     down, across = image[:, :, 1:] - image[:, :, :-1], image[:, :, :count, 1:] - image[:, :, :count, :-1]
@@ -368,8 +370,8 @@ class Previous:
     image: Tensor
     """The warped frame, (1, 3, H, W) in [0, 1]."""
     reliable: Tensor
-    """Mask of the pixels where the optical flow is reliable, (1, 1, H, W): 1 if reliable, else 0. The flow is not
-    reliable, for example, where something has come into view."""
+    """Mask (1, 1, H, W) that is 1 at pixels where the optical flow is reliable, and 0 at all other pixels, such as
+    pixels that show an object which was hidden in the previous frame."""
 
 
 class TemporalLoss:
@@ -385,8 +387,8 @@ class TemporalLoss:
     def __call__(self, image: Tensor, rows: slice = slice(None)) -> Tensor:
         """Return the loss of an image (1, 3, H, W), or of a strip of it, as a scalar tensor.
 
-        For a strip, ``rows`` is the range of the strip's rows in the whole image. ``image`` may include rows below the
-        strip, which are ignored.
+        For a strip, ``rows`` is the range of the strip's rows in the whole image. ``image`` can also include rows below
+        the strip, which are ignored.
         """
         before = self.previous.image[:, :, rows]
         error: Tensor = (image[:, :, : before.shape[2]] - before).square() * self.previous.reliable[:, :, rows]

@@ -1,8 +1,9 @@
 """Square roots of symmetric positive definite matrices, computed so that the program does not wait for the GPU.
 
 An eigendecomposition on a GPU takes milliseconds and makes the program wait. On a GPU, the roots are therefore computed
-with matrix products alone. On a CPU, an eigendecomposition takes a third of the time of these products. The products
-have to be in full precision: with TF32, the roots of small eigenvalues are wrong (:func:`products_in_full_precision`).
+with matrix products alone. On a CPU, an eigendecomposition is used, because it takes a third of the time of these
+products. The products have to be computed in full precision (:func:`products_in_full_precision`), because with TF32,
+the roots of small eigenvalues are wrong.
 """
 
 from __future__ import annotations
@@ -19,14 +20,14 @@ POLYNOMIALS = (
     (1.8887162, -1.26515722, 0.376518925),
     (1.87500089, -1.25000098, 0.375000098),
 )
-"""Coefficients (a, b, c) of the polynomial a x + b x^3 + c x^5 of each Newton-Schulz iteration, first to last.
+"""Coefficients (a, b, c) of the polynomial a x + b x^3 + c x^5 for each Newton-Schulz iteration, from first to last.
 
 Before the first iteration, the matrix is scaled so that the square roots of its eigenvalues are at most 1. The first
-polynomial maps the interval from 0.001 to 1 as close to 1 as possible. Each further polynomial does the same with
-the range of the previous polynomial. The method is due to Amsel, Persson, Musco, Gower, "The Polar Express",
-arXiv:2505.16932. Seven polynomials are enough if the condition number of the matrix is at most 10^6. For the
-matrices that are computed from pictures, the condition number is about 10^5. If it is 10^8, the trace of the
-matrix's square root is wrong by 0.01 %."""
+polynomial maps the numbers from 0.001 to 1 to values as close to 1 as possible. Each later polynomial does the same for
+the values of the previous polynomial. The method is due to Amsel, Persson, Musco, Gower, "The Polar Express",
+arXiv:2505.16932. Seven polynomials are enough if the condition number of the matrix is at most 10^6. For the matrices
+that are computed from pictures, the condition number is about 10^5. If the condition number is 10^8, the error of the
+trace of the matrix's square root is 0.01 %."""
 
 
 def trace_of_root(matrix: Tensor) -> Tensor:
@@ -44,8 +45,8 @@ def regularized_root(covariance: Tensor, share: float, least: Tensor) -> tuple[T
     """Add a multiple of the identity matrix to a ``covariance`` (C, C), and compute the square root of the sum.
 
     The multiple is ``share`` times the largest eigenvalue of ``covariance``, plus ``least``. Negative eigenvalues, a
-    result of rounding, count as 0. The eigendecomposition of ``covariance`` is computed on the CPU, because this
-    function is not called during the optimization steps.
+    result of rounding, count as 0. The eigendecomposition of ``covariance`` is computed on the CPU. This does not slow
+    down the optimization steps, because they do not call this function.
 
     Returns:
         The added multiple of the identity matrix, and the symmetric square root of the sum, (C, C) each.
@@ -64,8 +65,8 @@ def newton_schulz(matrix: Tensor) -> tuple[Tensor, Tensor]:
     of degree 5 (:data:`POLYNOMIALS`). The iteration can only start from a matrix that commutes with ``matrix``, so it
     cannot start from the result of the previous optimization step.
     """
-    # The norm of the square is at least the square of the largest eigenvalue. The margin allows for rounding. Dividing
-    # by the trace first prevents an overflow.
+    # The Frobenius norm of the squared matrix is at least the square of the largest eigenvalue. The factor 1.0001
+    # allows for rounding. Dividing by the trace first prevents an overflow.
     trace = matrix.trace().clamp(min=1e-30)
     largest = 1.0001 * trace * torch.linalg.matrix_norm((matrix / trace) @ (matrix / trace)).sqrt()
     identity = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype)
@@ -88,9 +89,12 @@ def _trace_and_inverse(matrix: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def by_decomposition(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the trace of the square root of a symmetric positive definite ``matrix``, and the inverse of the root."""
+    """Return the trace of the square root of a symmetric positive definite ``matrix``, and the inverse of the root.
+
+    The function computes an eigendecomposition.
+    """
     values, vectors = torch.linalg.eigh(matrix)
-    # An eigenvalue that is smaller than the rounding errors may even be negative.
+    # Rounding errors can make a very small eigenvalue negative.
     smallest = torch.finfo(values.dtype).eps * values[-1].clamp(min=1e-30)
     roots = torch.maximum(values, smallest).sqrt()
     return roots.sum(), vectors / roots @ vectors.T
@@ -99,11 +103,12 @@ def by_decomposition(matrix: Tensor) -> tuple[Tensor, Tensor]:
 def by_products(matrix: Tensor) -> tuple[Tensor, Tensor]:
     """Return the trace of the square root of a symmetric positive definite ``matrix``, and the inverse of the root.
 
-    The computation uses only matrix products.
+    The function uses only matrix products.
     """
     root, inverse = newton_schulz(matrix)
-    # The trace of the root is the minimum of (tr(S M) + tr(S^-1)) / 2 over S, which is reached at the inverse root. The
-    # error of the inverse root therefore changes the trace only to second order. The last term corrects S^-1.
+    # The trace of the root of M is the minimum of (tr(S M) + tr(S^-1)) / 2 over all positive definite matrices S. The
+    # minimum is reached if S is the inverse root, so an error of S changes the trace only to second order. Here, S is
+    # ``inverse``, and S^-1 is approximated by ``root``, which the last term corrects.
     residual = torch.eye(len(matrix), device=matrix.device, dtype=matrix.dtype) - inverse @ root
     trace = ((matrix * inverse).sum() + root.trace() + (root.T * residual).sum()) / 2
     return trace, (inverse + inverse.T) / 2

@@ -11,7 +11,7 @@ CHUNK = 4096
 """Maximum number of positions whose nearest neighbors are found at once, to limit memory use."""
 
 SHORTEST = 1e-12
-"""Minimum norm by which an activation is divided, to avoid division by zero. A smaller norm is clamped to this
+"""Minimum norm by which an activation is divided, to avoid division by zero. A smaller norm is replaced by this
 minimum."""
 
 
@@ -21,8 +21,9 @@ def distance_of_nearest(activation: Tensor, weight: Tensor, mean: Tensor, candid
     Args:
         activation: the image's activations (1, C, H, W).
         weight: the weight of each position, (H, W), or a scalar tensor if all weights are equal.
-        mean: the mean (C,) of the painting's activations, which is subtracted from each activation of the image first.
-        candidates: the painting's activations (Q, C), from which ``mean`` has been subtracted, each divided by its
+        mean: the mean (C,) of the painting's activations. It is subtracted from each activation of the image before the
+            comparison with the candidates.
+        candidates: Q activations of the painting, (Q, C), minus ``mean``. Each of these differences is divided by its
             norm.
     """
     distance: Tensor = _Nearest.apply(activation, weight, mean, candidates)

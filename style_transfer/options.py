@@ -33,7 +33,8 @@ INIT: Literal["content", "noise"] = "content"
 """Default of the option ``init``, the image to start from."""
 
 NAMED_STARTS = ("content", "noise")
-"""Values of the option ``init`` that do not name a file: the photo, and noise."""
+"""Values of the option ``init`` that have a special meaning: ``content`` is the photo, and ``noise`` is random noise.
+All other values are file names."""
 
 
 def _style_losses() -> list[str]:
@@ -54,23 +55,23 @@ class StyleOptions(RunOptions):
 
     size: int = option(
         512,
-        "Longer side of the result in pixels. Brush strokes grow in proportion to the picture. A picture of twice the "
-        "size takes about four times as long. For a quick preview, see --draft.",
+        "Longer side of the result in pixels. Brush strokes grow in proportion to the size. At twice the size, the run "
+        "takes about four times as long. For a quick preview, use --draft.",
         group="Picture",
         least=1,
         values=(256, 512, 1024),
     )
     draft: bool = option(
         False,
-        "Make a preview in about a fifth of the time, at half the size and with half the steps. Use it to choose a "
-        "painting and weights. The colors of the full-size picture may differ slightly.",
+        "Make a preview in about a fifth of the time, at half the size and with half the steps. Use the preview to "
+        "choose a painting and weights. Its colors may differ slightly from those of the full-size picture.",
         group="Picture",
         recorded=False,
     )
     blend: list[float] | None = option(
         None,
-        "Weights of the styles, if there are several: 2,1 gives the first style twice the weight of the second. By "
-        "default, all styles have the same weight.",
+        "Weights for blending several styles. For example, 2,1 gives the first style twice the weight of the second. "
+        "By default, all styles have the same weight.",
         group="Picture",
         parse=parse_numbers,
         least=0,
@@ -79,8 +80,8 @@ class StyleOptions(RunOptions):
     )
     style_scale: float = option(
         1.0,
-        "Size of the brush strokes. At 1, the painting is resized to the size of the result before its style is "
-        "measured; at 2, it is resized to twice that size, so that its strokes are twice as large.",
+        "Factor for the size of the brush strokes. At 1, the painting is resized to the size of the result before its "
+        "style is measured. At 2, it is resized to twice that size, so that its strokes are twice as large.",
         group="Picture",
         above=0,
         values=(0.5, 1.0, 2.0),
@@ -95,8 +96,8 @@ class StyleOptions(RunOptions):
     )
     preset: str = option(
         "default",
-        "Set of losses and weights. default looks best; gatys, for comparison, has the losses and weights of the "
-        "program neural-style, which follows Gatys et al.",
+        "Set of losses and weights. default gives the best-looking pictures. gatys is for comparison: it has the "
+        "losses and weights of the program neural-style, which follows Gatys et al.",
         group=LOSSES,
         choices=lambda: list(PRESETS),
         metavar="|".join(PRESETS),
@@ -106,7 +107,8 @@ class StyleOptions(RunOptions):
         None,
         "Style loss; overrides the preset. wasserstein compares means and covariances of activations. gram compares "
         "Gram matrices. nearest is wasserstein plus the distance from each activation to the most similar activation "
-        "of the painting; it gives cleaner strokes but takes twice as long. [default: wasserstein; gatys: gram]",
+        "of the painting; it gives cleaner strokes but takes about twice as long as wasserstein. [default: "
+        "wasserstein; gatys: gram]",
         group=LOSSES,
         choices=_style_losses,
         metavar="NAME",
@@ -130,8 +132,9 @@ class StyleOptions(RunOptions):
     )
     tv_weight: float | None = option(
         None,
-        "Weight of the total variation, the differences between neighboring pixels; overrides the preset. Larger "
-        "values smooth out grain; very large values also smooth out brush strokes. [default: 0.5; gatys: 0.001]",
+        "Weight of the total variation, a loss that measures the differences between neighboring pixels; overrides the "
+        "preset. Larger values smooth out grain; very large values also smooth out brush strokes. [default: 0.5; "
+        "gatys: 0.001]",
         group=LOSSES,
         least=0,
         values=(0.0, 0.5, 5.0),
@@ -146,8 +149,9 @@ class StyleOptions(RunOptions):
     )
     content_layers: LayerWeights | None = option(
         None,
-        "Layers whose activations should match the photo's, with their weights; overrides the preset. Earlier layers "
-        "keep more of the photo's detail. [default: relu4_2=1]",
+        "Layers in which the activations should match those of the photo; overrides the preset. Each layer can have a "
+        "weight, as in relu3_1=1,relu4_2=0.5. Early layers keep more of the photo's detail than late layers. [default: "
+        "relu4_2=1]",
         group=LOSSES,
         parse=parse_layer_weights,
         least=0,
@@ -156,8 +160,8 @@ class StyleOptions(RunOptions):
     )
     style_layers: LayerWeights | None = option(
         None,
-        "Layers in which statistics of the activations, for example their means, should match those of the paintings. "
-        "Each layer may have a weight, as in relu1_1=1,relu3_1=0.5; overrides the preset. Early layers capture color "
+        "Layers in which statistics of the activations, for example their means, should match those of the paintings; "
+        "overrides the preset. Each layer can have a weight, as in relu1_1=1,relu3_1=0.5. Early layers capture color "
         "and texture; late layers capture larger forms.",
         group=LOSSES,
         parse=parse_layer_weights,
@@ -167,7 +171,7 @@ class StyleOptions(RunOptions):
     )
     optimizer: str = option(
         "lbfgs",
-        "Optimizer. lbfgs reaches the same loss sooner; adam needs less memory.",
+        "Optimizer. lbfgs reaches a low loss in less time than adam; adam needs less memory.",
         group=SCALES,
         choices=_optimizers,
         metavar="NAME",
@@ -175,17 +179,17 @@ class StyleOptions(RunOptions):
     )
     steps: int = option(
         60,
-        "Number of optimization steps at the full size. Before that, the image is usually optimized at smaller sizes, "
-        "with half as many steps at each. With fewer steps, strokes stay fainter; there is little improvement beyond "
-        "200.",
+        "Number of optimization steps at the full size. Unless the picture is very small, it is first optimized at "
+        "smaller sizes, with half as many steps at each of them. Fewer steps make the brush strokes fainter. More than "
+        "200 steps improve the picture only a little.",
         group=SCALES,
         least=1,
         values=(20, 60, 200),
     )
     max_memory: int | None = option(
         None,
-        "Maximum memory to use on the device given by --device, such as 4G. A picture that needs more memory is "
-        "processed in tiles; tiling does not change how the result looks. By default, most of the free memory is used.",
+        "Maximum memory, such as 4G, to use on the device that --device selects. A picture that needs more memory is "
+        "processed in tiles, which does not change how the result looks. By default, most of the free memory is used.",
         group=SCALES,
         compare=False,
         parse=parse_bytes,
@@ -208,7 +212,7 @@ class StyleOptions(RunOptions):
     def resolved(self, shape: ImageShape | None = None) -> Self:
         """Return a copy in which the style loss, the layers and the weights of all losses are set.
 
-        Each of these options that is None gets the preset's value.
+        If one of these options is None, it gets the value of the preset.
         """
         return self.change(**self.losses.as_options())
 
@@ -225,9 +229,9 @@ class StylizeOptions(StyleOptions, PictureOptions):
         values=("photo.jpg", "photos", "film.mp4"),
     )
     style: list[str] = option(
-        help="Painting whose style to use: a file, or the name of a painting that the program makes itself (see "
+        help="Painting whose style to use: a file, or the name of a painting that the program draws itself (see "
         "--list-styles). "
-        "This option may be given several times.",
+        "To use several paintings, repeat this option.",
         group="Input",
         files=lambda name: [Path(name)],
         metavar="FILE|NAME",
@@ -235,9 +239,9 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     content_mask: Path | None = option(
         None,
-        "Picture with a few plain colors, each of which marks a region of the photo. Unless --style-mask is given, the "
-        "first --style is used for the region with the darkest color, the second for the next lighter color, and so "
-        "on.",
+        "Picture with a few solid colors, each of which marks a region of the photo. Without --style-mask, the first "
+        "--style is used for the region with the darkest color, the second --style for the region with the next "
+        "lighter color, and so on.",
         group="Input",
         applies=("photo",),
         metavar="FILE",
@@ -245,8 +249,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     style_mask: list[Path] | None = option(
         None,
-        "Mask of a painting: a picture whose colors mark which part of the painting to use for the region with the "
-        "same color in the content mask. Give one mask for each --style, in the same order.",
+        "Mask for a painting: a picture in which each color marks the part of the painting to use for the region that "
+        "has the same color in --content-mask. Give one mask for each --style, in the same order.",
         group="Input",
         applies=("photo",),
         metavar="FILE",
@@ -254,7 +258,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     init: str = option(
         INIT,
-        "Image to start from: content (the photo), noise, or a picture file. noise keeps less of the photo's detail.",
+        "Image to start from: content (the photo), noise, or a picture file. With noise, the result keeps less of the "
+        "photo's detail.",
         group=SCALES,
         files=lambda what: [] if what in NAMED_STARTS else [Path(what)],
         metavar="content|noise|FILE",
@@ -270,7 +275,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     bits: Literal[8, 16] | None = option(
         None,
-        "Bits per channel in PNG and TIFF files, 8 or 16. By default, the same as in the photo.",
+        "Bits per color channel in PNG and TIFF files, 8 or 16. By default, as many as in the photo.",
         group="Output",
         compare=True,
         applies=("photo", "folder"),
@@ -302,9 +307,9 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     checkpoint: Path | None = option(
         None,
-        "Save the state of the run to this file, so that 'stylize resume FILE' resumes the run if it is stopped. By "
-        "default, the state is saved in a folder of the program's own, and 'stylize resume' resumes the last run. The "
-        "file is deleted when the picture is finished.",
+        "Save the state of the run to this file, so that 'stylize resume FILE' can resume the run after it is stopped. "
+        "The file is deleted when the picture is finished. By default, the state is saved in the program's own folder, "
+        "and 'stylize resume' resumes the last run.",
         group="Output",
         compare=False,
         recorded=False,
@@ -315,8 +320,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
     checkpoint_every: float | None = option(
         None,
         "Seconds between two saves of the state of the run, from which the run can be resumed. With a larger value, "
-        "more steps are lost if the program is killed. 0 saves the state after every step. By default, it is first "
-        "saved within a minute, and then so seldom that saving takes at most 2 % of the time.",
+        "more steps are lost if the program is killed. 0 saves the state after every step. By default, the state is "
+        "first saved after about a minute, and then so seldom that saving takes at most 2 % of the time.",
         group="Output",
         compare=False,
         least=0,
@@ -325,9 +330,9 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     state_limit: int = option(
         10**9,
-        "Largest disk space, such as 4G, for the states of all unfinished runs in the program's own folder. If they "
-        "need more space, the states of the oldest runs are deleted. A run whose state alone exceeds this limit cannot "
-        "be resumed. 0 keeps no state.",
+        "Maximum disk space, such as 4G, for the states of all unfinished runs in the program's own folder. If the "
+        "states need more space, those of the oldest runs are deleted. A run whose state alone exceeds this limit "
+        "cannot be resumed. With 0, no state is saved there.",
         group="Output",
         compare=False,
         recorded=False,
@@ -346,7 +351,7 @@ class ResumeOptions(RecipeOptions):
     checkpoint: Path | None = option(
         None,
         "File that stylize --checkpoint wrote for the run, or the name of the run, which was shown when the run was "
-        "stopped. By default, the last unfinished run that was started in this folder.",
+        "stopped. By default, the last unfinished run that was started in the current folder.",
         group="Input",
         positional=True,
         values=("run.ckpt", "outputs/run.ckpt", "portrait"),

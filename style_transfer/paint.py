@@ -71,7 +71,7 @@ def paint(
     _check_distinct(options, output)
     plan = None if original is None else plan_of(original)
     keeps_state = state_path is None and options.checkpoint is None and options.state_limit > 0
-    # The caller has claimed the file of a run that is resumed.
+    # If a run is resumed, the caller has already claimed its file.
     with nullcontext() if options.checkpoint is None or state is not None else _new_checkpoint(options):
         painter = Painter(options, job, original=original)
         makes = partial(painter.makes, photo_path)
@@ -85,7 +85,7 @@ def _new_checkpoint(options: StylizeOptions) -> Iterator[None]:
 
     Raises:
         ValueError: another run writes the file, or the file exists and is not a checkpoint.
-        OSError: the file exists and may not be overwritten, or it cannot be written.
+        OSError: the file exists and the options do not allow overwriting it, or it cannot be written.
     """
     path = options.checkpoint
     assert path is not None
@@ -159,9 +159,9 @@ def plan_of(recipe: Recipe) -> list[Budget] | None:
     """Return the memory budgets that are stored in a recipe, or None if there are no budgets.
 
     The result has one budget for each scale, a size at which the image is optimized. A recipe, which holds the settings
-    of a picture, contains budgets if the picture did not fit into memory. The budgets determine the tiles in which the
-    picture was processed. If the picture is made again or its run is resumed, the same budgets are used, because other
-    tiles would give other rounding errors.
+    of a picture, contains budgets only if the picture did not fit into memory as a whole. The budgets determine the
+    tiles into which the picture was divided. If the picture is made again or its run is resumed, the same budgets are
+    used, because different tiles would lead to different rounding errors.
 
     Raises:
         ValueError: the budgets in the recipe are damaged.
@@ -177,13 +177,13 @@ def plan_of(recipe: Recipe) -> list[Budget] | None:
 
 
 def _check_distinct(options: StylizeOptions, output: Path) -> None:
-    """Check that no two files of the run are the same, so that none of them is overwritten by mistake.
+    """Check that the output and the checkpoint are separate files, so that no file is overwritten by mistake.
 
     The picture ``output`` must not be an input file. The checkpoint must be neither an input file nor another file that
     the run writes.
 
     Raises:
-        ValueError: two of these files are the same.
+        ValueError: two files that must be different are the same.
     """
     check_distinct("output", output, options.files())
     if options.checkpoint is not None:

@@ -1,4 +1,4 @@
-"""Common code for painting a single photo, a folder of photos or a video. It reads files and saves the results."""
+"""Code shared by the painting of single photos, folders of photos and videos. It reads files and saves the results."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ a larger result, the drawing is enlarged like a painting from a file."""
 
 
 CHANGED = "0.2.0"
-"""Latest version of Dreamgram that changed how pictures are optimized. It changed L-BFGS and the steps at smaller
-sizes. With the same settings, earlier versions make different pictures."""
+"""Latest version of Dreamgram that changed how pictures are optimized. This version changed L-BFGS and the number of
+steps at smaller sizes. With the same settings, earlier versions make different pictures."""
 
 PLOT_ENDING = "-loss.png"
-"""Ending of the name of the plot of the loss. It replaces the extension of the picture's name."""
+"""Ending of the plot's file name. For a picture ``photo.png``, the plot of the loss is ``photo-loss.png``."""
 
 
 class Painter:
@@ -57,8 +57,8 @@ class Painter:
             job: the job, which shows progress and messages to the user.
             several: True if several pictures will be painted. In this case, the constructor raises any error that would
                 recur for every picture.
-            original: the recipe (the record of settings) of a picture that is to be made again or resumed. The network
-                must have the weights recorded in the recipe.
+            original: the recipe (the record of settings) of a picture that is to be made again or resumed; None for a
+                new picture. The network must have the weights recorded in the recipe.
         """
         self.job = job
         self.inputs = Inputs(options.max_pixels, job.tell)
@@ -71,8 +71,9 @@ class Painter:
         self.options = options.change(precision=find_precision(options.precision, device, self.model))
         self.setting = describe_setting(device, self.options.precision)
         self.replaces = options.overwrite and original is None
-        """True if the animation and the plot of the loss may replace existing files. They may not if the options come
-        from a recipe (the settings of an earlier run), because the user then named only the picture itself."""
+        """True if the animation and the plot of the loss are allowed to replace existing files. This is not allowed if
+        the options come from a recipe (the settings of an earlier run), because the user then named only the
+        picture."""
         if original:
             original.check_network(self.inputs)
         self.masks_and_init: dict[str, Any] = {
@@ -95,7 +96,8 @@ class Painter:
 
         The stylizer reuses what was computed from the paintings for the previous photo. ``plan`` holds one memory
         budget for each scale, a size at which the image is optimized. By default, the budgets are computed from the
-        free memory. The plan of the first call is used for all photos; later plans are ignored.
+        option ``max_memory`` or the free memory. The plan of the first call is used for all photos; later plans are
+        ignored.
         """
         if self.stylizer is None:
             how = {**self.masks_and_init, "model": self.model, "plan": plan}
@@ -117,7 +119,7 @@ class Painter:
         return Recipe.of("stylize", self.options.change(photo=photo_path), inputs, made)
 
     def makes(self, photo_path: Path, recipe: Recipe) -> bool:
-        """Return whether ``recipe``, the settings of a picture, makes the picture to be painted from ``photo_path``."""
+        """Return whether ``photo_path`` will be painted with the settings that are recorded in ``recipe``."""
         inputs = self.inputs.copy()
         inputs.add(photo_path)
         return self.recipe(photo_path, inputs).same_as(recipe)
@@ -125,7 +127,7 @@ class Painter:
     def paint_of_folder(self, photo_path: Path, output: Path) -> Done | None:
         """Paint one photo from a folder and save it as ``output``. If painting is interrupted, nothing is saved.
 
-        Return how painting ended. If ``output`` already holds the finished picture with the same settings, return None.
+        Return how painting ended. If ``output`` already is the finished picture with the same settings, return None.
         """
         check_distinct("output", output, self.options.change(photo=photo_path).files())
         if output.exists():
@@ -144,7 +146,7 @@ class Painter:
             self.older = (output, recipe.version) if recipe.is_older_than(CHANGED) else None
 
     def _tell_of_older(self) -> None:
-        """Tell the user, once, that the next picture will look different from one that an older version made."""
+        """If an older version made an existing picture, tell the user once that new pictures will look different."""
         if self.older and not self.told_of_older:
             self.told_of_older = True
             output, version = self.older
@@ -164,21 +166,22 @@ class Painter:
     ) -> Done:
         """Paint the photo in the file ``photo_path`` and save the result as ``output``.
 
-        If the options ask for an animation or a plot of the loss, they are saved too. If painting is interrupted, the
-        picture so far is saved, unless ``in_folder`` is True.
+        If the options ask for an animation or a plot of the loss, each of them is saved in its own file. If painting is
+        interrupted, the unfinished picture is saved, unless ``in_folder`` is True.
 
         Args:
             photo_path: the file of the photo.
             output: the file to write.
-            plan: one memory budget for each scale. A scale is a size at which the image is optimized. By
-                default, the budgets are computed from the free memory.
+            plan: one memory budget for each scale, a size at which the image is optimized. By default, the budgets are
+                computed from the option ``max_memory`` or the free memory.
             state: the optimizer's state, read from a checkpoint, from which to resume. The result then replaces the
                 unfinished picture of the same run.
-            in_folder: True if the photo is one of a folder. The result is then saved only if it is finished, and it
-                replaces any file at ``output``. The caller must have checked with :func:`is_made` that the file may be
-                replaced.
-            state_path: a file in the program's own folder in which to keep the state of the run. It is not used if the
-                options name a checkpoint file. If neither file is given, the state is not kept.
+            in_folder: True if the photo is painted as one of the photos in a folder. The result is then saved only if
+                it is finished, and it replaces any file at ``output``. The caller must have checked with
+                :func:`is_made` that the file may be replaced.
+            state_path: a file in the program's own folder in which to save the state of the run. If the options name a
+                checkpoint file, the state is saved in the checkpoint file instead. If neither file is given, the state
+                is not saved.
         """
         options, inputs = self.options, self.inputs.copy()
         given = inputs.read(photo_path)
@@ -215,7 +218,7 @@ class Painter:
     def _checkpoint(
         self, photo_path: Path, output: Path, inputs: Inputs, state: State | None, state_path: Path | None
     ) -> Checkpoint | None:
-        """Return the object that saves the state of the run after optimization steps, or None if the state is not kept.
+        """Return the object that saves the state of the run during the optimization, or None if the state is not saved.
 
         ``inputs`` holds the checksums of the input files. For the other arguments, see :meth:`paint_photo`.
         """

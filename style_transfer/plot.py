@@ -16,8 +16,8 @@ def save_plot(history: Sequence[Tensor], scales: Sequence[int], path: Path) -> N
     """Plot the loss against the optimization step and save the plot as PNG, SVG or PDF.
 
     Args:
-        history: one tensor (steps,) for each scale (size of the image) that was reached: the loss before each step. If
-            the run was interrupted, ``history`` may be shorter than ``scales``.
+        history: one tensor (steps,) for each scale (a size at which the image was optimized), with the loss before each
+            step. If the run was interrupted, ``history`` may be shorter than ``scales``.
         scales: the longer side of the image at each scale, in pixels.
         path: the file to write; its extension determines the format.
     """

@@ -15,8 +15,8 @@ CONTENT_LAYERS = {"relu4_2": 1.0}
 class Preset:
     """The losses of a style transfer, with their layers and weights.
 
-    To add a preset, add an entry to :data:`PRESETS`. If an option with the name of a field is given, such as
-    ``style_weight``, its value replaces that of the field.
+    To add a preset, add an entry to :data:`PRESETS`. If the user sets an option that has the name of a field, such as
+    ``style_weight``, the option's value replaces the field's value.
     """
 
     content_weight: float
@@ -50,8 +50,8 @@ class Preset:
     def pixel_weights(self, numbers: int) -> tuple[float, float]:
         """Return the weight of the total variation and the weight of the temporal loss in the total loss.
 
-        Both losses are sums over the pixels of the image, which are in [0, 1]. ``numbers`` is the number of values in
-        the image, 3 H W.
+        Both losses are sums over all pixels of the image, whose values are in [0, 1]. ``numbers`` is the number of
+        values in the image, 3 H W.
         """
         units = (1 / numbers, 1 / numbers) if self.relative else (255, 255**2)
         return self.tv_weight * units[0], self.temporal_weight * units[1]

@@ -12,38 +12,39 @@ from torch.nn.functional import pad
 from dreamgram.image_optimization.images import LUMA, fit
 
 SMALLEST_SHARE = 0.005
-"""Minimum fraction of a mask's pixels that a color must cover to mark a region. A rarer color is treated as part of an
-edge between two regions."""
+"""Minimum fraction of a mask's pixels that a color must cover to mark a region. A color that covers a smaller fraction
+is treated as part of an edge between two regions."""
 
 MOST_REGIONS = 16
-"""Maximum number of regions in a mask whose colors are not exact, such as a JPEG. For a mask with exact colors, the
-limit is :data:`LABELS`."""
+"""Maximum number of regions in a mask that is not a map of labels, for example because JPEG compression has changed its
+colors. For a map of labels, the limit is :data:`LABELS`."""
 
 LABELS = 64
 """Maximum number of colors in a map of labels, a mask in which each color is the exact label of one region. A gray mask
-is a map of labels if its levels, from 0 to 255, are all below this number. Any other mask with at most this number of
-colors is a map of labels if every color is common (:data:`RARE`) and forms solid areas (:data:`INSIDE`)."""
+is a map of labels if all its gray levels, on a scale from 0 to 255, are below this number. Any other mask with at most
+this number of colors is a map of labels if every color covers enough pixels (:data:`RARE`) and forms solid areas
+(:data:`INSIDE`)."""
 
 INSIDE = 0.25
-"""Minimum fraction of a color's pixels that must be surrounded by pixels of the same color. If a color in a mask has a
-smaller fraction, the mask is not a map of labels (:data:`LABELS`)."""
+"""Minimum fraction of the pixels of each color that must be surrounded by pixels of the same color. If the fraction is
+smaller for any color in a mask, the mask is not a map of labels (:data:`LABELS`)."""
 
 RARE = 0.001
-"""Minimum fraction of a mask's pixels that each color must cover. If a color in a mask covers less, the mask is not a
-map of labels (:data:`LABELS`)."""
+"""Minimum fraction of a mask's pixels that each color must cover. If any color covers a smaller fraction, the mask is
+not a map of labels (:data:`LABELS`)."""
 
 WIDEST = 2048
-"""Maximum longer side, in pixels, of a mask that is tested for being a map of labels (:data:`LABELS`). A larger mask is
-subsampled first."""
+"""Maximum length of a mask's longer side, in pixels. A larger mask is subsampled before the program tests whether the
+mask is a map of labels (:data:`LABELS`)."""
 
 STEEP = 0.008
-"""Threshold, in [0, 1], for the detection of soft edges. A pixel is on a soft edge if the pixel two places to its left
-differs from the pixel two places to its right by at least this value in a color channel, or if the pixel two places
-above it differs that much from the pixel two places below it. The threshold corresponds to two of 255 levels."""
+"""Threshold, in [0, 1], for the detection of soft edges. A pixel is on a soft edge if the pixel two columns to its left
+differs from the pixel two columns to its right by at least this value in a color channel, or if the pixel two rows
+above it differs that much from the pixel two rows below it. The threshold corresponds to two of 255 levels."""
 
 FINEST = 1024
-"""Maximum longer side, in pixels, of the masks that are computed for the regions. If the given mask is larger, the
-computed masks are reduced to this size."""
+"""Maximum length of the longer side, in pixels, of the masks that :func:`find_regions` computes for the regions. If the
+original mask is larger, the computed masks are reduced to this size."""
 
 APART = 0.1
 """Maximum Euclidean distance between two RGB colors in [0, 1] that count as the same color. JPEG compression changes
@@ -55,9 +56,9 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
 
     If the mask is a map of labels (:data:`LABELS`), such as a gray picture with the levels 0, 1 and 2 out of 255, each
     color marks one region. Otherwise, each color that covers at least the fraction :data:`SMALLEST_SHARE` of the mask
-    marks a region, and each pixel belongs to the region with the nearest color. A pixel whose color lies between the
-    colors of two regions belongs to both in part, so that soft edges stay soft. If the longer side of the mask exceeds
-    :data:`FINEST`, the returned masks are reduced to that size.
+    marks a region. A pixel whose color lies between the colors of two regions belongs partly to each of them, so that
+    soft edges stay soft. Any other pixel belongs to the region with the nearest color. If the longer side of the mask
+    exceeds :data:`FINEST`, the returned masks are reduced to that size.
 
     Returns:
         The colors of the R regions from dark to light, (R, 3), and the mask of each region, (R, 1, H, W) in [0, 1].
@@ -88,7 +89,7 @@ def find_regions(mask: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _labels(mask: Tensor) -> list[Tensor] | None:
-    """Return the colors, (3,) each, of a mask (1, 3, H, W) if it is a map of labels (:data:`LABELS`), or else None."""
+    """Return the colors, (3,) each, of a mask (1, 3, H, W), or None if it is not a map of labels (:data:`LABELS`)."""
     levels = (mask[0] * 255).round()
     if (levels - mask[0] * 255).abs().max() > 0.01:
         return None
@@ -124,8 +125,8 @@ def _sorted(colors: Sequence[Tensor]) -> Tensor:
 def _plain(mask: Tensor) -> Tensor:
     """Return a boolean tensor (H W,) that is True for each pixel of a mask (1, 3, H, W) that is not on a soft edge.
 
-    A pixel is not on a soft edge if the pixel two places to its left has almost the same color as the pixel two places
-    to its right, and the pixel two places above it has almost the same color as the pixel two places below it.
+    A pixel is not on a soft edge if the pixel two columns to its left has almost the same color as the pixel two
+    columns to its right, and the pixel two rows above it has almost the same color as the pixel two rows below it.
     """
     wide = pad(mask, (2, 2, 2, 2), mode="replicate")
     across = (wide[:, :, 2:-2, 4:] - wide[:, :, 2:-2, :-4]).abs()
@@ -136,9 +137,9 @@ def _plain(mask: Tensor) -> Tensor:
 def _shares(pixels: Tensor, colors: Tensor) -> Tensor:
     """Return the fraction of each of P pixels that belongs to each of R regions, (P, R).
 
-    ``pixels`` (P, 3) are the colors of the pixels, and ``colors`` (R, 3) are the colors of the regions. A pixel whose
-    color lies between the two nearest colors is divided between their regions. Any other pixel belongs to the region
-    with the nearest color. The fractions of a pixel add up to 1.
+    ``pixels`` (P, 3) are the colors of the pixels, and ``colors`` (R, 3) are the colors of the regions. If the color of
+    a pixel lies between the colors of the two regions with the nearest colors, the pixel is divided between these two
+    regions. Any other pixel belongs to the region with the nearest color. The fractions of a pixel add up to 1.
     """
     if len(colors) == 1:
         return torch.ones(len(pixels), 1)
@@ -160,20 +161,20 @@ def divide(
         content_mask: a mask (1, 3, H, W) in [0, 1] whose colors mark the regions of the photo; see
             :func:`find_regions`. If it is None, the whole photo is one region.
         style_masks: one mask for each style. In the mask, the part of the painting to use for a region has the color
-            that the region has in ``content_mask``. If there are no style masks, each region takes one style, in order
-            from the darkest region to the lightest.
+            that the region has in ``content_mask``. If there are no style masks, the region with the darkest color
+            takes the first style, and so on to the lightest.
         shares: the weights by which several styles are blended in the same region, one for each style.
 
     Returns:
         Three lists. The first holds one mask for each region of the photo. The second holds one list for each style,
-        with one mask for each region: the part of the style's painting to use in the region. The third holds one list
-        for each style: its weight in each region. The masks are (1, 1, H, W) in [0, 1]; None means the whole picture.
-        In each region, the weights of all styles add up to 1.
+        with one mask for each region, which marks the part of the style's painting to use in the region. The third
+        holds one list for each style, with the style's weight in each region. The masks are (1, 1, H, W) in [0, 1];
+        None means the whole picture. In each region, the weights of all styles add up to 1.
 
     Raises:
         ValueError: there are style masks but no content mask; the number of style masks differs from the number of
             styles; there are no style masks, and the number of regions in the content mask differs from the number of
-            styles; the color of a region is missing from all style masks; or a mask has no regions or too many.
+            styles; the color of a region is missing from all style masks; or a mask has no regions or too many regions.
     """
     style_count = len(shares)
     if content_mask is None:
@@ -217,11 +218,11 @@ def divide(
 def check_proportions(name: str, mask: Tensor, picture: Tensor) -> None:
     """Check that ``mask`` has approximately the same aspect ratio as ``picture``.
 
-    The mask will be resized to the size of ``picture``. ``mask`` may also be the image from which the optimization
-    starts. ``name`` is what the error message calls ``mask``.
+    ``mask`` is a mask or the image from which the optimization starts. It is later resized to the size of ``picture``.
+    ``name`` describes ``mask`` in the error message.
 
     Raises:
-        ValueError: the aspect ratios differ.
+        ValueError: the aspect ratios differ too much.
     """
     (height, width), (tall, wide) = mask.shape[2:], picture.shape[2:]
     if abs(height * wide - width * tall) > 0.02 * height * wide + max(tall, wide):
@@ -231,5 +232,5 @@ def check_proportions(name: str, mask: Tensor, picture: Tensor) -> None:
 
 
 def describe(color: Tensor) -> str:
-    """Return the color (3,) in [0, 1] as text: #rrggbb."""
+    """Return the hexadecimal code, such as #1f77b4, of a color (3,) in [0, 1]."""
     return "#" + "".join(f"{round(level * 255):02x}" for level in color.tolist())

@@ -66,12 +66,12 @@ COARSEST = 72
 """Minimum length of the image's shorter side, in pixels, at each scale except the last, which has the full size."""
 
 CONSTANT_WORK = 200**2
-"""Work of a step that does not depend on the size of the image, such as matrix products in the style losses. It is
-expressed as the number of pixels whose processing takes the same time, and is used to estimate the progress and the
-time left."""
+"""Work of a step that does not depend on the size of the image, such as matrix products in the style losses. The work
+is expressed as the number of pixels whose processing takes the same time. This number is used to estimate the progress
+and the time left."""
 
 ADAM_RATE = 0.02
-"""Adam's learning rate: in one step, a pixel changes by about 5 of 255 levels."""
+"""Adam's learning rate, which changes a pixel by about 5 of 255 levels per step."""
 
 IMAGE_BEFORE, LOSSES_OF_SCALE, BUDGETS = "image_before", "losses_of_scale_", "budgets"
 """Names of the tensors that are saved with the optimizer's state, so that a run can be resumed. The tensors hold
@@ -118,12 +118,13 @@ def stylize(
     For example, ``stylize(photo, [painting], size=512, style_weight=3)`` makes a :class:`Stylizer` and runs it once.
 
     Args:
-        photo: the photo, (1, 3, H, W), RGB in [0, 1], or in another form, such as a Pillow image or the path of a file,
-            see :func:`dreamgram.image_optimization.images.as_images`.
-        paintings: the paintings, in the same forms as the photo, of any size. A single painting need not be in a list.
+        photo: the photo, (1, 3, H, W), RGB in [0, 1], or in a different form, such as a Pillow image or the path of a
+            file; see :func:`dreamgram.image_optimization.images.as_images`.
+        paintings: the paintings, in any of the forms that are allowed for the photo, and of any size. A single painting
+            need not be in a list.
         options: the settings; by default those of ``StyleOptions()``.
-        state: the state of an earlier run to resume, see :meth:`Stylizer.run`.
-        listeners: functions that are called after every step, see :meth:`Stylizer.run`.
+        state: the state of an earlier run to resume; see :meth:`Stylizer.run`.
+        listeners: functions that are called after every step; see :meth:`Stylizer.run`.
         **given: further arguments of :class:`Stylizer`, including fields of :class:`StyleOptions`, which override the
             fields of ``options``.
 
@@ -136,14 +137,14 @@ def stylize(
 
 
 class Stylizer:
-    """A style transfer: a photo, the paintings whose style it takes, and all settings. It can be run several times.
+    """A style transfer that can be run several times. It holds a photo, paintings whose style to use, and all settings.
 
     The image is optimized at several sizes, called scales, from coarse to fine. By default, each scale is twice as
-    large as the previous scale, so that large forms are found at coarse scales, where steps take little time. The
+    large as the previous scale, so that large forms are painted at coarse scales, where steps take little time. The
     option ``steps`` is the number of steps at the last scale, and every earlier scale gets half as many. Each scale
     starts from the enlarged result of the previous scale. Detail that was too fine for the previous scale is added from
-    the photo or, if the argument ``init`` is an image, from that image. The statistics of the paintings are computed in
-    the first run and reused in later runs.
+    the image that the first scale started from, by default the photo. If the first scale started from noise, no detail
+    is added. The statistics of the paintings are computed in the first run and reused in later runs.
 
     Example:
         >>> stylizer = Stylizer(photo, [painting], size=512)
@@ -170,7 +171,7 @@ class Stylizer:
     ) -> None:
         """Check the arguments and prepare the pictures. The activations of the pictures are computed in the first run.
 
-        All pictures can also be given in other forms, such as Pillow images or paths of files, see
+        All pictures can also be given in other forms, such as Pillow images or paths of files; see
         :func:`dreamgram.image_optimization.images.as_images`.
 
         Args:
@@ -179,23 +180,23 @@ class Stylizer:
                 is resized so that its longer side is ``style_scale`` times that of the image, or larger if its shorter
                 side would otherwise be below the network's minimum input size.
             options: the settings; by default those of ``StyleOptions()``.
-            model: a network with VGG's layer names, on the device to compute on; by default ``load("vgg16")``.
+            model: a network with VGG's layer names, on the device on which to compute; by default ``load("vgg16")``.
             content_mask: a mask with the proportions of the photo, (1, 3, H, W) in [0, 1], in which each region has one
                 color; see :func:`find_regions`. Each region can take a different style.
-            style_masks: one mask (1, 3, H, W) in [0, 1] for each painting, or a single mask, with the proportions of
-                the painting. In the mask, the part of the painting to use for a region has the color that the region
-                has in the content mask. Without style masks, the region with the darkest color takes the first
-                painting, and so on to the lightest.
+            style_masks: one mask (1, 3, H, W) in [0, 1] for each painting, or a single mask if there is one painting.
+                Each mask has the proportions of its painting. In the mask, the part of the painting to use for a region
+                has the color that the region has in the content mask. Without style masks, the region with the darkest
+                color takes the first painting, and so on to the lightest.
             init: the image to start from: ``content`` (the photo), ``noise``, or an image (1, 3, H, W) in [0, 1].
             previous: in a video, the previous painted frame, warped by :func:`follow`. It must have the size of the
                 result. The image starts from this frame and stays close to it. If a previous frame is given, there is
                 only one scale by default.
             scales: the longer side of the image, in pixels, at each scale, from coarse to fine; by default the result
                 of :func:`pyramid`.
-            plan: one memory budget for each scale. By default, the budgets are computed from the option ``max_memory``
-                or the free memory.
-            optimizer: the name of an optimizer, or a function that makes one, given the tensor to optimize and its
-                smallest and largest allowed values. By default, ``options`` determine the optimizer.
+            plan: one memory budget for each scale, as in :attr:`Stylized.plan`. By default, the budgets are computed
+                from the option ``max_memory`` or the free memory.
+            optimizer: the name of an optimizer, or a function that makes an optimizer, given the tensor to optimize and
+                a pair of the smallest and the largest allowed value. By default, ``options`` determine the optimizer.
             **fields: fields of :class:`StyleOptions`, which override the fields of ``options``.
 
         Raises:
@@ -251,7 +252,7 @@ class Stylizer:
         return f"Stylizer({width}x{height} pixels, {paintings}, {sum(self.steps)} steps, {self.device})"
 
     def _combine(self, options: StyleOptions, fields: Mapping[str, Any]) -> StyleOptions:
-        """Return a copy of ``options`` with some ``fields`` changed, after checking that the fields exist."""
+        """Check that all ``fields`` exist, and return a copy of ``options`` in which they have the given values."""
         if not isinstance(options, StyleOptions):
             raise TypeError(
                 f"options must be StyleOptions, not {described(options)}; give single options by name, such as size=512"
@@ -293,8 +294,8 @@ class Stylizer:
     def change(self, **changes: Any) -> Stylizer:
         """Return a copy of this stylizer with some arguments of :class:`Stylizer` or some options changed.
 
-        Unless the model changes, the copy reuses the activations and statistics of pictures that stay the same.
-        Activations and statistics are computed only for new pictures, sizes and layers.
+        If the model stays the same, the copy reuses the activations and statistics that this stylizer has computed.
+        Only those for new pictures, sizes and layers are computed.
 
         Raises:
             ValueError: an argument is unknown or out of range.
@@ -315,14 +316,14 @@ class Stylizer:
         """Paint the picture.
 
         If memory runs out, the current scale is started again with tiles whose sides are half as long. The listeners
-        then receive the steps of this scale again.
+        are then called again for the steps of this scale.
 
         Args:
             state: the tensors that the function :attr:`Step.state` returned after a step of an earlier run, to resume
                 that run after that step. On the CPU, the result is identical to that of an uninterrupted run.
             listeners: functions that are called with a :class:`Step` after every step of the optimization. The steps of
                 all scales are numbered consecutively. A listener must not wait for another thread that calls functions
-                of this package, because only one thread at a time runs networks.
+                of this package, because only one thread at a time can run networks.
 
         Raises:
             ValueError: there is too little memory, or the state belongs to a different run.
@@ -359,12 +360,12 @@ class Stylizer:
                         if smaller is None:
                             raise
                         past = past.with_budget(number, smaller)
-                        torch.set_rng_state(random_state)  # the plan alone then determines the picture
+                        torch.set_rng_state(random_state)  # so that the picture depends only on the plan
                         continue
                     return run
 
             _, stopped = in_turn(range(len(past.history), len(self.scales)), paint)
-        assert past.image is not None  # the first scale, at least, has run
+        assert past.image is not None  # at least the first scale has run
         image = finish(self.options.colors, resize(past.image.cpu(), self.size), self.photo)
         return Stylized(image, past.history, stopped, past.budgets)
 
@@ -379,8 +380,8 @@ class Stylizer:
     ) -> tuple[_Past, Run]:
         """Optimize the image at the scale with the index ``number``.
 
-        ``past`` holds the results of the scales that are already finished. Return a copy to which the result of this
-        scale is added, and the finished optimization.
+        ``past`` holds the results of the scales that are already finished. Return a copy of ``past`` to which the
+        result of this scale is added, and the :class:`Run` of the optimization.
         """
         if self.device.type == "cpu":
             release_kept_memory()  # memory blocks that the previous scale freed are too small for this scale
@@ -482,7 +483,7 @@ class Stylizer:
         """Return the image from which the optimization at a scale starts. Its size (H, W), in pixels, is ``size``.
 
         The returned image is made from ``image``, the result of the previous scale. At the first scale, ``image`` is
-        None, and the optimization starts from the photo, another given image, or noise.
+        None, and the optimization starts from the image that the arguments ``init`` and ``previous`` select.
         """
         if image is not None:
             return PixelImage.from_image(refine(image.to(self.device), self._start, size))
@@ -493,14 +494,14 @@ class Stylizer:
 
 @dataclass(frozen=True)
 class _Past:
-    """The results of a run's finished scales, the sizes at which the image has been optimized.
+    """The results of the finished scales of a run. A scale is a size at which the image is optimized.
 
-    They are part of the state from which the run can be resumed.
+    The results are part of the state from which the run can be resumed.
     """
 
     budgets: list[Budget]
     """Memory budgets of all scales, including later ones. A resumed run uses the same budgets, and so the same tiles,
-    as the interrupted run, because other tiles would give other rounding errors."""
+    as the interrupted run, because different tiles would lead to different rounding errors."""
     image: Tensor | None = None
     """The image of the last finished scale, (1, 3, H, W) in [0, 1]; None if no scale is finished."""
     history: list[Tensor] = field(default_factory=list)
@@ -510,10 +511,11 @@ class _Past:
     def of(cls, state: State, sizes: Sequence[tuple[int, int]]) -> _Past:
         """Return the results of the finished scales that are stored in ``state``, the saved state of an earlier run.
 
-        ``sizes`` are the sizes (H, W) of the image at all scales. The state may have been read from any file.
+        ``sizes`` are the sizes (H, W) of the image at all scales. The state is checked, because it may come from a file
+        that is damaged or that a different program wrote.
 
         Raises:
-            ValueError: the state is damaged, or belongs to a run with other scales.
+            ValueError: the state is damaged, or belongs to a run with different scales.
         """
         names = [name for name in (f"{LOSSES_OF_SCALE}{number}" for number in range(len(sizes))) if name in state]
         history, image = [state[name] for name in names], state.get(IMAGE_BEFORE)
@@ -534,7 +536,7 @@ class _Past:
         return known
 
     def state(self) -> State:
-        """Return all fields as tensors, by name."""
+        """Return the budgets, the image and the losses of each finished scale as tensors, by name."""
         budgets = {BUDGETS: torch.tensor([astuple(each) for each in self.budgets])}
         before = {} if self.image is None else {IMAGE_BEFORE: self.image}
         return {
@@ -548,13 +550,14 @@ class _Past:
         return replace(self, image=image, history=[*self.history, losses])
 
     def with_budget(self, number: int, budget: Budget) -> _Past:
-        """Return a copy with another ``budget`` for the scale with the index ``number``."""
+        """Return a copy in which ``budget`` is the budget of the scale with the index ``number``."""
         return replace(self, budgets=[*self.budgets[:number], budget, *self.budgets[number + 1 :]])
 
     def tell(self, listeners: Sequence[Listener], parts: Mapping[str, Tensor]) -> list[Listener]:
-        """Wrap ``listeners``, functions that are called after every step, so that their steps contain more information.
+        """Wrap ``listeners``, functions that are called after every step, so that they receive more information.
 
-        A step then includes the ``parts`` of the loss, and its state includes the finished scales.
+        The step that a listener receives then includes the ``parts`` of the loss, and the step's state includes the
+        results of the finished scales.
         """
 
         def tell(listener: Listener, step: Step) -> None:
@@ -566,7 +569,7 @@ class _Past:
 def _picture(given: ImageLike, name: str) -> Tensor:
     """Convert ``given``, a picture in any form, to a tensor (1, 3, H, W) in [0, 1] on the CPU.
 
-    ``name`` is what the error messages call the picture.
+    ``name`` describes the picture in error messages.
     """
     return as_image(given, name, channels=3).cpu()
 
@@ -574,7 +577,8 @@ def _picture(given: ImageLike, name: str) -> Tensor:
 def _pictures(given: Sequence[ImageLike] | ImageLike, name: str) -> list[Tensor]:
     """Convert ``given``, one or several pictures in any form, to a list of tensors (1, 3, H, W) in [0, 1] on the CPU.
 
-    ``name`` is what the error messages call a picture. If there are several, its number follows the name.
+    ``name`` describes a picture in error messages. If there are several pictures, the number of the picture follows the
+    name.
     """
     if isinstance(given, Iterable) and not isinstance(given, Tensor | np.ndarray | Image.Image | str | Mapping):
         given = list(given)

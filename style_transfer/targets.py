@@ -28,7 +28,7 @@ class Targets:
         self._photo_hash = ""
 
     def begin(self, photo_hash: str, painting_hashes: Collection[str]) -> None:
-        """Make room in the cache for a run that is about to start, by deleting targets that it does not need.
+        """Make room in the cache for a run that is about to start, by deleting targets that the run does not need.
 
         ``photo_hash`` and ``painting_hashes`` are the hashes (:func:`fingerprint`) of the run's pictures. Targets of a
         different photo are deleted. Targets of paintings that the run does not use are deleted, oldest first, until at
@@ -45,15 +45,16 @@ class Targets:
     def of_painting(self, key: tuple[Hashable, ...], compute: Callable[[], Value]) -> Value:
         """Return the statistics of a painting that are cached under ``key``.
 
-        Missing statistics are computed and cached. ``key`` begins with the painting's fingerprint (hash).
+        If they are not cached yet, ``compute`` computes them, and they are added to the cache. ``key`` begins with the
+        painting's fingerprint (hash).
         """
         return _remembered(self._painting_targets, key, compute)
 
     def of_photo(self, key: Hashable, compute: Callable[[], Value]) -> Value:
         """Return the activations of the photo that are cached under ``key``.
 
-        Missing activations are computed and cached. ``key`` must be different for each size to which the photo is
-        resized.
+        If they are not cached yet, ``compute`` computes them, and they are added to the cache. ``key`` must be
+        different for each size to which the photo is resized.
         """
         return _remembered(self._photo_targets, key, compute)
 
@@ -81,7 +82,8 @@ def fingerprint(*tensors: Tensor | None) -> str:
             found.update(b"none")
             continue
         found.update(f"{tuple(tensor.shape)}{tensor.dtype}".encode())
-        # The channels of a gray picture may share their memory, which a copy of the whole tensor would not.
+        # The channels of a gray picture may share their memory. Each channel is copied separately, because a copy of
+        # the whole tensor would take three times as much memory.
         for part in tensor.detach().flatten(0, -4).unbind() if tensor.ndim > 3 else [tensor.detach()]:
             for channel in part.unbind() if tensor.ndim > 2 else [part]:
                 found.update(channel.cpu().contiguous().numpy().data)

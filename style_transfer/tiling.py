@@ -23,7 +23,7 @@ class Tile:
     """A part of a picture, with the surrounding pixels on which the part's activations depend."""
 
     pixels: Window
-    """Rows and columns of the picture that the tile covers, including the pixels that surround the tile's own part."""
+    """Rows and columns of the picture that the tile covers, including the surrounding pixels."""
     inner: Mapping[str, Window]
     """Rows and columns of the tile's activations that belong to this tile alone, by layer name. In these rows and
     columns, the activations are the same as without tiles."""
@@ -31,11 +31,11 @@ class Tile:
     """Rows and columns that the part ``inner`` occupies in the activations of the whole picture, by layer name."""
 
     def show(self, image: Tensor) -> Tensor:
-        """Return the pixels of ``image`` (N, C, H, W) that the network sees in this tile."""
+        """Return the pixels of ``image`` (N, C, H, W) that this tile covers, which are the input of the network."""
         return image[:, :, self.pixels[0], self.pixels[1]]
 
     def own(self, activations: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return, for each layer, the part of the tile's ``activations`` that belongs to this tile alone."""
+        """Return, for each layer, those of the tile's ``activations`` that belong to this tile alone."""
         return {name: _part(activation, self.inner[name]) for name, activation in activations.items()}
 
 
@@ -70,7 +70,7 @@ def whole(layers: Sequence[str]) -> Tile:
 
 
 def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Tile]:
-    """Divide a picture into tiles that are about ``side`` pixels square, including their surroundings.
+    """Divide a picture into tiles of about ``side`` x ``side`` pixels, including their surroundings.
 
     The row and column at which a tile begins are multiples of all strides of ``layers``, so that the tile's pooling
     windows are aligned with those of the whole picture. A tile consists of a part that belongs to it alone and
@@ -89,7 +89,7 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
     step, halo = _reach(layers)
     cores = []
     for axis, length in enumerate(size):
-        # A layer without padding has fewer positions than strides fit into the picture.
+        # The positions of a layer without padding do not cover the whole picture.
         covered = min(round(_stride(layer)) * _counts(layer)[axis] for layer in layers)
         cores.append(_cut(length, min(covered, length), max(side - 2 * halo, halo, step), step))
     tiles = []
@@ -149,7 +149,7 @@ def _reach(layers: Sequence[Layer]) -> tuple[int, int]:
 
 
 def _obstacle(layer: Layer) -> str:
-    """Return why the activations of ``layer`` cannot be computed in tiles, or an empty text if they can be."""
+    """Return why the activations of ``layer`` cannot be computed in tiles, or an empty string if they can."""
     if layer.whole_image:
         return f"each position of {layer.name} depends on the whole picture"
     if layer.receptive_field is None:
@@ -160,7 +160,7 @@ def _obstacle(layer: Layer) -> str:
 
 
 def _cut(length: int, covered: int, side: int, step: int) -> list[tuple[int, int]]:
-    """Divide ``length`` into parts (start, end) of nearly equal size, none much larger than ``side``.
+    """Divide ``length`` into parts (start, end) of nearly equal length, none much longer than ``side``.
 
     Each part begins at a multiple of ``step``. Beyond ``covered``, some layers have no positions. Each part except the
     first therefore begins at least ``step`` before ``covered``. All numbers are in pixels.

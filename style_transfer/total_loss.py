@@ -28,16 +28,16 @@ from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.tiling import Tile
 
 Statistics = dict[tuple[str, int], Any]
-"""Statistics of a painting, such as Gram matrices. The key is a pair: a layer name and the zero-based index of a region
-of the photo."""
+"""Statistics of a painting, such as Gram matrices. Each key consists of a layer name and the zero-based index of a
+region of the photo."""
 
 STRIP = 256
-"""Number of pixel rows in a strip of the image. If the image is processed in tiles, the losses of its pixels, such as
-the total variation, are computed strip by strip."""
+"""Number of pixel rows in a strip of the image. If the image is processed in tiles, the losses of the image's pixels,
+such as the total variation, are computed strip by strip."""
 
 
 class Style(NamedTuple):
-    """A painting, and its share in the style of each region of the photo."""
+    """A painting, together with its share in the style of each region of the photo."""
 
     image: Tensor
     """The painting, (1, 3, H, W) in [0, 1], of any size and on any device."""
@@ -85,8 +85,8 @@ class TotalLoss:
     terms: Sequence[Term]
     tiles: Sequence[Tile]
     pixel_losses: Mapping[str, tuple[Tensor, PixelLoss]]
-    """Weight and function of each loss of the pixels, by name. The weights are scalar tensors on the image's device,
-    which can be changed in place between two steps."""
+    """Weight and function of each loss of the pixels, by name. The weights are scalar tensors on the image's device.
+    They can be changed in place between two steps."""
     latest: dict[str, Tensor] = field(default_factory=dict)
     """Weighted parts of the most recently computed total loss, as scalar tensors, by name: ``content``, ``style``, and
     the names of the losses of the pixels."""
@@ -169,7 +169,7 @@ class _Tiled(torch.autograd.Function):
             _add(parts, here)
             gradient[:, :, top : top + STRIP + 1] += of_part
         ctx.gradient = gradient
-        release_kept_memory()  # memory blocks that tiles free do not fit whole pictures, and vice versa
+        release_kept_memory()  # memory blocks freed by tiles do not fit whole pictures, and vice versa
         total.latest.update(parts)
         return _sum(parts)
 
@@ -210,14 +210,14 @@ def total_loss(
         photo: the photo, (1, 3, H, W) in [0, 1].
         styles: the paintings, each with its size and its share in each region.
         preset: the losses and their weights.
-        tiles_of: a function that returns the tiles of a picture (1, 3, H, W), the parts that pass through the network
-            one at a time.
+        tiles_of: a function that returns the tiles of a picture (1, 3, H, W). Tiles are the parts of the picture that
+            pass through the network one at a time.
         regions: for each region of the photo, a mask (1, 1, H, W) in [0, 1], or None for the whole photo.
         previous: in a video, the previous painted frame, warped to line up with ``photo``. If it is None, there is no
             temporal loss.
         cache: a cache of targets, to which missing targets are added. By default, a new cache is used.
-        key: all settings, besides the network, the pictures and the layers, on which the activations depend, such as
-            the precision of the network. These settings become part of the keys of the cache.
+        key: all other settings on which the activations depend, besides the network, the pictures and the layers. An
+            example is the precision of the network. These settings become part of the keys of the cache.
     """
     cache = Targets() if cache is None else cache
     tiles = tiles_of(photo)
@@ -252,7 +252,7 @@ def _of_painting(
     cache: Targets,
     key: tuple[object, ...],
 ) -> Statistics:
-    """Return the statistics of a painting from the ``cache``. Missing statistics are computed and stored.
+    """Return the statistics of a painting. If they are not in the ``cache``, compute them and add them to it.
 
     In the cache, the key of the statistics contains everything on which the statistics depend, including the
     values in ``key``, such as the precision of the network.
@@ -292,9 +292,10 @@ def _style_terms(
     layer_sizes: Mapping[str, tuple[int, int]],
     device: torch.device,
 ) -> list[Term]:
-    """Return the terms of the style loss, one for each region of the photo and each style layer.
+    """Return the terms of the style loss, one for each combination of a region of the photo and a style layer.
 
-    The weight of a term is proportional to the area of its region. Regions without any painting have no terms.
+    The weight of a term is proportional to the area of its region. Regions whose style comes from no painting have no
+    terms.
     """
     terms = []
     for number, region in enumerate(regions):
@@ -315,7 +316,7 @@ def _style_terms(
 def _term(part: str, layer: str, weight: float, loss: Loss, preset: Preset, device: torch.device) -> Term:
     """Return a term of the total loss.
 
-    If :attr:`Preset.relative` is true, the term's weight is ``weight`` divided by :attr:`Loss.scale`, the magnitude of
+    If :attr:`Preset.relative` is True, the term's weight is ``weight`` divided by :attr:`Loss.scale`, the magnitude of
     the loss's target. The term is then ``weight`` times a relative error.
     """
     scale = loss.scale if preset.relative else 1.0
@@ -367,8 +368,8 @@ def _passes(
 def _size(tiles: Sequence[Tile], layer: str, activation: Tensor) -> tuple[int, int]:
     """Return the height and width (H, W) of a layer's activations for the whole picture.
 
-    ``activation`` is the layer's activation in one of the tiles. If there is only one tile, the size of ``activation``
-    is returned. Otherwise, the size is read from the last tile's :attr:`Tile.windows`.
+    ``activation`` holds the layer's activations in one of the tiles. If there is only one tile, the size of
+    ``activation`` is returned. Otherwise, the size is read from the last tile's :attr:`Tile.windows`.
     """
     rows, columns = tiles[-1].windows[layer]
     return rows.stop or activation.shape[2], columns.stop or activation.shape[3]

@@ -19,7 +19,7 @@ from dreamgram.workbench.state import DAY, claimed, delete_old_claims, state_fol
 from dreamgram.workbench.trust import needs_trust
 
 ABANDONED = 30 * DAY
-"""Number of seconds after which the state of a run that nobody has resumed is deleted."""
+"""Age, in seconds, at which the state of an unfinished run is deleted, counted from when the state was last saved."""
 
 ENDING = ".ckpt"
 """File extension of the files that hold the states of unfinished runs."""
@@ -38,10 +38,10 @@ def runs_folder() -> Path:
 def keeping_run(output: Path, same: Callable[[Recipe], bool]) -> Iterator[Path | None]:
     """Yield the path of the file that is to hold the state of a new run, claimed so that no other program writes it.
 
-    The file is named after ``output``, the picture to write. If the file of another run already has this name, a number
-    is appended. However, if that run would make the same picture and is not running, its file is used again. States
-    that are older than :data:`ABANDONED` are deleted. If there is no folder in which the program can keep states, yield
-    None.
+    The file is named after ``output``, the picture to write. If a different run already has a file with this name, a
+    number is appended. However, if that run would make the same picture and is not in progress, its file is used again.
+    States that are older than :data:`ABANDONED` are deleted. If there is no folder in which the program can keep
+    states, yield None.
 
     Args:
         output: the picture to write.
@@ -68,7 +68,7 @@ def keeping_run(output: Path, same: Callable[[Recipe], bool]) -> Iterator[Path |
 def list_runs() -> dict[str, Recipe]:
     """Return a dictionary from the name of each unfinished run to its recipe, which holds the settings of the run.
 
-    The run whose state was saved the longest time ago comes first.
+    The runs are sorted by the time at which their states were last saved, the oldest first.
     """
     try:
         paths = sorted(runs_folder().glob(f"*{ENDING}"), key=_written)
@@ -85,13 +85,14 @@ def find_run(checkpoint: Path | None) -> Path:
     """Return the path of the file that holds the state of the run to resume.
 
     Args:
-        checkpoint: a checkpoint file or the name of an unfinished run. By default, it is the run whose state was
-            saved last, among the unfinished runs that were started in the current folder. Runs that are in progress are
-            considered only if all of them are in progress.
+        checkpoint: a checkpoint file or the name of an unfinished run. If it is None, the run is chosen from the
+            unfinished runs that were started in the current folder: it is the run whose state was saved last. A run
+            that is in progress is chosen only if all of these runs are in progress.
 
     Raises:
         FileNotFoundError: there is no such run.
-        ValueError: the run was started in a different folder. Its relative file names would name other files here.
+        ValueError: the run was started in a different folder. In the current folder, its relative file names would
+            refer to different files.
     """
     is_kept = checkpoint is not None and is_kept_by_program(checkpoint)
     if checkpoint is not None and checkpoint.is_file() and not is_kept:
@@ -108,7 +109,7 @@ def find_run(checkpoint: Path | None) -> Path:
     wanted = checkpoint.name.removesuffix(ENDING) if is_kept else str(checkpoint)
     if wanted not in runs:
         if checkpoint.exists():
-            return checkpoint  # reading it tells what it is instead
+            return checkpoint  # reading the file raises an error that says what it is
         raise FileNotFoundError(f"no checkpoint {checkpoint}" + (f"; the unfinished runs are {listed}" if runs else ""))
     if wanted not in here:
         raise ValueError(f"{wanted} was started in {runs[wanted].made.get('folder')}: resume it there")
@@ -149,8 +150,9 @@ def _is_of_run(path: Path, output: Path, same: Callable[[Recipe], bool]) -> bool
 def make_room(path: Path, size: int, limit: int) -> bool:
     """Make room for a state of ``size`` bytes in the file ``path``, and return whether there is enough room.
 
-    All states together may take ``limit`` bytes. If they would take more, the oldest states of other runs are deleted,
-    except the states of runs that are still running. If that would not free enough room, no state is deleted.
+    All states together are allowed to take at most ``limit`` bytes. If they would take more, the oldest states of other
+    runs are deleted, except the states of runs that are in progress. If deleting them would not free enough room, no
+    state is deleted.
     """
     others = sorted((each for each in path.parent.glob(f"*{ENDING}") if each != path), key=_written)
     free = limit - size - sum(map(_size_of, others))

@@ -1,7 +1,7 @@
 """Painting of videos, frame by frame.
 
-The optimization of a frame starts from the previous painted frame, warped to line up with the new frame. A loss keeps
-the result close to this warped frame, to avoid flicker. The first frame of a scene is painted like a single photo.
+The optimization of a frame starts from the previous painted frame, warped to line up with the new frame. To avoid
+flicker, a loss keeps the result close to this warped frame. The first frame of a scene is painted like a single photo.
 """
 
 from __future__ import annotations
@@ -54,7 +54,8 @@ def paint_frame(
             this stylizer, with ``frame`` as its photo, paints the frame.
         frame: the frame to paint, (1, 3, H, W) in [0, 1].
         before: the previous painted frame and the video frame from which it was painted; None for the first frame. If
-            ``frame`` continues the scene, it is painted in fewer steps and stays close to the previous painted frame.
+            ``frame`` belongs to the same scene as the previous frame, it is painted in fewer steps and stays close to
+            the previous painted frame.
         listeners: functions that are called after every step with the :class:`Step`, a record of that step.
     """
     if before is not None:
@@ -122,19 +123,19 @@ def _paint_video(options: StylizeOptions, job: Job, output: Path, folder: Path, 
     painter.inputs.check(options.photo)
     for number in range(written):
         (folder / f"{number:06}.png").unlink(missing_ok=True)
-    with suppress(OSError):  # files of the user's stay where they are
+    with suppress(OSError):  # a folder that still contains files of the user is not deleted
         folder.rmdir()
     job.wrote(output)
     return Done()
 
 
 def _stylizer(painter: Painter, first: Tensor) -> Stylizer:
-    """Return a stylizer for all frames of a video, of which ``first`` is the first frame.
+    """Return a stylizer for all frames of a video. ``first`` is the first frame.
 
     If the option ``colors`` is ``match`` or ``luminance``, the paintings whose style is used are recolored once, to
     match the first frame. The stylizer paints all frames in the colors of these paintings. If the output is to have the
-    colors of the video, they are applied to a painted frame only when it is written to the output. The next frame
-    starts from the painted frame without the colors of the video.
+    colors of the video, these colors are applied to a painted frame only when the frame is written to the output. The
+    next frame starts from the painted frame without the colors of the video.
     """
     _, paintings = prepare(painter.options.colors, first, painter.paintings)
     return painter.prepare(first).change(paintings=paintings, colors="style")
