@@ -103,7 +103,7 @@ def open_file(path: Path, max_pixels: int) -> Iterator[IO[bytes]]:
 
 
 def open_image(file: IO[bytes]) -> ImageFile:
-    """Open a picture with Pillow, which recognizes the format by the content of the file; no pixels are decoded yet.
+    """Open a picture with Pillow. The format is recognized by the content of the file, and no pixels are decoded yet.
 
     ``Image.open`` is not used, because it would apply Pillow's limit on the number of pixels.
 
@@ -147,7 +147,7 @@ def reading(path: Path | str) -> Iterator[None]:
 
     Raises:
         TooLargeError: the picture is too large.
-        ValueError: the file is not an image, has a format that cannot be read, or is damaged, or memory ran out.
+        ValueError: the file is not an image, has a format that cannot be read, is damaged, or needs too much memory.
     """
     try:
         with _SILENCE:

@@ -51,7 +51,7 @@ class Samples:
         return 8 if self.values.dtype.itemsize == 1 else 16
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Yield the picture in blocks of rows. Each block is a pair of a slice of row indices and the numbers in it.
+        """Yield the picture in blocks of rows. Each is a pair of a slice of row indices and the numbers in these rows.
 
         The numbers are a float32 array (rows, W, C) in [0, 1], where 0 is black and 1 is white. If the stored colors
         have been multiplied by the opacity, they are divided by it.

@@ -48,8 +48,8 @@ MOST_SEGMENTS = 1_000_000
 """Largest number of strips or tiles that a picture may have."""
 
 LARGEST_TILE = 2**26
-"""Limit for large tiles, in pixels. All tiles of a picture together may have twice as many pixels as the picture, plus
-this number."""
+"""Limit for large tiles, in pixels. All tiles of a picture together may have at most twice as many pixels as the
+picture, plus this number."""
 
 Tags = ImageFileDirectory_v2
 

@@ -95,7 +95,7 @@ def check_folder(folder: Path) -> None:
     """Check that files can be created in ``folder``, and delete temporary files that runs left there when killed.
 
     If the folder does not exist, this function checks that it can be created, but does not create it. The folder is
-    created later, when the first file is written, so that a command that fails before leaves no empty folder.
+    created later, when the first file is written, so that a command that fails before then leaves no empty folder.
 
     Raises:
         OSError: the folder cannot be created or written to.
@@ -245,7 +245,7 @@ def _delete_leftovers(folder: Path) -> None:
 
 
 def _host() -> str:
-    """Return the computer's name up to its first dot or other special character, cut to 20 characters."""
+    """Return the computer's name up to its first dot or other special character, but at most 20 characters."""
     return re.sub(r"[^\w-].*", "", platform.node())[:20]
 
 

@@ -17,8 +17,8 @@ class DigitCNN(nn.Module):
     """A convolutional network that maps gray images of digits, (N, 1, 28, 28) in [0, 1], to logits (N, 10).
 
     The layers output their values before the ReLU, so that the output of a filter has a nonzero gradient even where it
-    is negative. The ReLU of a convolution is applied after the pooling. ``relu(pool(conv(x)))`` equals ``pool(relu(conv(x)))``, but
-    computes the ReLU of only a quarter as many elements.
+    is negative. The ReLU of a convolution is applied after the pooling. ``relu(pool(conv(x)))`` equals
+    ``pool(relu(conv(x)))``, but computes the ReLU of only a quarter as many elements.
     """
 
     input_shape = (1, 28, 28)

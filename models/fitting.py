@@ -39,9 +39,9 @@ def fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> 
 def take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """Make ``model`` take images in [0, 1] and normalize them itself, and set its default input shape (C, H, W).
 
-    The result is ``model``. ``mean`` and ``std`` hold one number for each channel. A forward pre-hook subtracts ``mean``
-    from the images and divides the differences by ``std``. Because this is a hook and not a wrapper, the layers of
-    ``model`` keep their names.
+    The result is ``model``. ``mean`` and ``std`` hold one number for each channel. A forward pre-hook subtracts
+    ``mean`` from the images and divides the differences by ``std``. Because this is a hook and not a wrapper, the
+    layers of ``model`` keep their names.
     """
     import torch
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _projects: dict[Path, Project] = {}
-"""Each user's Python file, by absolute path, with the :class:`Project` that was created when it was last loaded."""
+"""Projects by the absolute path of the user's Python file. Each was created when the file was last loaded."""
 
 
 def networks() -> dict[str, Network]:
