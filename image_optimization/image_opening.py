@@ -1,4 +1,4 @@
-"""Open picture files that may come from untrusted sources.
+"""Open picture files that might come from untrusted sources.
 
 Only files in the formats listed in this module are opened. The format is recognized by the content of the file. A
 picture that is too large is refused before it is decoded. Every error of a decoder becomes a ValueError, and the

@@ -86,8 +86,8 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
     The file format and the metadata determine which numbers stand for black and white. The pixel values of the picture
     have no influence. In a TIFF, black and white are the numbers in the tags SMinSampleValue and SMaxSampleValue.
     Without these tags, they are 0 and 1 for floating-point pixels, and otherwise the smallest and the largest number of
-    the data type of the pixels. If these tags are missing and the pixels are signed, floating-point or more than 16-bit
-    numbers, :attr:`Picture.notice` says which range is assumed.
+    the data type of the pixels. If these tags are missing and the pixels are signed or floating-point numbers or have
+    more than 16 bits, :attr:`Picture.notice` says which range is assumed.
 
     Args:
         path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, JPEG 2000, AVIF or PSD file, or an HEIC file if pillow-heif is

@@ -39,14 +39,14 @@ class Frame(NamedTuple):
     image: Tensor
     """Upright image of the frame, (1, 3, H, W) in [0, 1]."""
     time: Fraction
-    """Time, in seconds, at which the frame appears."""
+    """Time, in seconds, at which the frame appears in the video."""
 
 
 def count_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> int:
     """Return the number of frames of a video, as stated in its header or estimated from its duration and frame rate.
 
     Raises:
-        ValueError: ``video`` cannot be opened as a video, or it has no pictures.
+        ValueError: ``video`` cannot be opened as a video, or it has no video stream.
     """
     with _open(video, max_pixels) as container:
         stream = container.streams.best("video")
@@ -61,7 +61,7 @@ def read_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> Iterator[Frame
 
     Raises:
         TooLargeError: the frames have more than ``max_pixels`` pixels.
-        ValueError: ``video`` cannot be opened as a video, or it has no pictures.
+        ValueError: ``video`` cannot be opened as a video, or it has no video stream.
     """
     with _open(video, max_pixels) as container:
         yield from (each for each in _read(container, [], lambda line: None) if isinstance(each, Frame))

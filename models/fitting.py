@@ -80,12 +80,12 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def renamed(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """Rename the tensors in ``state`` so that as many as possible have one of ``names``, the names in a network.
+    """Rename the tensors in ``state`` so that as many as possible match ``names``, the tensor names of a network.
 
     First, the names in :data:`WRAPPERS` are removed wherever they are a component of a dotted name in ``state``, except
     those that are also a component of a name in ``names``. Then, one prefix is removed from all names or added to all
     names. Examples of removed prefixes are ``module.``, ``model.``, ``state_dict.`` and ``state_dict.net.``. Tensors
-    without the removed prefix are omitted. If several prefixes fit equally well, the first of them is used.
+    without the removed prefix are omitted. If several prefixes fit equally well, the first one found is used.
     """
     wanted = set(names)
     wrappers = WRAPPERS - {part for name in wanted for part in name.split(".")}
@@ -134,7 +134,7 @@ def _splits(name: str) -> list[tuple[str, str]]:
 
 
 def _mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Describe in one line how the tensors ``state`` differ from the network's tensors ``own``; "" if they do not."""
+    """Describe in one line how the tensors ``state`` differ from the network's tensors ``own``; "" if they match."""
     parts = []
     if missing := [name for name in own if name not in state]:
         parts.append(f"missing {_first(missing)}")

@@ -21,8 +21,8 @@ def from_hub(name: str, weights: Path | None) -> nn.Module:
     """Load a network from the Hugging Face Hub, such as ``google/vit-base-patch16-224``, or from a local folder.
 
     ``name`` is the name on the Hub or the path of the folder. Networks of timm are built by timm, and all others by
-    transformers. Code from the Hub is never run. If the network also reads texts, as CLIP does, only its
-    image encoder is returned.
+    transformers. Code from the Hub is never run. If the network also reads texts, as CLIP does, only its image encoder
+    is returned.
 
     Raises:
         ValueError: the network does not take images, lacks weights, or does not say how images must be normalized, or

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _projects: dict[Path, Project] = {}
-"""Projects by the absolute path of the user's Python file. Each was created when the file was last loaded."""
+"""Projects by the absolute path of the user's Python file. Each project was created when the file was last loaded."""
 
 
 def networks() -> dict[str, Network]:

@@ -100,7 +100,7 @@ def train(
         epochs: number of passes through the training set.
         batch: number of digits per step. If the last batch of an epoch is smaller, it is skipped.
         learning_rate: largest learning rate of the schedule.
-        epsilon: largest change, in [0, 1], that the adversarial noise of :func:`attack` makes to a pixel; None to
+        epsilon: largest change, in [0, 1], that the adversarial noise of :func:`attack` makes to a pixel value; None to
             train without this noise.
 
     Returns:

@@ -17,7 +17,7 @@ CONFIGURATIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 Zisserman, arXiv:1409.1556."""
 
 MEAN = (103.939, 116.779, 123.68)
-"""Mean of the blue, green and red channels over ImageNet, in [0, 255]."""
+"""Mean values of the blue, green and red channels over ImageNet, in [0, 255]."""
 
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -35,7 +35,7 @@ class VGG(nn.Sequential):
 
     input_shape = (3, 128, 128)
     """Default shape (C, H, W) of an input image. Images of 128 x 128 pixels are large enough to show the patterns to
-    which filters respond, and need a third of the computation of 224 x 224 pixels, the size on which VGG was trained."""
+    which filters respond, and need a third of the computation of 224 x 224 pixels, the size used to train VGG."""
 
     def __init__(self, convolutions: tuple[int, ...]) -> None:
         modules: OrderedDict[str, nn.Module] = OrderedDict()
