@@ -1,4 +1,4 @@
-"""The public names of Dreamgram with their types; at run time they are imported when they are first used."""
+"""The public names of Dreamgram with their types. At run time, each name is imported when it is first used."""
 
 from dreamgram.activation_maximization.deep_dream import amplify as amplify
 from dreamgram.activation_maximization.dreams import Dreams as Dreams

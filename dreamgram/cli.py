@@ -15,7 +15,7 @@ SUBPROGRAMS = {
     "stylize": ("style_transfer.cli", "Paint photos and videos in the style of a painting."),
 }
 """Programs by name, each with its module and a sentence for the help. The function ``main`` of the module runs the
-command; the argument of ``main`` is the name that the help shows for the program."""
+program. Its argument is the name that the help shows for the program."""
 
 HELP = "\n".join(
     [

@@ -1,7 +1,8 @@
-"""Convert the images that a caller gives in Python to the tensors that the package works with.
+"""Convert images in all accepted forms to float32 tensors (N, C, H, W) in [0, 1].
 
-An image may be given as a tensor, as an array, as a Pillow image or as the path of a file. What it means must be clear
-from its type and its shape. It is never guessed from its values: numbers from 0 to 255 are accepted only as ``uint8``.
+An image can be given as a tensor, an array, a Pillow image or the path of a file. The range of its numbers follows from
+their data type, and the order of its axes from its shape. Neither is guessed from the values of the numbers. For
+example, numbers from 0 to 255 are accepted only as ``uint8``.
 """
 
 from __future__ import annotations
@@ -23,25 +24,28 @@ from dreamgram.image_optimization.image_samples import Array, Samples
 from dreamgram.image_optimization.names import described
 
 ImageLike = Tensor | NDArray[Any] | Image.Image | str | os.PathLike[str]
-"""Type of an image, or of a batch of images, that a caller gives; see :func:`as_images`."""
+"""Type of an image, or of a batch of images, in any form that :func:`as_images` accepts."""
 
 WHITES = {torch.bool: 1, torch.uint8: 255, torch.uint16: 65535}
-"""Number that stands for white, by type of number. Floating-point numbers, which are not listed, are in [0, 1]."""
+"""Number that stands for white, by data type. For floating-point types, which are not listed, this number is 1."""
 
 PICTURE_CHANNELS = (1, 3, 4)
-"""Numbers of channels of a picture: gray, RGB, and RGB with opacity."""
+"""Numbers of channels that a picture can have: 1 for gray, 3 for RGB, and 4 for RGB with opacity."""
 
 ROUNDING = 0.01
-"""Largest distance by which a number may lie outside [0, 1] because of rounding errors. Such a number is clipped."""
+"""Tolerance for rounding errors: numbers outside [0, 1] by at most this amount are clipped and raise no error."""
 
 AXES = {2: ("HW",), 3: ("CHW", "HWC"), 4: ("NCHW", "NHWC")}
-"""Possible orders of the axes of an image or a batch, by the number of axes. This package uses the first order."""
+"""Accepted orders of the axes of an image or a batch, by the number of axes.
+
+The first order for each number of axes is the one that this package itself uses.
+"""
 
 
 def as_image(given: Any, name: str, channels: int | None = None) -> Tensor:
-    """Return the single image that a caller has given as a float32 tensor (1, C, H, W) in [0, 1].
+    """Convert one image to a float32 tensor (1, C, H, W) in [0, 1].
 
-    The arguments and the errors are those of :func:`as_images`. A batch of several images raises ValueError.
+    The arguments and the errors are the same as for :func:`as_images`, but a batch of several images raises ValueError.
     """
     image = as_images(given, name, channels)
     if len(image) != 1:
@@ -50,23 +54,26 @@ def as_image(given: Any, name: str, channels: int | None = None) -> Tensor:
 
 
 def as_images(given: Any, name: str, channels: int | None = None) -> Tensor:
-    """Return the images that a caller has given as a float32 tensor (N, C, H, W) in [0, 1].
+    """Convert one image or a batch of images to a float32 tensor (N, C, H, W) in [0, 1].
 
     Args:
-        given: the images. A tensor of fractions (N, C, H, W), (C, H, W) or (H, W) in [0, 1] is taken as it is. Tensors
-            and arrays may also have the channels last. Their numbers are fractions in [0, 1], ``uint8`` from 0 to 255,
-            ``uint16`` from 0 to 65535, or Boolean. A Pillow image, or the path of a picture file, is read as
-            :func:`dreamgram.image_optimization.images.read` reads a file: upright, in sRGB, without opacity.
-        name: what the images are, such as ``init``, for the error messages.
-        channels: number of channels of the result. If it is 3, gray is repeated; if it is 1, color is converted to
-            gray. Transparent parts are composited over white. If it is None, a picture file gives three channels; other
-            images give one channel if they are gray and three if they are in color; but a tensor of fractions with the
-            channels first keeps all its channels.
+        given: the images. A tensor or an array has the shape (N, C, H, W), (C, H, W) or (H, W), or has the channels
+            last. Its numbers are floating-point numbers in [0, 1], ``uint8`` from 0 to 255, ``uint16`` from 0 to 65535,
+            or Boolean. A Pillow image, or a picture file given by its path, is converted as in
+            :func:`dreamgram.image_optimization.images.read`: it is turned upright, converted to sRGB and composited
+            over white.
+        name: name of the images in the error messages, such as ``init``.
+        channels: number of channels of the result. If it is 3, the channel of a gray image is repeated. If it is 1, a
+            color image is converted to gray. If it is None, a picture file gives 3 channels, a floating-point tensor
+            with the channels first keeps its channels, and any other image gives 1 channel if it is gray and 3 if it is
+            in color. The fourth channel of an image that is reduced from 4 channels to 3 or 1 is its opacity, with
+            which the image is composited over white.
 
     Raises:
-        TypeError: ``given`` is not an image, or its numbers have a type without a known white, such as int64.
-        ValueError: the shape is not that of images, or the order of its axes is ambiguous; a value is outside [0, 1] or
-            not a finite number; or the images do not have ``channels`` channels.
+        TypeError: ``given`` has none of the accepted types, or its numbers have a data type without a defined white,
+            such as int64.
+        ValueError: the shape is not accepted or is ambiguous; a number is outside [0, 1], infinite or NaN; a file is
+            not a picture or is damaged; or the images cannot be converted to ``channels`` channels.
         OSError: the file cannot be read.
     """
     if isinstance(given, str | os.PathLike):
@@ -79,11 +86,11 @@ def as_images(given: Any, name: str, channels: int | None = None) -> Tensor:
         images = _from_numbers(given, name, channels)
     if channels not in (None, images.shape[1]):
         raise ValueError(f"{name} must have {channels} channels, not {images.shape[1]}")
-    return images.clone() if images.is_inference() else images  # PyTorch computes no gradients with the former
+    return images.clone() if images.is_inference() else images  # no gradients with inference tensors
 
 
 def _from_numbers(given: Any, name: str, channels: int | None) -> Tensor:
-    """Return the images in a tensor or an array; see :func:`as_images`."""
+    """Convert images in a tensor or an array; the arguments and the result are those of :func:`as_images`."""
     numbers = _as_tensor(given, name)
     whites = WHITES.get(numbers.dtype)
     images = _in_range(numbers.float(), name) if whites is None else numbers
@@ -95,7 +102,7 @@ def _from_numbers(given: Any, name: str, channels: int | None) -> Tensor:
     images = images if images.ndim == 4 else images[None]
     count = images.shape[1]
     if channels is None:
-        # Four channels are those of a network in the package's own order, and else a color with its opacity.
+        # In a tensor with the channels first, four channels are a network's input; otherwise, RGB with opacity.
         is_kept = count != 4 or (isinstance(given, Tensor) and order in ("CHW", "NCHW"))
     else:
         is_kept = count == channels
@@ -111,17 +118,17 @@ def _from_numbers(given: Any, name: str, channels: int | None) -> Tensor:
 
 
 def _as_tensor(given: Any, name: str) -> Tensor:
-    """Return a tensor or an array of numbers as a tensor without a gradient.
+    """Return a tensor or an array of numbers as a tensor that is detached from the autograd graph.
 
     Raises:
-        TypeError: ``given`` is neither a tensor nor an array, is a tensor that is not dense or holds no values, or has
-            numbers of a type without a known white, such as int64.
+        TypeError: ``given`` is neither a tensor nor an array, it is a sparse tensor or a meta tensor, or its numbers
+            have a data type without a defined white, such as int64.
     """
     if isinstance(given, Tensor):
         if given.is_meta or given.layout != torch.strided:
             raise TypeError(f"{name} must be a dense tensor with values, not one on {given.device} ({given.layout})")
         numbers = given.detach() if given.requires_grad else given
-        # A tensor that was made in inference mode could not be used where gradients are computed.
+        # A tensor that was created in inference mode cannot be used where gradients are computed.
         numbers = numbers.clone() if numbers.is_inference() else numbers
     elif not isinstance(given, type) and (hasattr(given, "__array__") or hasattr(given, "__array_interface__")):
         array: Array = np.asarray(given)
@@ -142,10 +149,10 @@ def _as_tensor(given: Any, name: str) -> Tensor:
 
 
 def _in_range(fractions: Tensor, name: str) -> Tensor:
-    """Return ``fractions``, clipped to [0, 1], after checking that they are in [0, 1] except for rounding errors."""
+    """Check that ``fractions`` are in [0, 1], with tolerance :data:`ROUNDING`, and return them clipped to [0, 1]."""
     if not fractions.numel():
         return fractions
-    # The channels of a gray picture share their memory. Looking at each of them would need memory for all.
+    # The channels of a gray picture share memory. Only one is checked, because checking all would need memory for each.
     values = fractions[tuple(slice(1) if stride == 0 else slice(None) for stride in fractions.stride())]
     low, high = (bound.item() for bound in values.aminmax())
     if not math.isfinite(low + high):
@@ -160,12 +167,12 @@ def _in_range(fractions: Tensor, name: str) -> Tensor:
 
 
 def _order_of_axes(shape: Sequence[int], name: str, channels: int | None, is_tensor: bool) -> str:
-    """Return the order of the axes of images of this ``shape``, such as ``NCHW``.
+    """Return the order of the axes, such as ``NCHW``, of images with the given ``shape``.
 
-    If a tensor with four axes could have either order, the result is ``NCHW``.
+    If the order of the four axes of a tensor could be ``NCHW`` or ``NHWC``, the result is ``NCHW``.
 
     Raises:
-        ValueError: this is not the shape of images, or a shape of another kind has two possible meanings.
+        ValueError: ``shape`` is not the shape of images, or it is ambiguous for any other reason.
     """
     forms = AXES.get(len(shape), ())
     counts = {*PICTURE_CHANNELS, channels}

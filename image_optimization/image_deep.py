@@ -1,4 +1,4 @@
-"""Decode pictures with more than 8 bits per channel that Pillow would reduce to 8 bits.
+"""Decode pictures of more than 8 bits per channel if Pillow would reduce them to 8 bits.
 
 TIFF files are decoded in :mod:`dreamgram.image_optimization.image_tiff`.
 """
@@ -19,15 +19,15 @@ GRAY_ALPHA, COLOR, COLOR_ALPHA = 4, 2, 6
 """Values of the color type in the header of a PNG: gray with opacity, RGB, and RGB with opacity."""
 
 SRGB_SPACE = 16
-"""Number of the color space sRGB in a JPEG 2000 file."""
+"""Number that stands for the color space sRGB in a JPEG 2000 file."""
 
 _OPENCV = threading.Lock()
 
 
 def stored_bits(picture: ImageFile, data: bytes) -> int:
-    """Return the number of bits per channel in the file ``data``, which Pillow has opened as ``picture``.
+    """Return the number of bits per channel of ``picture``, which Pillow has opened from the file content ``data``.
 
-    For floating-point numbers, the result is 32.
+    If the pixels are floating-point numbers, the result is 32.
     """
     if picture.mode == "F":
         return 32
@@ -45,13 +45,14 @@ def stored_bits(picture: ImageFile, data: bytes) -> int:
 
 
 def decode_deep(picture: ImageFile, data: bytes) -> Samples | None:
-    """Return the samples, the stored numbers and their range, of a picture of more than 8 bits per channel.
+    """Return the samples (the stored numbers and their range) of a picture of more than 8 bits per channel.
 
-    The file ``data`` has been opened by Pillow as ``picture``. The samples are not rotated according to the EXIF
-    orientation. The result is None if this module does not decode the file. Pillow may then decode it with 8 bits.
+    Pillow has opened ``picture`` from the file content ``data``. The samples are not rotated according to the EXIF
+    orientation. The result is None if this module does not decode the picture. In that case, the caller lets Pillow
+    decode it.
 
     Raises:
-        Exception: the file is damaged.
+        Exception: the file is damaged. The decoders raise exceptions of many types.
     """
     bits = stored_bits(picture, data)
     if picture.format == "PNG" and bits == 16 and data[25] in (GRAY_ALPHA, COLOR, COLOR_ALPHA):
@@ -68,7 +69,7 @@ def decode_deep(picture: ImageFile, data: bytes) -> Samples | None:
 
 
 def largest_gray(picture: Image.Image, data: bytes) -> int:
-    """Return the number that stands for white in a gray picture whose numbers Pillow keeps with 16 bits."""
+    """Return the number that stands for white in a gray picture that Pillow decodes to 16-bit numbers."""
     if isinstance(picture, ImageFile) and picture.format == "JPEG2000":
         bits = max(_precisions(data))
         return ((1 << bits) - 1) << (16 - bits)  # Pillow shifts the numbers to the left
@@ -78,7 +79,8 @@ def largest_gray(picture: Image.Image, data: bytes) -> int:
 def _decode_png(picture: ImageFile, data: bytes) -> Samples:
     """Decode a PNG with several 16-bit channels.
 
-    Pillow decodes the same bytes twice: once it keeps the high bytes of the numbers, and once the low bytes.
+    Pillow decodes a picture in RGB or RGBA twice: first to the high byte of each number, and then to the low byte. It
+    decodes gray with opacity once, to the four bytes of each pixel.
     """
     kind, interlaced = data[25], data[28]
     packed = b"".join(body for name, body in _chunks(data) if name == b"IDAT")
@@ -99,13 +101,13 @@ def _decode_png(picture: ImageFile, data: bytes) -> Samples:
 
 
 def opacity_of(values: Array, transparent: Any, opaque: int) -> Array:
-    """Return the opacity (H, W, 1) of ``values`` (H, W, C): 0 for the color ``transparent``, ``opaque`` for others."""
+    """Return the opacity (H, W, 1) of ``values`` (H, W, C): 0 for the color ``transparent``, otherwise ``opaque``."""
     shown: Array = (values != np.asarray(transparent)).any(axis=2, keepdims=True)
     return np.where(shown, opaque, 0).astype(values.dtype)
 
 
 def _chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Return pairs of the name and the content of each chunk of a PNG, up to its end or to where it is cut off."""
+    """Return the chunks of a PNG as pairs (name, content). If the file is truncated, the last content is incomplete."""
     found, place = [], 8
     while place + 8 <= len(data):
         length, name = struct.unpack_from(">I4s", data, place)
@@ -124,7 +126,7 @@ def _largest(picture: ImageFile) -> int:
 
 
 def _decode_ppm(picture: ImageFile, data: bytes) -> Samples:
-    """Decode a PPM or PGM in its binary form."""
+    """Decode a binary PPM or PGM."""
     largest, colors = _largest(picture), len(picture.getbands())
     shape = (picture.height, picture.width, colors)
     kind = ">u2" if largest > 255 else "u1"
@@ -140,17 +142,20 @@ def _precisions(data: bytes) -> list[int]:
 
 
 def _is_rgb(data: bytes) -> bool:
-    """Return whether a JPEG 2000 picture is in RGB, with channels that all have the same number of bits."""
+    """Return whether a JPEG 2000 picture is in RGB and has the same number of bits in all channels."""
     place = data.find(b"colr")
     known = place < 0 or data[place + 4] != 1 or data[place + 7 : place + 11] == SRGB_SPACE.to_bytes(4, "big")
     return known and len(set(_precisions(data))) == 1
 
 
 def _decode_with_opencv(picture: ImageFile, data: bytes, bits: int) -> Samples | None:
-    """Return the samples of a picture as OpenCV decodes it, or None if OpenCV fails or keeps fewer bits."""
+    """Decode a picture with OpenCV.
+
+    The result is None if OpenCV fails, or if its result has fewer than 16 bits per channel or an unexpected shape.
+    """
     import cv2
 
-    with _OPENCV:  # the level belongs to the whole process
+    with _OPENCV:  # the log level is a setting of the whole process
         level = cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
         try:
             values = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)

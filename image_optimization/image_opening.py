@@ -1,7 +1,8 @@
-"""Open picture files that may come from untrusted sources.
+"""Open picture files that might come from untrusted sources.
 
-Only known formats are opened, recognized by their content. A picture that is too large is refused before any of it is
-decoded. Any other error of a decoder becomes a ValueError, and warnings of the decoders are not printed.
+Only files in the formats listed in this module are opened. The format is recognized by the content of the file. A
+picture that is too large is refused before it is decoded. Every error of a decoder becomes a ValueError, and the
+warnings of the decoders are not printed.
 """
 
 from __future__ import annotations
@@ -39,39 +40,39 @@ READ_FORMATS: tuple[type[ImageFile], ...] = (
     *(PngImageFile, JpegImageFile, WebPImageFile, TiffImageFile, GifImageFile, BmpImageFile, PpmImageFile),
     *(Jpeg2KImageFile, AvifImageFile, PsdImageFile),
 )
-"""Formats of pictures that can be read, as Pillow's classes, in addition to HEIC.
+"""Pillow's classes for the picture formats that can be read. If pillow-heif is installed, HEIC can be read, too.
 
-Each of them has a signature by which it is recognized, and is decoded from the file itself: no other program is started
-and no other file is opened.
+Each format is recognized by the first bytes of the file. Decoding a file in one of these formats starts no other
+program and opens no other file.
 """
 
 READABLE = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".apng"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".jpf", ".avif", ".heic", ".heif", ".psd"),
 )
-"""File name extensions of pictures, in lower case. In a folder, only files with such an extension are read."""
+"""File name extensions of pictures, in lower case. In a folder, files with other extensions are ignored."""
 
 LONGEST_REASON = 200
-"""Largest number of characters that are shown from an error message of another library."""
+"""Largest number of characters that an error message quotes from the error message of another library."""
 
 # Without a handler, the logging module would print the warnings of Pillow.
 logging.getLogger("PIL").addHandler(logging.NullHandler())
 
 
 class RefusedError(ValueError):
-    """The error raised if a file is of a kind that this package cannot read.
+    """The error raised if a file has a format that this package cannot read.
 
     The message is the rest of a sentence that begins with the path of the file, such as "is a big-endian BigTIFF".
     """
 
 
 def check_file(path: Path) -> None:
-    """Check that ``path`` is a file that can be read to its end, and not a folder or a pipe.
+    """Check that ``path`` is a regular file, which can be read to its end, and not a folder or a pipe.
 
     Raises:
         IsADirectoryError: ``path`` is a folder.
         FileNotFoundError: ``path`` does not exist.
-        ValueError: ``path`` is a pipe, a device or the like.
+        ValueError: ``path`` is a special file, such as a pipe or a device.
     """
     check_regular(path)
     if path.is_dir():
@@ -85,10 +86,10 @@ def open_file(path: Path, max_pixels: int) -> Iterator[IO[bytes]]:
     """Open a picture file for the duration of a ``with`` block, without reading it.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
-        TooLargeError: the file is larger than the limit. The limit is 1 GB, or more in proportion if ``max_pixels`` is
-            larger than :data:`~dreamgram.image_optimization.limits.MOST_PIXELS`.
-        ValueError: the file is empty, or it is a pipe, a device or the like.
+        FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or is not readable.
+        TooLargeError: the file is larger than 1 GB. If ``max_pixels`` is larger than
+            :data:`~dreamgram.image_optimization.limits.MOST_PIXELS`, this limit grows in proportion.
+        ValueError: the file is empty, or it is a special file, such as a pipe or a device.
     """
     check_file(path)
     most = most_bytes(max_pixels)
@@ -102,9 +103,9 @@ def open_file(path: Path, max_pixels: int) -> Iterator[IO[bytes]]:
 
 
 def open_image(file: IO[bytes]) -> ImageFile:
-    """Open a picture with Pillow, according to its content; nothing is decoded yet.
+    """Open a picture with Pillow. The format is recognized by the content of the file, and no pixels are decoded yet.
 
-    Pillow's own function is not used, because it would apply its own limit of pixels.
+    ``Image.open`` is not used, because it would apply Pillow's limit on the number of pixels.
 
     Raises:
         RefusedError: the format is neither one of :data:`READ_FORMATS` nor HEIC, or it is HEIC and the package
@@ -140,13 +141,13 @@ def _open_heic(file: IO[bytes]) -> ImageFile:
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Turn all errors of a ``with`` block that decodes the file ``path`` into ValueError, and print no warnings.
+    """Turn every error in a ``with`` block that decodes the file ``path`` into a ValueError, and hide warnings.
 
-    For an image that is not in a file, ``path`` is the name of the image in the messages.
+    If the image is not in a file, ``path`` is the name of the image in the error messages.
 
     Raises:
         TooLargeError: the picture is too large.
-        ValueError: the file is not an image, is of a kind that cannot be read, or is damaged.
+        ValueError: the file is not an image, has a format that cannot be read, is damaged, or needs too much memory.
     """
     try:
         with _SILENCE:
@@ -163,10 +164,10 @@ def reading(path: Path | str) -> Iterator[None]:
 
 
 class _Silence:
-    """A context manager that hides messages about pictures while at least one thread is within its context.
+    """A context manager that hides the messages of decoders while at least one thread is inside the context.
 
-    Pillow issues warnings, and libtiff, which Pillow uses, prints to standard error. What they do with messages is a
-    setting of the whole process. It is changed when the first thread enters, and restored when the last thread leaves.
+    Pillow issues warnings, and libtiff, which Pillow uses, prints messages to standard error. Both are turned off in
+    the whole process when the first thread enters the context, and on again when the last thread leaves it.
     """
 
     def __init__(self) -> None:
@@ -174,7 +175,7 @@ class _Silence:
         self._threads = 0
         self._filters = warnings.catch_warnings()
         self._handlers: list[tuple[Any, int | None]] = []
-        """Pairs of a function of libtiff that sets a message handler, and the handler to restore with it."""
+        """Pairs of a function of libtiff that sets a message handler, and the handler to set again at the end."""
 
     def __enter__(self) -> None:
         with self._lock:
@@ -196,9 +197,10 @@ class _Silence:
 
 @cache
 def _libtiff_setters() -> list[Any]:
-    """Return the two functions of libtiff that set its handlers of error messages and of warnings.
+    """Return the two functions of libtiff that set its handlers for errors and for warnings.
 
-    They are looked up in the copy of libtiff that Pillow uses. Without such a copy, as on Windows, the list is empty.
+    The functions are looked up in the copy of libtiff that Pillow uses. If they are not found, as on Windows, the list
+    is empty.
     """
     names = ("TIFFSetErrorHandler", "TIFFSetWarningHandler")
     try:

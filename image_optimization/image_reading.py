@@ -36,10 +36,10 @@ A profile is treated as sRGB if converting colors from it to sRGB changes no cha
 """
 
 WEBP_BYTES = 12
-"""Number of bytes per pixel that the decoder of WebP needs: it keeps three RGBA copies of the picture."""
+"""Number of bytes per pixel that the WebP decoder needs, because it keeps three RGBA copies of the picture."""
 
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
-"""Formats, other than TIFF, whose files may have several frames, which are then counted."""
+"""Formats, other than TIFF, whose files can have several frames. In these formats, the frames are counted."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Picture:
     for gray. Transparent parts are composited over white. If the file is gray and C is 3, the channels share the same
     memory: clone the tensor before you change it in place."""
     alpha: Tensor | None
-    """Opacity (1, 1, H, W) in [0, 1], where 0 is transparent; None if the whole picture is opaque."""
+    """Opacity (1, 1, H, W) from 0 for transparent to 1 for opaque; None if the whole picture is opaque."""
     exif: bytes
     """Encoded EXIF data that describes the picture, such as camera, exposure, author and GPS position; empty if there
     is none. It contains no orientation, because ``image`` is already upright."""
@@ -60,42 +60,44 @@ class Picture:
     frames: int
     """Number of frames or pages in the file. ``image`` is the first of them."""
     checksum: str
-    """First 16 hexadecimal digits of the SHA-256 of the file."""
+    """First 16 hexadecimal digits of the SHA-256 hash of the file."""
     notice: str = ""
-    """Sentence for the user, beginning with the path of the file, if it is not certain which numbers in the file stand
-    for black and white; otherwise empty."""
+    """Remark for the user if it is uncertain which numbers in the file stand for black and white; otherwise empty. It
+    begins with the path of the file."""
 
 
 def load(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = MOST_PIXELS) -> Tensor:
     """Return the image in a picture file, (1, ``channels``, H, W) in [0, 1], without the metadata.
 
-    The image is the same as that of :func:`read`. ``channels`` is 3 for color or 1 for gray.
+    The arguments and the image are the same as in :func:`read`. ``channels`` is 3 for color or 1 for gray.
     """
     return read(path, channels, max_pixels=max_pixels).image
 
 
 def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = MOST_PIXELS) -> Picture:
-    """Read the image, (1, ``channels``, H, W) in sRGB, float32 in [0, 1], and the metadata of a picture file.
+    """Read the image and the metadata of a picture file.
 
-    The image is turned upright according to its EXIF orientation. If the file has an ICC profile, the colors are
-    converted from it to sRGB with 8-bit precision. Pictures of more than 8 bits keep their precision if they are gray,
-    or if they have no ICC profile or one that is almost sRGB. Transparent parts are composited over white. Only the
-    first frame of an animation is read.
+    The image is a float32 tensor (1, ``channels``, H, W) in [0, 1]. It is turned upright according to its EXIF
+    orientation, and transparent parts are composited over white. If the file has an ICC profile, the colors are
+    converted from the profile to sRGB. This conversion rounds color pictures of more than 8 bits per channel to 8 bits.
+    It is skipped for these pictures if the profile is almost sRGB. Gray pictures keep their precision. Only the first
+    frame of an animation is read.
 
-    Which numbers stand for black and white depends only on the file format and its metadata, never on the pixel values
-    of the picture. In a TIFF, they are the smallest and largest number of the type of the pixel values, unless the tags
-    SMinSampleValue and SMaxSampleValue state others. For floating-point numbers, black is 0 and white is 1. For signed,
-    floating-point and 32-bit numbers without these tags, :attr:`Picture.notice` says which range is assumed.
+    The file format and the metadata determine which numbers stand for black and white. The pixel values of the picture
+    have no influence. In a TIFF, black and white are the numbers in the tags SMinSampleValue and SMaxSampleValue.
+    Without these tags, they are 0 and 1 for floating-point pixels, and otherwise the smallest and the largest number of
+    the data type of the pixels. If these tags are missing and the pixels are signed or floating-point numbers or have
+    more than 16 bits, :attr:`Picture.notice` says which range is assumed.
 
     Args:
-        path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, JPEG 2000, AVIF or PSD file, whatever its name. HEIC can also be
-            read if pillow-heif is installed.
+        path: a PNG, JPEG, WebP, TIFF, GIF, BMP, PPM, JPEG 2000, AVIF or PSD file, or an HEIC file if pillow-heif is
+            installed. The format is recognized by the content of the file, not by its name.
         channels: number of channels of the image to return: 3 for color, 1 for gray.
         max_pixels: largest allowed number of pixels in the picture. In addition, the file and the decoded picture are
-            limited to 1 GB each, or more in proportion if ``max_pixels`` is larger than its default.
+            limited to 1 GB each. If ``max_pixels`` is larger than its default, this limit grows in proportion.
 
     Raises:
-        FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or may not be read.
+        FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or is not readable.
         TooLargeError: the picture is too large. It is refused before it is decoded.
         ValueError: the file is not an image, or is damaged.
     """
@@ -105,7 +107,7 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
     with reading(path):
         decoded = (_decode_tiff if is_tiff(BytesIO(data)) else _decode)(data, max_pixels)
         checksum = hashlib.sha256(data).hexdigest()[:16]
-        del data  # the samples and the image are enough to have in memory
+        del data  # frees memory: only the samples are needed from here on
         samples = decoded.samples
         remark = samples.remark()
         image, alpha = samples.to_tensors(channels)
@@ -121,7 +123,7 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
 
 
 def read_pillow(picture: Image.Image) -> Samples:
-    """Return the samples, the pixel values and their range, of an image that Pillow has opened or made.
+    """Return the samples (the pixel values and their range) of an image that Pillow has opened or made.
 
     The image has at most 8 bits per channel. As in :func:`read`, the samples are turned upright according to the EXIF
     orientation of the image, and converted from its ICC profile to sRGB.
@@ -134,7 +136,7 @@ def read_pillow(picture: Image.Image) -> Samples:
 
 @dataclass
 class _Decoded:
-    """The parts of a picture file: upright samples in sRGB, and the metadata."""
+    """The decoded content of a picture file: upright samples in sRGB, and the metadata."""
 
     samples: Samples
     exif: bytes
@@ -143,7 +145,7 @@ class _Decoded:
 
 
 def _decode(data: bytes, max_pixels: int) -> _Decoded:
-    """Decode a picture that is not a TIFF."""
+    """Decode a picture in any format except TIFF."""
     with open_image(BytesIO(data)) as picture:
         bits = stored_bits(picture, data)
         pixel = WEBP_BYTES if picture.format == "WEBP" else len(picture.getbands()) * -(-bits // 8)
@@ -165,7 +167,7 @@ def _decode_tiff(data: bytes, max_pixels: int) -> _Decoded:
     frames = count_pages(data)
     if is_plain(tags):
         check_parts(tags)
-        with open_image(BytesIO(data)) as picture:  # upright as soon as it is decoded
+        with open_image(BytesIO(data)) as picture:  # Pillow turns the picture upright when it decodes a TIFF
             samples = _from_pillow(picture, picture.info.get("icc_profile"), data)
             return _Decoded(samples, _kept_exif(picture.getexif), 8, frames)
 
@@ -240,7 +242,7 @@ def _from_pillow(picture: Image.Image, profile: bytes | None, data: bytes) -> Sa
 
 
 def _deep_gray(picture: Image.Image, data: bytes) -> Samples:
-    """Return the samples of a gray picture of more than 8 bits, which Pillow has decoded."""
+    """Return the samples of a gray picture that Pillow has decoded with more than 8 bits per pixel."""
     values = np.asarray(picture)[:, :, None]
     if picture.mode == "F":
         notice = "does not say what its darkest and brightest numbers are: they are taken to be 0 and 1"
@@ -253,9 +255,9 @@ def _deep_gray(picture: Image.Image, data: bytes) -> Samples:
 
 
 def _scale_transparency(picture: Image.Image, data: bytes) -> None:
-    """Scale the gray level that a PNG of 2 or 4 bits per pixel declares transparent (its tRNS chunk) to 8 bits.
+    """Scale to 8 bits the gray level that the chunk tRNS of a PNG with 2 or 4 bits per pixel declares transparent.
 
-    Pillow has scaled the pixels in the same way.
+    Pillow has already scaled the pixels, but not this level, in the same way.
     """
     if picture.mode == "L" and getattr(picture, "format", "") == "PNG" and data and data[24] in (2, 4):
         picture.info["transparency"] *= 255 // (2 ** data[24] - 1)
@@ -279,7 +281,7 @@ def _convert(picture: Image.Image, profile: bytes) -> Image.Image:
 def _to_srgb(samples: Samples, profile: bytes | None) -> Samples:
     """Convert the colors of ``samples`` from ``profile`` to sRGB, unless the profile is almost sRGB.
 
-    Gray keeps its precision; colors are converted with 8 bits.
+    Gray pictures keep their precision. Color pictures are rounded to 8 bits per channel when they are converted.
     """
     if not profile:
         return samples
@@ -287,7 +289,7 @@ def _to_srgb(samples: Samples, profile: bytes | None) -> Samples:
     colors: Array = np.stack(np.meshgrid(steps, steps, steps), axis=-1).reshape(36, 6, 3)
     if samples.colors == 1:
         colors = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    # The decision is based on sample colors, because the name of a profile may be misleading.
+    # Converted test colors show whether the profile is almost sRGB. Its name might be misleading.
     converted = np.asarray(_convert(Image.fromarray(colors), profile))
     expected = colors if converted.ndim == colors.ndim else np.repeat(colors[:, :, None], 3, axis=2)
     if np.abs(converted.astype(int) - expected).max() <= PROFILE_TOLERANCE:

@@ -1,4 +1,4 @@
-"""Samples: the numbers that a picture file contains, together with the numbers that stand for black and white."""
+"""The samples of a picture: the numbers in its file, together with the numbers that stand for black and white."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ BLOCK_PIXELS = 2**20
 """Approximate number of pixels that are converted at a time, so that the conversion needs little memory."""
 
 DARK = 1 / 8
-"""Fraction of the range of 16-bit numbers. If no number in a picture exceeds it, the numbers may have fewer bits."""
+"""Fraction of the range of 16-bit numbers that the largest number in a picture usually exceeds.
+
+If it does not, the numbers probably have fewer than 16 bits.
+"""
 
 
 @dataclass
@@ -27,38 +30,38 @@ class Samples:
     """The numbers in a picture file, and the range from black to white."""
 
     values: Array
-    """Numbers (H, W, C) of any type: one channel for gray or three for red, green and blue, and one more for opacity if
-    the picture has transparent parts."""
+    """Array (H, W, C) of numbers of any type. The first channels hold the color, such as gray, or red, green and blue.
+    If the picture has transparent parts, the last channel holds the opacity."""
     colors: int
-    """Number of channels for the color: 1 or 3."""
+    """Number of color channels, without the opacity: 1 for gray, 3 for color, or 4 for CMYK."""
     low: Any = 0
-    """Number that stands for black: one for all channels, or one for each channel, (C,)."""
+    """Number that stands for black in all channels, or an array (C,) with one such number for each channel."""
     high: Any = 255
-    """Number that stands for white: one for all channels, or one for each channel, (C,). If it is less than ``low``,
-    larger numbers are darker."""
+    """Number that stands for white in all channels, or an array (C,) with one such number for each channel. If ``high``
+    is less than ``low``, larger numbers are darker."""
     premultiplied: bool = False
-    """True if the colors are multiplied by the opacity."""
+    """True if the stored colors have been multiplied by the opacity."""
     notice: str = ""
-    """Remark for the user if the file does not say which range its numbers have; "" if it does. It continues a sentence
-    that begins with the path of the file."""
+    """Remark for the user if the file does not state the range of its numbers, otherwise "". The remark is the rest of
+    a sentence that begins with the path of the file."""
 
     @property
     def bits(self) -> int:
-        """The number of bits per channel that suits the numbers: 8 if each takes one byte, and 16 otherwise."""
+        """The number of bits per channel: 8 if each number takes one byte, and otherwise 16."""
         return 8 if self.values.dtype.itemsize == 1 else 16
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Yield the picture in blocks of rows, as pairs of a slice of the rows and the numbers in them.
+        """Yield the picture in blocks of rows. Each is a pair of a slice of row indices and the numbers in these rows.
 
-        The numbers are float32 in [0, 1], (rows, W, C), where 0 is black. If the stored colors are multiplied by the
-        opacity, they are divided by it.
+        The numbers are a float32 array (rows, W, C) in [0, 1], where 0 is black and 1 is white. If the stored colors
+        have been multiplied by the opacity, they are divided by it.
 
         Raises:
-            ValueError: a number is infinite or not a number.
+            ValueError: a number is infinite or NaN.
         """
         height, width, _ = self.values.shape
         step = max(BLOCK_PIXELS // width, 1)
-        # Numbers of more than 16 bits do not fit into float32.
+        # float32 cannot represent all numbers of more than 16 bits exactly.
         kind = np.float32 if self.values.dtype.itemsize <= 2 else np.float64
         low: Array = np.asarray(self.low, kind)
         span: Any = np.asarray(self.high, kind) - low
@@ -81,7 +84,7 @@ class Samples:
         """Return the image (1, ``channels``, H, W) and the opacity (1, 1, H, W), both float32 in [0, 1].
 
         Transparent parts are composited over white. The opacity is None if the whole picture is opaque. If the picture
-        is gray and ``channels`` is 3, the channels share the same memory.
+        is gray and ``channels`` is 3, the channels of the image share the same memory.
         """
         height, width, _ = self.values.shape
         made = torch.empty(1, min(self.colors, channels), height, width)
@@ -93,7 +96,7 @@ class Samples:
                 opacity[0, :, rows] = torch.from_numpy(alpha).permute(2, 0, 1)
                 block = block * alpha + (1 - alpha)
             part = torch.from_numpy(block).permute(2, 0, 1)
-            # Gray is also converted with the weights, whose rounding older pictures have in them.
+            # Gray is also multiplied by the weights, so that it is rounded as in pictures made by older versions.
             made[0, :, rows] = part if channels == 3 else (part.expand(3, -1, -1) * LUMA).sum(0, keepdim=True)
         return made.expand(1, channels, height, width), opacity
 
@@ -111,8 +114,8 @@ class Samples:
     def remark(self) -> str:
         """Return a message to the user about the range of the numbers, or "" if there is nothing to report.
 
-        The message is ``notice`` unless this is empty. If it is empty and the numbers have 16 bits but are so small
-        that they probably have fewer bits than the file states, the message says that the picture is very dark.
+        If ``notice`` is not empty, the message is ``notice``. Otherwise, if the type of the numbers has 16 bits but the
+        largest of them is at most :data:`DARK` of the range, the message says that the picture is very dark.
         """
         if self.notice or self.values.dtype.kind != "u" or self.values.dtype.itemsize != 2:
             return self.notice

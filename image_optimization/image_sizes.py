@@ -9,14 +9,14 @@ from dreamgram.image_optimization.checks import as_whole
 from dreamgram.image_optimization.image_arguments import ImageLike, as_images
 
 MOST_REDUCED = 32
-"""Largest factor by which an image is reduced on an NVIDIA GPU. PyTorch fails there for much larger factors. Therefore,
-larger reductions are computed on the CPU."""
+"""Largest factor by which a side of an image is reduced on an NVIDIA GPU. Larger reductions are computed on the CPU,
+because PyTorch fails on the GPU if the factor is much larger."""
 
 
 def fit(image: ImageLike, size: int) -> Tensor:
     """Resize ``image`` (N, C, H, W) in [0, 1] so that its longer side has ``size`` pixels.
 
-    The image can also be given in another form that :func:`dreamgram.image_optimization.images.as_images` accepts.
+    ``image`` can also have any other form that :func:`dreamgram.image_optimization.images.as_images` accepts.
     """
     image, size = _as_batch(image), as_whole(size, "size", least=1)
     return resize(image, fitted_size(image, size))
@@ -33,9 +33,9 @@ def fitted_size(image: Tensor, size: int) -> tuple[int, int]:
 
 
 def _as_batch(image: ImageLike) -> Tensor:
-    """Return ``image`` as a tensor of fractions (N, C, H, W).
+    """Return ``image`` as a floating-point tensor (N, C, H, W).
 
-    If it is such a tensor already, it is returned unchanged, so that gradients can be computed with respect to it.
+    A tensor of this form is returned unchanged, so that gradients can be computed with respect to it.
     """
     own = isinstance(image, Tensor) and image.ndim == 4 and image.is_floating_point()
     return image if own else as_images(image, "the image")  # type: ignore[return-value]
@@ -44,7 +44,7 @@ def _as_batch(image: ImageLike) -> Tensor:
 def resize(image: ImageLike, size: tuple[int, int]) -> Tensor:
     """Resize ``image`` (N, C, H, W) in [0, 1] to ``size`` (H, W), with antialiased bicubic interpolation.
 
-    The image can also be given in another form that :func:`dreamgram.image_optimization.images.as_images` accepts.
+    ``image`` can also have any other form that :func:`dreamgram.image_optimization.images.as_images` accepts.
     """
     image = _as_batch(image)
     if tuple(image.shape[2:]) == size:
@@ -57,9 +57,9 @@ def resize(image: ImageLike, size: tuple[int, int]) -> Tensor:
 def refine(image: Tensor, start: Tensor | None, size: tuple[int, int]) -> Tensor:
     """Enlarge ``image`` (N, C, H, W) to ``size`` (H, W), and add the fine details of ``start``.
 
-    ``start`` is an image of any size, which is first resized to ``size``. Its fine details are what it loses when it is
-    reduced to the size of ``image`` and enlarged again. If ``start`` is None, no details are added. The result may have
-    values outside [0, 1].
+    ``start`` is an image with any height and width, and is first resized to ``size``. Its fine details are those that
+    are lost when it is reduced to the height and width of ``image`` and enlarged again. If ``start`` is None, no
+    details are added. The result can have values outside [0, 1].
     """
     if start is None:
         return resize(image, size)

@@ -1,7 +1,7 @@
-"""Decode the TIFF files that Pillow does not open, or of which it keeps only 8 bits.
+"""Decode TIFF files that Pillow cannot open or would reduce to 8 bits per channel.
 
-Pillow is only used to decompress the pixel data: it receives a TIFF that declares the same bytes to be an 8-bit gray
-picture. The decompressed bytes are decoded in this module, according to the specification TIFF 6.0.
+Pillow only decompresses the pixel data: it receives a TIFF that declares the same bytes to be an 8-bit gray picture.
+This module decodes the decompressed bytes according to the TIFF 6.0 specification.
 """
 
 from __future__ import annotations
@@ -25,35 +25,37 @@ Tag = ExifTags.Base
 
 PREDICTOR, TILE_WIDTH, TILE_LENGTH, TILE_OFFSETS, TILE_BYTE_COUNTS = 317, 322, 323, 324, 325
 SAMPLE_FORMAT, SMALLEST_SAMPLE, LARGEST_SAMPLE, EXTRA_SAMPLES, SUBSAMPLING = 339, 340, 341, 338, 530
-"""Numbers of further TIFF tags."""
+"""Numbers of the TIFF tags Predictor, TileWidth, TileLength, TileOffsets, TileByteCounts, SampleFormat,
+SMinSampleValue, SMaxSampleValue, ExtraSamples and YCbCrSubSampling."""
 
 WHITE_IS_ZERO, GRAY, RGB, PALETTE, CMYK, YCBCR, CIE_LAB = 0, 1, 2, 3, 5, 6, 8
 """Values of the tag PhotometricInterpretation."""
 
 ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA = 1, 2
-"""Values of the tag ExtraSamples: an opacity by which the stored colors are multiplied, and any other opacity."""
+"""Values of the tag ExtraSamples: an opacity by which the stored colors have been multiplied, and any other opacity."""
 
 UNCOMPRESSED, DEFLATE = 1, 8
 """Values of the tag Compression."""
 
 BYTEWISE = {UNCOMPRESSED, 5, DEFLATE, 32773, 32946, 34925, 50000}
-"""Values of the tag Compression that stand for a compression of bytes, whatever the bytes mean: none, LZW, Deflate,
-PackBits, Deflate (its old number), LZMA and Zstandard."""
+"""Values of the tag Compression for methods that compress bytes regardless of their meaning: no compression, LZW,
+Deflate, PackBits, Deflate (its old number), LZMA and Zstandard."""
 
 DIFFERENCES, FLOAT_DIFFERENCES = 2, 3
-"""Values of the tag Predictor: differences of neighboring numbers, and bytewise differences for floating point."""
+"""Values of the tag Predictor: differences of neighboring numbers, and bytewise differences of floating-point ones."""
 
 MOST_SEGMENTS = 1_000_000
 """Largest number of strips or tiles that a picture may have."""
 
 LARGEST_TILE = 2**26
-"""Number of pixels by which all tiles of a picture together may exceed twice the number of pixels of the picture."""
+"""Limit for large tiles, in pixels. All tiles of a picture together may have at most twice as many pixels as the
+picture, plus this number."""
 
 Tags = ImageFileDirectory_v2
 
 
 def is_tiff(file: IO[bytes]) -> bool:
-    """Return whether ``file`` begins as a TIFF does, and set the position in the file back to the beginning."""
+    """Return whether ``file`` begins with the signature of a TIFF, and set its position back to the beginning."""
     start = file.read(4)
     file.seek(0)
     return start in PREFIXES
@@ -63,7 +65,7 @@ def read_tags(file: IO[bytes]) -> Tags:
     """Return the tags of the first page of a TIFF.
 
     Raises:
-        RefusedError: the file is a BigTIFF with the most significant byte first, which Pillow does not read.
+        RefusedError: the file is a big-endian BigTIFF, which Pillow cannot read.
     """
     header = file.read(8)
     if header.startswith(b"MM\0+"):
@@ -98,7 +100,7 @@ def count_pages(data: bytes) -> int:
 
 
 def size_of(tags: Tags) -> tuple[int, int]:
-    """Return the width and height in pixels that ``tags`` state.
+    """Return the width and height of the picture, in pixels, as stated in ``tags``.
 
     Raises:
         ValueError: the width or the height is missing or not a positive whole number.
@@ -110,18 +112,18 @@ def size_of(tags: Tags) -> tuple[int, int]:
 
 
 def bits_of(tags: Tags) -> tuple[int, ...]:
-    """Return the number of bits of each channel that ``tags`` state."""
+    """Return the number of bits of each channel, as stated in ``tags``."""
     bits, channels = _all(tags, Tag.BitsPerSample, 1), int(tags.get(Tag.SamplesPerPixel, 1))
     return bits * channels if len(bits) == 1 and 0 < channels < 100 else bits
 
 
 def is_plain(tags: Tags) -> bool:
-    """Return whether Pillow is to decode the file, rather than this module.
+    """Return whether a file is plain, which means that Pillow decodes it instead of this module.
 
-    Pillow is to decode every file whose compression is not in :data:`BYTEWISE`, and every other file that it decodes
-    exactly. Such a file contains unsigned integers of at most 8 bits and interleaved channels. It has no subsampled
-    colors, no tags that state the range of the numbers, and no colors that are multiplied by their opacity, because
-    Pillow would round these.
+    A file is plain if its compression is not in :data:`BYTEWISE`, or if Pillow decodes it exactly. Pillow decodes a
+    file exactly if it contains unsigned integers of at most 8 bits in interleaved channels, without subsampled colors,
+    without tags that state the range of the numbers, and without colors that have been multiplied by the opacity, which
+    Pillow would round.
     """
     bits = bits_of(tags)
     lossy = tags.get(Tag.Compression, 1) not in BYTEWISE
@@ -132,7 +134,7 @@ def is_plain(tags: Tags) -> bool:
 
 
 def check_parts(tags: Tags) -> None:
-    """Check that the strips or tiles of an uncompressed picture cover it. Pillow would leave the rest black.
+    """Check that the strips or tiles of an uncompressed picture cover all of it. Pillow would leave the rest black.
 
     Raises:
         ValueError: some strips or tiles are missing.
@@ -145,7 +147,7 @@ def check_parts(tags: Tags) -> None:
 
 
 def _grid(tags: Tags) -> tuple[int, int, int, int]:
-    """Return the width and height of a strip or tile in pixels, and how many lie across and down the picture."""
+    """Return the width and height of a strip or tile, in pixels, and the number of columns and rows that they form."""
     width, height = size_of(tags)
     if TILE_OFFSETS in tags:
         across, down = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)
@@ -165,13 +167,13 @@ def _is_subsampled(tags: Tags) -> bool:
 
 
 def decode_tiff(data: bytes, tags: Tags) -> Samples | Image.Image:
-    """Return the samples of the first page of a TIFF that is not plain (:func:`is_plain`).
+    """Return the samples of the first page of a TIFF that is not plain, as defined in :func:`is_plain`.
 
     If the page is in a color space that Pillow converts to RGB, such as CMYK or 8-bit Lab, return an 8-bit Pillow image
     instead.
 
     Raises:
-        RefusedError: pictures of this kind are not supported.
+        RefusedError: the colors, the compression or the data type of the numbers are not supported.
         Exception: the file is damaged.
     """
     if _is_subsampled(tags):
@@ -191,7 +193,7 @@ def decode_tiff(data: bytes, tags: Tags) -> Samples | Image.Image:
     colors = 3 if kind == RGB else 1
     if values.shape[2] < colors:
         raise ValueError(f"{values.shape[2]} channels are too few for RGB")
-    # Some programs write an opacity without saying so.
+    # Some programs store an opacity without the tag ExtraSamples.
     extra = _all(tags, EXTRA_SAMPLES, UNASSOCIATED_ALPHA)[0] if values.shape[2] > colors else 0
     channel_count = colors + (extra in (ASSOCIATED_ALPHA, UNASSOCIATED_ALPHA))
     low, high = (np.broadcast_to(each, values.shape[2])[:channel_count].copy() for each in (low, high))
@@ -203,8 +205,8 @@ def decode_tiff(data: bytes, tags: Tags) -> Samples | Image.Image:
 def _range(tags: Tags, values: Array) -> tuple[Array, Array, str]:
     """Return the numbers for black and white, each (C,) or (1,), and a remark if they are assumed, otherwise "".
 
-    By the specification, the range is that of the type of numbers unless tags state another one. For floating-point
-    numbers, black is 0 and white is 1 by convention.
+    By the specification, black and white are the smallest and the largest number of the data type, unless tags state
+    other numbers. For floating-point numbers, black is 0 and white is 1 by convention.
     """
     bits = bits_of(tags)[0]
     signed, real = values.dtype.kind == "i", values.dtype.kind == "f"
@@ -229,7 +231,7 @@ def _all(tags: Tags, tag: int, default: float) -> tuple[Any, ...]:
 
 
 def _to_pillow(values: Array, kind: int, low: Array, high: Array) -> Image.Image:
-    """Return a picture in CMYK, Lab or YCbCr as an 8-bit Pillow image in this color space."""
+    """Convert a picture in CMYK, Lab or YCbCr to an 8-bit Pillow image in the same color space."""
     count, mode = {CMYK: (4, "CMYK"), CIE_LAB: (3, "LAB"), YCBCR: (3, "YCbCr")}[kind]
     if values.shape[2] < count:
         raise ValueError(f"{values.shape[2]} channels are too few for {mode}")
@@ -264,7 +266,7 @@ def _from_lab(values: Array) -> Array:
 
 
 def _decode(data: bytes, tags: Tags) -> Array:
-    """Return the numbers of the first page of a TIFF (H, W, C), all of the same type."""
+    """Return the numbers, (H, W, C), of the first page of a TIFF. All channels have the same data type."""
     if tags.get(Tag.Compression, 1) not in BYTEWISE:
         raise RefusedError(f"is a TIFF with compression {tags.get(Tag.Compression)}, which cannot be read")
     bits, formats = bits_of(tags), set(_all(tags, SAMPLE_FORMAT, 1))
@@ -286,11 +288,11 @@ def _decode(data: bytes, tags: Tags) -> Array:
 
 
 def _segments(data: bytes, tags: Tags) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Return the offsets in the file of the strips or tiles of the first page, and their lengths in bytes."""
+    """Return where in the file the strips or tiles of the first page start, and their lengths, both in bytes."""
     tiled = TILE_OFFSETS in tags
     offsets = _all(tags, TILE_OFFSETS if tiled else Tag.StripOffsets, -1)
     counts = _all(tags, TILE_BYTE_COUNTS if tiled else Tag.StripByteCounts, -1)
-    if counts == (-1,):  # some old files do not have them
+    if counts == (-1,):  # some old files do not state the lengths
         counts = tuple(len(data) - offset for offset in offsets)
     if len(offsets) > MOST_SEGMENTS or not all(0 < offset <= len(data) for offset in offsets):
         raise ValueError("the list of its parts is damaged")
@@ -308,7 +310,7 @@ def _decode_plane(
     (width, height), bits = size_of(tags), bits_of(tags)[0]
     tiled = TILE_OFFSETS in tags
     across, down, pieces, rows = _grid(tags)
-    row = -(-across * channels * bits // 8)  # bytes in a row of a part
+    row = -(-across * channels * bits // 8)  # bytes in a row of a strip or tile
     if len(offsets) != pieces * rows:
         raise ValueError("some of its parts are missing")
     if pieces * across * max(height, down) > 2 * width * height + LARGEST_TILE:
@@ -331,10 +333,10 @@ def _decode_plane(
 
 
 def _to_numbers(stored: Array, channels: int, bits: int, kind: str, order: str, predictor: int) -> Array:
-    """Return the numbers in the bytes ``stored`` (H, pieces, bytes), as (H, pieces, numbers).
+    """Decode the bytes ``stored``, (H, pieces, bytes), and return their numbers, (H, pieces, numbers).
 
-    The pieces are the strips or tiles side by side. ``order`` is NumPy's character for the order of the bytes of a
-    number, and ``predictor`` is the value of the tag Predictor.
+    The pieces are the strips or tiles that lie side by side in the picture. ``order`` is NumPy's character for the byte
+    order, ``<`` or ``>``, and ``predictor`` is the value of the tag Predictor.
     """
     height, pieces, _ = stored.shape
     if bits not in (8, 16, 32, 64):
@@ -343,7 +345,7 @@ def _to_numbers(stored: Array, channels: int, bits: int, kind: str, order: str, 
         unpacked = _unpack(stored, bits)
         unpacked = unpacked[..., : unpacked.shape[2] // channels * channels]
         return _signed(unpacked, bits) if kind == "i" else unpacked
-    if predictor == FLOAT_DIFFERENCES:  # of the bytes, of which the most significant ones of all numbers come first
+    if predictor == FLOAT_DIFFERENCES:  # stored with the most significant bytes of all numbers first
         bytes_of = np.cumsum(stored.reshape(height, pieces, -1, channels), axis=2, dtype=np.uint8)
         ordered = bytes_of.reshape(height, pieces, bits // 8, -1).swapaxes(2, 3)
         return np.ascontiguousarray(ordered).view(f">f{bits // 8}")[..., 0].astype(f"f{bits // 8}")
@@ -363,7 +365,7 @@ def _unpack(stored: Array, bits: int) -> Array:
     numbers = np.empty((*stored.shape[:2], count), np.uint8 if bits < 8 else np.uint16 if bits < 16 else np.uint32)
     if bits > 32:
         raise RefusedError(f"is a TIFF with numbers of {bits} bits, which cannot be read")
-    for row in range(len(stored)):  # one row at a time, because single bits need much memory
+    for row in range(len(stored)):  # one row at a time, because each bit takes a byte of memory
         single = np.unpackbits(stored[row], axis=-1)[:, : count * bits].reshape(-1, count, bits)
         found = np.zeros(single.shape[:2], np.uint32)
         for place in range(bits):
@@ -399,8 +401,8 @@ def _compress(data: bytes, tags: Tags) -> ImageFile:
 def _wrap(layout: Mapping[int, Sequence[int]], content: bytes) -> bytes:
     """Return the bytes of a TIFF with the tags ``layout`` and the pixel data ``content``.
 
-    ``layout`` maps the number of a tag to its values, which are whole numbers. Offsets of strips or tiles are given
-    relative to the start of ``content``.
+    ``layout`` maps the number of a tag to its values, which are whole numbers. In ``layout``, the offsets of strips or
+    tiles are relative to the start of ``content``.
     """
     start = 8
     end = start + len(content)

@@ -40,25 +40,25 @@ SIDE_LIMITS = {"WEBP": 16_383, "JPEG": 65_500}
 65,535, but the library that writes JPEG files allows only 65,500."""
 
 SECTIONS = (Tag.ExifOffset, Tag.GPSInfo)
-"""TIFF tags whose values are further sets of tags."""
+"""TIFF tags whose value is itself a set of tags: the EXIF data and the GPS data."""
 
 
 def to_pillow(image: ImageLike) -> Image.Image:
     """Convert one image, (C, H, W) or (1, C, H, W) in [0, 1] with 1 or 3 channels, to an 8-bit Pillow image.
 
-    The image can also be given in another form that :func:`dreamgram.image_optimization.images.as_images` accepts.
+    ``image`` can also have any other form that :func:`dreamgram.image_optimization.images.as_images` accepts.
 
     Raises:
-        TypeError, ValueError: as for :func:`dreamgram.image_optimization.images.as_image`, or the image has another
-            number of channels.
+        TypeError, ValueError: ``image`` is invalid, as described in
+            :func:`dreamgram.image_optimization.images.as_image`, or the number of its channels is not 1 or 3.
     """
     levels = (_as_picture(image)[0].cpu() * 255).round().byte()
     return Image.fromarray(levels[0].numpy() if len(levels) == 1 else levels.permute(1, 2, 0).numpy())
 
 
 def _as_picture(image: ImageLike) -> Tensor:
-    """Return an image that a caller has given as (1, C, H, W) in [0, 1], after checking that C is 1 or 3."""
-    # A tensor of three axes is (C, H, W), even if it has so few columns that they could be channels.
+    """Convert an image to a tensor (1, C, H, W) in [0, 1], and check that C is 1 or 3."""
+    # A tensor with three axes is (C, H, W), even if its columns are so few that (H, W, C) is possible, too.
     given = image[None] if isinstance(image, Tensor) and image.ndim == 3 and len(image) in (1, 3) else image
     picture = as_image(given, "the image")
     if picture.shape[1] not in (1, 3):
@@ -72,11 +72,11 @@ def check_output(
     """Check that a file can be saved at ``path``, and return ``path`` as a :class:`~pathlib.Path`.
 
     The folder that contains the file is checked with :func:`check_folder`. Call this function before a long
-    computation, so that the result can be saved at the end.
+    computation, so that an unusable path is reported before the computation and not after it.
 
     Raises:
-        ValueError: the file extension is not one of ``formats``. If this argument is not given, the extensions in
-            :data:`FORMATS` are allowed.
+        ValueError: the file extension is not one of ``formats``. By default, these are the extensions in
+            :data:`FORMATS`.
         OutputExistsError: the file exists, and ``overwrite`` is False.
         OSError: ``path`` is a folder, or the folder that contains it cannot be created or written to.
     """
@@ -92,10 +92,10 @@ def check_output(
 
 
 def check_folder(folder: Path) -> None:
-    """Check that files can be created in ``folder``, and delete temporary files that killed programs left in it.
+    """Check that files can be created in ``folder``, and delete temporary files that runs left there when killed.
 
     If the folder does not exist, this function checks that it can be created, but does not create it. The folder is
-    created when a file is written, so that a command that fails leaves no empty folder.
+    created later, when the first file is written, so that a command that fails before then leaves no empty folder.
 
     Raises:
         OSError: the folder cannot be created or written to.
@@ -131,7 +131,8 @@ def choose_bits(path: Path, wanted: int | None, given: int) -> int:
 def check_size(path: Path, size: tuple[int, int]) -> None:
     """Check that the format of the file ``path`` can hold a picture of ``size`` (H, W).
 
-    Call this function before a long computation, so that the result can be saved at the end.
+    Call this function before a long computation, so that an unsuitable format is reported before the computation and
+    not after it.
 
     Raises:
         ValueError: a side is longer than the format allows.
@@ -157,19 +158,19 @@ def save(
     An sRGB profile is embedded in color images.
 
     Args:
-        image: sRGB or gray tensor, (C, H, W) or (1, C, H, W) in [0, 1], or a Pillow image. It can also be given in
-            another form that :func:`dreamgram.image_optimization.images.as_images` accepts.
+        image: a tensor, (C, H, W) or (1, C, H, W) in [0, 1], in sRGB or gray; a Pillow image; or one image in any
+            other form that :func:`dreamgram.image_optimization.images.as_images` accepts.
         path: file to write. Its extension determines the format (:data:`FORMATS`).
-        note: text to store in the metadata, which :func:`read_note` can read.
+        note: text to store in the metadata of the file. :func:`read_note` reads it.
         overwrite: whether to replace an existing file.
-        alpha: opacity (1, 1, H, W) in [0, 1] of ``image``. The image must be composited over white, as :func:`read`
-            returns it. If ``image`` is a tensor, the white is removed from its colors before they are stored. A JPEG
-            cannot hold the opacity and keeps the white.
+        alpha: opacity (1, 1, H, W) in [0, 1] of ``image``; None to add no opacity. ``image`` must already be
+            composited over white, as in the result of :func:`read`. If ``image`` is a tensor, its colors are stored as
+            they were before compositing. A JPEG cannot store the opacity, and holds the composited image.
         exif: encoded EXIF data to store, such as :attr:`Picture.exif`. In a JPEG, EXIF data of more than 64 kB is
             omitted.
         bits: bits per channel: 8 or 16. Only PNG and TIFF can have 16 bits per channel. A Pillow image cannot be saved
             with 16 bits.
-        quality: quality of the compression of JPEG and WebP, up to 100. A higher quality gives a larger file.
+        quality: compression quality of JPEG and WebP, up to 100. A higher quality gives a larger file.
 
     Returns:
         ``path`` as a :class:`~pathlib.Path`.
@@ -220,7 +221,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Raises:
         OSError: the file cannot be written; the message names ``path``.
     """
-    # File systems limit the length of a name. The host and the process are named for _delete_leftovers.
+    # The name is cut, because file systems limit its length. _delete_leftovers reads the host and the process in it.
     beside = path.with_name(f".{path.name[:50]}.{_host()}.{os.getpid()}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -236,7 +237,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _delete_leftovers(folder: Path) -> None:
-    """Delete the temporary files of :func:`replacing` whose programs were killed on this computer."""
+    """Delete the temporary files of :func:`replacing` whose process on this computer no longer exists."""
     for left in folder.glob(f".*.{_host()}.*.part"):
         number = left.name.split(".")[-2]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
@@ -244,14 +245,14 @@ def _delete_leftovers(folder: Path) -> None:
 
 
 def _host() -> str:
-    """Return at most 20 characters of the computer's name, up to its first dot or other special character."""
+    """Return the computer's name up to its first dot or other special character, but at most 20 characters."""
     return re.sub(r"[^\w-].*", "", platform.node())[:20]
 
 
 def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[str, Any]:
-    """Return the options of Pillow's ``save`` that store the note, the EXIF data and, if ``colored``, an sRGB profile.
+    """Return the options of Pillow's ``save`` that store the note, the EXIF data and an sRGB profile.
 
-    EXIF data that is too long for a JPEG is omitted.
+    The profile is omitted if ``colored`` is False. EXIF data that is too long for a JPEG is omitted.
     """
     pillow_options: dict[str, Any] = {"icc_profile": _srgb_profile()} if colored else {}
     if exif and kind == "TIFF":
@@ -274,7 +275,7 @@ def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[s
 
 
 def _srgb_profile() -> bytes:
-    """Return an sRGB profile without its creation date, so that saving a picture twice gives identical files."""
+    """Return an sRGB profile with its creation date erased, so that saving a picture twice gives identical files."""
     made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return made[:24] + bytes(12) + made[36:]
 

@@ -1,4 +1,4 @@
-"""Write pictures to video files with PyAV, an optional package: ``pip install 'dreamgram[video]'``."""
+"""Write pictures to video files with the optional package PyAV (``pip install 'dreamgram[video]'``)."""
 
 # PyAV is imported inside the functions, so that the command-line programs can use the constants without PyAV and NumPy.
 from __future__ import annotations
@@ -21,7 +21,7 @@ VIDEO_ENDINGS = (*VIDEO_FORMATS, ".avi", ".mpg", ".mpeg", ".ts", ".wmv", ".flv",
 """File extensions of videos that can be read."""
 
 READ_CONTAINERS = ("mov", "matroska", "avi", "mpeg", "mpegts", "mpegvideo", "m4v", "asf", "flv")
-"""Names, in FFmpeg, of the container formats of videos that can be read. None of them refers to other files."""
+"""FFmpeg's names of the container formats of videos that can be read. Reading these formats opens no other files."""
 
 CODECS = {"webm": ("libvpx-vp9", {"crf": "24", "b": "0"})}
 X264 = ("libx264", {"crf": "17"})
@@ -47,7 +47,7 @@ def add_pictures(container: OutputContainer, size: tuple[int, int], rate: Fracti
     """Add a video stream to the file ``container`` for pictures of ``size`` (H, W), with ``rate`` pictures per second.
 
     ``time_base`` is the unit, in seconds, of the timestamps of the stream. If the height or width is odd, the last row
-    or column is cropped, because the codecs store colors at half the resolution and need even sizes.
+    or column of each picture is cropped, because the codecs store colors at half the resolution and need even sizes.
     """
     codec, options = CODECS.get(container.format.name, X264)
     stream = cast("VideoStream", container.add_stream(codec, rate=rate, options=options))

@@ -25,12 +25,12 @@ if TYPE_CHECKING:
 HIGH_DEFINITION = 720
 """Smallest height, in pixels, at which a video that does not state its color matrix is decoded as BT.709.
 
-A video of a smaller height is decoded as BT.601. Video players use the same height to
-choose between BT.601 and BT.709.
+Such a video is decoded as BT.601 if its height is smaller. Video players use the same height to choose between BT.601
+and BT.709.
 """
 
 Tell = Callable[[str], None]
-"""Type of a function that receives a message, one line of text, and shows the message to the user."""
+"""Type of a function that shows the user a message. Its argument is the message, which is one line of text."""
 
 
 class Frame(NamedTuple):
@@ -39,14 +39,14 @@ class Frame(NamedTuple):
     image: Tensor
     """Upright image of the frame, (1, 3, H, W) in [0, 1]."""
     time: Fraction
-    """Time, in seconds, at which the frame appears."""
+    """Time, in seconds, at which the frame appears in the video."""
 
 
 def count_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> int:
     """Return the number of frames of a video, as stated in its header or estimated from its duration and frame rate.
 
     Raises:
-        ValueError: ``video`` cannot be opened as a video, or it has no pictures.
+        ValueError: ``video`` cannot be opened as a video, or it has no video stream.
     """
     with _open(video, max_pixels) as container:
         stream = container.streams.best("video")
@@ -61,7 +61,7 @@ def read_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> Iterator[Frame
 
     Raises:
         TooLargeError: the frames have more than ``max_pixels`` pixels.
-        ValueError: ``video`` cannot be opened as a video, or it has no pictures.
+        ValueError: ``video`` cannot be opened as a video, or it has no video stream.
     """
     with _open(video, max_pixels) as container:
         yield from (each for each in _read(container, [], lambda line: None) if isinstance(each, Frame))
@@ -95,8 +95,8 @@ def convert_video(
         output: file to write. If the conversion fails, an existing file is not changed.
         convert: function that receives the zero-based index of a frame and its image (1, 3, H, W) in [0, 1], and
             returns the converted image, (1, 3, H, W) in [0, 1].
-        tell: function that shows the user a message. It is called if parts of the video are damaged, or if the format
-            of ``output`` cannot hold the sound.
+        tell: function that shows the user a message. It is called if parts of ``video`` are damaged, or if the format
+            of ``output`` cannot hold the sound of ``video``.
         max_pixels: largest allowed number of pixels in a frame.
 
     Raises:
@@ -163,7 +163,7 @@ def _read(container: Any, sounds: list[Any], tell: Tell) -> Iterator[Frame | av.
     av = load_av()
     pictures = container.streams.best("video")
     gap = 1 / (pictures.average_rate or Fraction(25))
-    # AVI stores the times of packets, which are in a different order from the frames, and not the times of frames.
+    # AVI stores the times of packets and not of frames. The packets are in a different order from the frames.
     timed = container.format.name != "avi"
     size: tuple[int, int] | None = None
     last = -gap

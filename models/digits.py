@@ -1,4 +1,4 @@
-"""Networks that classify handwritten digits, and a sample of the MNIST test digits."""
+"""Networks that classify handwritten digits, and a sample of the MNIST test set."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dreamgram.models.registry import WEIGHTS, network, read_weights
 
 
 class DigitCNN(nn.Module):
-    """A convolutional network for digits, from gray images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
+    """A convolutional network that maps gray images of digits, (N, 1, 28, 28) in [0, 1], to logits (N, 10).
 
-    The layers output their activations before the ReLU, so that a filter has a gradient even when it is inactive. The
-    ReLU of a convolution is applied after the pooling. ``relu(pool(conv(x)))`` equals ``pool(relu(conv(x)))``, but
-    computes the ReLU of only a quarter as many elements.
+    The layers output their values before the ReLU, so that the output of a filter has a nonzero gradient even where it
+    is negative. The ReLU of a convolution is applied after the pooling. ``relu(pool(conv(x)))`` equals
+    ``pool(relu(conv(x)))``, but computes the ReLU of only a quarter as many elements.
     """
 
     input_shape = (1, 28, 28)
@@ -46,10 +46,10 @@ class DigitCNN(nn.Module):
 
 
 class DigitMLP(nn.Module):
-    """A fully connected network for digits, from gray images (N, 1, 28, 28) in [0, 1] to logits (N, 10).
+    """A fully connected network that maps gray images of digits, (N, 1, 28, 28) in [0, 1], to logits (N, 10).
 
-    It has 784 inputs, two hidden layers of 500 units with sigmoids, and 10 outputs. The layers output their activations
-    before the sigmoid.
+    The network has 784 inputs, two hidden layers of 500 units with sigmoids, and 10 outputs. The hidden layers output
+    their values before the sigmoid.
     """
 
     input_shape = (1, 28, 28)
@@ -60,7 +60,7 @@ class DigitMLP(nn.Module):
         self.hidden2 = nn.Linear(500, 500)
         self.logits = nn.Linear(500, 10)
         for layer in (self.hidden1, self.hidden2):
-            # Glorot initialization for a sigmoid. With PyTorch's default, the second layer starts almost constant.
+            # Glorot initialization for a sigmoid. With PyTorch's default, the second layer is almost constant at first.
             nn.init.xavier_uniform_(layer.weight, gain=4.0)
             nn.init.zeros_(layer.bias)
 
@@ -86,7 +86,7 @@ def digits(weights: Path) -> DigitCNN:
 def digits_robust(weights: Path) -> DigitCNN:
     """Build the same CNN as :func:`digits`, trained on digits with adversarial noise.
 
-    People recognize digits in the images that maximize the activations of its units.
+    People can recognize digits in the images that maximize the activations of its units.
     """
     return digits(weights)
 
@@ -102,7 +102,7 @@ def digits_mlp(weights: Path) -> DigitMLP:
 def digit_sample() -> tuple[Tensor, Tensor]:
     """Return 1,000 digits of the MNIST test set, 100 of each class, sorted by class.
 
-    The first tensor holds the images, (1000, 1, 28, 28) in [0, 1]; the second holds their labels, (1000,).
+    The first tensor holds the images, (1000, 1, 28, 28) in [0, 1]. The second tensor holds their labels, (1000,).
     """
     with np.load(WEIGHTS / "mnist-sample.npz") as sample:
         images, labels = sample["images"], sample["labels"]

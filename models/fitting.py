@@ -1,4 +1,4 @@
-"""Fill a network with the tensors of a weights file, whatever prefixes a training program added to their names."""
+"""Fill a network with the tensors of a weights file, even if a training program added prefixes to their names."""
 
 from __future__ import annotations
 
@@ -15,15 +15,17 @@ WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoin
 names of a network's modules."""
 
 NAMES_SHOWN = 3
-"""Largest number of names that an error message shows of the tensors that are missing, unexpected or of a wrong
-shape."""
+"""Largest number of tensors that an error message names as missing, as unexpected, and as having a wrong shape."""
 
 
 def fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> nn.Module:
-    """Return the network that ``build`` makes. If the user gave ``weights``, errors of ``build`` become a ValueError.
+    """Return the network that ``build`` makes. If ``weights`` is not None, an error of ``build`` becomes a ValueError.
+
+    ``weights`` is the user's weights file, from which ``build`` fills the network. ``name`` names the network in the
+    error message.
 
     Raises:
-        ValueError: the user's ``weights`` cannot be read or do not fit; the message is one line.
+        ValueError: ``weights`` cannot be read or does not fit the network; the message is one line.
     """
     try:
         return build()
@@ -37,8 +39,9 @@ def fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> 
 def take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], std: Sequence[float]) -> nn.Module:
     """Make ``model`` take images in [0, 1] and normalize them itself, and set its default input shape (C, H, W).
 
-    The result is ``model``. A hook subtracts ``mean`` from the images and divides them by ``std``, which hold one
-    number for each channel. With a hook instead of a wrapper, the layers of ``model`` keep their names.
+    The result is ``model``. ``mean`` and ``std`` hold one number for each channel. A forward pre-hook subtracts
+    ``mean`` from the images and divides the differences by ``std``. Because this is a hook and not a wrapper, the
+    layers of ``model`` keep their names.
     """
     import torch
 
@@ -52,18 +55,20 @@ def take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], s
 def unfetched(what: str, error: Exception, instead: str = "a local file as the weights") -> OSError:
     """Return an error whose message says that ``what``, such as a URL, could not be fetched because of ``error``.
 
-    The message asks the user to give ``instead``.
+    The message asks the user to give ``instead`` in place of ``what``.
     """
     reason = (str(getattr(error, "reason", error)).strip() or type(error).__name__).splitlines()[0]
     return OSError(f"could not fetch {what} ({reason}); give {instead}")
 
 
 def fill(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
-    """Copy the tensors ``state`` (by name) into ``model``, and return ``model``. :func:`renamed` matches the names.
+    """Copy the tensors of the state dict ``state`` into ``model``, and return ``model``.
+
+    :func:`renamed` first adapts the names of the tensors to those in ``model``.
 
     Raises:
-        ValueError: a tensor of the network is missing in ``state``, has another shape there, or ``state`` has more
-            tensors than the network. The message names the first few of these tensors.
+        ValueError: ``state`` lacks a tensor of the network, contains it in a different shape, or contains a tensor that
+            the network lacks. The message names the first few such tensors.
     """
     own: dict[str, Tensor] = model.state_dict()
     fitted = renamed(state, own)
@@ -75,12 +80,12 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 
 
 def renamed(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
-    """Return the tensors ``state`` under the names of a network's tensors, ``names``, as far as they match.
+    """Rename the tensors in ``state`` so that as many as possible match ``names``, the tensor names of a network.
 
-    A prefix is removed or added so that as many names as possible match. Examples of such prefixes are ``module.``,
-    ``model.``, ``state_dict.`` and ``state_dict.net.``. Tensors without the removed prefix are omitted. If several
-    prefixes fit equally well, the first in the file is used. The names in :data:`WRAPPERS` are also removed in the
-    middle of a name, if no module of the network has such a name.
+    First, the names in :data:`WRAPPERS` are removed wherever they are a component of a dotted name in ``state``, except
+    those that are also a component of a name in ``names``. Then, one prefix is removed from all names or added to all
+    names. Examples of removed prefixes are ``module.``, ``model.``, ``state_dict.`` and ``state_dict.net.``. Tensors
+    without the removed prefix are omitted. If several prefixes fit equally well, the first one found is used.
     """
     wanted = set(names)
     wrappers = WRAPPERS - {part for name in wanted for part in name.split(".")}
@@ -93,7 +98,7 @@ def renamed(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Te
     if extended > stripped:
         return {add + name: state[full] for name, full in bare.items()}
     # PyTorch stores the versions of modules beside the tensors. Some modules cannot be filled without them. The version
-    # of a wrapper is replaced by that of the module in it, which comes later.
+    # of a wrapper is replaced by that of the wrapped module, which comes later.
     versions = {f"{_without(wrappers, name)}.": each for name, each in getattr(state, "_metadata", {}).items()}
     kept = OrderedDict((name.removeprefix(strip), state[full]) for name, full in bare.items() if name.startswith(strip))
     if versions:
@@ -110,11 +115,12 @@ def _without(wrappers: Collection[str], name: str) -> str:
 
 
 def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, int]:
-    """Return ``{"num_classes": N}`` if the tensors ``own`` and ``state`` differ in the number of classes.
+    """Return ``{"num_classes": N}`` if a weights file is for N classes, and the network for a different number.
 
-    ``own`` are the tensors of a network, and ``state`` are those of a weights file. They differ in the number of
-    classes if the last tensor of the network has another first dimension in the file, and the same other dimensions. N
-    is the first dimension in the file. Otherwise, the result is an empty dictionary.
+    ``own`` holds the tensors of the network, and ``state`` those of the weights file. The number of classes is the size
+    of the first dimension of the last tensor in ``own``, and N is that of the tensor of the same name in ``state``. The
+    result is an empty dictionary if the two sizes are equal, if any other dimension differs, or if ``state`` lacks this
+    tensor.
     """
     if not own or (last := list(own)[-1]) not in state or state[last].shape == own[last].shape:
         return {}
@@ -122,13 +128,13 @@ def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
 
 
 def _splits(name: str) -> list[tuple[str, str]]:
-    """Return all ways to split a dotted name into a prefix, which may be empty, and the rest."""
+    """Return all pairs of a prefix and a rest into which a dotted name can be split. The prefix can be empty."""
     starts = [0, *(place + 1 for place, character in enumerate(name) if character == ".")]
     return [(name[:start], name[start:]) for start in starts]
 
 
 def _mismatch(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> str:
-    """Describe in one line how the tensors ``state`` differ from the network's tensors ``own``; "" if they do not."""
+    """Describe in one line how the tensors ``state`` differ from the network's tensors ``own``; "" if they match."""
     parts = []
     if missing := [name for name in own if name not in state]:
         parts.append(f"missing {_first(missing)}")

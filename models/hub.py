@@ -21,13 +21,14 @@ def from_hub(name: str, weights: Path | None) -> nn.Module:
     """Load a network from the Hugging Face Hub, such as ``google/vit-base-patch16-224``, or from a local folder.
 
     ``name`` is the name on the Hub or the path of the folder. Networks of timm are built by timm, and all others by
-    transformers. Code from the Hub is never run. If the network also reads texts, as CLIP does, only the part for
-    images is returned.
+    transformers. Code from the Hub is never run. If the network also reads texts, as CLIP does, only its image encoder
+    is returned.
 
     Raises:
-        ValueError: the network is not for images, lacks weights, or does not say how images are normalized.
+        ValueError: the network does not take images, lacks weights, or does not say how images must be normalized, or
+            ``weights`` does not fit it.
         OSError: the network does not exist or cannot be downloaded.
-        ModuleNotFoundError: a package of the extra ``hf`` is not installed.
+        ModuleNotFoundError: a package that ``pip install 'dreamgram[hf]'`` installs is missing.
     """
     folder = Path(name).is_dir()
     if folder and not Path(name, "config.json").is_file():
@@ -36,7 +37,7 @@ def from_hub(name: str, weights: Path | None) -> nn.Module:
     try:
         with _few_messages():
             file = Path(name, "config.json") if folder else Path(hub.hf_hub_download(name, "config.json"))
-            # The file of a network of timm names its architecture, that of transformers one or several classes.
+            # For a network of timm, the file names its architecture; for one of transformers, its Python classes.
             build = _from_timm if "architecture" in json.loads(file.read_text(encoding="utf-8")) else _from_transformers
             return build(name, weights, folder)
     except (ValueError, ModuleNotFoundError):
@@ -50,7 +51,7 @@ def from_hub(name: str, weights: Path | None) -> nn.Module:
 
 @contextmanager
 def _few_messages() -> Iterator[None]:
-    """Keep the libraries from logging warnings inside the context. Their errors contain what matters."""
+    """Hide the warnings that the libraries log inside the context. Their exceptions say what goes wrong."""
     loggers = [logging.getLogger(name) for name in ("huggingface_hub", "transformers", "timm")]
     levels = [logger.level for logger in loggers]
     for logger in loggers:
@@ -80,7 +81,7 @@ def _from_timm(name: str, weights: Path | None, folder: bool) -> nn.Module:
 
 
 def _weights_file(name: str, folder: bool) -> Path:
-    """Return the file with the weights of a network of timm, which is downloaded unless ``name`` is a folder."""
+    """Return the weights file of a network of timm. Unless ``name`` is a folder, the file is downloaded."""
     hub = _needed("huggingface_hub")
     for file in ("model.safetensors", "pytorch_model.bin"):
         if folder and Path(name, file).is_file():
@@ -117,7 +118,7 @@ def _from_transformers(name: str, weights: Path | None, folder: bool) -> nn.Modu
 
 
 def _input_shape(config: Any, processor: Any) -> tuple[int, int, int]:
-    """Return the shape (C, H, W) of the images that a network was made for."""
+    """Return the shape (C, H, W) of the input images of a network, from its configuration or its image processor."""
     size = getattr(config, "image_size", None)
     if size is None:
         measures = dict(
@@ -131,7 +132,7 @@ def _input_shape(config: Any, processor: Any) -> tuple[int, int, int]:
 
 
 def _with_processor(model: nn.Module, processor: Any, shape: tuple[int, int, int]) -> nn.Module:
-    """Make ``model`` prepare images in [0, 1] as ``processor`` does, except that they are not resized."""
+    """Make ``model`` prepare images in [0, 1] as ``processor`` does, but without resizing or cropping them."""
     # The processor takes values from 0 to 255.
     scale = 255 * processor.rescale_factor if processor.do_rescale else 255.0
     normalized = getattr(processor, "do_normalize", False)

@@ -1,8 +1,8 @@
 """Load a network by its name.
 
-A name is one of this package's own (``digits``, ``vgg16``, ...), ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` for
-a network of the Hugging Face Hub, or ``path/to/file.py:function`` for your own function that returns a
-``torch.nn.Module``. Your file may import modules from its folder: see :class:`dreamgram.models.project.Project`.
+A name is that of a network in this package (``digits``, ``vgg16``, ...), ``torchvision:NAME``, ``timm:NAME``,
+``hf:NAME`` for a network of the Hugging Face Hub, or ``path/to/file.py:function`` for your own function that returns a
+``torch.nn.Module``. Your file can import modules from its folder: see :class:`dreamgram.models.project.Project`.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 _projects: dict[Path, Project] = {}
-"""Dictionary from the absolute path of each Python file to the :class:`Project` made when the file was last loaded."""
+"""Projects by the absolute path of the user's Python file. Each project was created when the file was last loaded."""
 
 
 def networks() -> dict[str, Network]:
@@ -43,21 +43,21 @@ def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = 
     ``input_shape`` is the default shape (C, H, W) of an image. A network from your own file should follow the same
     conventions: set ``model.input_shape = (3, 64, 96)`` if it was trained on RGB images 64 pixels high and 96 wide.
     Without this attribute, its images have the shape that
-    :func:`dreamgram.image_optimization.input_shapes.find_shape` finds by trial, which may be a guess.
+    :func:`dreamgram.image_optimization.input_shapes.find_shape` finds by trial, which is sometimes only a guess.
 
     Args:
         name: a network of this package, such as ``vgg16``, or ``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` or
             ``path/to/file.py:function``.
-        weights: local file with weights to use instead of the default weights: safetensors, a PyTorch state dict, or a
-            checkpoint of a training program that contains one. :func:`dreamgram.models.fitting.renamed` says which
-            prefixes the names of its tensors may have.
+        weights: local weights file to use instead of the default weights. It is a safetensors file, or a file that
+            ``torch.save`` wrote with a state dict or with a training checkpoint that contains a state dict.
+            :func:`dreamgram.models.fitting.renamed` says which prefixes the names of the tensors may have.
 
     Raises:
-        ValueError: there is no such network, the weights do not fit it, or the user's file raises an error.
+        ValueError: there is no such network, the weights do not fit the network, or the user's file raises an error.
         FileNotFoundError: the Python file or the weights file does not exist.
         OSError: the weights could not be downloaded.
         ModuleNotFoundError: an optional package that the network needs, such as timm, is not installed.
-        TypeError: ``name`` is not text, or ``weights`` is not a path.
+        TypeError: ``name`` is neither text nor a path, or ``weights`` is not a path.
     """
     if not isinstance(name, str | os.PathLike):
         raise TypeError(f"a network is loaded by its name, such as 'digits', not by {described(name)}")
@@ -116,7 +116,7 @@ def _torchvision(name: str, weights: Path | None) -> nn.Module:
         pretrained = next((each for each in entries if Path(each.url).name == weights.name), pretrained)
         model = fitting(name, weights, lambda: _torchvision_filled(name, weights))
     preset = pretrained.transforms()
-    # Presets for detection and segmentation have no crop or no mean: those networks normalize images themselves.
+    # A preset for segmentation has no crop size. One for detection has no mean, either: the network normalizes images.
     size = getattr(model, "image_size", getattr(preset, "crop_size", [224])[0])
     mean, std = getattr(preset, "mean", [0.0] * 3), getattr(preset, "std", [1.0] * 3)
     return take_images(model, (3, size, size), mean, std)
@@ -186,7 +186,7 @@ def _from_file(path: Path, function: str, weights: Path | None) -> nn.Module:
     project = _projects[path.resolve()] = Project(path)
     try:
         module = project.run()
-    except (Exception, SystemExit) as error:  # The user's file may raise anything.
+    except (Exception, SystemExit) as error:  # The user's file can raise any exception.
         raise ValueError(f"{path} cannot be run: {project.explain(error)}") from error
     build = getattr(module, function, None)
     if not callable(build):

@@ -1,11 +1,11 @@
 """Run a user's Python file with the modules in its folder, isolated from all other modules.
 
 A project is a user's file together with the modules that it imports from its folder, its package or the current folder.
-Each time a file is run, its project becomes a new package, such as ``_dreamgram_project_3``. If a file of the project
-imports ``blocks``, a module of the project, Python imports ``_dreamgram_project_3.blocks``. As a result, two projects
-may have modules of the same name, and no project hides an installed package from other code. An import inside
-``forward`` finds the same module as an import at the top of the file. A file that was edited is read again the next
-time it is run.
+Each time a user's file is run, its project becomes a new package, such as ``_dreamgram_project_3``. If a file of the
+project imports a module of the project, for example ``blocks``, Python imports ``_dreamgram_project_3.blocks`` instead.
+As a result, two projects can have modules of the same name, and no project hides an installed package from other code.
+An import inside a function, such as ``forward``, finds the same module as an import at the top of the file. When the
+user's file is run again, all files of its project are read again.
 """
 
 from __future__ import annotations
@@ -38,13 +38,13 @@ class Project(MetaPathFinder):
     2. The folder of the file. If this folder is a package (it has an ``__init__.py``), the folder that contains the
        outermost package is searched instead.
     3. The current folder, unless Python has already imported a different module of the same name.
-    4. All other modules that Python finds, such as installed packages.
+    4. Everything else that Python can import, such as installed packages.
     5. The folder of the file, if this folder is a package.
     6. Packages without an ``__init__.py`` in the folders of items 2, 3 and 5.
 
     Relative imports work, too. Only import statements search in this order. A call such as
     ``importlib.import_module("blocks")``, or loading a network that was pickled as a whole, searches Python's usual
-    path (``sys.path``) instead. A module that is imported both by a statement and by such a call exists twice.
+    path (``sys.path``) instead. A module that is imported both by a statement and by such a call is loaded twice.
     """
 
     def __init__(self, path: Path) -> None:
@@ -58,12 +58,12 @@ class Project(MetaPathFinder):
         self.path = folder / path.name
         """The absolute path of the user's file."""
         self.files: set[Path] = set()
-        """The absolute paths of the user's file and of its project's modules that have been imported so far."""
+        """The absolute paths of the user's file and of those modules of its project that have been imported so far."""
         self._builtins = {**vars(builtins), "__import__": self._import}
 
     def run(self) -> ModuleType:
         """Run the user's file as a module and return the module. An exception that the file raises is passed on."""
-        importlib.invalidate_caches()  # The files may have been written a moment ago.
+        importlib.invalidate_caches()  # The files might have been written a moment ago.
         package = ModuleType(self._name, "The modules of one project.")
         package.__path__ = list(dict.fromkeys(self._first + self._current + self._last))
         sys.modules[self._name] = package
@@ -74,7 +74,7 @@ class Project(MetaPathFinder):
         """Describe, in one line, an error that the user's files raised: its type, its message and its location."""
         message = " ".join(str(error).replace(f"{self._name}.", "").split())
         places = [frame for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) in self.files]
-        if places and not isinstance(error, SyntaxError):  # The message of a SyntaxError names the place.
+        if places and not isinstance(error, SyntaxError):  # The message of a SyntaxError names the line.
             message += f" ({Path(places[-1].filename).name}, line {places[-1].lineno})"
         return f"{type(error).__name__}: {message}"
 

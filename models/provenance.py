@@ -18,8 +18,8 @@ def sources(name: str, weights: Path | None) -> list[Path]:
     If ``name`` is ``path/to/file.py:function``, the list begins with this file. If ``load`` has loaded the file, the
     next items are the files of the modules that the user's file has imported so far from its folder, its package or the
     current folder, in alphabetical order. The path of a module inside the current folder is relative to that folder.
-    The path of any other module is absolute. If ``name`` is ``hf:FOLDER``, the list begins with the folder. The last
-    item is ``weights``, if given. For all other networks, the list has no files except ``weights``.
+    The path of any other module is absolute. If ``name`` is ``hf:FOLDER``, the list begins with the folder. If
+    ``weights`` is not None, it is the last item. For any other ``name``, the list has no other items.
     """
     source, _, _ = name.rpartition(":")
     files = loaded_files(Path(source)) if source.endswith(".py") else []
@@ -41,7 +41,7 @@ def state_hash(model: nn.Module) -> str:
     found = hashlib.sha256()
     first_names: dict[int, str] = {}
     for name, tensor in model.state_dict(keep_vars=True).items():
-        if not isinstance(tensor, torch.Tensor):  # A module may have extra state of any type.
+        if not isinstance(tensor, torch.Tensor):  # The extra state of a module can have any type.
             continue
         first = first_names.setdefault(id(tensor), name)
         found.update(f"{name} {first} {tensor.dtype} {tuple(tensor.shape)}\n".encode())

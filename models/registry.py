@@ -1,6 +1,6 @@
 """The registry of the networks in this package and of their weights files.
 
-To add a network, write a function that builds it, and decorate this function with :func:`network`. The function may be
+To add a network, write a function that builds it, and decorate this function with :func:`network`. The function can be
 in any module of this folder.
 """
 
@@ -54,15 +54,15 @@ def network(name: str, weights: str) -> Callable[[Builder], Builder]:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Read the tensors, by name, from a safetensors file or from a file that ``torch.save`` wrote.
+    """Return the tensors, by name, from a safetensors file or from a file that ``torch.save`` wrote.
 
     Tensors in nested dictionaries get dotted names: the tensor ``w`` of ``{"state_dict": {"w": ...}}``, as in the
     checkpoints of Lightning, is called ``state_dict.w``. Everything else in the file, such as hyperparameters, is
     ignored. Reading a file runs no code from it.
 
     Raises:
-        ValueError: the file contains no tensors by name, or an object of a class that could run code. The message names
-            that class.
+        ValueError: the file contains no named tensors, or it contains an object that could run code when it is loaded.
+            The message names the class of this object.
     """
     if path.suffix == ".safetensors":
         from safetensors.torch import load_file
@@ -74,7 +74,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         # A namespace holds only data. Many training programs store their arguments in one.
         with torch.serialization.safe_globals([Namespace]):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except UnpicklingError as error:  # PyTorch's message advises to run whatever code is in the file.
+    except UnpicklingError as error:  # PyTorch's message advises the user to run the code in the file.
         asked = re.search(r"GLOBAL (\S+)", str(error))
         if asked is None:
             raise ValueError("the file holds no tensors that torch.save or safetensors wrote") from None
@@ -90,13 +90,13 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _collect(content: object, prefix: str, found: OrderedDict[str, Tensor]) -> None:
-    """Add to ``found`` the tensors and the versions of modules in the dictionary ``content`` and in nested ones."""
+    """Add to ``found`` the tensors and the versions of modules in the dictionary ``content``, at all levels."""
     if not isinstance(content, Mapping):
         return
     for name, version in getattr(content, "_metadata", {}).items():
         found._metadata[(prefix + name).removesuffix(".")] = version  # type: ignore[attr-defined]
     for name, value in content.items():
-        if not isinstance(name, str):  # An optimizer numbers its tensors.
+        if not isinstance(name, str):  # The state of an optimizer has numbers as names.
             continue
         if hasattr(value, "shape") or name.endswith("_extra_state"):
             found[prefix + name] = value

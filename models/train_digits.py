@@ -3,7 +3,7 @@
 With ``--adversarial``, the network is trained on digits with adversarial noise, as the network ``digits-robust`` was.
 """
 
-# torchvision and tqdm are imported where they are used, because ``load`` imports this module, too, but does not train.
+# torchvision and tqdm are imported where they are used, because ``load`` also imports this module, but needs neither.
 from __future__ import annotations
 
 import argparse
@@ -52,7 +52,7 @@ def mnist(folder: Path, train: bool) -> Digits:
 
 
 def accuracy(model: nn.Module, images: Tensor, labels: Tensor) -> float:
-    """Return the fraction, from 0 to 1, of ``images`` (N, 1, 28, 28) to which ``model`` gives the correct label."""
+    """Return the fraction, from 0 to 1, of ``images`` (N, 1, 28, 28) that ``model`` classifies correctly."""
     model.eval()
     with torch.inference_mode():
         answers = torch.cat([model(some).argmax(1) for some in images.split(1000)])
@@ -90,7 +90,8 @@ def train(
 
     The optimizer uses Nesterov momentum and a weight decay of 1e-5. The learning rate follows a one-cycle schedule.
     Every time a digit is used, it is slightly rotated, shifted, scaled and sheared at random. The weights of the last
-    epoch are kept, even if the test accuracy was higher before, because the test set must not select the weights.
+    epoch are kept, even if the test accuracy was higher after an earlier epoch, because the test set must not be used
+    to select weights.
 
     Args:
         net: network to train in place.
@@ -99,7 +100,7 @@ def train(
         epochs: number of passes through the training set.
         batch: number of digits per step. If the last batch of an epoch is smaller, it is skipped.
         learning_rate: largest learning rate of the schedule.
-        epsilon: largest change, in [0, 1], that the adversarial noise of :func:`attack` makes to a pixel; None to
+        epsilon: largest change, in [0, 1], that the adversarial noise of :func:`attack` makes to a pixel value; None to
             train without this noise.
 
     Returns:
@@ -168,7 +169,7 @@ def _parser() -> argparse.ArgumentParser:
         "--output", type=Path, default=argparse.SUPPRESS, help="Weights file to save. (default: a new file in outputs/)"
     )
     add("--adversarial", action="store_true", help="Train on digits with adversarial noise.")
-    add("--epsilon", type=float, default=0.2, help="Largest change of a pixel by the adversarial noise, from 0 to 1.")
+    add("--epsilon", type=float, default=0.2, help="Largest change that the noise makes to a pixel value in [0, 1].")
     add("--epochs", type=int, default=40, help="Number of passes through the training set.")
     add("--batch", type=int, default=128, help=f"Number of digits per step, at least {CHUNKS}.")
     add("--learning-rate", type=float, default=0.05, help="Largest learning rate of the one-cycle schedule.")
@@ -177,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _run(given: argparse.Namespace) -> None:
-    """Train and save the network that the arguments specify.
+    """Train and save the network that the command-line arguments specify.
 
     Raises:
         ValueError: an option is out of its range, or the output file already exists.

@@ -17,7 +17,7 @@ CONFIGURATIONS = {"vgg16": (2, 2, 3, 3, 3), "vgg19": (2, 2, 4, 4, 4)}
 Zisserman, arXiv:1409.1556."""
 
 MEAN = (103.939, 116.779, 123.68)
-"""Mean of the blue, green and red channels over ImageNet, in [0, 255]."""
+"""Mean values of the blue, green and red channels over ImageNet, in [0, 255]."""
 
 
 TORCHVISION_MEAN, TORCHVISION_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -26,7 +26,7 @@ images."""
 
 
 class VGG(nn.Sequential):
-    """The convolutional part of VGG, from RGB images (N, 3, H, W) in [0, 1] to features (N, 512, H // 32, W // 32).
+    """The convolutional part of VGG. It maps RGB images (N, 3, H, W) in [0, 1] to features (N, 512, H // 32, W // 32).
 
     The layers are called ``conv1_1``, ``relu1_1``, ... ``pool1``, ... ``pool5``. Images must be at least 32 pixels wide
     and high, or at least 16 pixels if only layers before ``pool5`` are computed. The original weights expect BGR images
@@ -34,8 +34,8 @@ class VGG(nn.Sequential):
     """
 
     input_shape = (3, 128, 128)
-    """Default shape (C, H, W) of an input image. At 128 pixels, the patterns that filters respond to are visible, and
-    the computation costs a third of that at 224 pixels, the size at which VGG was trained."""
+    """Default shape (C, H, W) of an input image. Images of 128 x 128 pixels are large enough to show the patterns to
+    which filters respond, and need a third of the computation of 224 x 224 pixels, the size used to train VGG."""
 
     def __init__(self, convolutions: tuple[int, ...]) -> None:
         modules: OrderedDict[str, nn.Module] = OrderedDict()
@@ -63,7 +63,7 @@ def vgg16(weights: Path) -> VGG:
 
 @network("vgg19", weights="vgg19.palette8.safetensors")
 def vgg19(weights: Path) -> VGG:
-    """Build VGG-19, trained on ImageNet, with each layer's weights rounded to 256 levels."""
+    """Build VGG-19, trained on ImageNet, with the weights of each layer rounded to 256 different values."""
     return _load("vgg19", weights)
 
 
@@ -81,10 +81,10 @@ def _load(name: str, weights: Path) -> VGG:
 
 
 def _fill_from_torchvision(model: VGG, state: Mapping[str, Tensor]) -> None:
-    """Fill ``model`` with weights under the names of torchvision, such as ``features.0.weight``.
+    """Fill ``model`` with weights that have the names of torchvision, such as ``features.0.weight``.
 
     Torchvision's VGG takes RGB images in [0, 1], normalized with :data:`TORCHVISION_MEAN` and :data:`TORCHVISION_STD`.
-    The first convolution and the mean of ``model`` are changed so that the activations are the same.
+    The first convolution and the mean of ``model`` are changed so that its activations are the same as torchvision's.
     """
     own = {f"features.{place}": layer for place, (layer, _) in enumerate(model.named_children())}
     tensors = {f"{place}.{kind}" for place in own for kind in ("weight", "bias") if own[place].startswith("conv")}
