@@ -72,7 +72,7 @@ def make_each(
 
     Args:
         folder: folder for the pictures; the picture of unit 7 is called ``0007.png``.
-        units: indices of the units, or any other whole numbers, at least 0, that ``make`` accepts, such as seeds.
+        units: indices of the units, or other whole numbers from 0 to 99,999 that ``make`` accepts, such as seeds.
         make: function that takes a list of some of ``units`` and returns the result of :func:`maximize` with one image
             for each unit in the list.
         batch: number of pictures in a batch, at least 1. If the run is killed, at most this many pictures are lost.
