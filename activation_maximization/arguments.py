@@ -1,6 +1,6 @@
 """Conversion of the arguments of public functions, such as :func:`maximize`, to the types that the package uses.
 
-For example, an objective may be given as text, and a single image may be given without a batch axis. If an argument has
+For example, an objective can be given as text, and a single image can be given without a batch axis. If an argument has
 none of the accepted forms, the error message says in one line what is expected.
 """
 

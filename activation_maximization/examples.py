@@ -48,7 +48,7 @@ class Example:
     activation: float
     """Largest activation of the unit in the picture."""
     name: str
-    """Name of the picture, such as ``frog #4194``."""
+    """Name of the picture, such as ``frog #4194``, which consists of a label and the index of the picture."""
 
 
 @overload
@@ -175,7 +175,10 @@ class _Shown:
                 self.pictures[self.count + row] = batch.name(row), batch.images[row].clone()
 
     def forget(self, best: Iterable[_Best]) -> None:
-        """Remove pictures that are no longer among the best of any unit, but only if more than ``limit`` are kept."""
+        """Remove the pictures that no longer have one of a unit's largest activations, if more than ``limit`` are kept.
+
+        ``best`` holds the largest activations in each layer.
+        """
         if len(self.pictures) > self.limit:
             needed = torch.cat([each.numbers.flatten() for each in best]).unique().tolist()
             self.pictures = {number: self.pictures[number] for number in needed}
@@ -200,7 +203,7 @@ class _Best:
         """Positions of these activations in the layer, (at most count, units), stored as row x :data:`ROW` + column."""
 
     def see(self, activation: Tensor, first: int) -> list[int]:
-        """Add the activations of a batch, and return which of its pictures are now among the best of a unit.
+        """Add the activations of a batch, and return which of its pictures have one of the largest activations so far.
 
         The result lists the indices of these pictures in the batch. The units are on the second axis of ``activation``.
         ``first`` is the index, among all pictures, of the first picture in the batch.

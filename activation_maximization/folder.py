@@ -186,7 +186,7 @@ def batches_of(found: Mapping[str, Any]) -> dict[int, list[int]]:
 
 
 def _is_batch(batch: object, unit: object) -> bool:
-    """Return whether ``batch`` is a list of different units, one of which is ``unit``.
+    """Return whether ``batch`` is a list of distinct units that contains ``unit``.
 
     Both values are read from a picture file that might be damaged, so they can have any type.
     """

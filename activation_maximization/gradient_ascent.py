@@ -107,7 +107,7 @@ def maximize(
             network is in evaluation mode during the run, and its previous modes are restored afterwards.
         objective: the objective to maximize, or the text of an expression, see
             :func:`dreamgram.activation_maximization.expressions.parse_objective`. The objective determines how many
-            images are made. An objective for 1 image makes as many images as ``init`` holds.
+            images are made. If the objective is for 1 image, one image is made for each image in ``init``.
         size: side in pixels for square images, or (height, width). If the objective compares images with a photo, the
             default is the size of the photo. Otherwise, the default is the network's input size, which the network
             declares with the attribute ``input_shape = (C, H, W)``. For a network without this attribute,
@@ -215,7 +215,7 @@ def evaluate(model: nn.Module, objective: Objective | str, images: ImageLike) ->
     """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without a random transform.
 
     The images can be given in any form that :func:`maximize` accepts for ``init``. The values have the shape (N,) and
-    are on the CPU. If the objective changes over the steps, as with ``ramp``, its value at the last step is returned.
+    are on the CPU. If the objective changes over the steps, as with ``ramp``, the result is for the last step.
 
     Raises:
         ValueError: the objective is for a different number of images, or the network cannot compute the objective's
@@ -494,8 +494,8 @@ class _Part:
         needed, because the gradient is also zero for an image that is already optimal.
 
         Raises:
-            ValueError: the tensor that is optimized requires no gradient, or receives no gradient from a layer because
-                an operation between them has none.
+            ValueError: the tensor that is optimized requires no gradient, or the autograd graph has no path from the
+                objective through a layer to this tensor.
         """
         if not parameterization.leaf.requires_grad:
             raise ValueError(

@@ -134,7 +134,7 @@ class Objective:
 
     @property
     def is_recordable(self) -> bool:
-        """Return :attr:`recordable`. If it is None, return whether :attr:`value` is a function of this package."""
+        """Return :attr:`recordable` or, if it is None, whether :attr:`value` is a function of this package."""
         return is_own(self.value) if self.recordable is None else self.recordable
 
     def __call__(self, activations: Mapping[str, Tensor]) -> Tensor:

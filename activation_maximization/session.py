@@ -153,7 +153,10 @@ class Session:
 
     @contextmanager
     def naming(self, label: str) -> Iterator[None]:
-        """Add ``label``, which names a network, to a ValueError in the context, if there are several networks."""
+        """Add ``label`` to the message of a ValueError in the ``with`` statement, if there are several networks.
+
+        ``label`` is the label of the network that the ``with`` statement uses.
+        """
         try:
             yield
         except OptionError:
