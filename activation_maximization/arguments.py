@@ -1,6 +1,6 @@
-"""Conversion of the arguments of public functions, such as :func:`maximize`, to the types that the package works with.
+"""Conversion of the arguments of public functions, such as :func:`maximize`, to the types that the package uses.
 
-For example, an objective may be given as text, and a single image may be given without a batch axis. If an argument has
+For example, an objective can be given as text, and a single image can be given without a batch axis. If an argument has
 none of the accepted forms, the error message says in one line what is expected.
 """
 
@@ -42,13 +42,14 @@ A parameterization is a class that computes images from the tensor that is optim
 def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[nn.Module, Objective]:
     """Return the network and the objective, in this order, after checking their types.
 
-    The caller may pass the two in either order. The objective may be the text of an expression, which is then parsed.
-    ``size`` is the size of the images, in any form that :func:`image_shape` accepts. If the objective compares images
-    with a photo, the photo is converted to the number of channels that the network takes.
+    The caller is allowed to swap ``model`` and ``objective``. An objective that is given as the text of an expression
+    is parsed. ``size`` is the size of the images, in any form that :func:`image_shape` accepts. If the objective
+    compares images with a photo, the photo is converted to the number of channels that the network takes.
 
     Raises:
-        TypeError: ``model`` is not a ``torch.nn.Module``, or ``objective`` is neither an objective nor a string.
-        ValueError: the text is not a valid expression for this network, or the objective reads layers, but the network
+        TypeError: ``model`` is not a ``torch.nn.Module``, or ``objective`` is neither an :class:`Objective` nor a
+            string.
+        ValueError: the text is not a valid expression for this network; or the objective reads layers, but the network
             is a single module without submodules.
     """
     model, objective = in_order(model, objective)
@@ -72,7 +73,7 @@ def model_and_objective(model: Any, objective: Any, size: Any = None) -> tuple[n
 
 
 def in_order(model: Any, objective: Any) -> tuple[nn.Module, Any]:
-    """Return the two arguments with the network first. The caller may have passed them in either order.
+    """Return the network and the objective, in this order, even if the caller has swapped them.
 
     Raises:
         TypeError: neither argument is a network.
@@ -86,7 +87,7 @@ def as_layers(model: nn.Module, layers: Any) -> list[str]:
     """Return the names of ``layers`` as a list.
 
     ``layers`` is the name of a layer, a module of ``model``, or an iterable of names and modules. Names are returned
-    unchanged, even if the network has no such layer.
+    unchanged, even if the network has no layers with these names.
 
     Raises:
         TypeError: an item of ``layers`` is neither a string nor a module of the network.
@@ -106,7 +107,7 @@ def as_layers(model: nn.Module, layers: Any) -> list[str]:
 
 
 def _check_has_layers(model: nn.Module) -> None:
-    """Raise a ValueError if the network is a single module, which contains no layers that could have names."""
+    """Raise a ValueError if the network is a single module without submodules, because it has no named layers."""
     if next(unwrapped(model).children(), None) is None:
         kind = type(unwrapped(model)).__name__
         raise ValueError(f"{kind} is a single module and has no layers inside: wrap it, as in nn.Sequential(model)")
@@ -117,12 +118,13 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
 
     Args:
         model: network that takes the images.
-        size: side of square images in pixels, (H, W), (C, H, W), or None for the network's own input size.
+        size: side in pixels for square images, or (H, W), or (C, H, W), or None for the network's default input size.
 
     Raises:
         TypeError: ``size`` has none of these forms.
-        ValueError: ``size`` is not positive; C in ``size`` is not the number of channels that the network takes; or
-            this number is unknown, because the network has neither an ``input_shape`` nor layers that determine it.
+        ValueError: the height or the width in ``size`` is not positive; C in ``size`` is not the number of channels
+            that the network takes; or the number of channels that the network takes is unknown, because the network
+            has neither an ``input_shape`` nor layers that determine this number.
     """
     if size is None:
         return default_shape(model)
@@ -144,7 +146,7 @@ def image_shape(model: nn.Module, size: Any) -> tuple[int, int, int]:
 
 
 def as_batch(given: Any, name: str, model: nn.Module) -> Tensor:
-    """Return the images that a caller has given for ``model`` as a float32 tensor (N, C, H, W) in [0, 1].
+    """Convert ``given``, images for ``model``, to a float32 tensor (N, C, H, W) in [0, 1].
 
     Error messages call the images ``name``. The images are converted to the number of channels that the network takes.
     However, a floating-point tensor keeps its number of channels if the network does not declare an ``input_shape``,
@@ -164,14 +166,14 @@ def as_batch(given: Any, name: str, model: nn.Module) -> Tensor:
 
 
 def as_parameterization(given: type[Parameterization] | str | None, channels: int) -> type[Parameterization]:
-    """Return the parameterization class ``given``, which may be a class or the name of a class.
+    """Return the parameterization class that ``given`` selects: the class itself, a class with this name or a default.
 
-    A parameterization computes images from the tensor that is optimized. If ``given`` is None, return the default for
-    images with this number of ``channels``.
+    A parameterization computes images from the tensor that is optimized. If ``given`` is None, the result is the
+    default class for images with ``channels`` channels.
 
     Raises:
         TypeError: ``given`` is neither a string nor a parameterization class.
-        ValueError: there is no parameterization of that name.
+        ValueError: there is no parameterization with the name ``given``.
     """
     if given is None:
         given = default_parameterization(channels)
@@ -182,14 +184,14 @@ def as_parameterization(given: type[Parameterization] | str | None, channels: in
 
 
 def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transform:
-    """Return ``given`` as one transform, a function that changes the images before the network sees them.
+    """Convert ``given`` to a single transform, a function that changes the images before the network sees them.
 
     Args:
-        given: a transform, a string such as ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``, a list of transforms to
-            apply in order, or None for the default, ``robust()``.
+        given: a transform; a string such as ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``; a list of transforms and
+            strings, which are applied in order; or None for the default, ``robust()``.
 
     Raises:
-        TypeError: ``given`` is none of these.
+        TypeError: ``given`` has none of these forms.
         ValueError: the string is not a valid transform.
     """
     if given is None:
@@ -201,7 +203,7 @@ def as_transform(given: Transform | Sequence[Transform] | str | None) -> Transfo
 
 
 def _as_one_transform(given: Any) -> Transform:
-    """Return the transform ``given``: the transform itself, its text, or a function like ``robust`` that makes it."""
+    """Return a transform, given the transform itself, its text, or a function that makes it, such as ``robust``."""
     if isinstance(given, str):
         return parse_transform(given)
     if not callable(given):

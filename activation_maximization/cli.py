@@ -48,26 +48,26 @@ DREAM_COMMANDS = {
         UnitsOptions,
         _later(
             "units",
-            "Show what the units (channels or neurons) of a layer look for. A channel of a convolution gives a "
-            "texture, and a neuron of a fully connected layer gives a whole image. The contact sheet shows one image "
-            "for each unit, with the unit's index and activation.",
+            "Show what the units (channels or neurons) of a layer look for. A channel of a convolution looks for the "
+            "same pattern at every position, so its image is filled with this pattern. A neuron of a fully connected "
+            "layer responds to the image as a whole. The contact sheet shows one image for each unit, with the unit's "
+            "index and activation.",
         ),
     ),
     "examples": Command(
         ExamplesOptions,
         _later(
             "examples",
-            "Show units (channels or neurons) of a layer beside the real pictures that activate them most. Each "
-            "picture is cropped to the part that the unit responds to.",
+            "Show what each unit (channel or neuron) of a layer looks for, beside the real pictures that activate the "
+            "unit most. Each real picture is cropped to the part that the unit responds to.",
         ),
     ),
     "digits": Command(
         DigitsOptions,
         _later(
             "digits",
-            "Show what the output neurons of a network for digits look for. The pictures in the first row maximize the "
-            "activation alone. The pictures in the second row also have little ink and soft edges, so that people can "
-            "read the digits.",
+            "Show what the output neurons of a digit classifier look for. The pictures in the first row maximize only "
+            "the activation. In the second row, penalties on ink and on sharp edges make the digits readable.",
         ),
     ),
     "maximize": Command(
@@ -77,8 +77,9 @@ DREAM_COMMANDS = {
             "Make pictures that maximize an objective, which is written as an expression. The expression can combine "
             "the objectives channel, neuron, logit, log_odds, direction, deepdream, diversity, match and caricature, "
             "and can subtract the regularizers total_variation, blur, l1, l2, pixel_sum and sparing. The function ramp "
-            "gives a weight that changes over the steps, and share gives a regularizer a weight that suits every "
-            "network. A single picture is saved by itself, and several pictures are saved as a contact sheet.",
+            "gives a weight that changes over the steps. The function share scales a regularizer so that the same "
+            "weight suits every network. A single picture is saved by itself, and several pictures are saved as a "
+            "contact sheet.",
         ),
     ),
     "amplify": Command(
@@ -89,12 +90,12 @@ DREAM_COMMANDS = {
         _later(
             "invert",
             "Show how much of a photo a layer preserves. The picture starts from noise and is optimized so that the "
-            "activations of the layer become the same as for the photo.",
+            "activations of the layer come close to those for the photo.",
         ),
     ),
     "caricature": Command(
         CaricatureOptions,
-        _later("caricature", "Exaggerate what a layer sees in a photo. The picture starts from noise."),
+        _later("caricature", "Exaggerate the features that a layer detects in a photo. The picture starts from noise."),
     ),
     "accentuate": Command(
         AccentuateOptions,
@@ -109,14 +110,14 @@ DREAM_COMMANDS = {
         _later(
             "replay",
             "Make a picture again from its recipe, the settings that are stored in the picture file. On the same "
-            "machine, the result is bit-identical, unless it is made on a GPU with random transforms.",
+            "machine, the new picture is bit-identical to the original, except on a GPU with random transforms.",
         ),
     ),
 }
 
 
 def main(program: str = "dream") -> None:
-    """Run the ``dream`` command line; ``program`` is the name of the program that the help shows."""
+    """Run the ``dream`` command line. The help shows ``program`` as the name of the program."""
     run(program, DREAM_COMMANDS, about=ABOUT, implementation="dreamgram.activation_maximization.commands")
 
 

@@ -107,9 +107,9 @@ def _describe_as_table(name: str, shape: Sequence[int], origin: Origin, found: S
 def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Done:
     """Make a contact sheet with one image for each of the chosen units of a layer.
 
-    If the options name a folder, the image of each unit is also saved to its own file. ``original`` is the recipe (the
-    stored settings) of a picture that is to be made again. If a folder was named when that picture was first made,
-    the recipe records which units were optimized in the same batch, and these batches are used again.
+    If the options name a folder, the image of each unit is also saved to a separate file in this folder. ``original``
+    is the recipe (the stored settings) of a picture that is to be made again. If a folder was named when that picture
+    was first made, the recipe records which units were optimized in the same batch, and these batches are used again.
     """
     if options.timelapse and options.folder:
         raise OptionError("timelapse", "cannot be used with a folder: finished units have no intermediate frames")
@@ -132,7 +132,7 @@ def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Do
         raise OptionError("output", f"must not be {session.path}: the pictures of units are saved under such names")
     found = original.made.get(FOUND) if original else None
     batches = {} if found is None else batches_of(found)
-    alone = found is not None and "unit" in found  # The picture to make again is one of those in a folder.
+    alone = found is not None and "unit" in found  # The picture to make again shows a single unit, as in a folder.
     chosen = list(batches) or session.parse_units(options.units, layer, size)
     if alone:
         session.check_picture(shape[1:])
@@ -179,7 +179,7 @@ def _units_of_each(session: Session, title: str) -> Done:
 
 
 def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None) -> Done:
-    """Make a contact sheet that shows the image of each unit beside the real pictures that activate the unit most."""
+    """Make a contact sheet with the optimized image of each unit and the real pictures that activate the unit most."""
     session = Session("examples", "examples.png", options, job, original)
     layer, size = options.layer, options.size
     chosen = session.parse_units(options.units, layer, size)
@@ -199,7 +199,7 @@ def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None)
             value = f"\t{short(activation_values[number])}" if activation_values else ""
             tiles += [picture, *(example.patch for example in found)]
             captions += [f"{chosen[number]}{value}", *(f"{e.name}\t{short(e.activation)}" for e in found)]
-            # Fewer pictures may activate this unit than others.
+            # This unit might be activated by fewer pictures than other units.
             tiles += [torch.ones_like(picture)] * (most - len(found))
             captions += ["no other picture activates it" if found else "no picture activates it"][: most - len(found)]
             captions += [""] * (len(tiles) - len(captions))
@@ -217,11 +217,11 @@ def _find_pictures(session: Session, folder: Path | None) -> Iterable[tuple[str,
     """Return the name and the image (1, C, H, W) of each picture that can be chosen as an example for a unit.
 
     Pictures from a folder are resized and cropped to the network's input size. A file that cannot be read is reported
-    and skipped. If no folder is given, the pictures are the handwritten digits that come with the package.
+    and skipped. If ``folder`` is None, the pictures are the handwritten digits that come with the package.
 
     Raises:
-        ValueError: ``folder`` does not exist, or no folder is given and the network does not take gray images of 28x28
-            pixels.
+        ValueError: ``folder`` is not an existing folder; or ``folder`` is None, and the network does not take gray
+            images of 28 x 28 pixels.
     """
     if folder is None:
         if session.shape != (1, 28, 28):
@@ -236,11 +236,11 @@ def _find_pictures(session: Session, folder: Path | None) -> Iterable[tuple[str,
 
 
 def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> Done:
-    """Make a contact sheet of digit classes in two or three rows.
+    """Make a contact sheet of digit classes with two rows for each network.
 
-    In the first row, each image is optimized only for the activation of its class. The images in the second row are
-    also regularized. With ``options.compare``, the third row is made like the second, but with the network
-    ``digits-robust``.
+    In the first row of a network, each image is optimized only for the activation of its class. The images in the
+    second row are also regularized. ``options.compare`` adds a last row, which is made like the second row, but with
+    the network ``digits-robust``.
     """
     session = Session("digits", "digits.png", options, job, original)
     chosen = session.parse_units(options.classes, "logits")
@@ -274,9 +274,10 @@ def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> 
 
 
 def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None) -> Done:
-    """Make a picture that maximizes an objective, which ``options.objective`` gives as an expression.
+    """Make a picture that maximizes ``options.objective``, the text of an expression.
 
-    If the objective is for several pictures, such as one for each class in ``logit(0-9)``, make a contact sheet.
+    If the objective is for several pictures, such as one for each class in ``logit(0-9)``, or if there are several
+    networks, make a contact sheet.
     """
     session = Session("maximize", "maximized.png", options, job, original)
     shape = default_shape(session.model, options.size)
@@ -329,12 +330,14 @@ def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None)
 
 
 def _parse_for(session: Session, photo: Tensor | None) -> objectives.Objective:
-    """Return the objective that the options of ``dream maximize`` give, after checking it for each network.
+    """Parse the expression in the options of ``dream maximize``, check it for each network, and return the objective.
+
+    ``photo`` is the photo to compare images with.
 
     Raises:
-        OptionError: the objective is for different numbers of images in different networks, or a photo or an image to
-            start from is given, and the networks take images of different shapes.
-        ValueError: the expression is not valid for a network.
+        OptionError: the objective makes different numbers of images for different networks; or the options name a
+            photo or an image to start from, but the networks take images of different shapes.
+        ValueError: the expression is not valid for one of the networks.
     """
     options = session.options
     assert isinstance(options, MaximizeOptions)
@@ -372,7 +375,7 @@ def amplify(options: AmplifyOptions, job: Job, original: Recipe | None = None) -
 
 
 def invert(options: InvertOptions, job: Job, original: Recipe | None = None) -> Done:
-    """Make an image, starting from noise, to which a layer responds as it does to a photo."""
+    """Make an image, starting from noise, for which the activations of a layer are close to those for a photo."""
     session = Session("invert", "inverted.png", options, job, original)
     photo = session.open(options.photo, options.size, [options.layer])
     dreams = session.ascend(match(options.layer, photo) - total_variation(options.smoothness))
@@ -381,7 +384,7 @@ def invert(options: InvertOptions, job: Job, original: Recipe | None = None) -> 
 
 
 def caricature(options: CaricatureOptions, job: Job, original: Recipe | None = None) -> Done:
-    """Make an image, starting from noise, that exaggerates what a layer sees in a photo."""
+    """Make an image, starting from noise, that exaggerates the features that a layer detects in a photo."""
     session = Session("caricature", "caricature.png", options, job, original)
     photo = session.open(options.photo, options.size, [options.layer])
     dreams = session.ascend(objectives.caricature(options.layer, photo))
@@ -390,7 +393,7 @@ def caricature(options: CaricatureOptions, job: Job, original: Recipe | None = N
 
 
 def accentuate(options: AccentuateOptions, job: Job, original: Recipe | None = None) -> Done:
-    """Change a photo so that what a unit looks for stands out."""
+    """Change a photo so that the parts that activate a unit stand out."""
     session = Session("accentuate", "accentuated.png", options, job, original)
     photo = session.open(options.photo, options.size, [options.layer])
     objective = gradient_ascent.accentuate(
@@ -411,16 +414,16 @@ WORK = {
     "dream caricature": caricature,
     "dream accentuate": accentuate,
 }
-"""Functions that implement the commands that make a picture, by the command's full name, such as ``dream units``.
+"""Map from the full name of each command that makes a picture, such as ``dream units``, to its implementation.
 
-The recipe of a picture (the settings stored in the file) contains this name.
+The recipe of a picture (the settings stored in the picture file) contains the full name of the command.
 """
 
 
 def replay(options: ReplayOptions, job: Job) -> Done:
     """Make a picture again from its recipe, the settings that are stored in the picture file.
 
-    On the same machine, the result is bit-identical, unless it is made on a GPU with random transforms.
+    On the same machine, the new picture is bit-identical to the original, except on a GPU with random transforms.
     """
 
     def make(repeated: PictureOptions, original: Recipe) -> Done:
@@ -435,5 +438,5 @@ def replay(options: ReplayOptions, job: Job) -> Done:
 
 
 def _name_units(numbers: Sequence[int]) -> str:
-    """Return a short label for some units, such as ``units 0 to 11``."""
+    """Return a short label for units, such as ``units 0 to 11``, which names the first and the last of ``numbers``."""
     return f"unit {numbers[0]}" if len(numbers) == 1 else f"units {numbers[0]} to {numbers[-1]}"

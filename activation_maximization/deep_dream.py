@@ -1,4 +1,4 @@
-"""Deep dream: amplify everything that a network sees in a photo, from coarse to fine."""
+"""Deep dream: amplify the patterns that a network detects in a photo, first large patterns and then finer ones."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ from dreamgram.image_optimization.precision import Precision
 from dreamgram.image_optimization.transforms import robust
 
 MOST_OCTAVES = 100
-"""Largest number of octaves, the sizes at which a photo is processed.
+"""Largest allowed number of octaves, which are the sizes at which a photo is processed.
 
-With the default ratio of 1.4 between successive sizes, no photo is large enough for so many octaves.
+With the default ratio of 1.4 between successive sizes, no photo is large enough for 100 octaves.
 """
 
 
@@ -42,26 +42,25 @@ def amplify(
     compile: bool = False,
     listeners: Sequence[Listener] | Listener = (),
 ) -> Dreams:
-    """Make a version of ``photo`` with more of what ``objective`` measures, first in large shapes, then in finer ones.
+    """Amplify the patterns in ``photo`` that increase ``objective``, first large shapes and then finer ones.
 
     The photo is processed at several sizes, called octaves, from the smallest to the largest. At each octave, the
     objective is maximized by gradient ascent. The first octave starts from the reduced photo. Each later octave starts
-    from the enlarged result of the previous octave. Photo detail that was too fine for the previous octave is first
-    added back to this enlarged result. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into Neural Networks",
-    2015.
+    from the enlarged result of the previous octave, to which the details of the photo that were lost at the smaller
+    size are added. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into Neural Networks", 2015.
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1], as for :func:`maximize`.
         objective: objective to maximize, such as ``deepdream(layer)``, or the text of an expression. An objective that
-            compares images with a photo, such as ``match``, fits only images of that photo's size, so it needs
-            ``octaves=1``.
-        photo: photo to start from, (1, C, H, W) in [0, 1], or in another form that ``init`` of :func:`maximize` may
-            have. The result has the same size.
-        octaves: number of octaves.
+            compares images with a photo, such as ``match``, needs ``octaves=1``, because it works only at the size of
+            its photo.
+        photo: photo to start from, (1, C, H, W) in [0, 1], or in any other form that :func:`maximize` accepts for
+            ``init``. The result has the size of the photo.
+        octaves: number of octaves, the sizes at which the photo is processed.
         ratio: factor by which the height and the width grow from one octave to the next; larger than 1.
         steps: number of gradient steps at each octave.
-        learning_rate: step size of Adam. The steps change the Fourier coefficients of the image, because optimizing the
-            pixels themselves gives garish colors.
+        learning_rate: step size of Adam, in the unit of the image's Fourier coefficients. These coefficients are
+            optimized because optimizing the pixels directly gives garish colors.
         seed: seed of the random shifts that are applied to the image in every step.
         precision: number format that the network computes in, as for :func:`maximize`.
         compile: whether to compile the network for each octave, as for :func:`maximize`.
@@ -69,8 +68,9 @@ def amplify(
             numbered consecutively.
 
     Raises:
-        ValueError: an argument is not valid for :func:`maximize`, ``octaves`` is below 1 or too large for the photo,
-            ``ratio`` is not above 1, or the network cannot take images of the size of the smallest octave.
+        ValueError: an argument is not valid for :func:`maximize`; ``octaves`` is below 1 or above
+            :data:`MOST_OCTAVES`; the photo would be less than 1 pixel high or wide at the smallest octave; ``ratio`` is
+            not above 1; or the network cannot take images of the size of the smallest octave.
     """
     model, objective = arguments.in_order(model, objective)
     start = arguments.as_batch(photo, "photo", model)
@@ -116,7 +116,7 @@ def amplify(
 
 
 def _check_smallest(model: nn.Module, objective: Objective, photo: Tensor, times: float) -> None:
-    """Raise a ValueError if the network cannot take ``photo`` after its height and width are divided by ``times``."""
+    """Raise a ValueError if the network cannot take ``photo`` with its height and width divided by ``times``."""
     height, width = photo.shape[2:]
     try:
         reach_layers(model, resize(photo, (round(height / times), round(width / times))), sorted(objective.layers))

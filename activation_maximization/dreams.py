@@ -29,16 +29,16 @@ ENDING_OF_DREAMS = ".safetensors"
 """Extension of the files in which :class:`Dreams` are saved."""
 
 NOTE_OF_DREAMS, FORMAT_OF_DREAMS = "dreamgram dreams", 1
-"""Key of the safetensors metadata entry that holds everything but the tensors as JSON, and version of this format."""
+"""Key of the safetensors metadata entry that holds all data except the tensors as JSON, and version of this format."""
 
 TENSORS = ("images", "activations", "history")
-"""Names of the tensors in a file, which are fields of :class:`Dreams`."""
+"""Names of the tensors in a file. Each tensor has the name of the field of :class:`Dreams` that it holds."""
 
 NUMBER_TYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Data types that the tensors in a file may have."""
+"""Data types that are allowed for the tensors in a file."""
 
 MOST_SETTINGS, LONGEST_SETTING = 100, 10_000
-"""Largest number of settings in a file, and largest number of characters in the name or the text of a setting."""
+"""Largest number of settings in a file, and largest number of characters in the name or the value of a setting."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -52,26 +52,28 @@ class Dreams:
     history: Tensor
     """Value of the objective before each step, (steps, N), for the images as randomly transformed in that step.
 
-    If an image's batch ended early, the image's values for the remaining steps are NaN.
+    If the optimization of a batch ended early, the values of its images for the remaining steps are NaN.
     """
     stopped: Ending
     """Reason why the run ended: ``finished``, ``converged`` or ``interrupted``.
 
-    After Ctrl-C (``interrupted``), the result contains only the images that had been started.
+    If the run was interrupted, for example by Ctrl-C, the result contains only the images whose optimization had begun.
     """
     silent: tuple[int, ...] = ()
-    """Indices of the images for which at least one of the objective's layers passed back no gradient.
+    """Indices of the images to which at least one of the objective's layers passed back no gradient.
 
     These images are meaningless.
     """
     units: tuple[int, ...] = ()
-    """For each image, the index of the unit that it is made for.
+    """Indices of the units that the images are made for, one index for each image.
 
     ``units`` is empty if an image is made for several units or for no unit.
     """
     settings: Mapping[str, str | float] = field(default_factory=dict)
-    """Settings with which the images were made, as texts and numbers: the objective, the network's class and the
-    arguments of :func:`maximize`."""
+    """Settings with which the images were made, by name, as texts and numbers.
+
+    They include the objective, the class of the network and arguments of :func:`maximize`.
+    """
 
     def __repr__(self) -> str:
         """Return a one-line summary."""
@@ -111,8 +113,8 @@ class Dreams:
         Raises:
             OutputExistsError: the file exists, and ``overwrite`` is False.
             OSError: the file cannot be written.
-            ValueError: the name of the file does not end in ``.safetensors``, or :meth:`load` would refuse the file,
-                for example because the images are not in [0, 1], or a setting is not a text or a finite number.
+            ValueError: the name of the file does not end in ``.safetensors``, or a field is not valid. For example, a
+                pixel value is outside [0, 1], or a setting is neither a text nor a finite number.
         """
         path = check_output(path, overwrite, (ENDING_OF_DREAMS,))
         note: dict[str, Any] = {"format": FORMAT_OF_DREAMS, "version": __version__, "stopped": self.stopped}
@@ -133,11 +135,13 @@ class Dreams:
     def load(cls, path: str | os.PathLike[str]) -> Dreams:
         """Load a result from a file that :meth:`save` wrote.
 
-        The file may come from an untrusted source: no code in it is executed, and all of its content is checked.
+        Files from untrusted sources are safe to load: no code in the file is executed, and all of its content is
+        checked.
 
         Raises:
-            FileNotFoundError, IsADirectoryError: there is no such file, or it is a folder.
-            ValueError: the file was not written by :meth:`save`, is damaged, or has a newer format.
+            FileNotFoundError, IsADirectoryError: ``path`` does not exist, or is a folder.
+            ValueError: the file was not written by :meth:`save`, is damaged, or has a format that this version of the
+                package cannot read.
         """
         path = Path(path)
         check_regular(path)
@@ -167,10 +171,10 @@ class Dreams:
 def _check(note: Any, tensors: Mapping[str, Tensor]) -> None:
     """Check the content of a file after reading it or before writing it.
 
-    ``note`` holds everything but the tensors, see :data:`NOTE_OF_DREAMS`, and ``tensors`` holds the tensors by name.
+    ``note`` holds all data except the tensors (see :data:`NOTE_OF_DREAMS`), and ``tensors`` holds the tensors by name.
 
     Raises:
-        ValueError: the format is not supported, or a value is missing or not valid for its field of :class:`Dreams`.
+        ValueError: the format is not supported, or the value of a field of :class:`Dreams` is missing or not valid.
     """
     if not isinstance(note, dict) or type(note.get("format")) is not int:
         raise ValueError("its note is damaged")
@@ -212,7 +216,7 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _check_settings(settings: Any) -> None:
-    """Raise a ValueError unless ``settings`` maps names to texts and finite numbers and keeps to the size limits.
+    """Raise a ValueError unless ``settings`` maps names to texts and finite numbers and does not exceed the limits.
 
     The limits are :data:`MOST_SETTINGS` and :data:`LONGEST_SETTING`.
     """

@@ -24,31 +24,31 @@ from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.trial import blank_image
 
 Pictures = Iterable[Any] | Dataset[Any] | str | Path
-"""Pictures to search: a folder, a data set, a data loader or any other iterable."""
+"""Type of the pictures to search: a folder, a data set, a data loader or any other iterable."""
 
 ROW = 2**20
-"""Factor for storing a position (row, column) as one number, which is row x ``ROW`` + column."""
+"""Factor with which a position (row, column) is stored as one number: row x ``ROW`` + column."""
 
 MAPS = 512
-"""Largest number of activation maps whose maxima are located at once. The limit saves memory."""
+"""Largest number of activation maps whose maxima are located at the same time. The limit saves memory."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A patch of a picture that strongly activates a unit."""
+    """A picture that is among those that activate a unit most, cropped to the part that activates the unit."""
 
     patch: Tensor
     """Part of the picture inside the receptive field of the largest activation, (C, h, w) in [0, 1].
 
     The patch is gray where the receptive field extends beyond the picture. If the layer's receptive field is unknown,
-    the patch is the smallest rectangle that contains all pixels that influence the activation, according to its
-    gradient. The patch is the whole picture if each unit of the layer sees the whole picture, if the receptive field is
-    larger than the picture in both directions, or if the layer's activations are tokens.
+    the patch is the smallest rectangle that contains all pixels for which the gradient of the activation is not zero.
+    The patch is the whole picture if each unit of the layer sees the whole picture, if the receptive field is both
+    higher and wider than the picture, or if the layer's activations are tokens of a transformer.
     """
     activation: float
     """Largest activation of the unit in the picture."""
     name: str
-    """Name of the picture, such as ``frog #4194``."""
+    """Name of the picture, such as ``frog #4194``, which consists of a label and the index of the picture."""
 
 
 @overload
@@ -77,11 +77,11 @@ def top_examples(
 ) -> list[list[Example]] | dict[str, list[list[Example]]]:
     """Find, for each of ``units``, the ``count`` pictures that activate the unit most.
 
-    The result has one list of examples for each unit, sorted by activation, largest first. For a list of layers, the
-    result is a dictionary that maps the name of each layer to such a list of lists, and the network sees each picture
-    only once. Each picture in the result is cropped to the part that activates the unit most. See Zeiler, Fergus,
-    "Visualizing and Understanding Convolutional Networks", arXiv:1311.2901. The memory that the search needs does not
-    grow with the number of pictures.
+    For a single layer, the result holds one list of examples for each unit, in descending order of activation. For a
+    list of layers, the result is a dictionary that maps the name of each layer to the result for this layer. The
+    network processes each picture only once, even for several layers. Each picture in the result is cropped to the part
+    that activates the unit most. See Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks",
+    arXiv:1311.2901. The memory that the search needs does not grow with the number of pictures.
 
     Example:
         >>> data = torchvision.datasets.CIFAR10("data", transform=torchvision.transforms.ToTensor())
@@ -91,27 +91,27 @@ def top_examples(
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1]. The search runs on the network's device.
-        layer: name of the layer, or a list of names. The modules of the network can be given in place of their names.
-            If each unit sees the whole image, the pictures are not cropped.
-        units: indices of the layer's channels, neurons or embedding dimensions. For several layers, either indices to
-            use in every layer, or a dictionary that maps each layer, given by name or as a module, to the indices of
-            its units.
-        pictures: path of a folder, data set, data loader or any other iterable. The items of an iterable are images
-            (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). Images can also be given
-            in other forms, such as Pillow images, see :func:`dreamgram.image_optimization.images.as_images`. An image
-            without a name is named after its label, if it has one, and its index in ``pictures``. If
-            ``pictures.classes`` is a list of names, an integer label is replaced by the class name
-            ``pictures.classes[label]``. The batches of a data loader go through the network as they are. Single
-            pictures of the same size that follow one another are combined into batches. The pictures of a folder and
-            its subfolders are resized and cropped to the network's input size, and named after their paths. A file that
-            cannot be read is skipped with a warning.
+        layer: name of the layer, or a list of names. A module of the network can be given in place of its name. The
+            pictures are not cropped for a layer in which each unit sees the whole image.
+        units: indices of the layer's channels, neurons or embedding dimensions. For several layers, ``units`` holds
+            either indices to use in every layer, or a dictionary that maps each layer, given by name or as a module, to
+            the indices of its units.
+        pictures: path of a folder, or a data set, a data loader or any other iterable. The items of an iterable are
+            images (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). Images can also be
+            given in other forms, such as Pillow images, see :func:`dreamgram.image_optimization.images.as_images`. If
+            no name is given for an image, its name consists of its label, if there is one, and its index among all
+            images. If ``pictures.classes`` is a list of names, an integer label is replaced by the class name
+            ``pictures.classes[label]``. The network processes the batches of a data loader without splitting or
+            combining them. Consecutive single pictures of the same size are combined into batches. The pictures of a
+            folder and its subfolders are resized and cropped to the network's input size, and named after their paths.
+            A file that cannot be read is skipped, and a warning is logged.
         count: largest number of examples for each unit. A picture yields at most one example for each unit. A picture
             for which the unit's largest activation is 0, as with an inactive ReLU, is never an example. Activations
             that are NaN are ignored.
 
     Raises:
-        ValueError: no layer is given, a layer or a unit does not exist, there are no pictures, or a picture is not in
-            [0, 1].
+        ValueError: no layer is given, a layer or a unit does not exist, there are no pictures, or a pixel value is
+            outside [0, 1].
         TypeError: an item of ``pictures`` is not an image.
     """
     single = isinstance(layer, str | nn.Module)
@@ -156,26 +156,29 @@ def _units_of(layer: str, units: Any) -> Any:
 
 
 class _Shown:
-    """The pictures that the network has seen. Only those that may become examples are kept in memory."""
+    """The pictures that the network has processed. Only pictures that might become examples are kept in memory."""
 
     def __init__(self) -> None:
         """Begin with no pictures."""
         self.count = 0
         """Number of pictures in all batches before the current one."""
         self.pictures: dict[int, tuple[str, Tensor]] = {}
-        """Name and image (C, H, W) of each picture that is kept, by the index of the picture."""
+        """Name and image (C, H, W) of each picture that is kept, by the index of the picture among all pictures."""
         self.limit = 0
-        """Number of kept pictures above which :meth:`forget` removes those that are no longer needed."""
+        """Number of kept pictures above which :meth:`forget` removes the pictures that are no longer needed."""
 
     def keep(self, batch: Batch, rows: Iterable[int]) -> None:
-        """Keep the pictures of ``batch`` that have the indices ``rows`` in it."""
+        """Keep the pictures whose indices in ``batch`` are ``rows``."""
         for row in rows:
             if self.count + row not in self.pictures:
                 # A view would keep the whole batch in memory.
                 self.pictures[self.count + row] = batch.name(row), batch.images[row].clone()
 
     def forget(self, best: Iterable[_Best]) -> None:
-        """Remove the pictures that are no longer among the best of any unit, if more than ``limit`` are kept."""
+        """Remove the pictures that no longer have one of a unit's largest activations, if more than ``limit`` are kept.
+
+        ``best`` holds the largest activations in each layer.
+        """
         if len(self.pictures) > self.limit:
             needed = torch.cat([each.numbers.flatten() for each in best]).unique().tolist()
             self.pictures = {number: self.pictures[number] for number in needed}
@@ -195,15 +198,15 @@ class _Best:
         self.values = torch.empty(0, len(unit_indices), device=unit_indices.device)
         """Largest activations of each unit in descending order, (at most count, units)."""
         self.numbers = torch.empty_like(self.values, dtype=torch.long)
-        """Indices of the pictures with these activations, (at most count, units)."""
+        """Indices, among all pictures, of the pictures with these activations, (at most count, units)."""
         self.places = torch.empty_like(self.values, dtype=torch.long)
-        """Positions of these activations in the layer, (at most count, units): row x :data:`ROW` + column."""
+        """Positions of these activations in the layer, (at most count, units), stored as row x :data:`ROW` + column."""
 
     def see(self, activation: Tensor, first: int) -> list[int]:
-        """Add the activations of a batch, and return which of its pictures are now among the best of a unit.
+        """Add the activations of a batch, and return which of its pictures have one of the largest activations so far.
 
         The result lists the indices of these pictures in the batch. The units are on the second axis of ``activation``.
-        ``first`` is the index of the first picture in the batch among all pictures.
+        ``first`` is the index, among all pictures, of the first picture in the batch.
         """
         values = _largest(activation)[:, self.unit_indices]
         if bool(values.isnan().any()):
@@ -222,7 +225,7 @@ class _Best:
         ranks, columns = (order >= kept_count).nonzero(as_tuple=True)
         rows = order[ranks, columns] - kept_count
         features = _with_positions(activation)
-        # Only the few new best activations need a position. In parts, their maps take little memory.
+        # Positions are computed only for the few new best activations, and for at most MAPS at a time to save memory.
         parts = zip(rows.split(MAPS), self.unit_indices[columns].split(MAPS), strict=True)
         position = torch.cat([features[row, unit].argmax(1) for row, unit in parts])
         width = activation.shape[-1]
@@ -244,7 +247,7 @@ class _Best:
 
     def _patch(self, picture: Tensor, unit: int, place: tuple[int, int], activations_of: ActivationsOf) -> Tensor:
         """Return the part of ``picture`` (C, H, W) that ``unit`` sees at the position ``place`` (row, column)."""
-        # Pictures are not cropped to tokens: only the network knows which part a token represents.
+        # For tokens, pictures are not cropped, because it is unknown which part of a picture a token represents.
         if len(self.layer.shape) != 3 or self.layer.whole_image:
             return picture.clone()  # A view would keep the whole batch in memory.
         if self.layer.receptive_field is not None:
@@ -256,7 +259,7 @@ class _Best:
 
 
 def _with_positions(activation: Tensor) -> Tensor:
-    """Return the activations (N, units, positions...) as (N, units, positions).
+    """Flatten the axes of the positions: (N, units, positions...) -> (N, units, positions).
 
     A neuron of a fully connected layer has one position.
     """
@@ -266,15 +269,16 @@ def _with_positions(activation: Tensor) -> Tensor:
 def _largest(activation: Tensor) -> Tensor:
     """Return the largest activation of each unit in each picture: (N, units, positions...) -> (N, units)."""
     if activation.ndim == 4 and not activation.is_cuda:
-        # On a CPU, this takes up to a ninth of the time of amax with channels last.
+        # On a CPU, this is up to nine times as fast as amax if the channels are last in memory.
         return max_pool2d(activation, activation.shape[2:]).flatten(1)
     return _with_positions(activation).amax(2)
 
 
 def _influence(activation: Tensor, image: Tensor) -> Tensor:
-    """Crop ``image`` (1, C, H, W) to the pixels that influence ``activation``, a single number.
+    """Crop ``image`` (1, C, H, W) to the smallest rectangle with all pixels that influence ``activation``, a scalar.
 
-    These are the pixels to which the activation passes back a gradient. If there are none, return the whole picture.
+    A pixel influences the activation if the gradient at this pixel is not zero. If no pixel does, return the whole
+    image.
     """
     picture = image.detach()[0]
     if not activation.requires_grad:
@@ -288,9 +292,9 @@ def _influence(activation: Tensor, image: Tensor) -> Tensor:
 def _crop(picture: Tensor, layer: Layer, place: tuple[int, int]) -> Tensor:
     """Crop ``picture`` (C, H, W) to the receptive field of the position ``place`` (row, column) in ``layer``.
 
-    The receptive field must be known. The result is gray where it extends beyond the picture. If the receptive field is
-    larger than the picture in both directions, the result is the whole picture: its gray border could take far more
-    memory than the picture.
+    The receptive field must be known. The result is gray where the receptive field extends beyond the picture. If the
+    receptive field is both higher and wider than the picture, the result is the whole picture, because a gray border
+    could take far more memory than the picture.
     """
     side, stride, start = layer.receptive_field, layer.stride, layer.start
     assert side is not None

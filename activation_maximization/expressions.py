@@ -1,10 +1,10 @@
 """Expressions: objectives, transforms and parameterizations written as text, for the command line.
 
-``logit(0-9) - sparing()`` and ``channel(layer3.1.conv2, 3) - 0.5 * channel(layer3.1.conv2, 7)`` are two expressions. An
-expression means what it would mean as Python code, with three differences: names need no quotes, the indices of units
-can be ranges or ``all``, and an argument ``photo`` is left out, because the photo that was given to the command is
-always used for it. An expression can call every function that is registered with :func:`objective` or
-:func:`regularizer`. The text is parsed and never evaluated as Python. The grammar is:
+Examples are ``logit(0-9) - sparing()`` and ``channel(layer3.1.conv2, 3) - 0.5 * channel(layer3.1.conv2, 7)``. An
+expression means the same as in Python code, with three differences: names need no quotes, the indices of units can be
+ranges or ``all``, and the argument ``photo`` is left out, because it is always the photo that was given to the command.
+An expression can call every function that is registered with :func:`objective` or :func:`regularizer`. The text is
+parsed and never evaluated as Python. The grammar is:
 
     sum       = product {("+" | "-") product}
     product   = factor {("*" | "/") factor}
@@ -12,7 +12,8 @@ always used for it. An expression can call every function that is registered wit
     call      = name ["(" [argument {"," argument}] ")"]
     argument  = [name "="] value, which is parsed according to the type of the parameter
 
-A transform is a sum of calls that are applied from left to right, such as ``jitter(0.1) + robust(5)``:
+The text of a transform is a sum of calls, such as ``jitter(0.1) + robust(5)``. The transforms are applied from left to
+right:
 
     transform = call {"+" call}
 """
@@ -54,9 +55,9 @@ exhausting Python's stack.
 """
 
 MOST_UNITS = 100_000
-"""Largest number of units that one call in an expression may name.
+"""Largest allowed number of units in one call in an expression.
 
-No layer has that many units, so a longer range is a mistake.
+Layers have fewer units, so a longer list is taken for a mistake.
 """
 
 
@@ -74,8 +75,8 @@ def parse_objective(
             parentheses.
         photo: photo for the objectives that compare images with a photo, (1, C, H, W) in [0, 1].
         count_units: function that returns the number of units of a layer, given the layer's name. The function is
-            needed if the text selects the units of a layer with ``all``. If the function is given, an index in the text
-            that is too large for its layer raises a ValueError.
+            needed if the text selects the units of a layer with ``all``. If the function is given, a unit in the text
+            that does not exist in its layer raises a ValueError.
 
     Raises:
         ValueError: the text is malformed, calls an unknown function, or calls a function with wrong arguments.
@@ -91,7 +92,7 @@ def parse_objective(
 def vector_files(text: str) -> list[Path]:
     """List the vector files (.npy or .safetensors) that are named in ``text``, whether they exist or not.
 
-    ``text`` is an expression for an objective.
+    ``text`` is the text of an objective.
     """
     words = [Path(_name(word)) for word in re.findall(NAME, text)]
     return [path for path in dict.fromkeys(words) if path.suffix in VECTOR_FILES]
@@ -110,9 +111,10 @@ def parse_transform(text: str) -> Transform:
 
 
 def write_out_transform(text: str) -> str:
-    """Return ``text``, which describes a transform, with the defaults of all parameters written out.
+    """Return ``text``, the text of a transform, with the values of all parameters written out.
 
-    For example, ``jitter`` becomes ``jitter(translate=0.05)``.
+    Parameters that are left out in ``text`` have their default values. For example, ``jitter`` becomes
+    ``jitter(translate=0.05)``.
 
     Raises:
         ValueError: the text is not a valid transform.
@@ -121,9 +123,9 @@ def write_out_transform(text: str) -> str:
 
 
 def _parse_transforms(text: str, functions: Mapping[str, Callable[..., Any]]) -> list[Any]:
-    """Parse ``text``, which describes a transform, and return a list of what its calls return, from left to right.
+    """Parse ``text``, the text of a transform, and return the results of its calls as a list, from left to right.
 
-    ``functions`` maps each name that ``text`` may contain to the function to call.
+    ``functions`` maps each function name that is allowed in ``text`` to the function to call.
     """
     parser = _Parser(text, functions)
     wanted = f"a transform: {', '.join(functions)}"
@@ -135,9 +137,9 @@ def _parse_transforms(text: str, functions: Mapping[str, Callable[..., Any]]) ->
 
 
 def _writer(name: str, function: Callable[..., Any]) -> Callable[..., str]:
-    """Return a function that takes the arguments of ``function`` and returns the call, with all defaults, as text.
+    """Return a function that takes the arguments of ``function`` and returns the text of a call of ``function``.
 
-    ``name`` is the name of ``function`` in this text.
+    The text contains the values of all parameters. ``name`` is the name of ``function`` in this text.
     """
 
     @wraps(function)
@@ -151,17 +153,17 @@ def _writer(name: str, function: Callable[..., Any]) -> Callable[..., str]:
 
 
 def _written(value: Any) -> str:
-    """Return a number, or a tuple of numbers, as it is typed in an expression."""
+    """Return the text of a number, or of a tuple of numbers, as a user would type it in an expression."""
     if isinstance(value, tuple):
         return f"({', '.join(map(_written, value))})"
     return repr(value).removesuffix(".0")
 
 
 def parse_parameterization(name: str) -> type[Parameterization]:
-    """Return the class called ``name`` in :data:`PARAMETERIZATIONS`.
+    """Return the parameterization class that has the key ``name`` in :data:`PARAMETERIZATIONS`.
 
     Raises:
-        ValueError: there is no parameterization of that name.
+        ValueError: there is no parameterization with this name.
     """
     if name not in PARAMETERIZATIONS:
         raise ValueError(unknown("parameterization", name, PARAMETERIZATIONS))
@@ -169,7 +171,7 @@ def parse_parameterization(name: str) -> type[Parameterization]:
 
 
 def default_parameterization(channels: int) -> str:
-    """Return the name of the default parameterization of images with this number of ``channels``."""
+    """Return the name of the default parameterization for images with ``channels`` channels."""
     return "fourier" if channels == 3 else "pixels"
 
 
@@ -184,7 +186,8 @@ def jitter(translate: float = 0.05) -> Transform:
     This transform suits pictures that must stay upright, such as spectrograms.
 
     Args:
-        translate: largest shift in either direction, as a fraction of the image's width and height.
+        translate: largest horizontal shift as a fraction of the image's width, and largest vertical shift as a fraction
+            of its height.
     """
     return robust(degrees=0, translate=translate, scale=(1, 1), shear=0)
 
@@ -220,14 +223,14 @@ ENDS = r"(?=\s*(?:[,)\]]|$))"
 NAME = r"\"[^\"]+\"|'[^']+'|[^\s\"',()\[\]=]+(?:\[\w+\])*"
 """Regular expression for a name.
 
-Without quotes, a name ends at a space, a quote, a comma, a parenthesis, a bracket or ``=``. It may end in brackets that
-choose one of the tensors that a layer returns, as in ``lstm[0]``.
+A name without quotes contains no spaces, quotes, commas, parentheses, brackets or ``=``. The name can be followed by an
+index in brackets, as in ``lstm[0]``, which selects one of the tensors that a layer returns.
 """
 RANGE = rf"[0-9]{{1,9}}(?:\s*-\s*[0-9]{{1,9}})?{ENDS}"
 RANGES = rf"{RANGE}(?:\s*,\s*{RANGE})*"
 """Regular expression for a list of units, such as ``0-2, 7``.
 
-A comma belongs to the list if another number or range follows the comma.
+A comma belongs to the list only if a number or a range follows the comma.
 """
 
 
@@ -270,7 +273,7 @@ def _name(text: str) -> str:
 
 
 def _vector(text: str) -> Tensor:
-    """Load the vector from the file that ``text`` names."""
+    """Load the vector, or several vectors, from the file whose name is ``text``."""
     path = Path(_name(text))
     try:
         return load_vector(path)
@@ -279,10 +282,10 @@ def _vector(text: str) -> Tensor:
 
 
 class _Kind(NamedTuple):
-    """A kind of argument in an expression, and how to parse it."""
+    """Rules for parsing the arguments of one type in an expression."""
 
     words: str
-    """Description of this kind of argument for error messages."""
+    """Description of an argument of this type for error messages."""
     pattern: str
     """Regular expression that the argument's text must match."""
     read: Callable[[str], Any]
@@ -307,8 +310,8 @@ ARGUMENT_KINDS: Mapping[str, _Kind] = {
     ),
     "Tensor | NDArray[Any]": _Kind("a .npy or .safetensors file", NAME, _vector),
 }
-"""Map from the type annotation of a function's parameter, as text, to the :class:`_Kind` that says how to parse an
-argument for that parameter."""
+"""Map from the type annotation of a function's parameter, as text, to the rules for parsing an argument for this
+parameter."""
 
 
 class _Parser:
@@ -344,21 +347,21 @@ class _Parser:
         return found[1]
 
     def error(self, problem: str) -> ValueError:
-        """Return a ValueError that states the problem and quotes the expression."""
+        """Return a ValueError whose message is ``problem`` and the text of the expression."""
         return ValueError(f"{problem} (in {shorten(self.text)})")
 
     def unexpected(self, wanted: str) -> ValueError:
-        """Return a ValueError which says that something other than ``wanted`` is at the current position."""
+        """Return a ValueError whose message says that ``wanted`` was expected at the current position."""
         rest = self.text[self.at :].strip()
         return self.error(f"expected {wanted}, not {shorten(rest) if rest else 'the end'}")
 
     def end(self, wanted: str = "the end") -> None:
-        """Raise a ValueError if some text is left over. The message says that ``wanted`` was expected instead."""
+        """Raise a ValueError if text is left to parse. The message says that ``wanted`` was expected in its place."""
         if self.text[self.at :].strip():
             raise self.unexpected(wanted)
 
     def sum(self) -> float | Objective:
-        """Parse a sum, which is one or more products that are added or subtracted, and return its value."""
+        """Parse a sum of one or more products, joined by ``+`` or ``-``, and return the value of the sum."""
         value = self.product()
         while sign := self.take(r"[+-]"):
             other = self.product()
@@ -366,9 +369,9 @@ class _Parser:
         return value
 
     def product(self) -> float | Objective:
-        """Parse a product, which is one or more factors that are multiplied or divided, and return its value.
+        """Parse a product of one or more factors, joined by ``*`` or ``/``, and return the value of the product.
 
-        Only numbers can be divisors.
+        A divisor must be a number other than 0.
         """
         value = self.factor()
         while sign := self.take(r"\*(?!\*)|/(?!/)"):
@@ -379,7 +382,7 @@ class _Parser:
         return value
 
     def factor(self) -> float | Objective:
-        """Parse a factor, which is an atom with any number of signs before it, and return its value."""
+        """Parse a factor, which consists of any number of signs and an atom, and return the value of the factor."""
         negative = False
         while sign := self.take(r"[+-]"):
             negative ^= sign == "-"
@@ -387,7 +390,7 @@ class _Parser:
         return -value if negative else value
 
     def atom(self) -> float | Objective:
-        """Parse an atom, which is a number, a call or a sum in parentheses, and return its value."""
+        """Parse an atom, which is a number, a call or a sum in parentheses, and return the value of the atom."""
         if not self.take(r"\("):
             number = self.take(NUMBER_PATTERN)
             value: float | Objective = self.call() if number is None else self.finite(float(number))
@@ -402,7 +405,7 @@ class _Parser:
         return value
 
     def finite(self, value: float | Objective) -> float | Objective:
-        """Return ``value`` unchanged. Raise a ValueError if it is a number that is not finite."""
+        """Return ``value`` unchanged, or raise a ValueError if ``value`` is infinite or NaN."""
         if not isinstance(value, Objective) and not math.isfinite(value):
             raise self.error("a number is too large")
         return value
@@ -410,7 +413,7 @@ class _Parser:
     def call(self, wanted: str = "a number, a function or '('") -> Any:
         """Parse a function's name and arguments, and return the result of calling the function with these arguments.
 
-        If there is no name, the error message says that ``wanted`` was expected.
+        If there is no name at the current position, the error message says that ``wanted`` was expected.
         """
         name = self.take(r"[^\W\d]\w*")
         if name is None:
@@ -438,7 +441,8 @@ class _Parser:
     def arguments(self, name: str, parameters: Mapping[str, inspect.Parameter]) -> dict[str, Any]:
         """Parse the arguments of the function ``name``, up to and including the closing parenthesis.
 
-        Return the arguments by parameter name. ``parameters`` holds the parameters of the function.
+        Return a dictionary from the names of parameters to the arguments. ``parameters`` holds the parameters of the
+        function.
         """
         given: dict[str, Any] = {}
         named = False
@@ -471,8 +475,9 @@ class _Parser:
     ) -> inspect.Parameter:
         """Return the parameter that receives the next argument.
 
-        This is the parameter called ``keyword`` or, if ``keyword`` is None, the next parameter in order. ``parameters``
-        holds all parameters of the function ``name``, and ``given`` holds the arguments that have been parsed so far.
+        If ``keyword`` is None, this is the first parameter in order that has no argument yet. Otherwise, it is the
+        parameter called ``keyword``. ``parameters`` holds all parameters of the function ``name``, and ``given`` holds
+        the arguments that have been parsed so far.
         """
         usage = _usage(name, parameters)
         free = [each for each in parameters if each != "photo"]
@@ -505,7 +510,7 @@ class _Parser:
 
 
 def _kind(parameter: inspect.Parameter) -> str:
-    """Return the declared type of a parameter as text, without the names of modules.
+    """Return the type annotation of a parameter as text, without the names of modules.
 
     Raises:
         ValueError: the type is not supported in expressions.
@@ -519,5 +524,5 @@ def _kind(parameter: inspect.Parameter) -> str:
 
 
 def _usage(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
-    """Return the signature of the function ``name`` for a message, such as ``channel(layer, unit)``."""
+    """Return the signature of the function ``name``, such as ``channel(layer, unit)``, for an error message."""
     return f"{name}({', '.join(each for each in parameters if each != 'photo')})"

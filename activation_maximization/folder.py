@@ -35,7 +35,7 @@ The recipe holds the settings of a picture and is stored in the picture file.
 """
 
 Make = Callable[[list[int]], Dreams]
-"""Function that takes the indices of some units and returns one image of each unit."""
+"""Type of a function that takes the indices of some units and returns one image of each unit."""
 
 
 class Each(NamedTuple):
@@ -72,25 +72,24 @@ def make_each(
 
     Args:
         folder: folder for the pictures; the picture of unit 7 is called ``0007.png``.
-        units: indices of the units. They need not be units of one layer: any numbers that ``make`` understands, such as
-            seeds, will do.
-        make: function that takes the indices of some units and returns one image of each unit, as :func:`maximize`
-            returns them.
-        batch: number of pictures made at a time, at least 1. If the run is killed, at most this many pictures are lost.
-        recipe: how the pictures are made: a :class:`Recipe`, or a description in your own words. It is stored in each
-            picture file. An existing file is kept only if it was made with the same recipe.
+        units: indices of the units, or other whole numbers from 0 to 99,999 that ``make`` accepts, such as seeds.
+        make: function that takes a list of some of ``units`` and returns the result of :func:`maximize` with one image
+            for each unit in the list.
+        batch: number of pictures in a batch, at least 1. If the run is killed, at most this many pictures are lost.
+        recipe: description of how the pictures are made, either a :class:`Recipe` or a text in your own words. The
+            recipe is stored in each picture file. An existing file is kept only if it was made with the same recipe.
         overwrite: whether to overwrite files that were made with a different recipe.
 
     Returns:
-        The finished units and their images. After Ctrl-C, some units may be missing. Unfinished pictures are not
+        The finished units and their images. After Ctrl-C, some units might be missing. Unfinished pictures are not
         saved.
 
     Raises:
         OutputExistsError: a file in the folder was made with a different recipe, and ``overwrite`` is False.
         ValueError: ``units`` is empty, ``batch`` is below 1, or ``make`` does not return one image of each unit.
         TypeError: an argument, or what ``make`` returns, has the wrong type.
-        OSError: the folder cannot be created or written to. If that happens after a batch was made, its pictures are
-            saved elsewhere, and the message names one of these files.
+        OSError: the folder cannot be created or written to. If writing fails after a batch was made, the pictures of
+            this batch are saved in a different folder, and the message names one of the files.
         KeyboardInterrupt: Ctrl-C was pressed before any picture was finished.
     """
     batch = as_whole(batch, "batch", least=1)
@@ -129,7 +128,7 @@ def make_each(
 
 
 def _check_arguments(folder: Any, units: Any, make: Any, recipe: Any) -> list[int]:
-    """Check the types of some arguments of :func:`make_each`, and return the ``units`` as a list."""
+    """Check the types of these arguments of :func:`make_each`, and return ``units`` as a list."""
     if not isinstance(folder, str | os.PathLike):
         raise TypeError(f"folder must be the path of a folder, not {described(folder)}")
     if not callable(make) or isinstance(make, Objective | type):
@@ -145,7 +144,7 @@ def _check_arguments(folder: Any, units: Any, make: Any, recipe: Any) -> list[in
 def _check_made(dreams: object, count: int) -> None:
     """Check that ``dreams``, the result of the user's function, holds ``count`` images.
 
-    After Ctrl-C, it may hold another number of images.
+    After Ctrl-C, a different number of images is allowed.
     """
     if not isinstance(dreams, Dreams):
         raise TypeError(f"make must return Dreams, as maximize does, not {described(dreams)}")
@@ -156,8 +155,8 @@ def _check_made(dreams: object, count: int) -> None:
 def describe_unit(dreams: Dreams, number: int, batch: Sequence[int]) -> dict[str, Any]:
     """Return the description of the unit ``batch[number]``, to be stored in the recipe (the settings) of its picture.
 
-    ``batch`` lists the units of the images in ``dreams``. This list is stored because the same picture can be made
-    again only in the same batch: the rounding in convolutions depends on the number of images.
+    ``batch`` lists the units of the images in ``dreams``. This list is part of the description because an identical
+    picture can be made again only in the same batch: the rounding in convolutions depends on the number of images.
     """
     return {
         "unit": batch[number],
@@ -168,10 +167,10 @@ def describe_unit(dreams: Dreams, number: int, batch: Sequence[int]) -> dict[str
 
 
 def batches_of(found: Mapping[str, Any]) -> dict[int, list[int]]:
-    """Return, for each unit in a picture, the list of the units whose images were made in the same batch.
+    """Return a map from each unit in a picture to the list of the units whose images were made in the same batch.
 
     ``found`` is the description of the units that is stored under the key :data:`FOUND` in the picture's recipe. The
-    picture is either one of the pictures in a folder or a contact sheet of many units.
+    picture is either a picture of one unit from a folder, or a contact sheet of several units.
 
     Raises:
         ValueError: ``found`` does not have a batch for each unit, because the recipe is damaged.
@@ -187,9 +186,9 @@ def batches_of(found: Mapping[str, Any]) -> dict[int, list[int]]:
 
 
 def _is_batch(batch: object, unit: object) -> bool:
-    """Return whether ``batch`` is a list of different units, one of which is ``unit``.
+    """Return whether ``batch`` is a list of distinct units that contains ``unit``.
 
-    Both values are read from a picture file that may be damaged, so they may have any type.
+    Both values are read from a picture file that might be damaged, so they can have any type.
     """
     return (
         isinstance(batch, list)
@@ -235,7 +234,7 @@ def _read_each(made: Mapping[int, Path], recipe: Recipe, stopped: Ending) -> Eac
 
 
 def _read_unit(unit: int, path: Path, recipe: Recipe) -> Mapping[str, Any]:
-    """Return the description of a unit that is stored in its picture; see :func:`describe_unit`.
+    """Read the description of ``unit``, which :func:`describe_unit` made, from the picture file ``path``.
 
     Raises:
         ValueError: the description is damaged, or it describes a different unit.

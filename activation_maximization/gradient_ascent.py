@@ -51,7 +51,7 @@ _logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LEVEL = 1 / 255
-"""Difference between two neighboring values of a pixel in a picture with 8 bits per channel."""
+"""Smallest difference between two values of a pixel in a picture with 8 bits per channel."""
 
 BATCH, PIXELS = 64, 64 * 128 * 128
 """Largest number of images in a batch, and largest number of pixels in all images of a batch together.
@@ -60,17 +60,17 @@ The two limits bound the memory that a batch needs.
 """
 
 LARGE_GPU, TIMES = 32 * 10**9, 4
-"""Memory, in bytes, that a GPU needs for larger batches, and factor by which both limits of a batch are multiplied.
+"""Smallest memory, in bytes, of a GPU that gets larger batches, and factor by which its batch limits are multiplied.
 
-Larger batches save time: starting a batch takes a tenth of a second, which is a fifth of the time that a batch of 64
-small images takes.
+The limits are :data:`BATCH` and :data:`PIXELS`. Larger batches save time: starting a batch takes a tenth of a second,
+which is a fifth of the time that a batch of 64 small images takes.
 """
 
 STARTS = (1, 1, 1, 1, 1.5, 1.5, 1.5, 2, 2, 3, 4, 6, 8, 16)
 """Strengths of the initial noise, relative to the default, to try in turn for an image that receives no gradient.
 
-Weak noise is tried several times before strong noise, because strong noise stays visible in the parts of the result
-that the unit does not see.
+Weak noise is tried several times before strong noise, because strong noise stays visible in those parts of the result
+that do not influence the objective.
 """
 
 
@@ -107,43 +107,45 @@ def maximize(
             network is in evaluation mode during the run, and its previous modes are restored afterwards.
         objective: the objective to maximize, or the text of an expression, see
             :func:`dreamgram.activation_maximization.expressions.parse_objective`. The objective determines how many
-            images are made.
-        size: side of the square images in pixels, or their (height, width). If the objective compares images with a
-            photo, the default is the size of the photo. Otherwise, it is the network's own input size, which the
-            network declares with the attribute ``input_shape = (C, H, W)``. Without this attribute, the size is found
-            by trial, see :func:`dreamgram.image_optimization.input_shapes.find_shape`, and a warning is logged if it is
-            a guess.
+            images are made. If the objective is for 1 image, one image is made for each image in ``init``.
+        size: side in pixels for square images, or (height, width). If the objective compares images with a photo, the
+            default is the size of the photo. Otherwise, the default is the network's input size, which the network
+            declares with the attribute ``input_shape = (C, H, W)``. For a network without this attribute,
+            :func:`dreamgram.image_optimization.input_shapes.find_shape` finds the size, and a warning is logged if the
+            size is a guess.
         steps: number of gradient steps.
-        learning_rate: step size of Adam, in units of the tensor that is optimized, such as the pixels or the Fourier
+        learning_rate: step size of Adam, in the unit of the optimized values, such as pixel values or Fourier
             coefficients.
         optimizer: name of an optimizer, such as ``"adam"``, or a function that makes an optimizer, as for
             :func:`dreamgram.image_optimization.optimize.optimize`.
-        parameterization: class that computes the images from the tensor that is optimized, or its name in
-            :data:`dreamgram.image_optimization.parameterizations.PARAMETERIZATIONS`, such as ``fourier``. The default
-            is :class:`FourierImage` for 3 channels, else :class:`PixelImage`.
-        transform: random function that is applied to the images in every step before the network sees them, a list of
-            such functions, or a text such as ``none``, ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``. The functions
-            are applied from left to right. The default is :func:`dreamgram.image_optimization.transforms.robust`.
-        init: images to start from instead of noise, (N or 1, C, H, W) in [0, 1]. They can also be given in other forms,
-            such as a Pillow image, see :func:`dreamgram.image_optimization.images.as_images`. The result has the height
-            and width of these images, and ``size`` is ignored.
-        seed: seed of the noise and the transforms. All images use the same seed, so that an image does not depend on
-            the other images of its batch.
+        parameterization: class that computes the images from the tensor that is optimized, or the name of such a class
+            in :data:`dreamgram.image_optimization.parameterizations.PARAMETERIZATIONS`, such as ``fourier``. The
+            default is :class:`FourierImage` for images with 3 channels, and :class:`PixelImage` for all other images.
+        transform: function that changes the images at random in every step before the network sees them; a list of
+            such functions; or a text such as ``none``, ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``. Several
+            functions are applied from left to right. The default is
+            :func:`dreamgram.image_optimization.transforms.robust`.
+        init: images to start from instead of noise, (N, C, H, W) in [0, 1], or (1, C, H, W) to start all images from
+            the same image. Other forms, such as a Pillow image, are accepted, too, see
+            :func:`dreamgram.image_optimization.images.as_images`. The result has the height and width of these images,
+            and ``size`` is ignored.
+        seed: seed of the initial noise and of the random transforms. All images use the same seed, so that an
+            image does not depend on the other images of its batch.
         precision: number format that the network computes in, see
             :func:`dreamgram.image_optimization.precision.choose_dtype`.
-        compile: whether to compile the network with ``torch.compile`` before the first step. This takes about ten
-            seconds for each batch size, and makes every step faster on an NVIDIA GPU. A network that cannot be compiled
-            runs as usual.
-        batch: number of images made at a time. By default, it is as large as :data:`BATCH` and :data:`PIXELS` allow.
-            ``batch`` has no effect if the objective's value for an image depends on the other images, as with
-            ``diversity``. All images then form one batch.
+        compile: whether to compile the network with ``torch.compile`` before the first step. Compilation takes about
+            ten seconds for each batch size, and makes every step faster on an NVIDIA GPU. A network that cannot be
+            compiled runs without compilation.
+        batch: number of images that are optimized together. :func:`batch_size` computes the default. If the objective's
+            value for an image depends on the other images, as with ``diversity``, ``batch`` has no effect, and all
+            images form one batch.
         listeners: functions that are called with a :class:`Step` after every step. The steps of all batches are
-            numbered consecutively. A listener may call functions of this package, but must not wait for another thread
-            that does, because only one thread at a time runs networks.
+            numbered consecutively. A listener is allowed to call functions of this package. It must not wait for a
+            different thread that calls such functions, because only one thread at a time can run networks.
 
     Raises:
-        ValueError: a layer or a unit does not exist, the network cannot take images of this size, a value in ``init``
-            or in the objective's photo is outside [0, 1], or the objective does not return one value for each image.
+        ValueError: a layer or a unit does not exist; the network cannot take images of this size; a value in ``init``
+            or in the objective's photo is outside [0, 1]; or the objective does not return one value for each image.
         TypeError: an argument has the wrong type.
         NonFiniteLoss: the objective became infinite or NaN.
     """
@@ -198,9 +200,9 @@ def activations(
 ) -> dict[str, Tensor]:
     """Return a dictionary from the name of each layer to its activations for ``images`` (N, C, H, W) in [0, 1].
 
-    The images can also be given in the other forms that ``init`` of :func:`maximize` may have. The activations are
-    float32 and have no gradient. ``layers`` is a single layer or several. Each layer is given by its name or as a
-    module of the network.
+    The images can be given in any form that :func:`maximize` accepts for ``init``. The activations are float32 tensors
+    that require no gradient. ``layers`` is a single layer or an iterable of layers. Each layer is given by its name or
+    as a module of the network.
     """
     names = arguments.as_layers(as_model(model), layers)
     batch = arguments.as_batch(images, "images", model)
@@ -212,9 +214,8 @@ def activations(
 def evaluate(model: nn.Module, objective: Objective | str, images: ImageLike) -> Tensor:
     """Return the value of ``objective`` for each of ``images`` (N, C, H, W) in [0, 1], without a random transform.
 
-    The images can also be given in the other forms that ``init`` of :func:`maximize` may have. The values have the
-    shape (N,) and are on the CPU. If the objective changes over the steps, as with ``ramp``, its value at the last step
-    is returned.
+    The images can be given in any form that :func:`maximize` accepts for ``init``. The values have the shape (N,) and
+    are on the CPU. If the objective changes over the steps, as with ``ramp``, the result is for the last step.
 
     Raises:
         ValueError: the objective is for a different number of images, or the network cannot compute the objective's
@@ -233,23 +234,23 @@ def evaluate(model: nn.Module, objective: Objective | str, images: ImageLike) ->
 def accentuate(
     model: nn.Module, layer: str, unit: int | Iterable[int], photo: ImageLike, *, near: str, nearness: float = NEARNESS
 ) -> Objective:
-    """Return an objective that emphasizes what a unit looks for in ``photo`` and preserves the rest of the photo.
+    """Return an objective that emphasizes the parts of ``photo`` that activate a unit, and preserves the other parts.
 
-    To use the objective, maximize it starting from the photo (``init=photo``). The unit's activation is divided by the
-    root mean square of the layer's activations for the photo, so that the same ``nearness`` suits every layer and
-    network. See Hamblin et al., "Feature Accentuation", arXiv:2402.10039.
+    Maximize this objective starting from the photo (``init=photo``). The unit's activation is divided by the root mean
+    square of the layer's activations for the photo, so that the same ``nearness`` suits every layer and network. See
+    Hamblin et al., "Feature Accentuation", arXiv:2402.10039.
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1].
         layer: name of the unit's layer.
         unit: index of the unit. With several indices, one image is made for each.
-        photo: (1, C, H, W) in [0, 1], or in another form that ``init`` of :func:`maximize` may have.
-        near: name of an earlier layer whose activations should stay the same as for the photo.
-        nearness: weight of the term that keeps the activations of ``near`` the same. A larger weight changes the photo
-            less.
+        photo: photo to change, (1, C, H, W) in [0, 1], or in any other form that :func:`maximize` accepts for ``init``.
+        near: name of an earlier layer whose activations should stay close to those for the photo.
+        nearness: weight of the term that keeps the activations of the layer ``near`` close to those for the photo. A
+            larger weight changes the photo less.
 
     Raises:
-        ValueError: a layer is unknown, or all activations of ``layer`` are 0 for the photo.
+        ValueError: the network has no layer called ``layer``, or all activations of this layer are 0 for the photo.
     """
     usual = activations(model, photo, [layer])[layer].square().mean().sqrt().item()
     if not usual:
@@ -307,9 +308,9 @@ def _name(thing: Any) -> str:
 
 
 def _warn_of_uniform(images: Tensor, objective: Objective, silent: Collection[int]) -> None:
-    """Log a warning that names those of ``images`` (N, C, H, W) that have the same value everywhere.
+    """Log a warning if there are images whose pixels all have the same value. The warning lists these images.
 
-    The images with an index in ``silent``, which have received no gradient, are left out.
+    ``images`` are (N, C, H, W). Images with an index in ``silent`` are left out, because they received no gradient.
     """
     low, high = images.flatten(1).aminmax(dim=1)
     uniform = [number for number in (high - low < LEVEL).nonzero()[:, 0].tolist() if number not in silent]
@@ -332,11 +333,11 @@ def _check_count(objective: Objective, given: int, count: int) -> None:
 
 
 def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scales: Tensor | None = None) -> Tensor:
-    """Return the objective's values (N,) for ``images``.
+    """Return the objective's values (N,) for ``images`` (N, C, H, W).
 
-    After Ctrl-C, there may be fewer images than the objective is for. The last images are then missing. ``scales`` (N,)
-    holds the scale of the objective's gradient for each image, see :data:`SCALE`. If the objective reads the scales and
-    ``scales`` is None, they are computed for ``images``.
+    After Ctrl-C, the last images that the objective is for can be missing. ``scales`` (N,) holds the scale of the
+    objective's gradient for each image, see :data:`SCALE`. If the objective reads the scales and ``scales`` is None,
+    the scales are computed for ``images``.
     """
     device = device_of(activations_of.model)
 
@@ -358,10 +359,10 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scal
 
 
 def _in_batches(work: Callable[[int], T], together: int, activations_of: Reader, objective: Objective) -> T:
-    """Call ``work`` with the largest number of images in a batch, and return its result.
+    """Call ``work`` with the number of images in a batch, and return the result of ``work``.
 
-    This number is ``together``, or 1 if the network can process only one image at a time. Whether it can process
-    several is tested with the first batch, before the first step.
+    This number is ``together``, or 1 if the network can process only one image at a time. The first batch shows, before
+    its first step, whether the network can process several images at a time.
     """
     activations_of.refuses_batches = not objective.joint
     try:
@@ -406,14 +407,14 @@ class _Part:
 
         Args:
             rendered: images (N, C, H, W) to transform and show to the network.
-            image: images (N, C, H, W) to show to the regularizers, without the transform.
+            image: images (N, C, H, W) for the regularizers, which are computed without the transform.
             progress: fraction of the steps that are done, a scalar tensor on the device.
             moving: name of the only layer whose activations pass a gradient back to the images. By default, the
                 activations of all layers do.
 
         Raises:
-            ValueError: the objective does not return one value for each image, reads a layer that is not among its
-                ``layers``, or the transform does not return a differentiable view of each image.
+            ValueError: the objective does not return one value for each image, or reads a layer that is not among its
+                ``layers``; or the transform does not return a differentiable view of each image.
         """
         # The images and the photo are transformed in the same way. The photo's activations are not differentiated.
         views = self._transformed(rendered if self.photo is None else torch.cat([rendered, self.photo]))
@@ -444,7 +445,7 @@ class _Part:
         return values
 
     def measure_scale(self, images: Tensor) -> None:
-        """Compute the gradient's scale for each of ``images`` (N, C, H, W), if the objective reads :data:`SCALE`."""
+        """Compute ``self.scale`` for ``images`` (N, C, H, W), but only if the objective reads :data:`SCALE`."""
         if not self.objective.scaled:
             return
         if not self.objective.layers:
@@ -472,9 +473,9 @@ class _Part:
         """Return a parameterization whose images, each of ``shape`` (C, H, W), are the noise to start from.
 
         A parameterization is an object that computes the images from the tensor that is optimized. An image that
-        receives no gradient is restarted with other noise, until it receives a gradient or all strengths in
-        :data:`STARTS` have been tried. ``seed`` is the seed of this other noise and of the random transforms that are
-        applied meanwhile.
+        receives no gradient is restarted from different noise, until it receives a gradient or all strengths in
+        :data:`STARTS` have been tried. ``seed`` is the seed of the noise for these restarts and of the random
+        transforms that are applied to test them.
         """
         parameterization = image_class.from_noise((len(self.numbers), *shape), device=self.device)
         with seeded(seed):
@@ -489,17 +490,18 @@ class _Part:
 
         The images are transformed at random before the network sees them.
 
-        ``nudge`` is the standard deviation of noise that is added to the images. The noise is needed at the end of a
-        run, because the gradient also vanishes at an optimum.
+        ``nudge`` is the standard deviation of noise that is added to the images. At the end of a run, this noise is
+        needed, because the gradient is also zero for an image that is already optimal.
 
         Raises:
-            ValueError: the tensor that is to be optimized, or an activation that depends on it, requires no gradient.
+            ValueError: the tensor that is optimized requires no gradient, or the autograd graph has no path from the
+                objective through a layer to this tensor.
         """
         if not parameterization.leaf.requires_grad:
             raise ValueError(
                 f"the leaf of {type(parameterization).__name__} requires no gradient; call requires_grad_() on it"
             )
-        # The images that have received a gradient before are left out, unless the others depend on them.
+        # Images that have already received a gradient are left out, unless the objective is joint.
         tested = list(range(len(self.numbers))) if self.objective.joint else self.silent
         part = _Part(self.activations_of, self.objective, self.numbers[tested], self.device, self.transform)
         answers = torch.ones(len(tested), dtype=torch.bool)
@@ -535,18 +537,18 @@ class _Part:
                 self.find_silent(parameterization)
 
     def _restart(self, parameterization: Parameterization, shape: tuple[int, int, int], strength: float) -> None:
-        """Replace each image in ``self.silent`` by new noise. ``strength`` is relative to the default strength."""
+        """Replace each image in ``self.silent`` by new noise of ``strength``, relative to the default strength."""
         for number in self.silent:
             noise = type(parameterization).from_noise((1, *shape), strength, self.device).leaf
             with torch.no_grad():
                 parameterization.leaf[number] = noise[0]
 
     def _start_separately(self, parameterization: Parameterization, shape: tuple[int, int, int]) -> None:
-        """Restart each image that receives no gradient from the first noise in a list with which it receives one.
+        """Restart each image that receives no gradient from the first of several noise images that gives it a gradient.
 
         All noise is drawn in advance, so that the start of an image does not depend on the other images of its batch.
         As many starts are tested together as fit into a batch, because a GPU takes nearly as long for a small batch as
-        for a large one.
+        for a large batch.
         """
         self.find_silent(parameterization)
         if not self.silent:
@@ -607,7 +609,7 @@ class _Part:
         listeners: Sequence[Listener],
         record: bool,
     ) -> Dreams:
-        """Optimize ``parameterization`` and return the result. ``activations_of`` runs the network in the steps.
+        """Optimize ``parameterization`` and return the result. ``activations_of`` runs the network in every step.
 
         The other arguments have the same meaning as for :func:`optimize`. The result's ``activations`` are empty,
         because the caller computes them.
@@ -658,9 +660,13 @@ def _gradient(value: Tensor, leaf: Tensor, layer: str) -> Tensor:
 
 
 def batch_size(pixels: int, device: torch.device | None = None) -> int:
-    """Return the largest number of images in a batch on ``device``. ``pixels`` is the number of pixels of one image."""
+    """Return the default number of images in a batch on ``device``, given the number of ``pixels`` of one image.
+
+    The number is as large as the limits :data:`BATCH` and :data:`PIXELS` allow. On a large GPU, both limits are
+    multiplied by :data:`TIMES`.
+    """
     cuda = device is not None and device.type == "cuda"
-    # The free memory would change from run to run, and with it the batches, which determine the rounding.
+    # The total memory decides, not the free memory, which changes from run to run: the batches determine the rounding.
     large = cuda and torch.cuda.get_device_properties(device).total_memory >= LARGE_GPU
     times = TIMES if large else 1
     return max(1, min(times * BATCH, times * PIXELS // pixels))

@@ -5,7 +5,7 @@ and can be divided by numbers: ``channel("conv2", 3) - 0.5 * channel("conv2", 7)
 made for each unit: ``channel("conv2", range(12))`` is an objective for twelve images.
 
 To add an objective, write a function that returns an :class:`Objective` and decorate the function with
-:func:`objective`. Expressions on the command line can then call your function. The function may be in this file or in a
+:func:`objective`. Expressions on the command line can then call your function. The function can be in this file or in a
 file of your own.
 """
 
@@ -38,7 +38,7 @@ No layer can have this name.
 PROGRESS = "<progress>"
 """Key of the progress, in the mapping of activations that an objective receives.
 
-The progress is the fraction of the steps that are done. It is a scalar tensor from 0 to 1, on the images' device.
+The progress is a scalar tensor on the images' device. It rises linearly from 0 at the first step to 1 at the last step.
 """
 
 PHOTO = "<photo>"
@@ -58,20 +58,20 @@ images of the current batch.
 SCALE = "<scale>"
 """Key of the scale of the objective's gradient, (N,), in the mapping of activations that an objective receives.
 
-The key exists only if :attr:`Objective.scaled` is true. The scale of an image is the root mean square, over all pixels,
-of the gradient of those terms of the objective that do not depend on the scale. In a run, the scale is computed once,
-for the image at the start. :func:`evaluate` computes it for the images that it is given.
+The key exists only if :attr:`Objective.scaled` is true. The scale for an image is the root mean square, over all pixels
+and channels, of the gradient of those terms of the objective that do not depend on the scale. In a run, the scale is
+computed once, for the initial image. :func:`evaluate` computes the scale for the images that it evaluates.
 """
 
 MOST_LISTED, LONGEST_NAME = 100, 2000
-"""Largest number of units that an objective's name lists one by one, and largest number of characters in a name."""
+"""Largest number of units that an objective's name lists one by one, and largest number of characters in this name."""
 
 OBJECTIVES: dict[str, Callable[..., Objective]] = {}
 """Functions that make an objective, by name. Expressions can call these functions."""
 
 
 def objective(make: Maker) -> Maker:
-    """Register, under its own name, a function that makes an objective, so that expressions can call it."""
+    """Register ``make``, a function that returns an objective, so that expressions can call it by its name."""
     OBJECTIVES[make.__name__] = make
     return make
 
@@ -85,8 +85,7 @@ class Objective:
     """
 
     name: str
-    """Name of the objective for captions and messages. The middle of a name of more than 2000 characters is left
-    out."""
+    """Name of the objective for captions and messages. If it has more than 2000 characters, its middle is left out."""
     layers: frozenset[str]
     """Names of the layers whose activations the objective needs."""
     value: Callable[[Mapping[str, Tensor]], Tensor]
@@ -104,14 +103,14 @@ class Objective:
     The images must be the same size as the photo.
     """
     units: tuple[int, ...] = ()
-    """For each image, the index of the unit that it is made for. These indices are used in captions.
+    """Indices, for use in captions, of the units that the images are made for, one index for each image.
 
     ``units`` is empty if an image is made for several units or for no unit.
     """
     recordable: bool | None = None
     """Whether ``value`` does the same operations in every step, all on the device of the activations.
 
-    If it does, steps are recorded and replayed on an NVIDIA GPU, which is faster
+    If ``recordable`` is True, steps are recorded and replayed on an NVIDIA GPU, which is faster
     (:mod:`dreamgram.image_optimization.recording`). The default, None, means True if ``value`` is a function of this
     package, and False otherwise.
     """
@@ -135,7 +134,7 @@ class Objective:
 
     @property
     def is_recordable(self) -> bool:
-        """Return :attr:`recordable` or, if that is None, whether :attr:`value` is a function of this package."""
+        """Return :attr:`recordable` or, if it is None, whether :attr:`value` is a function of this package."""
         return is_own(self.value) if self.recordable is None else self.recordable
 
     def __call__(self, activations: Mapping[str, Tensor]) -> Tensor:
@@ -177,9 +176,9 @@ class Objective:
 def channel(layer: str, unit: int | Iterable[int]) -> Objective:
     """Return an objective: the mean activation of a channel over all positions.
 
-    A channel is a filter of a convolution, a neuron of a fully connected layer or an embedding dimension of tokens. For
-    images of a given size, maximizing the mean also maximizes the sum, but only means can be compared between images of
-    different sizes.
+    A channel is the output of one filter of a convolution, a neuron of a fully connected layer or an embedding
+    dimension of tokens. For images of one size, maximizing the mean is the same as maximizing the sum. Unlike sums,
+    means can be compared between images of different sizes.
 
     Args:
         layer: name of the layer.
@@ -238,7 +237,7 @@ def logit(unit: int | Iterable[int], layer: str = "logits") -> Objective:
 
 @objective
 def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
-    """Return an objective: the log-odds of a class, log(p / (1 - p)), where p is its softmax probability.
+    """Return an objective: the log-odds of a class, log(p / (1 - p)), where p is the softmax probability of the class.
 
     The log-odds equal the logit of the class minus the log of the sum of the exponentials of the other logits.
     """
@@ -260,11 +259,11 @@ def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
 def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -> Objective:
     """Return an objective: the dot product of a layer's activations with ``vector``, averaged over positions.
 
-    The objective :func:`channel` is the special case of a unit vector along one axis.
+    The objective :func:`channel` is the special case of a vector with a single 1 and zeros elsewhere.
 
     Args:
-        layer: name of the layer.
-        vector: (C,), or (N, C) with one vector per image.
+        layer: name of the layer, which has C units.
+        vector: a vector (C,) for all images, or (N, C) with one vector per image.
         cosine: if True, use the cosine of the angle between the activations and the vector in place of the dot
             product, so that the magnitude of the activations does not matter.
     """
@@ -299,8 +298,8 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
 def deepdream(layer: str) -> Objective:
     """Return an objective: the mean square of all activations of a layer.
 
-    Maximizing it amplifies whatever the layer sees. See Mordvintsev, Olah, Tyka, "Inceptionism: Going Deeper into
-    Neural Networks", 2015.
+    Maximizing this objective amplifies all patterns that the layer detects. See Mordvintsev, Olah, Tyka, "Inceptionism:
+    Going Deeper into Neural Networks", 2015.
     """
     return Objective(f"all of {layer}", _layers(layer), lambda a: a[layer].square().flatten(1).mean(1))
 
@@ -336,15 +335,15 @@ def match(layer: str, photo: ImageLike) -> Objective:
     """Return an objective that measures how well a layer's activations for an image match those for ``photo``.
 
     The value is minus the squared distance between the activations for the image and those for the photo, divided by
-    the squared norm of the activations for the photo. The best value is 0. Used alone, this objective inverts the
-    network: see Mahendran, Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR 2015. Added to a
-    unit's objective, it keeps the image close to the photo: see Hamblin et al., "Feature Accentuation",
-    arXiv:2402.10039.
+    the squared norm of the activations for the photo. The largest possible value is 0. Used alone, this objective
+    inverts the network: see Mahendran, Vedaldi, "Understanding Deep Image Representations by Inverting Them", CVPR
+    2015. Added to a unit's objective, it keeps the image close to the photo: see Hamblin et al., "Feature
+    Accentuation", arXiv:2402.10039.
 
     Args:
         layer: name of the layer.
-        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image. It can also be given in another form,
-            such as a Pillow image, see :func:`dreamgram.image_optimization.images.as_images`.
+        photo: photo (1, C, H, W) in [0, 1] for all images, or (N, C, H, W) with one photo per image. Other forms, such
+            as a Pillow image, are accepted, too, see :func:`dreamgram.image_optimization.images.as_images`.
     """
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
@@ -358,7 +357,7 @@ def match(layer: str, photo: ImageLike) -> Objective:
 
 @objective
 def caricature(layer: str, photo: ImageLike, power: float = 4) -> Objective:
-    """Return an objective that exaggerates what a layer sees in ``photo``.
+    """Return an objective that exaggerates the features that a layer detects in ``photo``.
 
     The value is a dot product times a power of a cosine similarity. The dot product and the cosine similarity are
     computed from two vectors: the layer's activations for the image and the layer's activations for the photo. The
@@ -369,8 +368,8 @@ def caricature(layer: str, photo: ImageLike, power: float = 4) -> Objective:
 
     Args:
         layer: name of the layer.
-        photo: (1, C, H, W) in [0, 1], or (N, C, H, W) with one photo per image. It can also be given in another form,
-            such as a Pillow image, see :func:`dreamgram.image_optimization.images.as_images`.
+        photo: photo (1, C, H, W) in [0, 1] for all images, or (N, C, H, W) with one photo per image. Other forms, such
+            as a Pillow image, are accepted, too, see :func:`dreamgram.image_optimization.images.as_images`.
         power: exponent of the cosine similarity. A larger exponent keeps the image closer to the photo.
     """
 
@@ -397,12 +396,13 @@ def ramp(start: float, end: float) -> Objective:
 
 @objective
 def share() -> Objective:
-    """Return a factor that makes the weight of a regularizer relative to the other terms: ``share() * blur(7)``.
+    """Return a factor that makes the weight of a regularizer relative to the gradient of the objective's other terms.
 
-    The regularizer must be a mean over pixels. Its gradient at a pixel is then measured in units of the root mean
-    square gradient of the other terms (:data:`SCALE`), so that the same weight suits images of every size, every unit
-    and every network. For example, subtracting ``share() * l1(0.4, center=0)`` makes a pixel darker unless, at this
-    pixel, the gradient of the other terms is positive and exceeds 0.4 times its root mean square over all pixels.
+    Multiply the regularizer by this factor: ``share() * blur(7)``. The regularizer must be a mean over pixels. Its
+    gradient at a pixel is then measured in units of the root mean square of the gradient of the other terms
+    (:data:`SCALE`), so that the same weight suits every image size, every unit and every network. For example,
+    subtracting ``share() * l1(0.4, center=0)`` makes a pixel darker unless, at this pixel, the gradient of the other
+    terms is positive and exceeds 0.4 times its root mean square over all pixels.
     """
     return Objective(
         "share",
@@ -441,7 +441,7 @@ def _units_and_label(unit: int | Iterable[int]) -> tuple[list[int], str]:
     units = as_units(unit)
     if len(units) <= MOST_LISTED:
         return units, ",".join(map(str, units))
-    # The units of a range differ from their numbers in the list by the same amount.
+    # In a range, the difference between a unit and its index in the list is constant.
     runs = (list(run) for _, run in groupby(enumerate(units), lambda pair: pair[1] - pair[0]))
     ends = ((run[0][1], run[-1][1]) for run in runs)
     return units, ",".join(f"{first}-{last}" if last > first else f"{first}" for first, last in ends)
@@ -451,7 +451,7 @@ class _OnDevices:
     """Constants of an objective, such as the indices of its units. They are copied to each device only once."""
 
     def __init__(self, values: Tensor) -> None:
-        """Store ``values`` (N, ...), one for each image of the objective, or (1, ...) for all images."""
+        """Store ``values``, (N, ...) with one value for each image of the objective, or (1, ...) for all images."""
         with torch.inference_mode(False):
             # A tensor that was made in inference mode could not be used where gradients are computed.
             values = values.clone() if values.is_inference() else values
@@ -487,7 +487,7 @@ def _of_unit(activations: Mapping[str, Tensor], layer: str, units: list[int], in
 
 
 def check_units(layer: str, units: Iterable[int], count: int) -> None:
-    """Raise a ValueError unless all ``units`` are indices of units of ``layer``, from 0 to ``count - 1``."""
+    """Raise a ValueError unless all ``units`` are valid indices in ``layer``, which are 0 to ``count - 1``."""
     for unit in units:
         if not 0 <= unit < count:
             raise ValueError(f"no unit {unit} in layer {layer!r}: its {count} units are 0-{count - 1}")
@@ -496,8 +496,8 @@ def check_units(layer: str, units: Iterable[int], count: int) -> None:
 def units_first(activations: Mapping[str, Tensor], layer: str) -> Tensor:
     """Return the activations of ``layer`` with the units on the second axis, (N, units, positions...).
 
-    The unit axis is known if ``activations`` was computed by :func:`capture`. Otherwise, activations with three axes
-    are taken for tokens, (N, T, F), and the unit axis of all other activations is the second.
+    The axis of the units is known if :func:`capture` computed ``activations``. Otherwise, activations with three axes
+    are assumed to be tokens, (N, T, F), and in all other activations, the units are assumed to be on the second axis.
     """
     activation = activations[layer]
     known: Mapping[str, int] = getattr(activations, "unit_axes", {})
@@ -522,7 +522,7 @@ def _mean(responses: Tensor) -> Tensor:
 
 
 def describe_given(value: Any) -> str:
-    """Describe what a caller has given in place of an objective, for a message."""
+    """Describe ``value``, which a caller has passed in place of an objective, for an error message."""
     makes_one = isinstance(value, FunctionType) and (is_own(value) or value in OBJECTIVES.values())
     return f"{described(value)}{', which must be called' if makes_one else ''}"
 
@@ -553,7 +553,7 @@ def _combine(sign: str, a: Objective, b: Objective, operation: Callable[[Tensor,
     In the name of the returned objective, ``sign`` stands for the operation.
 
     Raises:
-        ValueError: the objectives are for different numbers of images or compare with different photos.
+        ValueError: the objectives are for different numbers of images, or compare images with different photos.
     """
     if a.images != b.images and 1 not in (a.images, b.images):
         raise ValueError(f"{a} is for {a.images} images and {b} for {b.images}: they cannot be combined")

@@ -37,14 +37,14 @@ if TYPE_CHECKING:
 OBJECTIVE, PICTURE, OPTIMIZATION, OUTPUT = "Objective", "Picture", "Optimization", "Output"
 
 LAYER = (
-    "Layer name, as listed by `dream layers`. Early layers respond to strokes and textures, and late layers to whole "
+    "Layer name, as listed by `dream layers`. Early layers respond to edges and textures, and late layers to whole "
     "objects."
 )
 UNITS_HELP = "to show: all, or numbers and ranges such as 0-11 or 3,7."
 LAYERS_OF_DIGITS, LAYERS_OF_VGG = ("conv1", "pool2", "hidden"), ("relu2_2", "relu4_1", "relu5_1")
 COUNTS = ("0-11", "3,7", "all")
 MANY_STEPS = (32, 128, 512)
-STEPS_HELP = "Optimization steps. More steps give a clearer picture, but there is little improvement beyond 500."
+STEPS_HELP = "Number of optimization steps. More steps give a clearer picture, but little improves after 500 steps."
 PHOTO_SIZES = (128, 224, 512)
 PHOTOS = ("photo.jpg", "photos/cat.png", "../photo.webp")
 
@@ -56,7 +56,7 @@ def _parameterizations() -> Sequence[str]:
 
 
 def _expressions() -> ModuleType:
-    """Return the module that reads expressions. It imports PyTorch, which takes a while to load."""
+    """Return the module that parses expressions. It is imported here because it loads PyTorch, which takes a while."""
     from dreamgram.activation_maximization import expressions
 
     return expressions
@@ -99,7 +99,7 @@ def _check_ranges(text: str) -> str:
 
 
 def parse_position(text: str) -> list[int]:
-    """Return the numbers in ``text``, a position in a layer, such as [2, 3] for the row and the column in ``2,3``.
+    """Return the numbers in ``text``, a position in a layer: for ``2,3``, return [2, 3], the row and the column.
 
     Raises:
         ValueError: ``text`` is not a list of whole numbers.
@@ -124,9 +124,9 @@ class ComparingOptions(NetworkOptions):
 
     model: list[str] | str = option(
         "digits",
-        f"Network to use: {NETWORKS}. Give it several times to compare networks, each in a row of its own; --weights "
-        "is then given once for each of them, in the same order, or never. With a single --model, several --weights "
-        "compare checkpoints of this network.",
+        f"Network to use: {NETWORKS}. Give --model several times to compare networks, which are shown in separate "
+        "rows. In this case, either give --weights once for each network, in the same order, or leave it out. To "
+        "compare checkpoints of one network, give --model once and --weights several times.",
         group="Network",
         metavar="NAME",
         files=model_files,
@@ -136,13 +136,13 @@ class ComparingOptions(NetworkOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class SizeOptions(Options):
-    """Base class with the option for the size of pictures that start from noise."""
+    """Base class with the option for the size of the pictures."""
 
     size: Size | None = option(
         None,
-        "Size, in pixels, of the picture that passes through the network: the side of a square, or HEIGHTxWIDTH, so "
-        "that 64x96 is 64 pixels high and 96 pixels wide. The default is the network's input size. A larger picture "
-        "has room for more of the patterns that activate a unit.",
+        "Size, in pixels, of the picture that passes through the network: one number for a square, or HEIGHTxWIDTH. "
+        "For example, 64x96 is 64 pixels high and 96 pixels wide. The default is the network's input size. A larger "
+        "picture has room for more of the patterns that activate a unit.",
         group=PICTURE,
         least=1,
         metavar="N|HxW",
@@ -171,11 +171,11 @@ class AscentOptions(PictureOptions):
     steps: int = option(STEPS, STEPS_HELP, group=OPTIMIZATION, least=1, values=MANY_STEPS)
     transform: str = option(
         "robust",
-        "Random transform of the image before the network sees it, different in each step. It keeps the picture from "
-        "becoming noise. robust: slight rotations, shifts, zooms and shears, whose limits can be set; for example, "
-        "robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most 0.1 of each side, for "
-        "pictures that must stay upright, such as spectrograms. none: no transform; the objective then reaches "
-        "a higher value, but the picture looks mostly like noise. Several transforms, such as "
+        "Transform that is applied to the image before the network sees it, with new random parameters in each step. "
+        "It keeps the picture from becoming noise. robust: slight rotations, shifts, zooms and shears, whose limits "
+        "can be set; for example, robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most "
+        "0.1 of each side, for pictures that must stay upright, such as spectrograms. none: no transform; the "
+        "objective then reaches a higher value, but the picture looks mostly like noise. Several transforms, such as "
         "'jitter(0.1) + robust(5)', are applied from left to right.",
         group=OPTIMIZATION,
         metavar="EXPRESSION",
@@ -186,8 +186,8 @@ class AscentOptions(PictureOptions):
         None,
         "Representation of the image during optimization. pixels: the values of the pixels, for the sharpest "
         "picture. fourier: Fourier coefficients in decorrelated colors, for a smoother and more natural picture. "
-        "phases: only the phases of the Fourier coefficients, with the magnitudes of natural photos. The default is "
-        "fourier for color images and pixels for gray images.",
+        "phases: only the phases of the Fourier coefficients; the magnitudes stay those of natural photos. The default "
+        "is fourier for color images and pixels for gray images.",
         group=OPTIMIZATION,
         choices=_parameterizations,
         metavar="NAME",
@@ -259,9 +259,9 @@ class UnitsOptions(ComparingOptions, SizeOptions, LayerOptions, SheetOptions):
     )
     batch: int | None = option(
         None,
-        "Number of pictures that are optimized at the same time. By default, up to 64, or more on a large GPU. If a "
-        "run with --folder is killed, the pictures of one batch are lost. A smaller batch takes less memory and more "
-        "time.",
+        "Number of pictures that are optimized at the same time. The default is at most 64, or at most 256 on a GPU "
+        "with at least 32 GB of memory. If a run with --folder is killed, the pictures of one batch are lost. A "
+        "smaller batch takes less memory and more time.",
         group=OPTIMIZATION,
         compare=False,
         least=1,
@@ -294,17 +294,17 @@ class ExamplesOptions(SizeOptions, LayerOptions):
     )
     data: Path | None = option(
         None,
-        "Folder of pictures to search for examples. Its subfolders are searched, too. The pictures are resized to the "
-        "network's input size, whatever --size is. For a network that takes gray pictures of 28x28 pixels, the default "
-        "is a set of 1,000 handwritten digits.",
+        "Folder of pictures to search for examples. Its subfolders are searched, too. The pictures are resized and "
+        "cropped to the network's input size, regardless of --size. For a network that takes gray pictures of 28x28 "
+        "pixels, the default is a set of 1,000 handwritten digits.",
         group="Input",
         metavar="FOLDER",
         values=("photos", "data/validation", "../pictures"),
     )
     top: int = option(
         EXAMPLES,
-        "Maximum number of examples in the row of each unit. With more examples, it is easier to see what they have in "
-        "common.",
+        "Maximum number of examples in the row of each unit. With more examples, it is easier to see what the examples "
+        "have in common.",
         group=PICTURE,
         formerly="count",
         least=1,
@@ -326,9 +326,9 @@ class DigitsOptions(ComparingOptions, AscentOptions):
     )
     pixel_sum: float = option(
         PIXEL_SUM,
-        "Weight of the penalty on the sum of all pixels. The penalty is used in all rows of the contact sheet except "
-        "the first row of each --model. A larger weight leaves fewer bright pixels. Too large a weight leaves an "
-        "empty picture.",
+        "Weight of the penalty on the sum of all pixel values. The penalty is used in all rows of the contact sheet "
+        "except the first row of each --model. A larger weight leaves fewer bright pixels. Too large a weight leaves "
+        "an empty picture.",
         group=OBJECTIVE,
         formerly="ink",
         values=(0.0, 0.09, 0.2),
@@ -364,16 +364,16 @@ class MaximizeOptions(ComparingOptions, SizeOptions, SheetOptions):
     )
     photo: Path | None = option(
         None,
-        "Photo to compare the picture with, for the objectives 'match' and 'caricature'. It is cropped if --size is "
-        "HEIGHTxWIDTH.",
+        "Photo to compare the picture with, for the objectives 'match' and 'caricature'. The photo is cropped if "
+        "--size is HEIGHTxWIDTH.",
         group="Input",
         metavar="FILE",
         values=PHOTOS,
     )
     init: Path | None = option(
         None,
-        "Picture to start from instead of noise. To change a photo only a little, start from the photo itself. It is "
-        "cropped if --size is HEIGHTxWIDTH.",
+        "Picture to start from instead of noise. To change a photo only a little, start from the photo itself. The "
+        "starting picture is cropped if --size is HEIGHTxWIDTH.",
         group="Input",
         metavar="FILE",
         values=PHOTOS,
@@ -392,7 +392,7 @@ class MaximizeOptions(ComparingOptions, SizeOptions, SheetOptions):
 
 @dataclass(frozen=True, kw_only=True)
 class PhotoOptions(PictureOptions):
-    """Options common to the commands that start with a photo."""
+    """Options common to the commands that need a photo."""
 
     photo: Path = option(
         help="Photo to show to the network.", group="Input", compare=False, positional=True, values=PHOTOS
@@ -424,16 +424,16 @@ class AmplifyOptions(PhotoOptions):
     size: int = option(512, "Longer side of the picture in pixels.", group=PICTURE, least=1, values=(256, 512, 1024))
     octaves: int = option(
         OCTAVES,
-        "Number of octaves, the image sizes that are processed one after another, from small to large. Each size is "
-        "1.4 times the previous one. More octaves give larger shapes.",
+        "Number of octaves, the image sizes that are processed one after another, from small to large. Each octave is "
+        "1.4 times as high and as wide as the previous octave. More octaves give larger shapes.",
         group=OPTIMIZATION,
         least=1,
         values=(1, 4, 6),
     )
     steps: int = option(
         OCTAVE_STEPS,
-        "Optimization steps at each octave (image size). More steps change the photo more strongly. 10 is a usual "
-        "value, and 30 has a very strong effect.",
+        "Number of optimization steps at each octave (image size). More steps change the photo more strongly. 10 steps "
+        "are typical, and 30 steps have a very strong effect.",
         group=OPTIMIZATION,
         least=1,
         values=(5, 10, 30),
@@ -446,8 +446,8 @@ class InvertOptions(PhotoOptions, AscentOptions):
 
     smoothness: float = option(
         0.5,
-        "Weight of the penalty on the total variation, the differences between neighboring pixels. A larger weight "
-        "removes grain, and a very large weight also removes detail.",
+        "Weight of the penalty on the total variation, which measures the differences between neighboring pixels. A "
+        "larger weight removes grain, and a very large weight also removes detail.",
         group=OBJECTIVE,
         values=(0.0, 0.5, 5.0),
     )
@@ -482,8 +482,8 @@ class AccentuateOptions(PhotoOptions, AscentOptions):
     )
     nearness: float = option(
         NEARNESS,
-        "Weight of the objective that keeps the activations of the --near layer close to those for the photo. A larger "
-        "weight changes the photo less. Try values between 3 and 300.",
+        "Weight of the term that keeps the activations of the layer given by --near close to those for the photo. A "
+        "larger weight changes the photo less. Try values between 3 and 300.",
         group=OBJECTIVE,
         values=(3.0, 30.0, 300.0),
     )
@@ -511,7 +511,7 @@ OPTIONS_OF_COMMANDS: dict[str, type[PictureOptions]] = {
     "dream caricature": CaricatureOptions,
     "dream accentuate": AccentuateOptions,
 }
-"""Options classes of the commands that make a picture, by the command's full name, such as ``dream units``.
+"""Map from the full name of each command that makes a picture, such as ``dream units``, to the class of its options.
 
-The recipe of a picture (the settings stored in the file) contains this name.
+The recipe of a picture (the settings stored in the picture file) contains the full name of the command.
 """

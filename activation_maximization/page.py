@@ -20,9 +20,10 @@ from dreamgram.activation_maximization.sheets import short
 from dreamgram.image_optimization.images import to_pillow
 
 SMALL_PICTURE = 64
-"""Largest side, in pixels, of pictures that are stored without loss and enlarged with nearest-neighbor interpolation.
+"""Largest height and width, in pixels, of small pictures.
 
-Larger pictures are stored with lossy compression.
+Small pictures are stored without loss and enlarged with nearest-neighbor interpolation. Larger pictures are stored with
+lossy compression.
 """
 
 SIDE = 96
@@ -56,9 +57,9 @@ def page(
     Args:
         title: title of the page.
         units: indices of the units. The page has a search box for the indices and for the names of examples.
-        images: optimized images (N, C, H, W) in [0, 1], one for each unit. After Ctrl-C there may be fewer images than
-            units; the images then belong to the first units.
-        activation_values: activation of the unit for each image.
+        images: optimized images (N, C, H, W) in [0, 1], one for each unit. After Ctrl-C, the images of the last units
+            can be missing.
+        activation_values: activation of each unit for its image.
         examples: for each unit, the patches of real pictures that activate the unit most; empty if the page
             shows no examples.
         settings: settings to list on the page, by name.

@@ -31,16 +31,17 @@ class Batch:
     images: Tensor
     """The pictures, (N, C, H, W) in [0, 1]."""
     labels: Sequence[int | str]
-    """Label of each picture; "" if it has none."""
+    """Label of each picture, which is "" for a picture without a label."""
     first: int | None
-    """Index of the first picture among all pictures, or None if the labels are the names of the pictures."""
+    """Index, among all pictures, of the first picture in the batch; None if the labels are the pictures' names."""
     classes: Sequence[str]
-    """Names of the classes, for labels that are indices of classes."""
+    """Names of the classes, by which integer labels are replaced; empty if the classes have no known names."""
 
     def name(self, row: int) -> str:
         """Return the name of the picture with the index ``row`` in the batch, such as ``frog #4194``.
 
-        The name is the label and the index among all pictures, or only the label if :attr:`first` is None.
+        The name consists of the label, or the name of its class, and the index of the picture among all pictures. If
+        :attr:`first` is None, the name is the label alone.
         """
         label = self.labels[row]
         if self.first is None:
@@ -52,16 +53,16 @@ class Batch:
 def batches(pictures: Any, model: nn.Module) -> Iterator[Batch]:
     """Yield the pictures of a folder, a data set, a data loader or any other iterable in batches.
 
-    The batches of a data loader stay as they are. Single pictures of the same size that follow one another are combined
-    into batches.
+    The batches of a data loader are neither split nor combined. Consecutive single pictures of the same size are
+    combined into batches.
 
     Args:
-        pictures: path of a folder, or another form that ``pictures`` of :func:`top_examples` may have.
+        pictures: path of a folder, or any other form that :func:`top_examples` accepts for ``pictures``.
         model: network that the pictures are for. The pictures of a folder are resized and cropped to the network's
             input size, and all pictures are converted to the number of channels that the network takes.
 
     Raises:
-        ValueError: a picture is not in [0, 1], or there is no such folder.
+        ValueError: a pixel value is outside [0, 1], or ``pictures`` is the path of a folder that does not exist.
         TypeError: an item of ``pictures`` is not an image.
     """
     if isinstance(pictures, str | Path):
@@ -79,7 +80,7 @@ def batches(pictures: Any, model: nn.Module) -> Iterator[Batch]:
 
 
 def _fits(batch: Batch, waiting: Sequence[Batch]) -> bool:
-    """Return whether ``batch`` can be combined with ``waiting``, where each batch holds a single picture."""
+    """Return whether ``batch`` can be combined with the batches in ``waiting``. Each batch holds a single picture."""
     [other, *_] = waiting
     alike = batch.images.shape == other.images.shape and (batch.first is None) == (other.first is None)
     return alike and len(waiting) < batch_size(batch.images[0].numel())
@@ -114,7 +115,7 @@ def _items(pictures: Any, model: nn.Module) -> Iterator[Batch]:
 
 
 def _classes(data: Any) -> Sequence[str]:
-    """Return the names of the classes of a data set, or none if its attribute ``classes`` is no list of names."""
+    """Return the names of the classes of a data set, or () if its attribute ``classes`` is missing or not a list."""
     classes: Any = getattr(data, "classes", ())
     classes = classes.tolist() if hasattr(classes, "tolist") else classes
     return classes if isinstance(classes, Sequence) and not isinstance(classes, str) else ()
@@ -123,8 +124,8 @@ def _classes(data: Any) -> Sequence[str]:
 def _labels(rest: Sequence[Any], count: int) -> list[int | str]:
     """Return the labels of ``count`` images.
 
-    ``rest`` holds what a data set or data loader yields together with the images, usually their labels.
-    If ``rest`` does not hold one integer or text for each image, every label is "".
+    ``rest`` holds the values that a data set or data loader yields after the images. The labels are the first of these
+    values. If this value does not hold one integer or text for each image, every label is "".
     """
     label = rest[0] if rest else ""
     labels = label.tolist() if hasattr(label, "tolist") else label
@@ -141,13 +142,13 @@ def read_folder(
 ) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and the image (1, C, H, W) of each picture in ``folder`` and its subfolders, sorted by path.
 
-    The name is the path relative to ``folder``, without the file's extension. The pictures are resized and cropped to
-    ``shape`` (C, H, W): networks are usually tested on such center crops. A file that cannot be read, or that has more
-    than ``max_pixels`` pixels, is skipped. Then ``fail`` is called with a message and the error or, if ``fail`` is
-    None, ``tell`` is called with the message.
+    The name is the path relative to ``folder``, without the file's extension. The pictures are resized and cropped at
+    the center to ``shape`` (C, H, W), because networks are usually tested on center crops. A file that cannot be read,
+    or that has more than ``max_pixels`` pixels, is skipped. For a skipped file, ``fail`` is called with a message and
+    the error. If ``fail`` is None, ``tell`` is called with the message.
 
     Raises:
-        ValueError: ``folder`` is not a folder.
+        ValueError: ``folder`` is not an existing folder.
     """
     if not folder.is_dir():
         raise ValueError(f"pictures must be a folder, and there is no folder {folder}")
@@ -170,9 +171,9 @@ def read_folder(
 
 
 def crop_middle(picture: Tensor, size: tuple[int, int]) -> Tensor:
-    """Crop the middle of ``picture`` (1, C, H, W) and resize it to ``size`` (H, W).
+    """Crop ``picture`` (1, C, H, W) at its center, and resize the crop to ``size`` (H, W).
 
-    The crop is the largest one with the aspect ratio of ``size``.
+    The crop is as large as possible and has the aspect ratio of ``size``.
     """
     height, width = size
     scale = max(height / picture.shape[2], width / picture.shape[3])

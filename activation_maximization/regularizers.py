@@ -1,10 +1,10 @@
 """Regularizers: quantities that are computed from the pixels of an image and that should stay small.
 
-A regularizer is an :class:`Objective`, which is subtracted from another objective: ``logit(3) - total_variation(10)``.
+A regularizer is an :class:`Objective` to subtract from the objective to maximize: ``logit(3) - total_variation(10)``.
 For a weight that changes over the steps, multiply the regularizer by a :func:`ramp`.
 
 To add a regularizer, write a function that returns an :class:`Objective` and decorate the function with
-:func:`regularizer`. Expressions on the command line can then call your function. The function may be in this file or in
+:func:`regularizer`. Expressions on the command line can then call your function. The function can be in this file or in
 a file of your own.
 """
 
@@ -24,7 +24,7 @@ REGULARIZERS: dict[str, Callable[..., Objective]] = {}
 
 
 def regularizer(make: Maker) -> Maker:
-    """Register, under its own name, a function that makes a regularizer, so that expressions can call it."""
+    """Register ``make``, a function that returns a regularizer, so that expressions can call it by its name."""
     REGULARIZERS[make.__name__] = make
     return make
 
@@ -49,8 +49,8 @@ def sparing(ink_share: float = INK_SHARE, blur_share: float = BLUR_SHARE) -> Obj
     ``benchmarks/digit_judges.py`` measures how many digits such networks recognize.
 
     Args:
-        ink_share: weight of the mean of the pixel values at the last step. The weight rises linearly from 0.4 times
-            this value at the first step, so that a digit is drawn before unneeded ink is removed.
+        ink_share: weight, at the last step, of the mean of the pixel values. At the first step, the weight is 0.4 times
+            ``ink_share``. It rises linearly, so that a digit is drawn before unneeded ink is removed.
         blur_share: weight of the regularizer :func:`blur`.
     """
     ink_share, blur_share = as_number(ink_share, "ink_share"), as_number(blur_share, "blur_share")
@@ -59,7 +59,7 @@ def sparing(ink_share: float = INK_SHARE, blur_share: float = BLUR_SHARE) -> Obj
 
 @regularizer
 def l1(weight: float, center: float = 0.5) -> Objective:
-    """Return a regularizer: ``weight`` times the mean absolute difference between pixels and ``center``.
+    """Return a regularizer: ``weight`` times the mean absolute difference between pixel values and ``center``.
 
     The default ``center`` of 0.5 is gray.
     """
@@ -69,7 +69,7 @@ def l1(weight: float, center: float = 0.5) -> Objective:
 
 @regularizer
 def l2(weight: float, center: float = 0.5) -> Objective:
-    """Return a regularizer: ``weight`` times the mean squared difference between pixels and ``center``.
+    """Return a regularizer: ``weight`` times the mean squared difference between pixel values and ``center``.
 
     The default ``center`` of 0.5 is gray.
     """
@@ -79,7 +79,7 @@ def l2(weight: float, center: float = 0.5) -> Objective:
 
 @regularizer
 def total_variation(weight: float) -> Objective:
-    """Return a regularizer: ``weight`` times the total variation.
+    """Return a regularizer: ``weight`` times the total variation of the image.
 
     The total variation is the mean absolute difference between vertically neighboring pixels plus the mean absolute
     difference between horizontally neighboring pixels. See Rudin, Osher, Fatemi, "Nonlinear Total Variation Based Noise
@@ -96,11 +96,12 @@ def total_variation(weight: float) -> Objective:
 
 @regularizer
 def blur(weight: float) -> Objective:
-    """Return a regularizer: ``weight`` times the mean squared difference of each pixel from its neighborhood's mean.
+    """Return a regularizer: ``weight`` times the mean squared difference between the image and its blurred copy.
 
-    The neighborhood is 3 x 3 pixels. A gradient step that reduces this regularizer blurs the image slightly. Yosinski
-    et al. blur the image between steps instead; see "Understanding Neural Networks Through Deep Visualization",
-    arXiv:1506.06579. Unlike total variation, this regularizer also softens strong edges.
+    In the blurred copy, each pixel is the mean of the 3 x 3 pixels around it. A gradient step that reduces this
+    regularizer blurs the image slightly. Yosinski et al. do not use a regularizer, but blur the image between steps;
+    see "Understanding Neural Networks Through Deep Visualization", arXiv:1506.06579. Unlike total variation, this
+    regularizer also softens strong edges.
     """
 
     def value(image: Tensor) -> Tensor:

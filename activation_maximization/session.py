@@ -58,13 +58,13 @@ class Session:
             options: options of the command.
             job: job that shows progress and messages to the user.
             original: recipe (the stored settings) of the picture to make again; None for a new picture.
-            parts: number of optimizations in the run, such as the octaves of a deep dream, each with ``options.steps``
-                steps.
-            resumes: True if the same command resumes a run that was interrupted. It may then replace the unfinished
-                picture of this run.
+            parts: number of optimizations in the run, such as one for each octave of a deep dream. Each optimization
+                has ``options.steps`` steps.
+            resumes: True if giving the same command again resumes an interrupted run. The session is then allowed to
+                replace the unfinished picture of that run.
 
         Raises:
-            ValueError: the network takes neither gray nor RGB images, or its weights differ from those in ``original``.
+            ValueError: a network takes neither gray nor RGB images, or has different weights than ``original`` records.
             OSError: the output cannot be written.
         """
         self.command = command
@@ -80,7 +80,7 @@ class Session:
         self.labels = [f"{name}  {weights}" if named else name for name, weights in options.networks]
         """Name of each network, followed by its weights if several weights were given."""
         self.models = [self.inputs.load_model(*network).to(self.device) for network in options.networks]
-        """The networks that the command compares, of which there is usually only one."""
+        """The networks that the command uses. There are several networks only if the command compares networks."""
         self.model = self.models[0]
         if original:
             original.check_network(self.inputs)
@@ -124,9 +124,9 @@ class Session:
             return False
 
     def run(self, by: Callable[..., Dreams], objective: Objective, title: str = "", **how: Any) -> Dreams:
-        """Maximize ``objective`` by calling ``by``, and show progress under ``title``.
+        """Maximize ``objective`` with the function ``by``, and show progress under ``title``.
 
-        ``by`` is a function such as :func:`gradient_ascent.maximize`, and ``how`` holds further arguments for it.
+        ``by`` is a function such as :func:`gradient_ascent.maximize`, and ``how`` holds further arguments for ``by``.
         """
         same = {name: getattr(self.options, name) for name in ("precision", "compile", "seed")}
         how = {"model": self.model, **same, **how}
@@ -145,7 +145,7 @@ class Session:
         return self.run(gradient_ascent.maximize, objective, title, steps=options.steps, **how)
 
     def choose_columns(self, count: int) -> int:
-        """Return the number of columns of a contact sheet of ``count`` pictures, and set it in the options."""
+        """Return the number of columns of a contact sheet of ``count`` pictures, and store it in ``self.options``."""
         assert isinstance(self.options, SheetOptions)
         columns = self.options.columns or default_columns(count)
         self.options = self.options.change(columns=columns)
@@ -153,7 +153,10 @@ class Session:
 
     @contextmanager
     def naming(self, label: str) -> Iterator[None]:
-        """Add the ``label`` of a network to the messages of errors in the context, if there are several networks."""
+        """Add ``label`` to the message of a ValueError in the ``with`` statement, if there are several networks.
+
+        ``label`` is the label of the network that the ``with`` statement uses.
+        """
         try:
             yield
         except OptionError:
@@ -193,13 +196,13 @@ class Session:
     def open(self, photo_path: Path, size: Size, layers: Sequence[str]) -> Tensor:
         """Read a photo from a file and resize it so that its longer side has ``size`` pixels.
 
-        If ``size`` is (H, W), the photo is cropped to the middle and resized to this size. If the network cannot
-        compute ``layers`` from an image of that size, the photo is cropped to the middle and resized to the network's
-        default input size.
+        If ``size`` is (H, W), the photo is cropped at the center and resized to (H, W). If the network cannot compute
+        ``layers`` from an image of the resulting size, the photo is instead cropped at the center and resized to the
+        network's default input size.
 
         Raises:
-            ValueError: the file is not a picture, the network cannot compute ``layers`` at either size, or the output's
-                format cannot hold a picture of that size.
+            ValueError: the file is not a picture; the network cannot compute ``layers`` at either size; or the format
+                of the output cannot hold a picture of the photo's size.
             OSError: the file cannot be read.
         """
         photo = self._open(photo_path, size, layers)
@@ -222,7 +225,7 @@ class Session:
         return fitted
 
     def check_picture(self, size: Sequence[int]) -> None:
-        """Check that the formats of the output and of its animation can hold a picture of ``size`` (H, W).
+        """Check that the file formats of the output and of any animation can hold a picture of ``size`` (H, W).
 
         Raises:
             ValueError: a side is longer than a format allows.
@@ -233,7 +236,7 @@ class Session:
             check_frame(self.options.timelapse, (height, width))
 
     def check_sheet(self, count: int, size: Sequence[int], **look: Unpack[Look]) -> None:
-        """Check that the formats of the output and of its animation can hold a contact sheet.
+        """Check that the file formats of the output and of any animation can hold a contact sheet.
 
         The sheet has ``count`` images of ``size`` (H, W). ``look`` holds further arguments of :func:`contact_sheet`.
         Call this method before the images are made.
@@ -249,10 +252,10 @@ class Session:
             check_frame(self.options.timelapse, frame.size)
 
     def parse_units(self, text: str, layer: str, size: Size | None = None) -> list[int]:
-        """Return the indices of the units of ``layer`` that ``text`` names, such as ``all``, ``0-11`` or ``3,7``.
+        """Return the indices of the units of ``layer`` that are listed in ``text``.
 
-        If ``text`` is the default of the option ``units``, whether or not it was typed, units that the layer does not
-        have are left out.
+        ``text`` is ``all``, or a list of indices and ranges such as ``0-11`` or ``3,7``. If ``text`` is the same as the
+        default of the option ``units``, units that do not exist in the layer are left out.
 
         Raises:
             ValueError: the layer or a unit does not exist, or the text is malformed.
@@ -293,9 +296,9 @@ class Session:
         return Recipe.of(f"dream {self.command}", self.options, self.inputs, made)
 
     def save_one(self, dreams: Dreams) -> None:
-        """Save the only image of ``dreams`` by itself, not as a contact sheet.
+        """Save the only image in ``dreams`` as a picture without the title and caption of a contact sheet.
 
-        If the options ask for an animation of the optimization, save it too.
+        If the options ask for an animation of the optimization, save the animation, too.
         """
         self.warn_of_silent(dreams.silent, ["the picture"])
         self.save(dreams.images, dreams.stopped)
@@ -327,9 +330,9 @@ class Session:
         self.job.wrote(path)
 
     def warn_of_silent(self, silent: Sequence[int], names: Sequence[str]) -> None:
-        """Warn the user of images that received no gradient, and are therefore noise.
+        """Warn the user of images that received no gradient and are therefore still noise.
 
-        ``names`` holds the names of all images, and ``silent`` the indices of the images without a gradient.
+        ``names`` holds the names of all images, and ``silent`` holds the indices of the images without a gradient.
         """
         if silent:
             which = ", ".join(dict.fromkeys(names[number] for number in silent))
@@ -341,7 +344,7 @@ def draw_sheet(
 ) -> Image.Image:
     """Draw a contact sheet of images, each with its label and, if ``activation_values`` are given, its activation.
 
-    There may be more labels than images, because after Ctrl-C only the first images exist. ``look`` holds further
+    There can be more labels than images, because after Ctrl-C, only the first images exist. ``look`` holds further
     arguments for :func:`contact_sheet`.
     """
     values = [f"\t{short(activation)}" for activation in activation_values] or [""] * len(pictures)

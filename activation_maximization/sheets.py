@@ -39,14 +39,14 @@ class Layout:
     tile_size: tuple[int, int]
     """Size of each picture on the sheet."""
     pitch: tuple[int, int]
-    """Vertical distance from one picture to the one below, and horizontal distance to the next one in the row.
+    """Vertical distance from a picture to the picture below, and horizontal distance to the next picture in the row.
 
-    The distances are measured from the top left corner of one picture to that of the other.
+    The distances are measured between the top left corners of the pictures.
     """
     head: int
-    """Height of the title, including the gap below; 0 without a title."""
+    """Height of the title, including the gap below the title; 0 without a title."""
     label_height: int
-    """Height of the heading of a row, including the gap below; 0 without headings."""
+    """Height of the heading of a row, including the gap below the heading; 0 without headings."""
 
 
 class Look(TypedDict, total=False):
@@ -99,14 +99,14 @@ def contact_sheet(
     """Draw ``images`` in a grid, row by row, each image above its caption.
 
     Args:
-        images: (N, C, H, W) in [0, 1], gray or RGB, or a list of (C, H, W). They can also be given in other forms that
-            :func:`dreamgram.image_optimization.images.as_images` accepts. All images are shown at the size of the
-            first one. Small images are enlarged by an integer factor with nearest-neighbor interpolation.
-        captions: one caption for each image. The part after a tab is printed in gray, aligned to the right.
+        images: gray or RGB images (N, C, H, W) in [0, 1], or a list of images (C, H, W). Other forms that
+            :func:`dreamgram.image_optimization.images.as_images` accepts can be used, too. All images are shown at the
+            size of the first image. Small images are enlarged by an integer factor with nearest-neighbor interpolation.
+        captions: one caption for each image. The text after a tab character is printed in gray, aligned to the right.
         columns: number of images in a row. By default, there are about as many columns as rows.
         title: title above the whole sheet.
-        rows: headings of the rows, from the top row down. If there are fewer headings than rows, the last rows have
-            none.
+        rows: headings of the rows, from the top row down. If there are fewer headings than rows, the last rows have no
+            headings.
 
     Raises:
         ValueError: there are no images, the numbers of images and captions differ, or ``columns`` is less than 1.
@@ -141,7 +141,7 @@ def contact_sheet(
 
 
 def same_size(images: Sequence[Tensor]) -> list[Tensor]:
-    """Enlarge images (C, H, W) in [0, 1] to the height and width of the largest of them.
+    """Enlarge images (C, H, W) in [0, 1] to the largest height and the largest width among them.
 
     The proportions stay the same, and any space that is left at the right or at the bottom is white, like the contact
     sheet. If the enlargement factor is a whole number, the pixels are repeated, so that small images stay sharp.
@@ -159,7 +159,7 @@ def same_size(images: Sequence[Tensor]) -> list[Tensor]:
 
 
 def _as_list(images: Any) -> list[Tensor]:
-    """Return the images that a caller has given, as a list of (C, H, W)."""
+    """Convert ``images`` to a list of images (C, H, W)."""
     if not isinstance(images, list | tuple):
         return list(as_images(images, "images"))
     own = (isinstance(image, Tensor) and image.ndim == 3 and image.is_floating_point() for image in images)
