@@ -102,7 +102,10 @@ class Pass:
         return peak(lambda: torch.autograd.grad(loss(leaf), leaf))
 
     def peak_with_targets(self) -> int:
-        """Return the peak memory, in bytes, of computing the targets and doing a pass, when repeated."""
+        """Return the peak memory, in bytes, of computing the targets and then doing a pass.
+
+        Both are done twice, and the peak of the second time is returned, because libraries are loaded the first time.
+        """
 
         def work() -> None:
             leaf = self.photo.clone().requires_grad_()
