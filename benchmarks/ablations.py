@@ -70,14 +70,14 @@ def plain_step() -> float:
 
 
 class Alone(torch.nn.Sequential):
-    """A sequence whose modules are computed one by one, because Dreamgram does not fuse those of other subclasses."""
+    """A sequence whose modules Dreamgram does not fuse, because this class is not part of its packages."""
 
 
 def fusion() -> float:
-    """Return the share of the time of a pass in bfloat16 that fusing convolution, ReLU and pooling saves.
+    """Return the fraction of the time of a pass that fusing convolution, ReLU and pooling saves, in bfloat16.
 
     The pass goes forward and backward through VGG-16 up to relu5_1. Passes with and without fusion are timed in turn,
-    and the shortest times are compared, because other work on the machine only makes a pass longer.
+    and the shortest times are compared, because other work on the machine can only make a pass longer.
     """
     network, plain = load("vgg16"), Alone(OrderedDict(load("vgg16").named_children()))
     image = torch.rand(1, 3, SIZE, SIZE, requires_grad=True)
@@ -164,13 +164,15 @@ class CarriedAdam(Adam):
         average: float = 0.0,
         **settings: Any,
     ) -> None:
-        """Prepare to move ``leaf``.
+        """Prepare to optimize ``leaf``.
 
         Args:
             leaf: pixels (1, C, H, W).
-            bounds: smallest and largest value of a pixel.
-            before: optimizer of the previous scale, whose moments to continue with; None to start with zero moments.
-            average: decay rate of the moving average of the iterates that is the result; 0 to return the last iterate.
+            bounds: smallest and largest allowed value of a pixel.
+            before: optimizer of the previous scale, whose moments this optimizer takes over; None to start with zero
+                moments.
+            average: decay rate of a moving average of the iterates. This average is the result. If the rate is 0, the
+                result is the last iterate.
             settings: other arguments of :class:`Adam`.
         """
         super().__init__(leaf, bounds, **settings)

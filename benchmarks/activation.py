@@ -1,10 +1,10 @@
 """Compare how much our images, lucent's images and photos activate filters: ``python -m benchmarks.activation``.
 
 This takes three minutes. Our images are made for every eighth unit of VGG-16's relu4_1, 64 in all, with the default
-settings at 128 pixels. The activations that lucent reached with its default settings are in ``peers.json``. For the
-photos, 200 patches are tried, and the patch with the largest activation counts for each unit. The patches are random
+settings at 128 pixels. The activations that lucent's pictures reached with its default settings are in ``peers.json``.
+For each unit, 200 patches of photos are tried, and the largest of their activations counts. The patches are random
 squares from three photos, with sides from 128 pixels to the shorter side of the photo. All activations are measured
-without the random transforms that are used in optimization.
+without the random transforms of the optimization.
 """
 
 from __future__ import annotations

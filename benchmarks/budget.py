@@ -37,7 +37,8 @@ SIZES = (256, 384, 512)
 """Sides of the untiled pictures in pixels."""
 
 TILED, LIMIT, TILE = 640, 480, 384
-"""Side of a picture that is divided into four tiles, largest side of a tile, and side of the tiles that result."""
+"""Side of a picture that is divided into four tiles, largest allowed side of a tile, and resulting side of the tiles,
+all in pixels."""
 
 DIVIDED, REGIONS = 128, (2, 8)
 """Side of the pictures that are divided into regions, in pixels, and their numbers of regions."""
@@ -46,7 +47,7 @@ LARGE = 1536
 """Side, in pixels, of the picture that is optimized without a network."""
 
 PAIRS = 3
-"""Number of curvature pairs that L-BFGS keeps in that optimization."""
+"""Number of curvature pairs that L-BFGS keeps in the optimization without a network."""
 
 PRESET = PRESETS["default"]
 
@@ -70,18 +71,18 @@ def stripes(count: int, size: int) -> list[Tensor | None]:
 
 
 class Pass:
-    """A pass over a square picture, which computes the loss and the gradient."""
+    """A forward and backward pass over a square picture, which computes the loss and its gradient."""
 
     def __init__(
         self, network: nn.Module, activations_of: ActivationsOf, size: int, tiles: Budget = WHOLE, regions: int = 1
     ) -> None:
-        """Read the picture.
+        """Read the photo and the painting.
 
         Args:
             network: the network that ``activations_of`` runs.
             activations_of: function that returns the activations of the preset's layers.
             size: side of the picture in pixels.
-            tiles: memory budget that determines the tiles.
+            tiles: memory budget that determines how the picture is divided into tiles.
             regions: number of regions of the photo.
         """
         self.activations_of = activations_of
@@ -95,13 +96,16 @@ class Pass:
         return total_loss(self.activations_of, self.photo, [self.style], PRESET, self.tiles_of, self.masks)
 
     def peak(self) -> int:
-        """Return the peak memory of the second pass. The first pass loads libraries."""
+        """Return the peak memory of a pass, in bytes. A first pass, which loads libraries, is not measured."""
         loss, leaf = self.loss(), self.photo.clone().requires_grad_()
         torch.autograd.grad(loss(leaf), leaf)
         return peak(lambda: torch.autograd.grad(loss(leaf), leaf))
 
     def peak_with_targets(self) -> int:
-        """Return the peak memory of computing the targets and of the pass that follows, the second time."""
+        """Return the peak memory, in bytes, of computing the targets and then doing a pass.
+
+        Both are done twice, and the peak of the second time is returned, because libraries are loaded the first time.
+        """
 
         def work() -> None:
             leaf = self.photo.clone().requires_grad_()
@@ -112,7 +116,7 @@ class Pass:
 
 
 class Energy(torch.autograd.Function):
-    """The sum of squares. It needs no memory besides the gradient, unlike the same function written with PyTorch."""
+    """The sum of squares. Unlike the same function written with PyTorch, it needs memory only for its gradient."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor) -> Tensor:
@@ -129,7 +133,7 @@ def vectors(optimizer: str) -> float:
     """Return the peak memory of an optimization without a network, as a multiple of the memory of its image.
 
     The curvature pairs are not counted. The temporary tensors of the optimizer are counted, although they are freed
-    before the next pass through the network, so a constant below the result can still hold.
+    before the next pass through the network, so the constant can be correct even if it is below the result.
     """
     photo, block = images.resize(images.load(PHOTO), (LARGE, LARGE)), STYLE_LOSSES[PRESET.style_loss].BLOCK
 
@@ -141,7 +145,7 @@ def vectors(optimizer: str) -> float:
 
 
 def show(name: str, measured: float, constant: float) -> None:
-    """Print what was measured, beside the constant of the module ``budget`` that stands for it."""
+    """Print a measured value beside the constant of the module ``budget`` that stands for it."""
     print(f"{name:17} {measured:11.4g}  constant {constant:11.4g}", flush=True)
 
 

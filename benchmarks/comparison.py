@@ -56,8 +56,7 @@ def photo(name: str) -> Tensor:
 
 
 def style(name: str, size: int) -> Tensor:
-    """Return the style ``name``, (1, 3, H, W): a drawn style with sides of ``size`` pixels, or a painting from a
-    file."""
+    """Return the style ``name``, (1, 3, H, W): a drawn style of ``size`` x ``size`` pixels or a painting in a file."""
     return draw_style(name, size) if name in DRAWN_STYLES else images.load(PICTURES / name)
 
 

@@ -30,13 +30,13 @@ SETTINGS = {
 
 
 def losses(pair: tuple[Tensor, Tensor], style_loss: str, init: Tensor, optimizer: partial[LBFGS]) -> Tensor:
-    """Return the lowest loss so far before each step, (:data:`STEPS`,)."""
+    """Paint a ``pair`` of photo and painting. Return the lowest loss up to each step, (:data:`STEPS`,)."""
     how = {"style_loss": style_loss, "size": SIZE, "scales": [SIZE], "steps": STEPS, "init": init}
     return dg.stylize(pair[0], [pair[1]], optimizer=optimizer, **how).history[0].cummin(0)[0]
 
 
 def steps_to(goal: Tensor, reached: Tensor) -> str:
-    """Return the number of steps after which ``reached`` is not above ``goal``, as text."""
+    """Return, as text, the number of steps after which the losses ``reached`` first fall to ``goal`` or below it."""
     found = (reached <= goal).nonzero()
     return str(int(found[0]) + 1) if len(found) else f"over {STEPS}"
 

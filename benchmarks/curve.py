@@ -2,8 +2,8 @@
 
 Both programs get the same photo, painting and weights, at 256 and at 512 pixels. The loss is always that of the saved
 file, computed by ``benchmarks/gatys_loss.py``. Our time is that of the whole command. The time of neural-style is the
-number of iterations times the median time of an iteration, which is measured in the same run. It does not include
-loading.
+number of iterations times the median time of an iteration, which is measured in the same run. The time of loading is
+not included.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def small(path: Path, folder: Path) -> Path:
 
 
 def ours(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, float]:
-    """Run Dreamgram with each of :data:`STEPS`, and return a mapping from its time in seconds to its loss."""
+    """Run Dreamgram with each number of :data:`STEPS`. Return a mapping from its time in seconds to its loss."""
     curve = {}
     for steps in STEPS:
         picture = folder / f"ours-{size}-{steps}.png"
@@ -47,7 +47,7 @@ def ours(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, fl
 
 
 def theirs(photo: Path, painting: Path, size: int, folder: Path) -> dict[float, float]:
-    """Return a mapping from neural-style's time in seconds to its loss, after each of :data:`ITERATIONS`.
+    """Return a mapping from neural-style's time in seconds to its loss, for each number of :data:`ITERATIONS`.
 
     If ``size`` is :data:`SIZE`, the losses are read from ``benchmarks/peers.json`` and only the time is measured.
     """

@@ -44,8 +44,7 @@ def main(
     known = images.flatten(1)
 
     def nearest(digits: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the distances and the labels, (N, 5) each, of the five training digits nearest to each of
-        ``digits``."""
+        """Return the distances and labels, (N, 5) each, of the five training digits nearest to each digit."""
         found = torch.cdist(digits.flatten(1), known).topk(NEIGHBORS, largest=False)
         return found.values, labels[found.indices]
 

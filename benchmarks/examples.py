@@ -1,8 +1,9 @@
 """Compare the speed of ``top_examples`` with that of plain inference: ``python -m benchmarks.examples``.
 
-This takes five minutes. Both go through the same data loader with the same network. The plain loop only computes the
-network's outputs. ``top_examples`` looks for the 9 best pictures of all units of the layers in one pass, the last layer
-included. The two alternate, and the table shows the median number of pictures per second.
+This takes five minutes. Plain inference is a loop that only computes the network's outputs. ``top_examples`` finds, in
+one pass, the 9 pictures that activate each unit of the layers most. The network's last layer is always one of these
+layers, so that the whole network runs in both cases. Both use the same data loader and the same network, and are
+measured in turn. The table shows the median number of pictures per second.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dreamgram.models.digits import digit_sample
 from dreamgram.workbench.device import find_device
 
 ROUNDS = 5
-"""Number of times that each of the two is measured."""
+"""Number of times that plain inference and ``top_examples`` are measured."""
 
 PER_BATCH = 32
 """Number of pictures in a batch of the data loader."""
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def _rates(name: str, side: int, count: int, layers: Sequence[str]) -> list[float]:
-    """Return the median numbers of pictures per second of the plain loop and of ``top_examples``."""
+    """Return the median numbers of pictures per second of plain inference and of ``top_examples``, in this order."""
     network = load(name).to(find_device("auto"))
     loader = DataLoader(_data(name, side, count), batch_size=PER_BATCH)
     shape = loader.dataset[0][0].shape
@@ -63,7 +64,7 @@ def _rates(name: str, side: int, count: int, layers: Sequence[str]) -> list[floa
 
 
 def _data(name: str, side: int, count: int) -> TensorDataset:
-    """Return digits with their labels for a digit network, and smooth random pictures for others."""
+    """Return digits with their labels for a digit network, and smooth random pictures for other networks."""
     if name.startswith("digits"):
         images, labels = digit_sample()
         chosen = torch.randint(len(images), (count,), generator=torch.Generator().manual_seed(0))
@@ -80,7 +81,7 @@ def _infer(network: nn.Module, loader: DataLoader[tuple[torch.Tensor, ...]]) -> 
 
 
 def _time(run: Callable[[], object], network: nn.Module) -> float:
-    """Return how many seconds ``run`` takes, including the computation that it leaves to a GPU."""
+    """Return how many seconds ``run`` takes, including work on a GPU that is unfinished when ``run`` returns."""
     start = time.perf_counter()
     run()
     if device_of(network).type == "cuda":

@@ -33,7 +33,8 @@ COMMANDS = {
     "marbling.jpg": "stylize PHOTO --style marbling --style-weight 3",
     "pointillism.jpg": "stylize PHOTO --style pointillism --style-weight 3",
 }
-"""Command that makes each picture, by file name. ``PHOTO`` and ``CAT`` stand for the files with these names above."""
+"""Command that makes each picture, by file name. ``PHOTO`` and ``CAT`` stand for the values of the constants with these
+names."""
 
 
 def main(wanted: list[str]) -> None:

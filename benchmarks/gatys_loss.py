@@ -1,7 +1,7 @@
 """Print neural-style's loss of an image: ``python -m benchmarks.gatys_loss CONTENT STYLE IMAGE --size 512``.
 
-Any program may have made the image. The loss is a sum of three terms, with a layer's activations F of VGG-16 in
-float32:
+The image can come from any program. The loss is a sum of three terms, in which F stands for the activations of a layer
+of VGG-16 in float32:
 
 - content: 5 * MSE(F) between the image and the photo, in relu4_2;
 - style: 100 * MSE(F F^T / (C H W)) between the image and the style, for each of five layers;

@@ -1,9 +1,9 @@
 """Measure correctness and speed on a GPU: ``python -m benchmarks.gpu`` (less than four minutes).
 
 First, losses and pictures are compared with those computed on the CPU, and replayed steps with ordinary steps. Then,
-times are measured: of whole style transfers and their steps, of making pictures of filters, and of both with compiled
-networks. Last, the waits for the GPU, the copies and the launches in a step are counted, and the share of the time in
-which the GPU computes is measured. The printed table names the GPU; ``--write`` also puts the table into docs/gpu.md.
+times are measured: of whole style transfers and their steps, of making pictures of filters, and of both tasks with
+compiled networks. Last, the waits for the GPU, the copies and the launches in a step are counted, and the times of the
+kernels in a step are added up. The printed table names the GPU; ``--write`` also puts the table into docs/gpu.md.
 ``--device cpu`` does a dry run at small sizes.
 """
 
@@ -40,7 +40,7 @@ COUNTED = ("cudaStreamSynchronize", "Memcpy HtoD", "Memcpy DtoH", "cudaLaunchKer
 """Names of the profiler's events to count."""
 
 SIZES = {"wasserstein": (512, 1024, 2048, 3840), "gram": (512, 1024), "nearest": (512, 1024)}
-"""Sizes of the pictures, in pixels, that are made with each style loss."""
+"""Longer sides, in pixels, of the pictures that are made with each style loss."""
 
 
 def picture(seed: int, height: int, width: int) -> Tensor:
@@ -83,7 +83,7 @@ class Card:
 
 @contextmanager
 def without_replay() -> Iterator[None]:
-    """Run every step normally, without recording or replaying."""
+    """Run every step of the ``with`` block normally, without recording or replaying."""
     kept = dict(recording.GRAPHS)
     recording.GRAPHS.clear()
     try:
@@ -136,13 +136,13 @@ def replays(card: Card) -> dict[str, str]:
 
 
 def compared(pictures: list[Tensor]) -> str:
-    """Say how much a picture of replayed steps and two pictures of ordinary steps, in this order, differ."""
+    """Describe how much three pictures differ: one made with replayed steps, and then two made with ordinary steps."""
     replayed, first, second = pictures
     return f"{difference(replayed, first)}; two ordinary runs: {difference(first, second)}"
 
 
 def difference(a: Tensor, b: Tensor) -> str:
-    """Say how much two pictures differ."""
+    """Describe how much two pictures differ."""
     return "bit-identical" if torch.equal(a, b) else f"mean difference {(a - b).abs().mean().item():.0e}"
 
 
@@ -193,7 +193,7 @@ def filters(card: Card) -> dict[str, str]:
 
 
 def compiled(card: Card) -> dict[str, str]:
-    """Measure the times of two runs with compiled networks. The result maps the names of table rows to their texts."""
+    """Measure the times of two tasks with compiled networks. The result maps the names of table rows to their texts."""
     rows = {}
     count, steps, size = (2, 2, 48) if card.small else (512, 128, 512)
     units = dg.channel("relu4_1", range(count))
@@ -243,7 +243,7 @@ def waits(card: Card) -> dict[str, str]:
 
 
 def main() -> None:
-    """Measure all parts of the table for docs/gpu.md and print it; with ``--write``, also put it into the page."""
+    """Measure and print the table for docs/gpu.md; with ``--write``, also put the table into that page."""
     parser = argparse.ArgumentParser(description="Measure correctness and speed on a GPU.")
     parser.add_argument("--device", default="cuda", help="Device to measure. cpu does a dry run at small sizes.")
     parser.add_argument("--write", action="store_true", help="Also put the table into docs/gpu.md.")

@@ -1,8 +1,9 @@
-"""Read thousands of damaged and odd pictures, and report each that is not read or refused in a line.
+"""Read thousands of damaged and odd pictures, and report each that is neither read nor properly refused.
 
-The pictures are made in this script: valid ones in every format, mutated copies of them, and odd files. Each is read in
-another process: it may take at most 10 seconds and 2 GB, and print at most one line. Some of them are also photos in a
-folder that `stylize` paints. Files that break a rule are kept in outputs/hostile/. Linux only.
+The pictures are made in this script: valid ones in every format, mutated copies of them, and odd files. Each picture is
+read in a separate process, under these rules: reading takes at most 10 seconds and 2 GB, prints at most one line, and
+either succeeds or raises an error with a message of one line. Some of the pictures are also put into a folder that
+`stylize` paints. Files that break a rule are kept in outputs/hostile/. The script runs only on Linux.
 """
 
 from __future__ import annotations
@@ -34,23 +35,23 @@ from dreamgram.image_optimization import images
 from dreamgram.image_optimization.image_opening import READABLE
 
 MOST_SECONDS = 10
-"""Seconds of processor time that the reading of one file may take."""
+"""Largest allowed processor time for reading one file, in seconds."""
 
 LARGEST = 2e9
-"""Bytes that a process may take while it reads a file."""
+"""Largest allowed peak memory of a process while it reads a file, in bytes."""
 
 BATCH = 500
 """Number of files that are made before they are read."""
 
 SAMPLE = 150
-"""Number of mutated files that are also painted in a folder, in addition to all odd files."""
+"""Number of mutated files, and also number of files with odd contents, in the folder that `stylize` paints."""
 
 KEPT = Path("outputs", "hostile")
 """Folder for the files that break a rule."""
 
 
 def sources() -> dict[str, bytes]:
-    """Return small valid pictures in every format, by a name that ends in their extension."""
+    """Return small valid pictures in every format: the bytes of each file by its name."""
     y, x = np.mgrid[0:40, 0:56]
     levels = np.stack([x * 4, y * 6, (x * y) % 256, 255 - x], axis=2).astype(np.uint8)
     colored = Image.fromarray(levels[:, :, :3])
@@ -126,7 +127,7 @@ def _layouts(kind: str) -> dict[str, dict[str, Any]]:
 
 
 def mutate(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
-    """Return ``data`` after one to three random changes. ``others`` are files from which parts are taken."""
+    """Return ``data`` after one to three random changes, some of which copy bytes from one of ``others``."""
     changed = bytearray(data)
     for _ in range(dice.randint(1, 3)):
         place, length = dice.randrange(len(changed) + 1), dice.choice((1, 2, 4, 16, 100))
@@ -158,7 +159,7 @@ def mutate(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """Return a PNG with the right checksums of its chunks, so that readers look at their contents."""
+    """Return a PNG file with corrected checksums of its chunks, so that readers decode the chunks."""
     if not data.startswith(b"\x89PNG"):
         return data
     made, place = [data[:8]], 8
@@ -170,18 +171,18 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def chunk(name: bytes, body: bytes) -> bytes:
-    """Return a chunk of a PNG."""
+    """Return a chunk of a PNG file, with its length and its checksum."""
     return struct.pack(">I", len(body)) + name + body + struct.pack(">I", zlib.crc32(name + body))
 
 
 def png(width: int, height: int, bits: int, kind: int, *chunks: bytes) -> bytes:
-    """Return a PNG of zeros without pixels, with further ``chunks``. ``kind`` is the type of its colors."""
+    """Return a PNG file that consists of a header, ``chunks`` and an end. ``kind`` is the color type."""
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + b"".join(chunks) + chunk(b"IEND", b"")
 
 
 def odd_contents(valid: dict[str, bytes], dice: random.Random) -> Iterator[tuple[str, bytes]]:
-    """Yield the names and the contents of odd files, without end."""
+    """Yield the name and the contents of one odd file after another, without end."""
     pixels = [chunk(b"IDAT", zlib.compress(bytes(100_000)))]
     bomb = zlib.compress(bytes(20_000_000))
     yield "large.png", png(13000, 13000, 1, 0, chunk(b"IDAT", zlib.compress(bytes(13000 * 1626))))
@@ -238,7 +239,7 @@ def odd_contents(valid: dict[str, bytes], dice: random.Random) -> Iterator[tuple
 
 
 def _with_tags(data: bytes, changes: dict[int, int]) -> bytes:
-    """Return a little-endian TIFF in which the first value of some tags is changed."""
+    """Return the TIFF file ``data``, if it is little-endian, with ``changes``, a mapping from tags to their values."""
     made = bytearray(data)
     if data[:4] != b"II*\0":
         return data
@@ -252,7 +253,7 @@ def _with_tags(data: bytes, changes: dict[int, int]) -> bytes:
 
 
 def odd_files(folder: Path) -> None:
-    """Make entries of ``folder`` that are no ordinary files."""
+    """Create odd entries in ``folder``, such as pipes, broken links, and files with unusual names."""
     (folder / "folder.png").mkdir()
     os.mkfifo(folder / "pipe.png")
     (folder / "broken.png").symlink_to("nowhere")
@@ -268,7 +269,7 @@ def odd_files(folder: Path) -> None:
 
 
 class Reader:
-    """A process that reads pictures, one after another, and reports what happens."""
+    """A process that reads pictures, one after another, and reports the outcome of each."""
 
     def __init__(self, errors: Path) -> None:
         self.errors = errors
@@ -282,7 +283,7 @@ class Reader:
         self._answer(600)
 
     def read(self, path: Path) -> tuple[str, str]:
-        """Return how the reading of a file ended: "read", "refused" or the rule that it breaks, and a remark."""
+        """Return the outcome of reading a file ("read", "refused" or the rule that was broken), and a remark."""
         before = self.errors.stat().st_size
         assert self.process.stdin is not None
         self.process.stdin.write(os.fsencode(path).hex().encode() + b"\n")
@@ -314,7 +315,7 @@ class Reader:
 
 
 def reader() -> None:
-    """Read the files whose names are on standard input, and print what happens."""
+    """Read the files whose paths come from standard input, and print the outcome of each as a line of JSON."""
     print("{}", flush=True)
     for line in sys.stdin:
         path = Path(os.fsdecode(bytes.fromhex(line)))
@@ -338,7 +339,7 @@ def reader() -> None:
 
 
 def read_all(files: Iterator[tuple[str, bytes]], count: int, folder: Path, found: Counter[str]) -> None:
-    """Read ``count`` of ``files``, count in ``found`` how it ended, and keep the files that break a rule."""
+    """Read the next ``count`` of ``files``, count the outcomes in ``found``, and keep the files that break a rule."""
     errors = folder / "stderr"
     process = Reader(errors)
     for number in range(count):
@@ -350,7 +351,7 @@ def read_all(files: Iterator[tuple[str, bytes]], count: int, folder: Path, found
 
 
 def judge(process: Reader, path: Path, found: Counter[str]) -> None:
-    """Read a file, count in ``found`` how it ended, and keep the file if it breaks a rule."""
+    """Read a file, count the outcome in ``found``, and keep the file if it breaks a rule."""
     ended, remark = process.read(path)
     found[ended] += 1
     if ended not in ("read", "refused"):
@@ -361,7 +362,7 @@ def judge(process: Reader, path: Path, found: Counter[str]) -> None:
 
 
 def paint(folder: Path, found: Counter[str]) -> None:
-    """Paint the pictures in ``folder`` with `stylize`, and count in ``found`` which rules are broken."""
+    """Paint the pictures in ``folder`` with `stylize`, and count in ``found`` the rules that are broken."""
     output = folder.with_name("painted")
     few = ["--content-layers", "relu1_1", "--style-layers", "relu1_1", "--size", "16", "--steps", "1"]
     command = [sys.executable, "-m", "dreamgram", "stylize", str(folder), "--style", "brushwork", *few]
@@ -397,7 +398,7 @@ def _write(path: Path, data: bytes) -> Path:
 
 
 def main() -> None:
-    """Read mutated and odd files, paint some of them, and print a table of what happened."""
+    """Read valid, mutated and odd files, paint some of them, and print a table of the outcomes."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--seed", type=int, default=None, help="seed of the random numbers; by default a new one")
     parser.add_argument(

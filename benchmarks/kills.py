@@ -1,9 +1,9 @@
 """Kill commands at random times, resume them, and compare the results: ``python -m benchmarks.kills --seed 1``.
 
-Each command runs in a process of its own and is killed (SIGKILL) or interrupted (SIGINT, which is Ctrl-C), also in its
-first 0.2 seconds and in its last second. It is then resumed as its message says. In half of all cases, the resumed run
-is killed, too, once or twice. The pixels must be those of an undisturbed run, no temporary file may be left, and no
-message may be wrong.
+Each command runs in a process of its own and is killed (SIGKILL) or interrupted (SIGINT, which is Ctrl-C). A quarter of
+the kills happen in the first 0.2 seconds of a run, and another quarter in its last second. The command is then resumed
+as its message says. In half of all cases, one or two of the resumed runs are killed, too. In the end, the pixels must
+be the same as those of an undisturbed run, there must be no temporary files, and all messages must have been correct.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Case:
     results: Sequence[str]
     """Names of the files that the command writes."""
     resumed: bool = False
-    """True if ``stylize resume`` resumes the command, or False if the same command does."""
+    """True if the command is resumed by ``stylize resume``, or False if it is resumed by running it again."""
     code: str = PROGRAM
     """Python program that runs the command."""
 
@@ -85,7 +85,7 @@ def prepare(folder: Path) -> None:
 
 
 def start(folder: Path, command: Sequence[str], code: str) -> subprocess.Popen[str]:
-    """Start a command in ``folder``, given the Python program that runs it. The program's own folder is below."""
+    """Start a command in ``folder``. ``code`` is the Python program that runs it. States are kept in a subfolder."""
     environment = os.environ | {"DREAMGRAM_STATE": str(folder / "state")}
     line = [sys.executable, "-c", code, *command]
     return subprocess.Popen(
@@ -108,10 +108,11 @@ def run(folder: Path, command: Sequence[str], code: str) -> float:
 
 
 def kill(case: Case, folder: Path, times: Sequence[float], how: signal.Signals, unbroken: Path) -> list[str]:
-    """Kill a command, kill what resumes it, and so on, let the last run end, and describe everything that is wrong.
+    """Kill a command and some of the runs that resume it, let the last run end, and return everything that is wrong.
 
-    Each run ends after the next of ``times`` in seconds. ``folder`` is a new folder, and ``unbroken`` is the folder in
-    which the command ran undisturbed.
+    The first run is killed after the first of ``times``, in seconds, the second run after the second, and so on. The
+    run that follows is not killed. ``folder`` is a new folder, and ``unbroken`` is the folder in which the command ran
+    undisturbed.
     """
     prepare(folder)
     command, shown, wrong = case.command, "", list[str]()
@@ -140,7 +141,7 @@ def kill(case: Case, folder: Path, times: Sequence[float], how: signal.Signals, 
 
 
 def _onward(case: Case, folder: Path) -> Sequence[str]:
-    """Return the command that resumes a killed command."""
+    """Return the command that resumes the command of ``case`` after it was killed in ``folder``."""
     if case.resumed and list(folder.glob("state/runs/*.ckpt")):
         return ["stylize", "resume"]
     # A program may be killed after it has written its last result.
@@ -163,14 +164,14 @@ def _wrong_words(case: Case, folder: Path, err: str) -> list[str]:
 
 
 def _is_left(path: Path, folder: Path) -> bool:
-    """Return whether a file should have been deleted. The lock of a killed program may stay for a day."""
+    """Return whether a file should have been deleted. The lock of a killed program is allowed to stay for a day."""
     if path.is_dir():
         return path.name.endswith(".frames")
     return path.name.endswith(".part") or path.parent == folder / "state" / "runs"
 
 
 def _same(path: Path, other: Path) -> bool:
-    """Return whether two pictures have the same pixels, or two other files the same bytes."""
+    """Return whether two pictures have the same pixels, or whether two other files have the same bytes."""
     if not path.exists():
         return False
     if path.suffix != ".png":
@@ -179,7 +180,7 @@ def _same(path: Path, other: Path) -> bool:
 
 
 def draw_time(chance: random.Random, duration: float) -> float:
-    """Draw a time in seconds: in a quarter of all cases each in the beginning and in the end, else anywhere."""
+    """Draw a time in seconds: a quarter at the beginning of a run, a quarter at the end, and the others anywhere."""
     low, high = chance.choice([(0, EARLY), (max(duration - LATE, 0), duration), (0, duration), (0, duration)])
     return chance.uniform(low, high)
 
@@ -206,7 +207,7 @@ def measure(names: Sequence[str], kills: int, seed: int, how: signal.Signals, te
 
 
 def main() -> None:
-    """Kill commands as the arguments say, and print what was wrong."""
+    """Kill commands as the command-line arguments say, and print what was wrong."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=60)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))

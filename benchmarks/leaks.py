@@ -1,8 +1,9 @@
-"""Measure how much memory long jobs still need after their first pictures: ``python -m benchmarks.leaks``.
+"""Measure how much the memory of long jobs grows after their first pictures: ``python -m benchmarks.leaks``.
 
-Three jobs run, each in a process of its own: ``stylize`` paints a folder of photos, and a Python program calls
-``stylize`` and ``maximize`` repeatedly. Each figure is the resident memory at the end minus that after the tenth
-picture. A job that frees the memory of each picture needs the same memory from then on.
+Three jobs run, each in a process of its own. The first job paints a folder of photos with the command ``stylize``. The
+other two jobs call ``stylize`` or ``maximize`` repeatedly from Python. Each figure is the resident memory at the end
+minus the resident memory after the tenth picture. If a job frees the memory of each picture, this difference is almost
+zero.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from PIL import Image
 from benchmarks.figure import Figure
 
 PHOTOS, CALLS, FIRST = 300, 100, 10
-"""Number of photos in the folder, number of calls from Python, and number of pictures after which the memory counts."""
+"""Number of photos in the folder, number of calls from Python, and number of pictures after which the memory is
+compared with that at the end."""
 
 SIDE, STEPS = 64, 2
 """Longer side of the pictures in pixels, and number of optimization steps."""
@@ -27,7 +29,7 @@ REPORT = """
 import sys, psutil
 def report(): print(psutil.Process().memory_info().rss, flush=True)
 """
-"""Beginning of the Python programs, which print the memory after every picture."""
+"""Beginning of the Python programs. It defines a function that prints the resident memory in bytes."""
 
 COMMAND = """
 from dreamgram.workbench.job import Job
@@ -36,14 +38,14 @@ Job.wrote = lambda *arguments: (wrote(*arguments), report())
 from dreamgram.style_transfer.cli import main
 main()
 """
-"""Python program that runs ``stylize`` with its arguments."""
+"""Python program that runs the command ``stylize`` with its arguments, and reports the memory after each picture."""
 
 PICTURES = """
 import torch, dreamgram as dg
 photo, painting = torch.rand(1, 3, {side}, {side}), torch.rand(1, 3, {side}, {side})
 vgg, digits = dg.load("vgg16"), dg.load("digits")
 """
-"""Python program that prepares the calls from Python."""
+"""Python code that prepares the calls in :data:`CALL`."""
 
 CALL = {
     "stylize": "dg.stylize(photo, [painting], model=vgg, size={side}, steps={steps})",
@@ -53,7 +55,7 @@ CALL = {
 
 
 def measure() -> list[Figure]:
-    """Measure the additional memory of a folder of photos, and of repeated calls of two functions."""
+    """Measure how much the memory grows while a folder of photos is painted and while two functions are called."""
     figures = [_figure(f"stylize, folder of {PHOTOS} photos, more memory after the tenth", _of_folder(PHOTOS))]
     for name, call in CALL.items():
         code = PICTURES + f"for _ in range({CALLS}):\n    {call}\n    report()\n"

@@ -20,10 +20,10 @@ STEPS = 21
 """Number of steps at the last scale, enough to fill the memory of L-BFGS."""
 
 SIZES = (256, 362, 512, 724, 1024)
-"""Sides of square pictures in pixels. Each picture has twice as many pixels as the previous one."""
+"""Sides of square pictures in pixels. Each picture has about twice as many pixels as the previous one."""
 
 FEW_STEPS = 5
-"""Number of steps at the last scale for the pictures with :data:`SIZES`.
+"""Number of steps at the last scale for the pictures whose sides are :data:`SIZES`.
 
 A few steps suffice, because L-BFGS allocates all its memory at the first step.
 """

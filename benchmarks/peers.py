@@ -39,7 +39,7 @@ TIMED = range(0, 512, 128)
 """Units for which the time of making a picture is measured."""
 
 SAVED_EVERY = 50
-"""Number of iterations between two files that neural-style saves during a run."""
+"""Number of iterations of neural-style after which it saves the next file."""
 
 LUCENT = """
 import statistics, sys, time
@@ -73,7 +73,7 @@ optionally, ``short``; see :func:`lucent`."""
 def install() -> None:
     """Install neural-style and lucent and their dependencies, unless they are installed already.
 
-    Both use the PyTorch that is installed. Our VGG-16 weights are saved in the format that neural-style reads.
+    Both use the PyTorch that is already installed. Our VGG-16 weights are saved in the format that neural-style reads.
     """
     done = FOLDER / "installed"
     if not done.exists():
@@ -97,7 +97,7 @@ def install() -> None:
 
 
 def environment(device: str = "cpu") -> dict[str, str]:
-    """Return the environment variables for running neural-style and lucent on a device, ``cpu`` or ``cuda``."""
+    """Return the environment variables with which neural-style and lucent run on a device, ``cpu`` or ``cuda``."""
     root = str(Path(__file__).parents[1])
     hidden = {"CUDA_VISIBLE_DEVICES": ""} if device == "cpu" else {}
     return {**os.environ, "PYTHONPATH": os.pathsep.join([str(FOLDER), root]), **hidden}
@@ -124,7 +124,7 @@ def lucent(unit: int, steps: int, output: Path, *, short: bool = False) -> float
     """Run lucent for one picture and return the median time of a step in seconds, ignoring the first two steps.
 
     If ``short`` is True, the layers after the unit's layer and the gradients of the weights are not computed. This
-    saves time, and the picture is bit-identical.
+    saves time, and the picture is bit-identical to the picture that lucent makes otherwise.
     """
     install()
     command = [*PYTHON, "-c", LUCENT, LAYER, str(unit), str(steps), str(output), *["short"] * short]

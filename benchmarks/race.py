@@ -28,7 +28,7 @@ from dreamgram.style_transfer.tiling import whole
 from dreamgram.style_transfer.total_loss import Style, total_loss
 
 PAIRS = (("astronaut.jpg", "the_scream.png"), ("chelsea.jpg", "shipwreck.jpg"), ("rocket.jpg", "the_scream.png"))
-"""Photo and painting of each race."""
+"""File names of the photo and the painting of each race."""
 
 ITERATIONS = (200, 250, 300, 500)
 """Numbers of iterations of neural-style after which its loss is compared with ours."""
@@ -73,8 +73,8 @@ def loss_of(picture: Tensor, photo: Tensor, painting: Tensor, model: nn.Module) 
 def ours(photo: Tensor, painting: Tensor, size: int, model: nn.Module, target: float) -> list[tuple[int, float, float]]:
     """Run Dreamgram with more and more steps, until the loss is at most ``target``.
 
-    Return the number of steps, the time in seconds and the loss of each run. A run with four steps is made first, so
-    that everything is loaded.
+    Return the number of steps, the time in seconds and the loss of each run. Before these runs, a run with four steps
+    loads everything. It is not included in the result.
     """
     runs = []
     for steps in (4, *STEPS):
@@ -87,7 +87,7 @@ def ours(photo: Tensor, painting: Tensor, size: int, model: nn.Module, target: f
 
 
 def race(pair: tuple[str, str], size: int, model: nn.Module, device: str) -> None:
-    """Print how long both programs take for the same loss, for each of :data:`ITERATIONS`."""
+    """Print how long both programs take to reach neural-style's loss after each number of :data:`ITERATIONS`."""
     with tempfile.TemporaryDirectory() as folder:
         files = [
             images.save(images.fit(images.load(PICTURES / name), size), Path(folder, f"{name}.png")) for name in pair

@@ -1,9 +1,9 @@
 """Measure the speed of a VGG-16 step relative to that of matrix products: ``python -m benchmarks.roofline``.
 
 A step is a forward pass from an image of 512 x 512 pixels to relu5_1 and a backward pass, as in style transfer. The
-speed of a step is its number of multiplications and additions divided by its time. This speed is compared with that of
-products of square matrices of three sizes in the same precision, of which the fastest counts. Products and steps are
-timed in turn. Freed memory is kept for reuse, as in Dreamgram's commands.
+speed of a step is its number of multiplications and additions divided by its time. This speed is compared with the
+speed of products of square matrices in the same precision. Matrices of three sizes are multiplied, and the fastest
+product counts. Products and steps are timed in turn. Freed memory is kept for reuse, as in Dreamgram's commands.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def _measure(precision: Precision) -> Figure:
 
 
 def _operations(image: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
-    """Return the number of operations of a convolution that is fused with a ReLU, which PyTorch does not count."""
+    """Return the number of operations, uncounted by PyTorch, of a convolution that is fused with a ReLU."""
     return conv_flop_count(image, weight, out_shape)
 
 

@@ -1,7 +1,7 @@
 """Check whether two checkouts make the same pictures: ``python -m benchmarks.same_pictures OLD [NEW]`` (five minutes).
 
-OLD and NEW are folders with checkouts of this repository; by default, NEW is the checkout of this file. Each of
-:data:`COMMANDS` is run with the code of both checkouts, on the CPU. Some commands replay or resume a file that OLD
+OLD and NEW are folders with checkouts of this repository; by default, NEW is the checkout that contains this file. Each
+of :data:`COMMANDS` is run with the code of both checkouts, on the CPU. Some commands replay or resume a file that OLD
 wrote; the names of such files begin with ``old-``. PyAV is needed.
 """
 
@@ -82,10 +82,10 @@ def run(name: str, checkout: Path, folder: Path) -> dict[str, NDArray[Any]]:
     """Run one of :data:`COMMANDS` with the code of ``checkout`` in ``folder``, and return the pictures that it writes.
 
     The pictures are returned by file name. If the command writes no picture, the text that it prints is returned. If
-    the result depends on free memory or on timing, nothing is returned.
+    the result depends on free memory or on timing, the result is empty.
 
     Raises:
-        RuntimeError: the command fails, or a picture that is replayed or resumed is not the same as before.
+        RuntimeError: the command fails, or a replayed or resumed picture is not the same as the original.
     """
     tool, *words = COMMANDS[name].split()
     words += [] if {"layers", "resume", "--output"} & {*words} else ["--output", f"{name}.png"]

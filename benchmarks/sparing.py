@@ -1,9 +1,10 @@
 """Look for empty pictures among those that use little ink: ``python -m benchmarks.sparing``.
 
 For each of 20 networks of torchvision and timm with random weights, and for four sizes of the images,
-``maximize(logit([1, 2]) - sparing())`` makes two pictures. A picture in which all pixels have the same value is empty.
-It must be told in a warning. The table shows the standard deviation of the pixels and their mean, in [0, 1], as the
-smallest and the largest of all pictures of a network. The command fails if a picture is empty without a warning.
+``maximize(logit([1, 2]) - sparing())`` makes two pictures. A picture is called empty if its pixels, which are in [0,
+1], differ by less than :data:`LEVEL`. A warning must report each empty picture. For each network, the table shows the
+smallest and the largest standard deviation of the pixels of a picture, and the smallest and the largest mean. The
+command fails if a picture is empty without a warning.
 """
 
 from __future__ import annotations
@@ -31,11 +32,11 @@ SIZES: list[Any] = [64, (64, 96), 128, 224]
 """Sides of square images in pixels, or (H, W)."""
 
 LEVEL = 1 / 255
-"""Difference between the lowest and the highest value below which a picture is empty."""
+"""Smallest difference between the highest and the lowest pixel value of a picture that is not empty."""
 
 
 class _Warnings(logging.Handler):
-    """The warnings of the package."""
+    """A log handler that collects the warnings of the package."""
 
     def __init__(self) -> None:
         super().__init__(logging.WARNING)
@@ -46,7 +47,7 @@ class _Warnings(logging.Handler):
 
 
 def main(steps: Annotated[int, typer.Option(help="Number of steps for each picture.")] = 24) -> None:
-    """Make pictures that use little ink, and print a table of how much is in them."""
+    """Make pictures that use little ink, and print a table of how much their pixels vary."""
     warnings.simplefilter("ignore")
     told = _Warnings()
     logger = logging.getLogger("dreamgram")

@@ -2,7 +2,7 @@
 
 The losses of both programs are those of the saved files, computed in float32 by ``benchmarks/gatys_loss.py``. Our time
 is that of the whole command. The time of neural-style is the time of an iteration, measured in the same run, times the
-number of iterations after which one of its files first had the loss to reach. Later files can have a higher loss,
+number of iterations up to its first file with the loss to reach or a lower one. Later files can have a higher loss,
 because the pixels of neural-style leave [0, 1] after some hundreds of iterations and are clipped in the file.
 """
 
@@ -23,7 +23,7 @@ STEPS = 44
 
 
 def measure() -> list[Figure]:
-    """Measure how much faster than neural-style ``stylize --preset gatys`` reaches three losses.
+    """Measure how many times faster than neural-style ``stylize --preset gatys`` reaches three losses.
 
     The command is run with ``--steps`` :data:`STEPS` and with the default number of steps.
     """

@@ -1,10 +1,11 @@
 """Try 230 networks of torchvision and timm, with random weights: ``python -m benchmarks.sweep``.
 
-A network works in a layer if ``maximize`` makes pictures of finite numbers for four units, the objective rises for each
-unit that passes back a gradient (at least one does), and the network is afterwards as it was, according to a deep
-comparison. Each network is tried in an early, a middle and a late layer. The table has one line for each network, and a
-line for each failure says what the error said. Name parts of networks to try only some, such as ``resnet vit``, and use
-``--every 10 --start 3`` for every tenth network.
+Each network is tried with an early, a middle and a late layer. A layer works if three conditions hold: ``maximize``
+makes pictures of up to four units whose pixels are finite; the objective rises for each unit that passes back a
+gradient, and at least one unit does; and a deep comparison shows that the network has not changed. The table has one
+line for each network. For each layer that does not work, a line with the error follows. To try only some networks, give
+parts of their names, such as ``resnet vit``. With ``--every 10 --start 3``, every tenth network is tried, from index 3
+on.
 """
 
 from __future__ import annotations
@@ -70,7 +71,7 @@ vit_tiny_r_s16_p8_224 vitamin_small_224 volo_d1_224 xception41 xcit_nano_12_p8_2
 NETWORKS = [*(f"torchvision:{name}" for name in TORCHVISION.split()), *(f"timm:{name}" for name in TIMM.split())]
 
 DEPTHS = {"early": 0.1, "middle": 0.5, "late": 0.9}
-"""Places of the layers that are tried, as fractions of the list of layers."""
+"""Positions of the layers to try in the list of layers, as fractions of the length of the list."""
 
 SMALL = 64
 """Side of the images, in pixels, for networks that take images of this size."""
@@ -80,10 +81,11 @@ DETECTED = 160
 memory."""
 
 RATES = 0.02, 0.001, 0.00001, 0.0000001
-"""Learning rates to try in turn. Deep networks with random weights can be so sensitive that only tiny steps rise."""
+"""Learning rates to try in turn. Deep networks with random weights can be so sensitive that the objective rises only
+with tiny steps."""
 
 SECONDS = 600
-"""Time after which a network is given up."""
+"""Time in seconds after which the trial of a network is given up."""
 
 
 def main(
@@ -119,7 +121,7 @@ def main(
 
 
 class _TooSlow(BaseException):
-    """Exception that gives up a network. It is no Exception, because networks are tried in ways that catch those."""
+    """The error raised if a network takes too long. As a BaseException, it is not caught with other errors."""
 
 
 def _give_up(number: int, frame: FrameType | None) -> None:
@@ -127,7 +129,7 @@ def _give_up(number: int, frame: FrameType | None) -> None:
 
 
 def _try(name: str, steps: int) -> dict[str, str]:
-    """Return "works" or what went wrong for each depth of the network called ``name``."""
+    """Return a dictionary from each depth of the network called ``name`` to "works" or to what went wrong."""
     try:
         model, sizes = _build(name)
         layers, size = _list(model, sizes)
@@ -138,7 +140,7 @@ def _try(name: str, steps: int) -> dict[str, str]:
 
 
 def _build(name: str) -> tuple[nn.Module, list[int]]:
-    """Return the network called ``name`` with random weights, and sides of images to try."""
+    """Return the network called ``name`` with random weights, and sides of images to try, in pixels."""
     torch.manual_seed(0)
     source, _, rest = name.partition(":")
     if source == "timm":
@@ -158,10 +160,10 @@ def _build(name: str) -> tuple[nn.Module, list[int]]:
 
 
 def _enliven(model: nn.Module, size: int) -> None:
-    """Let random weights pass signals on, as trained weights do.
+    """Change the random weights so that signals pass through the network, as with trained weights.
 
-    Many networks begin training with branches that are multiplied by 0, and without the statistics that their batch
-    normalization needs: their units then see nothing.
+    Before training, many networks multiply the results of some branches by 0, and their batch normalization lacks the
+    statistics that it needs. Their units would then not depend on the image.
     """
     norms = [module for module in model.modules() if isinstance(module, nn.modules.batchnorm._BatchNorm)]
     with torch.no_grad():
@@ -181,7 +183,7 @@ def _enliven(model: nn.Module, size: int) -> None:
 
 
 def _list(model: nn.Module, sizes: list[int]) -> tuple[list[Layer], int]:
-    """Return the layers with two units or more, and the first of ``sizes`` of which images pass."""
+    """Return the layers with at least two units, and the first of ``sizes`` with which an image passes through."""
     for size in sizes:
         try:
             found = list_layers(model, (3, size, size))
@@ -194,10 +196,10 @@ def _list(model: nn.Module, sizes: list[int]) -> tuple[list[Layer], int]:
 
 
 def _at(model: nn.Module, layers: list[Layer], place: float, size: int) -> Layer:
-    """Return the layer at ``place``, a fraction of ``layers``, or the next one whose units depend on the image.
+    """Return the layer at ``place``, a fraction of the list, or the next layer whose units depend on the image.
 
     Some networks compute tables, for example of distances between positions, in modules of their own. The mean of a
-    unit after a softmax is always the same.
+    unit after a softmax is also the same for all images.
     """
     images = torch.rand(2, 1, 3, size, size)
     for layer in layers[int(len(layers) * place) :]:
