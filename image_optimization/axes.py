@@ -112,9 +112,9 @@ class Units:
 
         1. If there is only one axis, it is the unit axis.
         2. The unit axis is the axis whose length equals the number of units of the latest layer of a known kind. If
-           several axes have this length, the first available choice among them is taken: the axis that was the unit
-           axis in the latest layer of a known kind with the same number of axes; the axis that rule 4 would choose; the
-           first axis of this length.
+           several axes have this length, the unit axis is the one that was the unit axis in the latest layer of a known
+           kind with the same number of axes. If there is no such axis, it is the axis of this length that rule 4 would
+           choose, or else the first axis of this length.
         3. If there are two axes, and an earlier layer of a known kind has two axes, the unit axis is the same as in the
            latest such layer.
         4. If there are two axes, the unit axis is the last one, because the first one probably holds tokens. If there
