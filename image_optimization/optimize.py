@@ -308,8 +308,7 @@ def optimize(
 
 
 def _check_state(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor], steps: int) -> None:
-    """Check that a run of ``steps`` steps can be resumed from ``state``, which might have been read from a wrong or
-    damaged file.
+    """Check that a run of ``steps`` steps can be resumed from ``state``, which might come from a wrong file.
 
     ``fresh`` is the state of the optimizer before its first step. Numbers in ``state`` must be finite. The only
     exception is a number that is negative infinity in ``fresh``: it may be negative infinity in ``state``, too.
