@@ -16,9 +16,9 @@ DECAY = 0.9, 0.99
 instead of the usual 0.999."""
 
 EPSILON = 1e-8
-"""Ratio of Adam's epsilon to the largest root mean square gradient of all elements of an image. Adam divides the step
-of each element by the sum of epsilon and the root mean square of the element's gradient over recent steps. Because
-epsilon is proportional to the gradients instead of constant, the result does not depend on the scale of the loss."""
+"""Ratio of Adam's epsilon to the largest root mean square gradient of any element of an image. Adam divides the step of
+each element by the sum of epsilon and the root mean square of the element's gradient over recent steps. Because epsilon
+is proportional to the gradients instead of constant, the result does not depend on the scale of the loss."""
 
 SETTLING = 0.5
 """Length of the final phase of a run, in which the learning rate falls linearly to zero, as a fraction of all steps.

@@ -64,9 +64,9 @@ class Images:
     axis: int
     """Zero-based index of the batch axis."""
     fold: int = 1
-    """Number of rows along :attr:`axis` that belong to each image. It is above 1 if the network treats windows,
-    proposals or other parts of an image as separate images. All rows of the first image then come before all rows of
-    the second image, and so on."""
+    """Number of rows (indices) along :attr:`axis` that belong to each image. It is above 1 if the network treats
+    windows, proposals or other parts of an image as separate images. All rows of the first image then come before all
+    rows of the second image, and so on."""
 
 
 def find_images(two: Sequence[int], three: Sequence[int]) -> Images | None:

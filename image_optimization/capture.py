@@ -63,7 +63,7 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
     batch, three random images pass through it.
 
     The network's parameters are read when the yielded function is first called, and later changes to these parameters
-    may have no effect. Inside the context, the network is in evaluation mode, and its weights get no gradients. On
+    might have no effect. Inside the context, the network is in evaluation mode, and its weights get no gradients. On
     leaving the context, the training modes, ``requires_grad`` flags, hooks, buffers and attributes of the network are
     restored (:mod:`dreamgram.image_optimization.state`). If a forward pass changes the network, they are also restored
     after every pass, so that the order of passes makes no difference. Only one thread at a time can be inside the
@@ -90,7 +90,7 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
 def is_recordable(model: nn.Module) -> bool:
     """Return whether a forward pass of ``model`` can be recorded as a CUDA graph and replayed in every step.
 
-    The result is False if any module of ``model`` has a hook that is defined outside this package, or an attribute
+    The result is False if any module of ``model`` has a hook that is defined outside Dreamgram, or an attribute
     ``recordable`` that is False.
     """
     model = unwrapped(model)
@@ -321,8 +321,8 @@ class Reader:
         sequence, or interleaves parts of different images. To find out, a batch of three random images of the same
         shape as those in ``image`` (N, C, H, W) passes through the network. The result is False if the gradient of the
         second image's activations with respect to the first and the third image is zero. The first and the third image
-        have more contrast than the second, so that a maximum over the whole batch probably lies in one of them. If this
-        test fails, the result is True only if a layer has several rows per image.
+        have more contrast than the second, so that a maximum over the whole batch probably lies in one of them. If no
+        gradient can be computed, the result is True only if a layer has several rows per image.
         """
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand((3, *image.shape[1:]), generator=generator) - 0.5
@@ -339,7 +339,7 @@ class Reader:
             return True
         except Exception:  # the user's network may raise anything, such as an out-of-memory error
             gradient = None
-        if gradient is None:  # the test has failed
+        if gradient is None:  # the test gave no result
             return self._has_several_rows()
         return bool(gradient[::2].nan_to_num().any())
 
@@ -436,7 +436,7 @@ class Reader:
         return hook
 
     def _fast_weights(self) -> dict[str, Tensor]:
-        """Return the parameters and the buffers to convert, by name, in the formats for a fast forward pass.
+        """Return the parameters, and the buffers that need conversion, by name, in formats for a fast forward pass.
 
         The parameters of convolutions and fully connected layers are converted to the number format ``self.dtype`` once
         instead of in every forward pass. If this format is not float32, the network must run under autocast, which then

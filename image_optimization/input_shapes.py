@@ -67,7 +67,7 @@ def default_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -
     """Return the shape (C, H, W) of images for ``model``, and log a warning if this shape is a guess.
 
     The warning is logged once for each network. :func:`find_shape` describes how the shape is found. If ``size`` is
-    given, it determines the height and width. It is either the side of a square in pixels, or (H, W) in pixels.
+    given, it determines the height and width: it is either the side of a square in pixels, or (H, W) in pixels.
 
     Raises:
         ValueError: the shape cannot be found, the network's ``input_shape`` is not the shape of an image, or ``size``
@@ -95,7 +95,7 @@ def find_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> I
     not pass through the network, several other common shapes are tried, and the first shape whose images pass is used.
     These forward passes compute only shapes if possible, and do not change the network.
 
-    If ``size`` is given, it determines the height and width. It is either the side of a square in pixels, or (H, W) in
+    If ``size`` is given, it determines the height and width: it is either the side of a square in pixels, or (H, W) in
     pixels.
 
     Raises:

@@ -40,8 +40,8 @@ class Layer:
     """One tensor in the output of one call of a module during a forward pass."""
 
     name: str
-    """Name of the module, followed by the index of the call, as in ``name:0``, if one forward pass calls the module
-    several times, and followed by :attr:`key`."""
+    """Name of the module. If one forward pass calls the module several times, the index of the call is appended, as in
+    ``name:0``. Then :attr:`key` is appended."""
     module: str
     """Name of the module without the index of the call, as in ``torch.nn.Module.named_modules``."""
     call: int
@@ -211,10 +211,10 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
     """Find the layers of ``model`` with forward passes of copies of the first image in ``image`` (N, C, H, W).
 
     Every tensor in the output of a module is a layer. Passes of two and of three copies show which axis of an output is
-    the batch axis. The passes compute only shapes, unless the shapes depend on the values of tensors. If the passes of
-    two and of three copies fail, or differ in the layers that they reach, the layers of a pass of a single copy are
-    returned. The passes also call any hooks that you added to the network. Afterwards, the network is restored to its
-    previous state. If ``receptive_fields`` is True, the receptive field of every layer is computed, too.
+    the batch axis. The passes compute only shapes, unless the shapes depend on the values of tensors. If one of these
+    passes fails, or if they reach different layers, the layers of a pass of a single copy are returned. The passes also
+    call any hooks that you added to the network. Afterwards, the network is restored to its previous state. If
+    ``receptive_fields`` is True, the receptive field of every layer is computed, too.
 
     Returns:
         The layers in the order in which they ran, and the error that stopped the forward pass, or None. The layers that

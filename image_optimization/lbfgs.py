@@ -38,12 +38,12 @@ almost zero."""
 class LBFGS:
     """The L-BFGS optimizer of Nocedal, "Updating Quasi-Newton Matrices with Limited Storage", 1980, with three changes.
 
-    The first change replaces the line search by a limit on the loss. Implementations of style transfer usually omit the
-    line search, because an evaluation of the loss is expensive and the full quasi-Newton step is nearly always good.
-    However, after a bad full step the loss can rise by orders of magnitude and never recover. Therefore, this optimizer
-    allows the loss to rise only to the highest loss of the last few accepted steps (Grippo, Lampariello, Lucidi, "A
-    Nonmonotone Line Search Technique for Newton's Method", 1986). A step after which the loss exceeds this limit is
-    undone, and a shorter step in the same direction is tried.
+    The first change replaces the line search with a limit on the loss. Implementations of style transfer usually omit
+    the line search, because an evaluation of the loss is expensive and the full quasi-Newton step is nearly always
+    good. However, after a bad full step the loss can rise by orders of magnitude and never recover. Therefore, this
+    optimizer allows the loss to rise only to the highest loss of the last few accepted steps (Grippo, Lampariello,
+    Lucidi, "A Nonmonotone Line Search Technique for Newton's Method", 1986). A step after which the loss exceeds this
+    limit is undone, and a shorter step in the same direction is tried.
 
     The second change adds bounds. If an element is at a bound and descent would push the element beyond the bound, the
     step does not change this element. The curvature is computed from the actual step, after clamping to the bounds,

@@ -58,7 +58,7 @@ def check_memory(copies: int, count: int, shape: Sequence[int], device: torch.de
 def keep_freed_memory() -> bool:
     """Let this process keep the CPU memory that it frees, so that later allocations can use it.
 
-    Every optimization step allocates large tensors of the same sizes for the activations. By default, glibc returns
+    Every optimization step allocates the same large amounts of memory for the activations. By default, glibc returns
     freed memory to the operating system and requests memory again in the next step. The system then clears every page,
     which takes up to a third of the time of a step. This function changes a setting of glibc for the rest of the
     process. Therefore, only the command line programs of Dreamgram call the function; in your own script, you have to
@@ -72,7 +72,7 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    # Large tensors get no mapping of their own, and freed memory at the end of the heap is not given back.
+    # Large tensors get no separate memory mapping, and freed memory at the end of the heap is not returned.
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
 
 

@@ -30,7 +30,7 @@ def described(value: object) -> str:
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return a hint such as ``"did you mean 'pool2'? "``, with the most similar of ``names``.
+    """Return a hint such as ``"did you mean 'pool2'? "``, with the element of ``names`` most similar to ``name``.
 
     Return an empty string if no name is similar to ``name``.
     """

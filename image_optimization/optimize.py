@@ -80,7 +80,7 @@ class Optimizer(Protocol):
         """
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from ``state``, a dictionary that :meth:`state` returned and that may have additional entries.
+        """Resume from ``state``, a dictionary that :meth:`state` returned and that can have additional entries.
 
         The additional entries are ignored. The next step may overwrite the tensors in ``state``.
         """
@@ -141,7 +141,7 @@ def as_listeners(given: Sequence[Listener] | Listener | None) -> list[Listener]:
         return []
     listeners: list[Listener] = list(given) if isinstance(given, Iterable) else [given]
     for each in listeners:
-        if isinstance(each, ContextDecorator):  # it can be called, to decorate a function
+        if isinstance(each, ContextDecorator):  # it is callable, but only to decorate a function
             raise TypeError("listeners must be functions: write `with progress(...) as bar`, and give bar")
         if not callable(each):
             wrong = type(given if isinstance(given, str | Tensor) else each).__name__
@@ -302,7 +302,7 @@ def optimize(
             raise  # there is no result yet
         stopped = "interrupted"
     method.finish()
-    if not image.leaf.isfinite().all():  # no loss is computed after the last step that would reveal this
+    if not image.leaf.isfinite().all():  # after the last step, no loss is computed that would reveal this
         raise NonFiniteLoss(f"the image is not finite after step {len(losses)}; a smaller weight may help")
     return Run(torch.stack(losses).cpu(), stopped)
 
@@ -314,7 +314,7 @@ def _check_state(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor], steps
     exception is a number that is negative infinity in ``fresh``: it may be negative infinity in ``state``, too.
 
     Raises:
-        ValueError: a tensor is missing, unknown or damaged, or ``state`` cannot come from such a run.
+        ValueError: a tensor is missing, unknown or damaged, or ``state`` cannot come from a run of ``steps`` steps.
     """
     if state.keys() != {*fresh, "losses"} or any(state[name].shape != fresh[name].shape for name in fresh):
         raise ValueError(

@@ -34,7 +34,7 @@ def choose_dtype(precision: Precision, device: torch.device, model: nn.Module | 
     """
     import torch
 
-    name = str(precision).removeprefix("torch.")  # a data type of PyTorch is clear, too
+    name = str(precision).removeprefix("torch.")  # a data type of PyTorch is accepted, too
     if name not in get_args(Precision):
         raise ValueError(unknown("precision", name, get_args(Precision)))
     if name != "auto":
@@ -62,8 +62,8 @@ def most_precise(device: torch.device) -> torch.dtype:
 def products_in_full_precision(device: torch.device) -> Iterator[None]:
     """Turn off TF32 for products of float32 matrices on ``device`` while the body of the ``with`` statement runs.
 
-    On NVIDIA GPUs, PyTorch can be told to round the elements of the matrices to the format TF32, which has a mantissa
-    of 10 bits. The products are then faster, but too inexact to compute the roots of matrices by iteration.
+    On NVIDIA GPUs, PyTorch can be set to round the elements of the matrices to the format TF32, which has a mantissa of
+    10 bits. The products are then faster, but too inexact to compute the roots of matrices by iteration.
     """
     import torch
 

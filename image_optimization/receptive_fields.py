@@ -7,8 +7,8 @@ same is done for the columns.
 The dispatch mode :class:`ReceptiveFields` intercepts the operators with which PyTorch carries out the forward pass. By
 then, PyTorch has broken down functions such as ``einsum`` or ``instance_norm`` into simpler operators. The table
 :data:`RULES` contains a rule for each supported operator, and one common rule covers all pointwise operators. A rule
-computes the receptive fields after the operator from those before it. After all other operators, the receptive fields
-are unknown.
+computes the receptive fields in the operator's result from those in its arguments. After all other operators, the
+receptive fields are unknown.
 """
 
 from __future__ import annotations
@@ -187,7 +187,7 @@ class Line:
         def sources(at: Places) -> list[Places]:
             if taps == 1:
                 return [at // times]
-            # The place of a new position among the old ones, times 2 * times, is a whole number.
+            # The coordinate of a new position on the old grid, multiplied by 2 * times, is a whole number.
             place = 2 * at + 1 - times
             left, exact = place // (2 * times), place % (2 * times) == 0
             return [np.where(exact, left, left + shift) for shift in range(1 - taps // 2, 1 + taps // 2)]
@@ -267,8 +267,7 @@ class Field:
         return replace(self, lines=(rows, columns))
 
     def square(self) -> Regular | None:
-        """Return the receptive fields if they are squares with the same regular distances along both axes, else
-        None."""
+        """Return the fields if they are squares at the same regular distances along both axes, or else None."""
         if self.lines is None or self.axes is None or self.axes[0] > self.axes[1]:
             return None  # the fields are unknown, or rows have become columns
         rows, columns = (line.regular() for line in self.lines)
@@ -315,7 +314,7 @@ class Mode(TorchDispatchMode):
     """A PyTorch dispatch mode, which intercepts every operator that a forward pass calls, until it is turned off."""
 
     def __init__(self) -> None:
-        """Create the mode in the state in which it intercepts operators."""
+        """Create the mode, with :attr:`active` set to True."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.active = True
         """Whether the mode does anything. If False, it runs all operators unchanged."""
@@ -356,8 +355,8 @@ class ReceptiveFields(Mode):
     def lose(self) -> None:
         """Regard all receptive fields as unknown from now on.
 
-        This is needed if the network passes on values that depend on the image in a form that operators do not show,
-        such as Python numbers.
+        This is needed if values that depend on the image bypass the operators, for example if they become Python
+        numbers.
         """
         self.lost = True
 
@@ -441,8 +440,7 @@ def _signature(func: Any) -> Signature:
 
 
 def _memory(tensor: Tensor) -> StorageWeakRef | None:
-    """Return a key that identifies the memory of ``tensor``, or None for a tensor without strides, such as a sparse
-    tensor."""
+    """Return a key that identifies the memory of ``tensor``, or None if it has no strides, as in a sparse tensor."""
     return StorageWeakRef(tensor.untyped_storage()) if tensor.layout is torch.strided else None
 
 
@@ -517,7 +515,7 @@ class Call:
         return _memory(tensor) in self.weight_memory
 
     def placed(self, field: Field, constants: Iterable[Tensor]) -> Field:
-        """Return ``field`` after a computation with ``constants``, whose values may differ between positions."""
+        """Return ``field`` after a computation with ``constants``, whose values might differ between positions."""
         varying = (self._varies(each, field) and _memory(each) not in self.filled for each in constants)
         return field.placed() if field.lines and any(varying) else field
 
@@ -542,7 +540,7 @@ class Call:
         return field if field.fits(self.output.shape) else _at_least(fields)
 
     def _varies(self, constant: Tensor, field: Field) -> bool:
-        """Return whether the elements of the tensor ``constant`` differ between positions, so that it may be a mask."""
+        """Return whether the elements of ``constant`` differ between positions, so that this tensor might be a mask."""
         start = self.output.ndim - constant.ndim
         axes = field.axes if field.lines and field.axes else range(self.output.ndim)
         strides = constant.stride() if constant.layout is torch.strided else constant.shape  # 0 if it is expanded
@@ -587,7 +585,7 @@ class Call:
         one, two = self.fields.get(id(left)), self.fields.get(id(right))
         if self.fields.keys() - {id(left), id(right)}:  # what is added to the product depends on the image, too
             return UNKNOWN
-        # The matrices of a batch may differ between positions, and so may what is added.
+        # The matrices of a batch might differ between positions, and so might the tensor that is added.
         factor = right if two is None else left
         varying = [factor[:, :1, :1]] if factor.ndim == 3 else []
         varying += [self.given["self"]] if self.name in ("addmm", "baddbmm") else []
@@ -705,7 +703,7 @@ class Call:
 
         if not any(widths):
             return self.field
-        # Borders of constants do not depend on the image.
+        # Constant borders do not depend on the image.
         others = [count - 1 - number // 2 + self.input.ndim - count for number, width in enumerate(widths) if width > 0]
         constant = self.name == "constant_pad_nd" and bool({*others} - {*(self.field.axes or ())})
         field = self.windows(shift, count, mixes_channels=False)

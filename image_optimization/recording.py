@@ -88,7 +88,7 @@ class CudaGraph:
             ):
                 return step()
         except BaseException:
-            # PyTorch may still behave as if it were recording. It can then neither draw random numbers on the GPU nor
+            # PyTorch might still behave as if it were recording. It can then neither draw random numbers on the GPU nor
             # free memory. These calls tell it that the recording is over.
             generator.graphsafe_set_state(random_state)
             torch.cuda.set_stream(current)

@@ -129,7 +129,7 @@ class Snapshot:
             while self._undo:
                 problem = self._put_back() or problem
         except KeyboardInterrupt:
-            self.restore()  # the object that was interrupted is put back again
+            self.restore()  # the object whose restoring was interrupted is restored again
             raise
         if problem is not None:
             raise problem

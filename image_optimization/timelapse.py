@@ -33,8 +33,8 @@ FRAME_TIME = 80
 class Timelapse:
     """A recorder that keeps the images of evenly spaced steps of an optimization, including the first and last step.
 
-    Pass it to the optimization as one of the ``listeners``, the functions that are called after every step. If the
-    images are optimized in several batches, one after another, each frame combines the images of all batches.
+    Pass the recorder to the optimization as one of the ``listeners``, the functions that are called after every step.
+    If the images are optimized in several batches, one after another, each frame combines the images of all batches.
     """
 
     def __init__(self, steps: int) -> None:

@@ -304,12 +304,12 @@ class _NoArithmetic(Mode):
 
 
 def _alike(one: Tensor, *others: Any, memory_format: Any = None, approximate: str = "") -> Tensor | None:
-    """Return a tensor like ``one`` with arbitrary values, or None if ``one`` holds integers, which might be needed."""
+    """Return a tensor like ``one`` with arbitrary values, or None if ``one`` holds integers, whose values matter."""
     return torch.empty_like(one, memory_format=memory_format) if one.is_floating_point() else None
 
 
 def _overwritten(one: Tensor, *others: Any) -> Tensor | None:
-    """Return ``one``, or None if ``one`` holds integers, whose new values might be needed."""
+    """Return ``one``, or None if ``one`` holds integers, whose new values matter."""
     return one if one.is_floating_point() else None
 
 
