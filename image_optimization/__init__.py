@@ -1,4 +1,4 @@
 """Optimization of an input image by gradient descent.
 
-The code does not depend on what the loss measures, such as the activation of a neuron or the style of a painting.
+The code works with any differentiable loss, whether it measures the activation of a neuron or the style of a painting.
 """

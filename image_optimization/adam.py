@@ -16,29 +16,28 @@ DECAY = 0.9, 0.99
 instead of the usual 0.999."""
 
 EPSILON = 1e-8
-"""Factor from which the epsilon of Adam is computed. Adam divides the step of each element by the sum of epsilon and
-the root mean square of the element's gradient. Here, epsilon is the product of the factor and the largest of these root
-mean squares in an image. With this product instead of a constant, the result does not depend on the scale of the
-loss."""
+"""Ratio of Adam's epsilon to the largest root mean square gradient of any element of an image. Adam divides the step of
+each element by the sum of epsilon and the root mean square of the element's gradient over recent steps. Because epsilon
+is proportional to the gradients instead of constant, the result does not depend on the scale of the loss."""
 
 SETTLING = 0.5
-"""Fraction of the steps, at the end of a run, in which the learning rate falls linearly to zero. The small last
-steps remove the noise that larger steps leave in the image."""
+"""Length of the final phase of a run, in which the learning rate falls linearly to zero, as a fraction of all steps.
+The small steps in this phase remove the noise that larger steps leave in the image."""
 
 
 class Adam:
     """The Adam optimizer, with the optimized tensor clamped to its bounds after every step.
 
-    It implements algorithm 1 of Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014. PyTorch's own Adam
-    is not used, because it takes a second to load: it imports PyTorch's compiler.
+    The class implements algorithm 1 of Kingma and Ba, "Adam: A Method for Stochastic Optimization", 2014. It replaces
+    PyTorch's own Adam, which takes a second to load because it imports PyTorch's compiler.
 
     All numbers that change from step to step are tensors on the device, and every step changes them in place. A
-    recording of one step, a CUDA graph, can therefore be replayed for all following steps
+    recording of one step (a CUDA graph) can therefore be replayed for all following steps
     (:mod:`dreamgram.image_optimization.recording`).
     """
 
     VECTORS_PER_PAIR: ClassVar[int] = 0
-    """Number of tensors in one curvature pair, as stored by quasi-Newton methods: 0, because Adam stores none."""
+    """Number of tensors in one curvature pair; 0, because only quasi-Newton methods store curvature pairs."""
 
     def __init__(
         self,
@@ -54,12 +53,12 @@ class Adam:
 
         Args:
             leaf: tensor to optimize. Its first axis is the batch axis.
-            bounds: smallest and largest allowed value of its elements.
-            learning_rate: step size, in the unit of the elements of ``leaf``, until it falls at the end of the run.
+            bounds: smallest and largest allowed value of the elements of ``leaf``.
+            learning_rate: step size before the final phase of the run, in the unit of the elements of ``leaf``.
             history: not used, because Adam stores no curvature pairs.
             block: not used, because Adam does not learn the curvature.
-            settling: fraction of the steps, at the end of the run, in which the learning rate falls linearly to zero.
-                It must be above 0.
+            settling: length of the final phase of the run, in which the learning rate falls linearly to zero, as a
+                fraction of all steps. The fraction must be above 0.
         """
         self.leaf = leaf
         self.bounds = bounds
@@ -79,7 +78,7 @@ class Adam:
         self.steps += 1
         self.mean.lerp_(gradient, 1 - DECAY[0])
         self.square.lerp_(gradient.square(), 1 - DECAY[1])
-        # Both moments start at zero. Dividing by these factors removes the bias.
+        # Both running means start at zero. Dividing them by these factors removes the resulting bias.
         of_mean, of_square = 1 - self.decay**self.steps
         root = (self.square / of_square.to(self.square)).sqrt_()
         largest = root.reshape(len(root), -1).amax(1).view(-1, *[1] * (root.ndim - 1))
@@ -94,7 +93,7 @@ class Adam:
         """
 
     def state(self) -> dict[str, Tensor]:
-        """Return a dictionary of all tensors that are needed to resume the run. The next step may overwrite them."""
+        """Return all tensors, by name, that are needed to resume the run. The next step may overwrite these tensors."""
         return {
             "leaf": self.leaf.detach(),
             "mean": self.mean,
@@ -104,7 +103,7 @@ class Adam:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from ``state``, the result of :meth:`state`. Later steps may overwrite its tensors.
+        """Resume from ``state``, the result of :meth:`state`. Later steps may overwrite the tensors in ``state``.
 
         Raises:
             ValueError: ``state`` is damaged: a running mean of the squared gradient is negative.

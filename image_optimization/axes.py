@@ -1,7 +1,7 @@
 """Find the batch axis and the axis of the units (channels or features) in the output of a layer.
 
-The batch axis is found by trial: the shapes of the outputs for two and for three images are compared. Which of the
-other axes is the axis of the units depends on the class of the module; :meth:`Units.axis` lists the rules.
+The batch axis is found by comparing the shapes of the outputs for two and for three images. Which of the other axes is
+the axis of the units depends on the class of the module; :meth:`Units.axis` lists the rules.
 """
 
 from __future__ import annotations
@@ -59,21 +59,21 @@ UNIT_COUNTS = (
 
 @dataclass(frozen=True)
 class Images:
-    """The batch axis of a layer's output, and the number of rows along it that belong to each image."""
+    """The batch axis of a layer's output, and the number of rows along this axis that belong to each image."""
 
     axis: int
     """Zero-based index of the batch axis."""
     fold: int = 1
-    """Number of rows along :attr:`axis` that belong to each image. It is above 1 if the network treats windows,
-    proposals or other parts of an image as separate images. All rows of the first image then come before those of the
-    second."""
+    """Number of rows (indices) along :attr:`axis` that belong to each image. It is above 1 if the network treats
+    windows, proposals or other parts of an image as separate images. All rows of the first image then come before all
+    rows of the second image, and so on."""
 
 
 def find_images(two: Sequence[int], three: Sequence[int]) -> Images | None:
-    """Find the batch axis of an output that has the shape ``two`` for two images, and the shape ``three`` for three.
+    """Find the batch axis of an output whose shape is ``two`` for two images and ``three`` for three images.
 
-    It is the only axis whose length differs between the two shapes. Its lengths must be 2 and 3, or the same multiple
-    of 2 and of 3. If there is no such axis, the result is None.
+    The batch axis is the only axis whose length differs between these shapes. Its two lengths must be 2 and 3, or the
+    same multiple of 2 and of 3. If there is no such axis, the result is None.
     """
     if len(two) == len(three):
         different = [axis for axis, (a, b) in enumerate(zip(two, three, strict=True)) if a != b]
@@ -98,25 +98,28 @@ class Units:
     count: int = 0
     """Number of units of the latest layer of a known kind; 0 before the first such layer."""
     axes: dict[int, int] = field(default_factory=dict)
-    """Dictionary from a number of axes, without the batch axis, to the index of the unit axis in the latest layer of a
-    known kind whose output has this number of axes."""
+    """For each number of axes, not counting the batch axis: the index of the unit axis in the latest layer of a known
+    kind whose output has this number of axes."""
 
     def axis(self, module: nn.Module, shape: Sequence[int]) -> int:
         """Return the index of the unit axis in ``shape``, the shape of an output of ``module`` without the batch axis.
 
-        For a class in :data:`UNITS_FIRST` or :data:`UNITS_LAST`, it is the first or the last axis, respectively.
-        However, if the module's attributes (:data:`UNIT_COUNTS`) give the length of the axis at the other end as the
-        number of units, and not the length of this axis, it is the axis at the other end. For all other modules, such
-        as activation functions and modules that you define, the first of these rules that applies decides:
+        For a class in :data:`UNITS_FIRST`, the unit axis is normally the first axis; for a class in :data:`UNITS_LAST`,
+        it is normally the last axis. There is one exception: if the module's attributes :data:`UNIT_COUNTS` contain the
+        length of the axis at the opposite end, but not the length of the normal axis, the unit axis is the axis at the
+        opposite end. For all other modules, such as activation functions and modules that you define, the first
+        applicable rule in this list decides:
 
         1. If there is only one axis, it is the unit axis.
-        2. It is the axis whose length is the number of units of the latest layer of a known kind. If several axes have
-           this length, it is the one that was the unit axis in the latest such layer with as many axes, or else the one
-           that rule 4 would choose, or else the first.
-        3. If there are two axes, it is the same axis as in the latest layer of a known kind that has two axes.
-        4. If there are two axes, it is the last, because the first probably holds tokens. If there are three axes, it
-           is the last if the first two have the proportions of the image and the last two have not. Otherwise, it is
-           the first.
+        2. The unit axis is the axis whose length equals the number of units of the latest layer of a known kind. If
+           several axes have this length, the unit axis is the one that was the unit axis in the latest layer of a known
+           kind with the same number of axes. If there is no such axis, it is the axis of this length that rule 4 would
+           choose, or else the first axis of this length.
+        3. If there are two axes, and an earlier layer of a known kind has two axes, the unit axis is the same as in the
+           latest such layer.
+        4. If there are two axes, the unit axis is the last one, because the first one probably holds tokens. If there
+           are three axes, and the first two have the aspect ratio of the image but the last two do not, the unit axis
+           is the last one. In all other cases, the unit axis is the first one.
         """
         if len(shape) < 2:
             return 0
@@ -156,10 +159,11 @@ def _is_2d(module: nn.Module) -> bool:
 
 
 def describe_axes(shape: Sequence[int], unit_axis: int) -> str:
-    """Describe an output for one image, such as "64 x 28 x 28", "197 tokens x 768 units" or "8 channels x 100".
+    """Describe the shape of an output for one image, as in "64 x 28 x 28" or "197 tokens x 768 units".
 
-    ``unit_axis`` is the index of the axis of the units. If it is the first of three or more axes, the description has
-    no words: the first number is that of the channels, and the others are those of the positions along each axis.
+    ``unit_axis`` is the index of the axis of the units. If the unit axis is the first of three or more axes, the
+    description contains no words: it gives the number of channels, followed by the number of positions along each of
+    the other axes.
     """
     words = [str(length) for length in shape] or ["1"]
     if len(shape) > 1 and not (unit_axis == 0 and len(shape) > 2):

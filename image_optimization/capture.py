@@ -1,4 +1,4 @@
-"""Capture the activations of layers, given by name, of any ``torch.nn.Module``."""
+"""Capture the activations of named layers of any ``torch.nn.Module``."""
 
 from __future__ import annotations
 
@@ -31,40 +31,42 @@ _told: WeakSet[nn.Module] = WeakSet()
 
 
 class Activations(dict[str, Tensor]):
-    """Activations by layer name. The first axis is the batch axis.
+    """Activations by layer name. The first axis of each tensor is the batch axis.
 
-    The units are on the second axis: (N, C, H, W) of a convolution, (N, F) of a fully connected layer. Activations that
-    a network stores in another order, such as (N, H, W, C), are converted. Only activations with three axes keep their
-    order: (N, T, F) of T tokens, (N, C, L) of a one-dimensional convolution.
+    The second axis is the axis of the units (channels or features), as in (N, C, H, W) for a convolution or (N, F) for
+    a fully connected layer. Activations whose axes are in a different order in the network, such as (N, H, W, C), are
+    converted. Activations with three axes are the exception: they keep the order of their axes, such as (N, T, F) for T
+    tokens or (N, C, L) for a one-dimensional convolution.
     """
 
     def __init__(self, activations: Mapping[str, Tensor], unit_axes: Mapping[str, int] | None = None) -> None:
-        """Store ``activations``. ``unit_axes`` maps the names of layers to the indices of their unit axes, if known."""
+        """Store ``activations``. ``unit_axes`` maps layer names to indices of the unit axes, if known."""
         super().__init__(activations)
         self.unit_axes: Mapping[str, int] = unit_axes or {}
 
 
 ActivationsOf = Callable[[Tensor], Activations]
-"""A function that returns the activations of images (N, C, H, W) in [0, 1], by layer name."""
+"""Type of a function that returns the activations for images (N, C, H, W) in [0, 1] by layer name."""
 
 
 @contextmanager
 def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.float32) -> Iterator[Reader]:
-    """Yield a differentiable function from images (N, C, H, W) in [0, 1] to the activations of ``layers`` by name.
+    """Yield a differentiable function that maps images (N, C, H, W) in [0, 1] to activations of ``layers`` by name.
 
     The forward pass ends as soon as all of ``layers`` have run. If an in-place operation would overwrite a captured
-    output, the operation gets a copy of the output instead. The network computes in ``dtype``, by autocast if
-    ``dtype`` is not float32. If it does not run in ``dtype``, it computes in float32, and one warning is logged. If
-    ``dtype`` is float16, the returned activations are converted to float32, because their gradients could be too small
-    for float16. If the network does not give an output for each of several images, or the output for an image depends
-    on the others, the images pass one at a time. To find this out for a network with modules that are not from PyTorch,
-    torchvision or timm, three random images pass through it after the first batch.
+    output, the operation gets a copy of the output instead. The network computes in ``dtype``, with autocast if
+    ``dtype`` is not float32. If the network fails in ``dtype``, it computes in float32 instead, and one warning is
+    logged. If ``dtype`` is float16, the returned activations are converted to float32, because their gradients could be
+    too small for float16. The images of a batch pass through the network one at a time if a batch gives no separate
+    output for each image, or if the output for one image depends on the other images. A network with modules that might
+    cause such a dependence, such as modules that are not from PyTorch, torchvision or timm, is tested: after the first
+    batch, three random images pass through it.
 
     The network's parameters are read when the yielded function is first called, and later changes to these parameters
-    may have no effect. Inside the context, the network is in evaluation mode and its weights get no gradients. On
-    leaving the context, the network is as it was before: its training modes, ``requires_grad`` flags, hooks, buffers
-    and attributes are restored (:mod:`dreamgram.image_optimization.state`). If a forward pass changes the network, this
-    happens after every pass, so that the order of passes makes no difference. Only one thread at a time is inside the
+    might have no effect. Inside the context, the network is in evaluation mode, and its weights get no gradients. On
+    leaving the context, the training modes, ``requires_grad`` flags, hooks, buffers and attributes of the network are
+    restored (:mod:`dreamgram.image_optimization.state`). If a forward pass changes the network, they are also restored
+    after every pass, so that the order of passes makes no difference. Only one thread at a time can be inside the
     context; other threads wait.
 
     Example:
@@ -73,22 +75,22 @@ def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.
 
     Raises (when the yielded function is first called):
         ValueError: a layer is unknown, is not reached by a forward pass of the given images, or is called several times
-            by one forward pass. In the last case, use ``name:0``, ``name:1``, ... to choose one of its calls.
+            by one forward pass. In the last case, choose one of the calls by its index, as in ``name:0`` or ``name:1``.
     """
     model = unwrapped(model)
     with TURN, Snapshot(model):
         for module in model.modules():
-            module.training = False  # not by ``eval``, which a network may have replaced by a method that does more
-            if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
+            module.training = False  # ``eval`` might do more if the network overrides it
+            if module._compiled_call_impl:  # a module that the caller has compiled runs uncompiled
                 module._compiled_call_impl = None
         model.requires_grad_(False)
         yield Reader(model, dict.fromkeys([layers] if isinstance(layers, str) else layers), dtype)
 
 
 def is_recordable(model: nn.Module) -> bool:
-    """Return whether a forward pass of ``model`` may be recorded as a CUDA graph and replayed in every step.
+    """Return whether a forward pass of ``model`` can be recorded as a CUDA graph and replayed in every step.
 
-    The result is False if any module of ``model`` has a hook that is defined outside this package, or an attribute
+    The result is False if any module of ``model`` has a hook that is defined outside Dreamgram, or an attribute
     ``recordable`` that is False.
     """
     model = unwrapped(model)
@@ -97,7 +99,8 @@ def is_recordable(model: nn.Module) -> bool:
 
 
 PER_IMAGE = frozenset(["torch", "torchvision", "timm", "dreamgram"])
-"""Packages whose modules compute the output for an image from this image alone, except for those in :data:`MIXING`."""
+"""Packages whose modules, except for the classes :data:`MIXING`, compute the output for an image from this image
+alone."""
 
 MIXING = (
     nn.RNNBase,
@@ -107,11 +110,11 @@ MIXING = (
     torch.fx.GraphModule,
     torch.jit.ScriptModule,
 )
-"""Classes of PyTorch modules that may treat a batch as a sequence, or that may contain any code."""
+"""Classes of PyTorch modules that might treat a batch as a sequence, or that can contain arbitrary code."""
 
 
 def _may_mix_images(model: nn.Module) -> bool:
-    """Return whether ``model`` has a module whose output for an image may depend on the other images in its batch."""
+    """Return whether ``model`` has a module whose output for an image might depend on the other images in the batch."""
     return any(map(_is_suspicious, model.modules()))
 
 
@@ -128,7 +131,7 @@ class _Complete(Exception):
 class Reader:
     """A differentiable function that runs a network on images and returns activations captured by forward hooks.
 
-    :func:`capture` creates and yields it.
+    :func:`capture` yields an object of this class.
     """
 
     def __init__(self, model: nn.Module, names: Iterable[str], dtype: torch.dtype) -> None:
@@ -147,10 +150,10 @@ class Reader:
         self.singly = False
         """Whether images pass through the network one at a time."""
         self.unproven = False
-        """Whether it remains to be checked that the activations for an image do not depend on the other images."""
+        """Whether it still has to be tested if the activations for an image depend on the other images in its batch."""
         self.refuses_batches = False
-        """Whether a batch of several images that have to pass one at a time raises an error. Otherwise, it is
-        divided."""
+        """Whether a batch of several images raises an error if the images have to pass through the network one at a
+        time. If this attribute is False, such a batch is split into single images."""
         self.leaves_traces: bool | None = None
         """Whether a forward pass changes the network, so that the network must be restored after each pass; None before
         the first pass."""
@@ -165,9 +168,9 @@ class Reader:
     def compiled(self) -> ActivationsOf:
         """Return a function that does the same as this object, but runs a compiled network.
 
-        The network is compiled for each shape of the images, when images of this shape are passed for the first time. A
-        network runs as usual if it cannot be compiled, if a forward pass changes it, or if it may not do the same in
-        every forward pass, so that :func:`is_recordable` returns False.
+        The network is compiled once for each image shape, when the function first receives images of this shape. The
+        network runs uncompiled if compiling it fails, if a forward pass changes it, or if :func:`is_recordable` returns
+        False, because forward passes might then differ in their operations.
         """
         programs: dict[tuple[torch.Size, bool], Program] = {}
 
@@ -182,7 +185,7 @@ class Reader:
             if not self.names or not is_recordable(self.model):
                 return self(image)
             if self.leaves_traces is None:
-                with torch.enable_grad():  # a network may keep something only if gradients are computed
+                with torch.enable_grad():  # some networks change only if gradients are computed
                     self(image.detach().requires_grad_())
             if self.leaves_traces:
                 return self(image)
@@ -208,7 +211,8 @@ class Reader:
         """Call ``read`` with the whole batch or, if necessary, with one image at a time; return all activations.
 
         Raises:
-            OneByOneError: images pass one at a time, and :attr:`refuses_batches` is True.
+            OneByOneError: the images have to pass through the network one at a time, and :attr:`refuses_batches` is
+                True.
             RowsError: the number of positions of a layer differs between the images.
         """
         if len(image) == 1:
@@ -226,9 +230,9 @@ class Reader:
         return Activations({name: torch.cat([part[name] for part in parts]) for name in self.names}, self.unit_axes)
 
     def _read_batch(self, read: ActivationsOf, image: Tensor) -> Activations | None:
-        """Return the result of ``read`` for a batch, or None if its images have to pass one at a time.
+        """Return the result of ``read`` for a batch, or None if the network has to run on one image at a time.
 
-        The first batch shows whether they have to.
+        The first batch is used to find out whether the network has to run on one image at a time.
         """
         try:
             result = read(image)
@@ -256,8 +260,8 @@ class Reader:
     def _pass_first(self, image: Tensor) -> Activations:
         """Return the activations for ``image``, and find out in which formats the network runs.
 
-        If the network fails in the current memory format and number format, another format is chosen. The method also
-        finds out whether a forward pass changes the network.
+        If the network fails in the current memory format and number format, one of the two is changed and the pass is
+        repeated. The method also finds out whether a forward pass changes the network.
 
         Raises:
             ValueError: the network fails in every format.
@@ -289,10 +293,11 @@ class Reader:
         return result, not all(same(copy, given[name]) for name, copy in copies.items())
 
     def _change_format(self, error: Exception) -> None:
-        """Choose another memory format or number format, because the network has raised ``error``.
+        """Choose a different memory format or number format, because the network has raised ``error``.
 
         Raises:
-            ValueError: there is no other format to try. The message contains that of ``error``.
+            ValueError: there is no other format to try. The message contains the first line of the message of
+                ``error``.
         """
         words = (str(error).strip() or type(error).__name__).splitlines()[0]
         name = type(self.model).__name__
@@ -312,11 +317,12 @@ class Reader:
     def _mixes_images(self, image: Tensor) -> bool:
         """Return whether the activations for an image depend on the other images in its batch.
 
-        Examples are networks that subtract the mean of all images, that treat the batch as a sequence, or that put
-        parts of different images into an order in which they alternate. A batch of three random images like ``image``
-        (N, C, H, W) passes through the network. The result is False if the gradient of the second image's activations
-        with respect to the other two images is zero. These two have more contrast, so that a maximum over the whole
-        batch probably lies in them.
+        Such a dependence exists, for example, if a network subtracts the mean of all images, treats the batch as a
+        sequence, or interleaves parts of different images. To find out, a batch of three random images of the same
+        shape as those in ``image`` (N, C, H, W) passes through the network. The result is False if the gradient of the
+        second image's activations with respect to the first and the third image is zero. The first and the third image
+        have more contrast than the second, so that a maximum over the whole batch probably lies in one of them. If no
+        gradient can be computed, the result is True only if a layer has several rows per image.
         """
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand((3, *image.shape[1:]), generator=generator) - 0.5
@@ -326,14 +332,14 @@ class Reader:
             with torch.enable_grad(), torch.random.fork_rng(accelerators), Snapshot(self.model):
                 activations, _ = self._read_with_copies(images)
                 answers = [activations[name][1] for name in self.names if activations[name].requires_grad]
-                # Weights keep the gradients of values from canceling, such as those that a normalization produces.
+                # Random weights keep gradients from canceling each other, for example after a normalization.
                 weights = [torch.rand(answer.shape, generator=generator).to(answer) for answer in answers]
                 [gradient] = torch.autograd.grad(answers, images, weights, allow_unused=True)
         except RowsError:
             return True
-        except Exception:  # the user's network may raise anything, such as that there is too little memory
+        except Exception:  # the user's network may raise anything, such as an out-of-memory error
             gradient = None
-        if gradient is None:  # nothing is known
+        if gradient is None:  # the test gave no result
             return self._has_several_rows()
         return bool(gradient[::2].nan_to_num().any())
 
@@ -342,7 +348,7 @@ class Reader:
         return any(layer.rows_per_image > 1 for layer in self.layers.values())
 
     def _read(self, program: Program, image: Tensor, tensors: Iterable[Tensor] = ()) -> Activations:
-        """Return the activations for ``image`` by layer name. ``program`` is :meth:`_run` or a compiled version."""
+        """Return the activations for ``image`` by layer name. ``program`` is :meth:`_run`, perhaps compiled."""
         within = Range() if self.dtype == torch.float16 else None
         outputs = program(within.enter(image) if within else image, *tensors)
         outputs = [output.float() if output.dtype == torch.float64 else output for output in outputs]
@@ -356,7 +362,7 @@ class Reader:
         return {name: layer.unit_axis + 1 if len(layer.shape) == 2 else 1 for name, layer in self.layers.items()}
 
     def _tensors(self) -> list[Tensor]:
-        """Return the converted parameters and the buffers of the network."""
+        """Return all parameters and buffers of the network, converted where necessary."""
         return [*self.weights.values(), *self._buffers().values()]
 
     def _buffers(self) -> dict[str, Tensor]:
@@ -382,7 +388,7 @@ class Reader:
             self.activations = {}  # even after an error, such as running out of memory
 
     def _autocast(self, device_type: str) -> AbstractContextManager[Any]:
-        """Return a context in which the network computes in :attr:`dtype`, whatever autocast the caller uses."""
+        """Return a context in which the network computes in ``self.dtype``, even if the caller uses autocast."""
         if self.dtype != torch.float32:
             return torch.autocast(device_type, self.dtype)
         return torch.autocast(device_type, enabled=False) if torch.is_autocast_enabled(device_type) else nullcontext()
@@ -404,9 +410,10 @@ class Reader:
             self.model.get_submodule(module).register_forward_hook(self._hook(module, names))
 
     def _hook(self, module_name: str, names: Sequence[str]) -> Callable[[nn.Module, Any, Any], Any]:
-        """Return the forward hook for the module called ``module_name``, of which the layers ``names`` are captured.
+        """Return the forward hook for the module called ``module_name``, which captures the layers ``names``.
 
-        A forward pass may call the module several times, and a layer belongs to one of these calls.
+        All layers ``names`` belong to this module. A forward pass might call the module several times, and each layer
+        belongs to one of these calls.
         """
 
         def hook(module: nn.Module, args: Any, output: Any) -> Any:
@@ -429,12 +436,12 @@ class Reader:
         return hook
 
     def _fast_weights(self) -> dict[str, Tensor]:
-        """Return the parameters of the network by name, stored for a fast forward pass, and converted buffers.
+        """Return the parameters, and the buffers that need conversion, by name, in formats for a fast forward pass.
 
-        The parameters of convolutions and fully connected layers are converted to the wanted number format once instead
-        of in every forward pass. If this format is not float32, the network must run under autocast, which then does
-        not have to convert these parameters. 4-dimensional parameters are stored in the wanted memory format. All other
-        parameters and buffers get the number format of the images (:func:`working_dtype`).
+        The parameters of convolutions and fully connected layers are converted to the number format ``self.dtype`` once
+        instead of in every forward pass. If this format is not float32, the network must run under autocast, which then
+        does not have to convert these parameters. All other parameters and buffers get the number format of the images
+        (:func:`working_dtype`). Parameters with four dimensions are stored in the memory format ``self.order``.
         """
         self.weights = {}
         kind = working_dtype(self.model)

@@ -1,7 +1,8 @@
-"""Check the numbers and the networks that a caller gives in Python.
+"""Check the numbers and the networks that callers pass to the functions of this project.
 
-A value in another form is converted if its meaning is clear, such as the NumPy number 3 or the number 3.0 for a count.
-Otherwise, an error is raised. Its message says in one line what is wanted and what was received.
+A value of an unexpected type is converted if its meaning is clear. For a count, for example, the float 3.0 and NumPy's
+integer 3 are both converted to the int 3. Any other wrong value raises an error, whose message says in one line what
+was expected and what was received.
 """
 
 from __future__ import annotations
@@ -16,13 +17,13 @@ from torch import nn
 from dreamgram.image_optimization.names import described, shorten
 
 MOST_THINGS = 2**31 - 1
-"""Largest value of a count, such as the number of steps or of the elements of an image."""
+"""Largest allowed value of a count, such as the number of steps or the number of elements of an image."""
 
 
 def as_number(value: Any, name: str) -> float:
     """Return ``value``, a number that a caller has given, as a float.
 
-    ``name`` says in the error messages what the number is, such as ``degrees``.
+    ``name`` is the name of the number in the error messages, such as ``degrees``.
 
     Raises:
         TypeError: ``value`` is not a number.
@@ -39,12 +40,12 @@ def as_number(value: Any, name: str) -> float:
 def as_whole(value: Any, name: str, least: int | None = None, most: int | None = None) -> int:
     """Return ``value``, a whole number that a caller has given, as an int.
 
-    ``name`` says in the error messages what the number is, such as ``steps``. If ``least`` is given but ``most`` is
-    not, the number is taken to be a count, and ``most`` is :data:`MOST_THINGS`.
+    ``name`` is the name of the number in the error messages, such as ``steps``. If ``least`` is given but ``most`` is
+    not, the number is considered a count, and the largest allowed value is :data:`MOST_THINGS`.
 
     Raises:
         TypeError: ``value`` is not a whole number.
-        ValueError: ``value`` is less than ``least`` or more than ``most``.
+        ValueError: ``value`` is less than ``least`` or more than the largest allowed value.
     """
     number = as_plain(value)
     real = isinstance(number, Real) and not isinstance(number, bool)
@@ -60,20 +61,20 @@ def as_whole(value: Any, name: str, least: int | None = None, most: int | None =
 
 
 def as_wholes(values: Any, name: str, least: int | None = None) -> list[int]:
-    """Return ``values``, one or several whole numbers that a caller has given, as a list of int.
+    """Return ``values``, one or several whole numbers that a caller has given, as a list of integers.
 
-    ``name`` says in the error messages what each number is, such as ``a unit``.
+    ``name`` is the name of each number in the error messages, such as ``a unit``.
 
     Raises:
         TypeError: a value is not a whole number.
-        ValueError: a value is less than ``least``.
+        ValueError: a value is less than ``least``; or ``least`` is given, and a value is more than :data:`MOST_THINGS`.
     """
     several = isinstance(values, Iterable) and not isinstance(values, str) and getattr(values, "ndim", 1) > 0
     return [as_whole(value, name, least) for value in (values if several else [values])]
 
 
 def as_model(model: Any) -> nn.Module:
-    """Return the network that a caller has given.
+    """Return ``model`` after checking that it is a network.
 
     Raises:
         TypeError: ``model`` is not a ``torch.nn.Module``.
@@ -87,12 +88,12 @@ def as_model(model: Any) -> nn.Module:
 
 
 def as_plain(value: Any) -> Any:
-    """Return a single number in a tensor or an array as a number of Python's own, and any other value unchanged."""
+    """Return a zero-dimensional tensor or array as a Python number, and any other value unchanged."""
     return value.item() if getattr(value, "ndim", None) == 0 and hasattr(value, "item") else value
 
 
 def _is_finite(number: Any) -> bool:
-    """Return whether ``number`` is finite as a float. A whole number that is too large for a float is not."""
+    """Return whether ``number`` can be converted to a finite float; an integer can be too large for a float."""
     try:
         return math.isfinite(number)
     except OverflowError:

@@ -1,4 +1,4 @@
-"""Compile functions of images with ``torch.compile``, which computes several operations in one pass over memory."""
+"""Compile functions of images with ``torch.compile``, which fuses several operations into one pass over memory."""
 
 from __future__ import annotations
 
@@ -24,16 +24,17 @@ _logger = logging.getLogger(__name__)
 
 
 def compile_for(function: Program, image: Tensor, others: Sequence[Tensor]) -> Program | None:
-    """Return a compiled version of ``function`` for tensors like ``image`` and ``others``, or None if this fails.
+    """Return a compiled version of ``function`` for tensors like ``image`` and ``others``, or None if compiling fails.
 
-    The compiled program accepts images of the shape of ``image`` and other tensors of the same shapes as ``others``. If
-    ``image`` requires a gradient, the program can also compute the gradient with respect to the image. ``function`` may
-    do anything that PyTorch can differentiate, such as calling hooks, but it must do the same in every call. The
-    results of the program are compared with those of ``function`` once. If the results differ or ``function`` cannot be
-    compiled, None is returned, and the log says why.
+    The compiled function accepts an image of the same shape as ``image``, and tensors of the same shapes as ``others``.
+    If ``image`` requires a gradient, the compiled function can also compute the gradient with respect to the image.
+    ``function`` can contain any operations that PyTorch can differentiate, and it can call hooks, but it must do the
+    same operations in every call. The results of the compiled function are compared once with those of ``function``. If
+    the results differ by more than :data:`TOLERANCE`, or if ``function`` cannot be compiled, None is returned, and the
+    log says why.
     """
 
-    # PyTorch keeps compiled code for each code object. Every program therefore gets code objects of its own.
+    # PyTorch stores compiled code by code object. Every compiled function therefore gets its own code objects.
     @_own_code
     def inside(*given: Tensor) -> Sequence[Tensor]:
         return function(*given)
@@ -43,7 +44,7 @@ def compile_for(function: Program, image: Tensor, others: Sequence[Tensor]) -> P
         result: Sequence[Tensor] = inside(*given)
         return result
 
-    # PyTorch records the operations of the function while it runs, instead of analyzing its Python code.
+    # PyTorch records the operations of ``inside`` while it runs, instead of analyzing the Python code of ``inside``.
     torch.compiler.allow_in_graph(inside)
     program: Program = torch.compile(whole, fullgraph=True, dynamic=False)
     differentiable = torch.is_grad_enabled() and image.requires_grad
@@ -73,7 +74,7 @@ def _own_code(function: Any) -> Any:
 
 
 def _close(result: Tensor, expected: Tensor) -> bool:
-    """Return whether two results are the same, except for rounding."""
+    """Return whether two results have the same shape and a relative difference of at most :data:`TOLERANCE`."""
     size = torch.linalg.vector_norm(expected)
     apart = torch.linalg.vector_norm(result - expected)
     return result.shape == expected.shape and bool(apart <= TOLERANCE * size)

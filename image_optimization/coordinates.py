@@ -1,4 +1,4 @@
-"""The coordinates in which L-BFGS learns the curvature of a loss of an image."""
+"""Coordinates in which L-BFGS learns the curvature of a loss that depends on an image."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from torch.nn.functional import pad
 from dreamgram.image_optimization.parameterizations import frequencies
 
 EXPONENT = 0.25
-"""Default exponent of :class:`Coordinates`. Losses of a network's activations have less curvature along the low
-frequencies of the image than along the high ones. In :class:`Coordinates` with this exponent, the curvature is more
-even across frequencies."""
+"""Default exponent of :class:`Coordinates`. Losses that depend on a network's activations have less curvature along the
+low frequencies of the image than along the high frequencies. In :class:`Coordinates` with this exponent, the curvature
+is more even across frequencies."""
 
 
 class Coordinates:
@@ -19,14 +19,16 @@ class Coordinates:
 
     The Fourier coefficients of a change are multiplied by frequency ** ``exponent``. The result, transformed back to
     pixels, is cut into square blocks, because distant pixels hardly influence each other's gradient. L-BFGS learns the
-    curvature of each block separately.
+    curvature of each block separately. The coordinates are stored in a tensor (blocks, n), with n coordinates for each
+    block.
     """
 
     def __init__(self, like: Tensor, block: int | None = None, exponent: float = EXPONENT) -> None:
-        """Prepare for changes of tensors that have the shape and the device of ``like``.
+        """Prepare to convert changes of tensors that have the shape and the device of ``like``.
 
-        ``block`` is the side of a block in pixels, for a tensor (N, C, H, W) that holds pixels. If it is None, or if a
-        side of the images is 1 pixel, the coordinates are the tensor's elements, in one block.
+        ``block`` is the approximate side of a block, in pixels, if ``like`` holds the pixels (N, C, H, W) of images. If
+        ``block`` is None, or if the images are only 1 pixel high or wide, the coordinates are the elements of the
+        tensor, and all of them form one block.
         """
         self.shape = like.shape
         self.weights: Tensor | None = None
@@ -41,7 +43,7 @@ class Coordinates:
         self.padding = (0, -width % self.grid[1], 0, -height % self.grid[0])
 
     def blocks(self) -> tuple[int, int]:
-        """Return the number of blocks and the number of coordinates in each."""
+        """Return the number of blocks and the number of coordinates in each block."""
         count = self.grid[0] * self.grid[1] * (self.shape[0] if self.grid != (1, 1) else 1)
         return count, self.cut(torch.empty(self.shape, device="meta")).shape[1]
 
@@ -68,7 +70,7 @@ class Coordinates:
         return parts.permute(0, 2, 4, 1, 3, 5).reshape(n * down * across, -1)
 
     def paste(self, blocks: Tensor) -> Tensor:
-        """Assemble an image from its ``blocks`` (blocks, n): the inverse of :meth:`cut`."""
+        """Assemble an image from ``blocks``, a tensor (blocks, n); the inverse of :meth:`cut`."""
         if self.grid == (1, 1):
             return blocks.view(self.shape)
         (down, across), (n, c, height, width) = self.grid, self.shape
@@ -78,8 +80,8 @@ class Coordinates:
 
     @staticmethod
     def _filter(image: Tensor, weights: Tensor) -> Tensor:
-        """Return ``image`` with its Fourier coefficients, in the layout of ``rfft2``, multiplied by ``weights``."""
-        if not image.is_cpu:  # fewer operations are worth more memory there
+        """Return ``image`` after multiplying its Fourier coefficients, in the layout of ``rfft2``, by ``weights``."""
+        if not image.is_cpu:  # on an accelerator, fewer operations matter more than less memory
             whole: Tensor = torch.fft.irfft2(torch.fft.rfft2(image).mul_(weights), s=image.shape[2:])
             return whole
         filtered = torch.empty_like(image)

@@ -1,4 +1,4 @@
-"""Errors to whose messages a user interface, such as the command line, may add advice.
+"""Errors with messages to which a user interface, such as the command line, may add advice.
 
 Importing this module does not import PyTorch.
 """
@@ -7,18 +7,18 @@ from __future__ import annotations
 
 
 class OutputExistsError(FileExistsError):
-    """The error raised if a file to write exists and the caller has not allowed overwriting it.
+    """The error raised if an output file already exists and the caller has not allowed overwriting it.
 
-    The message does not say how to allow overwriting. In Python, the argument ``overwrite`` allows it. The command line
-    adds the name of its own flag to the message.
+    In Python, the argument ``overwrite`` allows overwriting; on the command line, a flag does. The message mentions
+    neither the argument nor the flag, but the command line adds the name of the flag to the message.
     """
 
 
 class TooLargeError(ValueError):
     """The error raised if a picture or video is too large to be decoded.
 
-    The message does not say how to allow larger pictures. In Python, the argument ``max_pixels`` allows them. The
-    command line adds the name of its own flag to the message.
+    In Python, the argument ``max_pixels`` allows larger pictures; on the command line, a flag does. The message
+    mentions neither the argument nor the flag, but the command line adds the name of the flag to the message.
     """
 
 

@@ -17,10 +17,10 @@ def check_regular(path: Path) -> None:
 
 
 def same_file(first: Path, second: Path) -> bool:
-    """Return whether two paths lead to the same file, also by symbolic links.
+    """Return whether two paths lead to the same file, either directly or through symbolic links.
 
-    If neither file exists, names that differ only in case count as the same, because some file systems do not
-    distinguish them.
+    If neither file exists, paths that differ only in upper and lower case count as the same, because some file systems
+    ignore this difference.
     """
     if first.exists() and second.exists():
         return first.samefile(second)
@@ -30,21 +30,21 @@ def same_file(first: Path, second: Path) -> bool:
 
 
 def is_inside(path: Path, folder: Path) -> bool:
-    """Return whether ``path`` leads to ``folder`` or to a place inside it, after following all symbolic links."""
+    """Return whether ``path`` is ``folder`` or is inside it, after all symbolic links in both have been followed."""
     return Path(os.path.realpath(path)).is_relative_to(os.path.realpath(folder))
 
 
 def check_distinct(role: str, path: Path, others: Iterable[tuple[str, Path]]) -> None:
-    """Check that writing ``path`` destroys no other file of the same run.
+    """Check that writing ``path`` overwrites no other file of the same run.
 
     Args:
-        role: what ``path`` is, such as "output", for the message.
+        role: role of ``path`` in the run, such as "output", for the error message.
         path: the file to write.
-        others: the other files that the run reads or writes, as pairs of a role, such as "photo" or "style_mask", and a
-            path. If a path is a folder, writing a new file in it is allowed.
+        others: the other files and folders that the run reads or writes, each as a tuple (role, path). An example of a
+            role is "style_mask". A new file in one of these folders is allowed as ``path``.
 
     Raises:
-        ValueError: ``path`` is one of the other files, or an existing file in a folder among them.
+        ValueError: ``path`` is one of the other files, or an existing file in one of the folders.
     """
     for name, other in others:
         within = other.is_dir() and path.exists() and is_inside(path, other)

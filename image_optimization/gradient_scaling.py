@@ -15,14 +15,15 @@ class Range:
     Before the gradients of the losses with respect to the activations enter the network, they are multiplied by the
     scale, so that the largest absolute gradient is 1. When the gradient of the image leaves the network, it is divided
     by the same scale. Loss scaling in mixed-precision training has the same purpose, but finds its scale by trial and
-    error. This class computes the scale from the gradients, and the CPU never waits for an accelerator.
+    error. This class computes the scale from the gradients. The computation runs on the same device as the network, so
+    that the CPU never waits for an accelerator.
     """
 
     def __init__(self) -> None:
         self.scale = torch.ones(())
 
     def enter(self, image: Tensor) -> Tensor:
-        """Return ``image`` (N, C, H, W) as input for the network.
+        """Return the values of ``image`` (N, C, H, W) unchanged, as the input of the network.
 
         In the backward pass, the gradient of ``image`` is divided by the scale that :meth:`leave` applies to the
         gradients of the activations.
@@ -31,7 +32,7 @@ class Range:
         return same
 
     def leave(self, activations: Sequence[Tensor]) -> list[Tensor]:
-        """Return the network's ``activations``, converted to float32, as input for the losses.
+        """Return the network's ``activations``, converted to float32, as the input of the losses.
 
         The backward pass computes the scale from the gradients of the activations and multiplies these
         gradients by the scale.

@@ -1,4 +1,4 @@
-"""Find out the shape of the images that a network takes."""
+"""Find the shape of the images that a network takes."""
 
 from __future__ import annotations
 
@@ -24,17 +24,17 @@ _Shape = tuple[int, int, int]
 """Type of the shape (C, H, W) of an image."""
 
 USUAL = 224
-"""The side, in pixels, of the images that most networks are trained with."""
+"""Side, in pixels, of the square images with which most networks are trained."""
 
 SIDES = (28, 32, 48, 64, 96, 112, 128, 160, 192, 256, 299, 384, 448, 512)
-"""Sides in pixels to try, in ascending order, if a network does not take images of the usual side."""
+"""Sides, in pixels, of the square images to try, in ascending order, if images of the side :data:`USUAL` fail."""
 
 COLORS = (3, 1)
 """Numbers of channels to try."""
 
 
 Origin = Literal["declared", "found", "guessed", "given"]
-"""Type of a word that says how the height and width of images are known; :data:`ORIGINS` explains each word."""
+"""Type of a word that names the source of the height and width of images; :data:`ORIGINS` explains each word."""
 
 ORIGINS: dict[Origin, str] = {
     "declared": "as the network declares",
@@ -42,36 +42,36 @@ ORIGINS: dict[Origin, str] = {
     "guessed": "a guess",
     "given": "the size that was given",
 }
-"""Text that tells users where the height and width of images come from, by origin."""
+"""Explanation, for users, of each source of the height and width of images."""
 
 
 @dataclass(frozen=True)
 class InputShape:
-    """The shape of the images that a network takes, and how it is known."""
+    """The shape of the images that a network takes, and the source of their height and width."""
 
     shape: tuple[int, int, int]
     """Channels, height and width."""
     origin: Origin
-    """Way in which the height and width are known."""
+    """Source of the height and width."""
 
 
 _known: WeakKeyDictionary[nn.Module, dict[Any, InputShape | None]] = WeakKeyDictionary()
-"""Results of earlier searches: for each network, a dictionary from the size that the caller gave and the shapes of the
-network's parameters to the shape that was found by trial, or None."""
+"""Results of earlier searches. For each network, a dictionary maps the size that the caller chose and the shapes of the
+network's parameters to the result: the image shape, or None if the search failed."""
 
 _told: WeakSet[nn.Module] = WeakSet()
 """Networks for which the warning that their image size is a guess has already been logged."""
 
 
 def default_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> tuple[int, int, int]:
-    """Return the shape (C, H, W) of images for ``model``, and log a warning if it is a guess.
+    """Return the shape (C, H, W) of images for ``model``, and log a warning if this shape is a guess.
 
     The warning is logged once for each network. :func:`find_shape` describes how the shape is found. If ``size`` is
-    given, it replaces the height and width. It is in pixels: one number for a square, or (H, W).
+    given, it determines the height and width: it is either the side of a square in pixels, or (H, W) in pixels.
 
     Raises:
-        ValueError: the shape cannot be found, the network's ``input_shape`` is wrong, or ``size`` is not positive or
-            too large.
+        ValueError: the shape cannot be found, the network's ``input_shape`` is not the shape of an image, or ``size``
+            is too large or not positive.
     """
     found = find_shape(model, size)
     model = unwrapped(model)
@@ -89,17 +89,19 @@ def default_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -
 def find_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> InputShape:
     """Find the shape (C, H, W) of images for ``model``.
 
-    The shape is the network's attribute ``input_shape``. Without this attribute, it is what timm, transformers or
-    torchvision have stored in the network, if images of this shape pass through it. Otherwise, the number of channels
-    is the one that the first layer of a forward pass takes, and the images have 224 x 224 pixels. If such images do not
-    pass through the network, several other usual shapes are tried, and the first one that passes is used. The forward
-    passes compute only shapes if possible, and do not change the network.
+    If the network has an attribute ``input_shape``, this is the shape. Otherwise, the shape is the one that timm,
+    transformers or torchvision have stored in the network, if images of this shape pass through the network. Otherwise,
+    the images have as many channels as the first layer of a forward pass takes, and 224 x 224 pixels. If such images do
+    not pass through the network, several other common shapes are tried, and the first shape whose images pass is used.
+    These forward passes compute only shapes if possible, and do not change the network.
 
-    If ``size`` is given, it replaces the height and width. ``size`` is in pixels: one number for a square, or (H, W).
+    If ``size`` is given, it determines the height and width: it is either the side of a square in pixels, or (H, W) in
+    pixels.
 
     Raises:
-        ValueError: nothing shows what images the network takes, its ``input_shape`` is not the shape of an image,
-            ``size`` is not positive, or one of the two has more than :data:`MOST_THINGS` elements.
+        ValueError: the shape cannot be found; the network's ``input_shape`` is not the shape of an image, or an image
+            of this shape has more than :data:`MOST_THINGS` elements; or ``size`` is not positive, or an image of this
+            size has more than :data:`MOST_THINGS` pixels.
     """
     model = unwrapped(model)
     sides = (size, size) if isinstance(size, int) else size
@@ -112,7 +114,7 @@ def find_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> I
         channels, *own = _checked(model, declared)
         height, width = sides or own
         return InputShape((channels, height, width), "given" if sides else "declared")
-    # A network whose layers are replaced by others may take other images.
+    # After some of its layers have been replaced, a network might take images of a different shape.
     key = sides, tuple(parameter.shape for parameter in model.parameters())
     known = _known.setdefault(model, {})
     if key not in known:
@@ -141,22 +143,22 @@ def _checked(model: nn.Module, declared: Any) -> _Shape:
 
 
 def _whole(numbers: Sequence[Any]) -> tuple[int, ...]:
-    """Return ``numbers`` as a tuple of integers if all are positive whole numbers, and otherwise an empty tuple."""
+    """Return ``numbers`` as a tuple of integers if all of them are positive whole numbers, or else an empty tuple."""
     whole = all(isinstance(each, Integral) and int(each) > 0 for each in numbers)
     return tuple(map(int, numbers)) if whole else ()
 
 
 def _may_be_about_sizes(failure: Exception) -> bool:
-    """Return whether a network that raised ``failure`` may take images of another size.
+    """Return whether a network that raised ``failure`` might take images of a different size.
 
-    A ValueError, RuntimeError or AssertionError always counts, because the message of a network's own check may not
-    mention the size.
+    The result is True for every ValueError, RuntimeError and AssertionError, because a network might check the size
+    itself and raise an error whose message does not mention the size.
     """
     return isinstance(failure, ValueError | RuntimeError | AssertionError) or is_about_sizes(failure)
 
 
 def _library_shape(model: nn.Module) -> tuple[int, ...]:
-    """Return (C, H, W) or (H, W) if timm, transformers or torchvision have stored it in ``model``, else ()."""
+    """Return the shape (C, H, W) or (H, W) that timm, transformers or torchvision have stored in ``model``, else ()."""
     for name in ("pretrained_cfg", "default_cfg"):  # timm
         stored = getattr(model, name, None)
         size = stored.get("input_size") if isinstance(stored, Mapping) else None
@@ -179,11 +181,11 @@ class _Search:
         """Prepare to search for the shape of the images that ``model`` takes."""
         self.model = model
         self.tried: dict[_Shape, tuple[Start | None, Exception | None]] = {}
-        """For each shape that was tried, the first layer and the error that stopped the forward pass, if any."""
+        """Results of :meth:`_try` for all shapes that have been tried."""
 
     @usual_settings
     def find(self, sides: tuple[int, int] | None) -> InputShape | None:
-        """Return the shape of the images, whose height and width are ``sides`` if given; None if it cannot be found."""
+        """Return the shape of the images, with the height and width ``sides`` if given, or None if the search fails."""
         stored = _library_shape(self.model)
         *number, height, width = stored or (USUAL, USUAL)
         channels = self._channels(number, sides or (height, width))
@@ -204,10 +206,10 @@ class _Search:
         return shape and InputShape(shape, "guessed")
 
     def _try(self, shape: _Shape) -> tuple[Start | None, Exception | None]:
-        """Pass an image of ``shape`` through the network; return the first layer that it reaches, and the error.
+        """Pass an image of ``shape`` through the network; return the first layer with weights, and the error.
 
-        The first item of the result is None if the image reaches no layer with weights. The second is None if no error
-        stops the image.
+        The first item of the result is None if the forward pass reaches no layer with weights. The second item is None
+        if the forward pass raises no error.
         """
         if shape not in self.tried:
             image = blank_image(shape)
@@ -222,9 +224,9 @@ class _Search:
         return next((shape for shape in shapes if self._try(shape)[1] is None), None)
 
     def _origin(self, shape: _Shape) -> Origin:
-        """Return how the size of ``shape``, which passes through the network, is known.
+        """Return the source of the height and width in ``shape``; images of this shape pass through the network.
 
-        The result is "guessed" if larger images seem to pass, too, and "found" if not.
+        The result is "guessed" if larger images seem to pass, too, and "found" if they do not.
         """
         channels, side, _ = shape
         larger = next((each for each in SIDES if each > side), None)
@@ -234,8 +236,8 @@ class _Search:
     def _channels(self, stored: Sequence[int], sides: tuple[int, int]) -> list[int]:
         """Return the numbers of channels to try, the most probable first.
 
-        ``stored`` holds the number that a library has stored in the network, or is empty. Images of the size ``sides``
-        (H, W) are passed through the network to find its first layer.
+        ``stored`` holds the number of channels that a library has stored in the network, or is empty. Images of the
+        size ``sides`` (H, W) pass through the network to find its first layer with weights.
         """
         for channels in (*stored, *COLORS):
             start, _ = self._try((channels, *sides))
@@ -247,7 +249,8 @@ class _Search:
     def _whole_images(self) -> Iterator[_Shape]:
         """Yield the shapes of square images that have as many values as a fully connected first layer takes.
 
-        A layer that got parts of an image as several rows, instead of the image as one row, is not considered.
+        Such a layer is considered only if it received the whole image as one row, and not parts of the image as several
+        rows.
         """
         starts = [start for start, _ in self.tried.values() if start and start.function == "linear"]
         for number in {start.input_count for start in starts if start.row_count == 1}:
@@ -257,9 +260,9 @@ class _Search:
                     yield channels, side, side
 
     def _fallback(self, sides: tuple[int, int]) -> _Shape | None:
-        """Return a shape with the given ``sides`` (H, W) for a network through which no image passes.
+        """Return an image shape of the size ``sides`` (H, W) for a network through which no image passes.
 
-        The shape is still useful, because the network may compute the wanted layers before an error stops it. The
+        The shape is still useful, because the network might compute the requested layers before an error stops it. The
         result is None if no convolution shows the number of channels.
         """
         called = [start.input_count for start, _ in self.tried.values() if start and start.function == "conv2d"]

@@ -1,6 +1,6 @@
-"""Find the layers of a network by name, with one dry run: a forward pass that records the layers.
+"""Find the layers of a network by name, with a dry run: forward passes that only record the layers.
 
-For large images, the dry run computes only shapes, if the network supports PyTorch's meta device.
+For large images, the dry run uses PyTorch's meta device, which computes only shapes, if the network supports it.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from dreamgram.image_optimization.trial import Seen, Trial, Way, blank_image, is
 class RowsError(ValueError):
     """Exception that reports that the rows of a layer's output cannot be assigned to the images of a batch.
 
-    Every single image can still pass through the network.
+    A batch of one image can still pass through the network.
     """
 
 
@@ -40,7 +40,8 @@ class Layer:
     """One tensor in the output of one call of a module during a forward pass."""
 
     name: str
-    """Name of the module, or ``name:0``, ``name:1``, ... if one forward pass calls the module several times."""
+    """Name of the module. If one forward pass calls the module several times, the index of the call is appended, as in
+    ``name:0``. Then :attr:`key` is appended."""
     module: str
     """Name of the module without the index of the call, as in ``torch.nn.Module.named_modules``."""
     call: int
@@ -50,31 +51,32 @@ class Layer:
     shape: tuple[int, ...]
     """Shape of the output for one image, without the batch axis."""
     receptive_field: int | None
-    """Side, in pixels, of the square receptive field of one output position. None if the field is the whole image, as
-    :attr:`whole_image` says, or if it is unknown, for example because the fields are not all squares of one size.
+    """Side, in pixels, of the square receptive field of each output position. None if the receptive fields are unknown,
+    if they are the whole image (:attr:`whole_image`), or if they are not all squares of the same size.
 
-    Only two functions compute receptive fields: :func:`list_layers`, and :func:`dry_run` if ``receptive_fields`` is
-    True."""
+    Receptive fields are known only in the results of :func:`list_layers` and of :func:`dry_run` with
+    ``receptive_fields=True``."""
     stride: float | None
     """Distance, in pixels, between the receptive fields of neighboring output positions; None if
     :attr:`receptive_field` is None."""
     start: float | None
-    """Coordinate, in pixels, at which the receptive field of the first output position begins; negative if there is
-    padding. None if :attr:`receptive_field` is None."""
+    """Coordinate, in pixels, at which the receptive field of the first output position begins; negative if padding
+    extends this field beyond the image. None if :attr:`receptive_field` is None."""
     overwritten: bool
     """Whether a later in-place operation, such as an in-place ReLU, overwrites the output."""
     whole_image: bool = False
-    """Whether each output position depends on the whole image, or on all of it except a border that is narrower than
-    one stride and that no earlier layer uses."""
+    """Whether each output position depends on the whole image. A border of the image that is narrower than one stride,
+    and that no window of an earlier layer reaches, is ignored."""
     local: bool = False
-    """Whether a part of the image gives the same activations as the whole image, except where the receptive fields
-    reach beyond the part's borders. False if :attr:`receptive_field` is None."""
+    """Whether a part of the image, if it passes through the network alone, gives the same activations as it does within
+    the whole image. Positions whose receptive fields reach beyond the borders of the part are ignored. False if
+    :attr:`receptive_field` is None."""
     key: str = ""
-    """Place of the layer's tensor in the module's output, such as "[0]" for the first tensor of a tuple; empty if the
-    output is a tensor. The name of the layer ends with this text."""
+    """Index or key of the layer's tensor in the module's output, such as "[0]" for the first tensor of a tuple; empty
+    if the output is a single tensor. The name of the layer ends with this text."""
     unit_axis: int = 0
-    """Zero-based index of the axis of the units in :attr:`shape`, such as the channels of a convolution. The method
-    :meth:`dreamgram.image_optimization.axes.Units.axis` describes how it is found."""
+    """Zero-based index, in :attr:`shape`, of the axis of the units, such as the channels of a convolution. The method
+    :meth:`dreamgram.image_optimization.axes.Units.axis` describes how this axis is found."""
     image_axis: int | None = 0
     """Zero-based index of the batch axis in the module's output; None if the output has no such axis, so that the
     images have to pass through the network one at a time."""
@@ -82,8 +84,8 @@ class Layer:
     """Number of rows of the output, along :attr:`image_axis`, that belong to one image. It is above 1 if the network
     treats parts of an image, such as windows, as separate images."""
     singly: bool = False
-    """Whether images have to pass through the network one at a time, because a batch gives no separate output for
-    each."""
+    """Whether images have to pass through the network one at a time, because a batch gives no separate output for each
+    image."""
 
     @property
     def channels(self) -> int:
@@ -91,13 +93,14 @@ class Layer:
         return self.shape[self.unit_axis] if self.shape else 1
 
     def of_images(self, output: Tensor, count: int) -> Tensor:
-        """Return the layer's ``output`` for ``count`` images with the images on the first axis.
+        """Return the layer's ``output`` for ``count`` images, with the batch axis as the first axis.
 
-        The other axes keep their order, except that the units come before the positions if there are three or more
-        other axes. A layer that gives each image one number gets an axis for its only unit.
+        The other axes keep their order, with one exception: if the result has four or more axes, the unit axis becomes
+        the second axis. If the layer gives one number for each image, the shape of the result is (``count``, 1).
 
         Raises:
-            ValueError: the output does not have the same number of rows for each image.
+            ValueError: the output does not have :attr:`rows_per_image` rows for each image; or it has no batch axis,
+                and ``count`` is not 1.
         """
         if self.image_axis is None:
             if count != 1:
@@ -123,9 +126,9 @@ def list_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
     """Return the layers of ``model`` in the order in which they run on one image of ``shape`` (C, H, W).
 
     Raises:
-        ValueError: the forward pass of the network fails on an image of this shape, the shape has more than
-            :data:`~dreamgram.image_optimization.checks.MOST_THINGS` elements, or ``model`` is a TorchScript program,
-            whose layers cannot be observed.
+        ValueError: the forward pass of the network fails on an image of this shape; an image of this shape has more
+            than :data:`~dreamgram.image_optimization.checks.MOST_THINGS` elements; or ``model`` is a TorchScript
+            program, whose layers cannot be observed.
     """
     if isinstance(shape, str) or not isinstance(shape, Sequence) or len(shape) != 3:
         raise TypeError(f"shape must be the shape (C, H, W) of an image, such as (3, 224, 224), not {shorten(shape)}")
@@ -141,12 +144,12 @@ def list_layers(model: nn.Module, shape: Sequence[int]) -> list[Layer]:
 def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
     """Return the layer called ``name``.
 
-    The name of a module that returns several tensors, such as ``lstm``, stands for the first of them, ``lstm[0]``.
+    The name of a module that returns several tensors, such as ``lstm``, selects the first tensor, ``lstm[0]``.
 
     Raises:
-        ValueError: there is no layer called ``name``, in which case the message lists the names and suggests a similar
-            one; or ``name`` is a module that runs several times in one forward pass, in which case the message lists
-            the names of its calls.
+        ValueError: there is no layer called ``name``; the message then lists the names and suggests a similar one. Or
+            ``name`` is a module that runs several times in one forward pass; the message then lists the names of its
+            calls.
     """
     names = [layer.name for layer in layers]
     for wrapper in ("", "module.", "_orig_mod."):  # nn.DataParallel and torch.compile put these before all names
@@ -184,7 +187,8 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
     """Return the side, in pixels, of the smallest square image whose forward pass reaches all of ``layers``.
 
     Raises:
-        ValueError: a layer is unknown, or the forward pass of an image of the network's default size does not reach it.
+        ValueError: a layer is unknown, or a forward pass of an image of the network's default size does not reach the
+            layer.
     """
     shape = find_shape(model).shape
     reach_layers(model, blank_image(shape), layers)
@@ -204,18 +208,18 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
 
 @usual_settings
 def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
-    """Find the layers of ``model`` by trial, with copies of the first image in ``image`` (N, C, H, W).
+    """Find the layers of ``model`` with forward passes of copies of the first image in ``image`` (N, C, H, W).
 
-    Every tensor in the output of a module is a layer. Passes of two and of three images show which axis of an output
-    belongs to the images. The passes compute only shapes, unless the shapes depend on values. If two images do not pass
-    although one does, or if a batch of two gives no separate output for each, the layers of a pass of one image are
-    returned. The passes also call any hooks that you added to the network. Afterwards, the network is as it was. If
-    ``receptive_fields`` is true, the receptive field of every layer is computed, too.
+    Every tensor in the output of a module is a layer. Passes of two and of three copies show which axis of an output is
+    the batch axis. The passes compute only shapes, unless the shapes depend on the values of tensors. If one of these
+    passes fails, or if they reach different layers, the layers of a pass of a single copy are returned. The passes also
+    call any hooks that you added to the network. Afterwards, the network is restored to its previous state. If
+    ``receptive_fields`` is True, the receptive field of every layer is computed, too.
 
     Returns:
-        The layers in the order in which they ran, and the error that stopped the pass, or None. The layers that ran
-        before the error can still be used: a forward pass that computes their activations stops before it reaches the
-        error.
+        The layers in the order in which they ran, and the error that stopped the forward pass, or None. The layers that
+        ran before the error can still be used: a forward pass that computes their activations stops before it reaches
+        the error.
     """
     model = unwrapped(model)
     image = blank_image(image.shape[1:]) if image.is_meta else image[:1].detach()
@@ -228,7 +232,7 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
 
 
 def _try_one(model: nn.Module, image: Tensor, follow_fields: bool = False) -> Trial:
-    """Run the network on ``image`` (1, C, H, W), only for shapes unless the shapes depend on the values of tensors."""
+    """Run the network on ``image`` (1, C, H, W), computing only shapes unless these depend on the values of tensors."""
     trial = try_out(model, image, "shapes", follow_fields)
     if trial.failure is not None and not is_about_sizes(trial.failure):
         trial = try_out(model, image, "values", follow_fields)
@@ -238,9 +242,10 @@ def _try_one(model: nn.Module, image: Tensor, follow_fields: bool = False) -> Tr
 def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, list[Trial], bool]:
     """Run the network on one, two and three copies of ``image`` (1, C, H, W).
 
-    The result is the trial of one image, a list of the trials of two and of three images, and whether the shapes in
-    these are reliable. They are not if they depend on the values of tensors. If the trials of two and of three images
-    have the same outputs, the trial of two images is also returned in place of the trial of one.
+    Return the trial of one image, a list of the trials of two and of three images, and whether the shapes in the list
+    are reliable. Shapes that depend on the values of tensors are not reliable. If the trials of two and of three images
+    succeed and reach the same layers, no trial of one image is run, and the trial of two images is returned in its
+    place.
     """
 
     def passes(count: int, way: Way) -> Trial:
@@ -262,9 +267,9 @@ def _places(trial: Trial) -> list[tuple[str, int, str]]:
 def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str], Images]:
     """Find the batch axes of all outputs, given the trials of two and of three images.
 
-    The result maps the place of an output (:attr:`Seen.place`) to its batch axis. It lacks outputs without a batch
-    axis. If ``sure`` is False, which means that shapes may depend on values, it also lacks outputs with several rows
-    for each image.
+    The result is a dictionary from :attr:`Seen.place`, which identifies an output, to the batch axis of this output.
+    Outputs without a batch axis are left out. If ``sure`` is False, shapes might depend on the values of tensors, and
+    outputs with several rows for each image are left out, too.
     """
     two, three = ({seen.place: seen for seen in trial.seen} for trial in several)
     # The calls of a module cannot be told apart if their number depends on the number of images.
@@ -278,7 +283,7 @@ def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str
 
 
 def _layers(trial: Trial, images: Mapping[tuple[str, int, str], Images], unit_finder: Units) -> list[Layer]:
-    """Return the layers that ran in ``trial``. ``images`` holds the batch axes of outputs, by their places."""
+    """Return the layers that ran in ``trial``. ``images`` maps :attr:`Seen.place` to batch axes."""
     calls = Counter(name for name, _ in {(seen.name, seen.call) for seen in trial.seen})
     return [_layer(seen, calls[seen.name] > 1, images.get(seen.place), unit_finder) for seen in trial.seen]
 
@@ -286,7 +291,8 @@ def _layers(trial: Trial, images: Mapping[tuple[str, int, str], Images], unit_fi
 def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: Units) -> Layer:
     """Return the layer for the tensor ``seen``.
 
-    ``images`` is the batch axis of the tensor, or None if images must pass one at a time.
+    ``images`` describes the batch axis of the tensor. None means that the tensor has no batch axis, so that each
+    forward pass is limited to a single image.
     """
     shape = list(seen.shape)
     axis = images.axis if images else 0 if len(shape) > 1 and shape[0] == 1 else None
@@ -334,10 +340,11 @@ def describe(shape: Sequence[int]) -> str:
 
 
 def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Exception) -> str:
-    """Return the message that an image of ``shape`` (C, H, W) did not pass through ``model``, in the network's words.
+    """Return the error message for an image of ``shape`` (C, H, W) on which the forward pass of ``model`` failed.
 
-    ``beyond`` says which layer the forward pass reached. The message names the size of the image only if the error is
-    about sizes. Otherwise, it says that the network does not run.
+    ``beyond`` is a phrase that says which layer the forward pass reached. If the error ``failure`` is about sizes, the
+    message names the size of the image. Otherwise, the message says that the network does not run. The message ends
+    with the first line of the message of ``failure``.
     """
     words = (str(failure).strip() or type(failure).__name__).splitlines()[0]
     name = type(model).__name__
@@ -347,5 +354,5 @@ def _refusal(model: nn.Module, shape: Sequence[int], beyond: str, failure: Excep
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Return the device of the network's weights, or the CPU if it has no weights."""
+    """Return the device of the network's first parameter, or the CPU if the network has no parameters."""
     return next((weights.device for weights in model.parameters()), torch.device("cpu"))

@@ -1,6 +1,6 @@
 """The L-BFGS optimizer for an image whose values are kept within bounds.
 
-L-BFGS, limited-memory BFGS, is a quasi-Newton method. This implementation evaluates the loss once per step.
+L-BFGS (limited-memory BFGS) is a quasi-Newton method. This implementation evaluates the loss once per step.
 """
 
 from __future__ import annotations
@@ -20,56 +20,58 @@ HISTORY = 16
 
 FIRST_STEP = 0.01
 """Root mean square change of the elements of the optimized tensor in a step for which no curvature is known, such as
-the first step. Such a step follows the negative gradient."""
+the first step. Such a step goes in the direction of the negative gradient."""
 
 LONGEST_STEP = 0.1
 """Largest root mean square change of the elements of the optimized tensor in one step."""
 
 LOOK_BACK = 5
-"""Number of accepted steps that are remembered to judge the next step. A step is accepted if the loss after it is not
-above the highest loss of these steps."""
+"""Number of recent accepted steps whose losses are stored. A new step is accepted if the loss after this step is at
+most the highest of the stored losses."""
 
 LEAST_COSINE = 1e-10
 """Smallest cosine of the angle between the two parts of a curvature pair: the move of the optimized tensor in a step,
-and the change of the gradient during this move. Pairs with a smaller cosine, which is negative or almost zero, are not
-used."""
+and the change of the gradient during this move. Pairs with a smaller cosine are not used; their cosine is negative or
+almost zero."""
 
 
 class LBFGS:
     """The L-BFGS optimizer of Nocedal, "Updating Quasi-Newton Matrices with Limited Storage", 1980, with three changes.
 
-    The first change replaces the line search by a limit on the loss. Implementations of style transfer usually omit the
-    line search, because an evaluation is expensive and the full quasi-Newton step is nearly always good. However, after
-    a bad full step the loss can rise by orders of magnitude and never recover. Therefore, this optimizer lets the
-    loss rise only up to the largest of the last few accepted losses (Grippo, Lampariello, Lucidi, "A Nonmonotone Line
-    Search Technique for Newton's Method", 1986). A step after which the loss exceeds this limit is undone, and a
-    shorter step in the same direction is tried.
+    The first change replaces the line search with a limit on the loss. Implementations of style transfer usually omit
+    the line search, because an evaluation of the loss is expensive and the full quasi-Newton step is nearly always
+    good. However, after a bad full step the loss can rise by orders of magnitude and never recover. Therefore, this
+    optimizer allows the loss to rise only to the highest loss of the last few accepted steps (Grippo, Lampariello,
+    Lucidi, "A Nonmonotone Line Search Technique for Newton's Method", 1986). A step after which the loss exceeds this
+    limit is undone, and a shorter step in the same direction is tried.
 
-    The second change adds bounds. If an element is at a bound and descent would push it beyond the bound, the step does
-    not change this element. The curvature is computed from the actual step, after clamping to the bounds, not from the
-    intended step (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple Constraints", 1982).
+    The second change adds bounds. If an element is at a bound and descent would push the element beyond the bound, the
+    step does not change this element. The curvature is computed from the actual step, after clamping to the bounds,
+    instead of the intended step (Bertsekas, "Projected Newton Methods for Optimization Problems with Simple
+    Constraints", 1982).
 
-    The third change makes better use of the curvature pairs. The curvature is learned in :class:`Coordinates` that make
-    the curvature more even, and in each block of the image separately. A large image has far more directions with
+    The third change makes better use of the curvature pairs. A curvature pair consists of the move of the optimized
+    tensor in one step and the change of the gradient during this move. The curvature is learned in :class:`Coordinates`
+    in which it is more even, and in each block of the image separately. A large image has far more directions with
     different curvatures than there are pairs. With blocks, each pair describes the curvature along one direction in
-    every block, not just along one direction in the whole image.
+    every block. Without blocks, it would describe the curvature along only one direction in the whole image.
 
     The direction of a step is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of
     Quasi-Newton Matrices and Their Use in Limited Memory Methods", 1994. The compact form reads the curvature pairs
-    half as often as the two-loop recursion.
+    half as often as the two-loop recursion of Nocedal.
 
     Every decision, such as whether to accept a step, is computed on the device, so that the CPU never waits for an
     accelerator. All numbers that change from step to step are tensors on the device, and every step changes them in
-    place. A recording of one step, a CUDA graph, can therefore be replayed for all following steps
+    place. A recording of one step (a CUDA graph) can therefore be replayed for all following steps
     (:mod:`dreamgram.image_optimization.recording`).
 
     In addition to the optimized tensor, its gradient and the curvature pairs, the optimizer stores three tensors of the
-    optimized tensor's size. During a step, it needs memory for five more such tensors.
+    optimized tensor's size. During a step, it needs memory for five more tensors of this size.
     """
 
     VECTORS_PER_PAIR: ClassVar[int] = 2
-    """Number of tensors, each as large as the optimized tensor, in one curvature pair: the move of the optimized tensor
-    in a step, and the change of the gradient during this move."""
+    """Number of tensors in one curvature pair, each as large as the optimized tensor. They are the move of the
+    optimized tensor in a step, and the change of the gradient during this move."""
 
     def __init__(
         self,
@@ -85,7 +87,7 @@ class LBFGS:
 
         Args:
             leaf: tensor to optimize.
-            bounds: smallest and largest allowed value of its elements.
+            bounds: smallest and largest allowed value of the elements of ``leaf``.
             learning_rate: not used, because the curvature determines the length of a step.
             history: number of curvature pairs to store.
             block: side, in pixels, of the square blocks in which the curvature is learned separately, if ``leaf`` holds
@@ -97,7 +99,7 @@ class LBFGS:
         self.steps = torch.zeros((), dtype=torch.long, device=leaf.device)
         self.coordinates = Coordinates(leaf, block, exponent)
         blocks, size = self.coordinates.blocks()
-        # Location and gradient of the last accepted step.
+        # The last accepted value of the leaf, and the gradient at this value.
         self.point, self.gradient = leaf.new_zeros(2, *leaf.shape)
         self.accepted = leaf.new_full((LOOK_BACK,), -math.inf)
         self.best, self.best_point = leaf.new_tensor(math.inf), leaf.detach().clone()
@@ -138,7 +140,7 @@ class LBFGS:
         self.leaf.copy_(self.best_point)
 
     def state(self) -> dict[str, Tensor]:
-        """Return a dictionary of all tensors that are needed to resume the run. The next step may overwrite them."""
+        """Return all tensors, by name, that are needed to resume the run. The next step may overwrite these tensors."""
         return {
             "leaf": self.leaf.detach(),
             "point": self.point,
@@ -156,7 +158,7 @@ class LBFGS:
 
     @torch.no_grad()
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from ``state``, the result of :meth:`state`. Later steps may overwrite its tensors."""
+        """Resume from ``state``, the result of :meth:`state`. Later steps may overwrite the tensors in ``state``."""
         self.leaf.copy_(state["leaf"])
         self.point = state["point"].to(self.point)
         self.gradient = state["gradient"].to(self.gradient)
@@ -173,9 +175,9 @@ class LBFGS:
     def _learn(self, point: Tensor, gradient: Tensor, wanted: Tensor) -> None:
         """Store a curvature pair: the move from the last accepted point to ``point``, and the change of the gradient.
 
-        In each block, the pair is marked as invalid if its curvature is not positive. It is marked as invalid in all
-        blocks if ``wanted`` is false, which means that there is no last accepted point, or that the step to ``point``
-        is undone.
+        The pair is marked as invalid in every block in which its curvature is negative or almost zero
+        (:data:`LEAST_COSINE`). If ``wanted`` is false, the pair is marked as invalid in all blocks. This happens if
+        there is no last accepted point yet, or if the step to ``point`` is undone.
         """
         slot = ((self.steps - 1) % len(self.slots))[None]
         moved = self.coordinates.of_move(point - self.point)
@@ -192,7 +194,7 @@ class LBFGS:
         self.change_change[:, :, slot] = by_change[:, :, None]
 
     def _direction(self) -> Tensor:
-        """Return the quasi-Newton step, shortened so that its root mean square is at most :data:`LONGEST_STEP`.
+        """Return the quasi-Newton step, shortened if its root mean square is above :data:`LONGEST_STEP`.
 
         If the known curvature gives no direction of descent, return a short step along the negative gradient.
         """
@@ -204,7 +206,7 @@ class LBFGS:
         scale = torch.where(known, self.scale, self.scale.sum() / known.sum().clamp(min=1))
         along = self._times_inverse_hessian(self.coordinates.of_gradient(descent), scale)
         direction = self.coordinates.move(along).mul_(free)
-        # The direction is useless if rounding spoiled the curvature, no curvature is known, or the gradient is zero.
+        # The direction is useless if the curvature is unknown or inaccurate due to rounding, or the gradient is zero.
         useless = ~((direction * descent).sum() > 0)
         self.valid &= ~useless
         self.scale.masked_fill_(useless, 0)
@@ -218,8 +220,8 @@ class LBFGS:
         """Multiply ``vector`` (blocks, n) by the approximate inverse Hessian of each block.
 
         The product is computed with equation 3.1 of the paper by Byrd, Nocedal and Schnabel that :class:`LBFGS` cites.
-        In the notation of that paper, S holds the moves of the optimized tensor, Y the changes of its gradient, and
-        gamma is the ``scale`` (blocks,).
+        In the notation of that paper, S holds the moves of the optimized tensor, Y holds the changes of the gradient,
+        and gamma is ``scale`` (blocks,).
         """
         by_age = (self.slots + self.steps) % len(self.slots)  # the slots from the oldest pair to the newest
         valid = self.valid[:, by_age].to(scale)
@@ -241,9 +243,10 @@ class LBFGS:
         return step
 
     def _with_pairs(self, vector: Tensor) -> Tensor:
-        """Return the dot products of ``vector`` (blocks, n) with both parts of each curvature pair.
+        """Return the dot products of ``vector`` (blocks, n) with both tensors of each curvature pair.
 
-        The result (2, blocks, history) holds the products with the moves first, then those with the gradient changes.
+        The result (2, blocks, history) holds first the products with the moves, then the products with the gradient
+        changes.
         """
         return torch.stack([(vectors @ vector[:, :, None])[..., 0] for vectors in self.pairs]).to(self.scale)
 
@@ -254,8 +257,8 @@ def _products(a: Tensor, b: Tensor) -> Tensor:
 
 
 def _copy_where(wanted: Tensor, other: Tensor, vector: Tensor) -> Tensor:
-    """Overwrite ``vector`` with ``other`` if ``wanted`` is true, and return ``vector``.
+    """Overwrite ``vector`` with ``other`` if ``wanted`` is true; in both cases, return ``vector``.
 
-    ``wanted`` is a boolean scalar tensor on the device of both vectors.
+    ``wanted`` is a boolean scalar tensor on the device of ``vector`` and ``other``.
     """
     return torch.where(wanted, other, vector, out=vector)

@@ -1,30 +1,30 @@
-"""Limits for the size of pictures and videos that are decoded. Importing this module is fast."""
+"""Limits on the size of pictures and videos to decode. Importing this module does not import PyTorch."""
 
 from __future__ import annotations
 
 from dreamgram.image_optimization.errors import TooLargeError
 
 MOST_PIXELS = 180_000_000
-"""Largest number of pixels in an input picture, unless the caller chooses another limit."""
+"""Largest allowed number of pixels in an input picture, unless the caller chooses a different limit."""
 
 MOST_BYTES = 1_000_000_000
-"""Largest size, in bytes, of a decoded picture and of an input file.
+"""Largest allowed size, in bytes, of a decoded picture, and also of an input file.
 
 If the caller allows more pixels than :data:`MOST_PIXELS`, this limit grows in proportion.
 """
 
 
 def most_bytes(max_pixels: int) -> int:
-    """Return the largest allowed size, in bytes, of a decoded picture if it may have up to ``max_pixels`` pixels."""
+    """Return the largest allowed size, in bytes, of a decoded picture if ``max_pixels`` pixels are allowed."""
     return max(max_pixels, MOST_PIXELS) * MOST_BYTES // MOST_PIXELS
 
 
 def check_limits(size: tuple[int, int], pixel: int, max_pixels: int) -> None:
-    """Check that a picture of ``size`` (two sides in any order) with ``pixel`` bytes per pixel may be decoded.
+    """Check that a picture of ``size``, (H, W) or (W, H), with ``pixel`` bytes per pixel is small enough to be decoded.
 
     Raises:
-        TooLargeError: the picture has more than ``max_pixels`` pixels, or too many bytes. The message does not name the
-            file.
+        TooLargeError: the picture has more than ``max_pixels`` pixels, or more bytes than :func:`most_bytes` allows.
+            The message does not name the file.
     """
     pixels = size[0] * size[1]
     if pixels > max_pixels:

@@ -1,4 +1,4 @@
-"""Functions that keep freed memory for the next optimization step, release it, and recognize out-of-memory errors."""
+"""Functions that check for free memory, keep or release freed memory, and recognize out-of-memory errors."""
 
 from __future__ import annotations
 
@@ -29,15 +29,16 @@ because messages of other errors also mention memory, such as CUDA's "an illegal
 
 
 def check_memory(copies: int, count: int, shape: Sequence[int], device: torch.device) -> None:
-    """Check that the CPU has memory for ``copies`` float32 copies of ``count`` images of ``shape`` (C, H, W).
+    """Check that CPU memory is free for ``copies`` float32 copies of ``count`` images of ``shape`` (C, H, W).
 
-    Many operating systems promise memory that they do not have, and end the program when it is used. If ``device`` is
-    not the CPU, nothing is checked, because PyTorch raises an error when an allocation on another device fails.
+    Many operating systems let a program allocate more memory than is free, and kill the program when it uses this
+    memory. If ``device`` is not the CPU, nothing is checked, because PyTorch raises an error when an allocation on
+    another device fails.
 
     Raises:
-        ValueError: the copies, without anything else such as the network's activations, need more memory than is free.
+        ValueError: the copies alone, not counting the network's activations, need more memory than is free.
     """
-    import psutil  # It takes a while to load, and the help needs this module, too.
+    import psutil  # psutil takes a while to load, and even showing the help loads this module.
 
     def free_memory() -> int:
         return int(psutil.virtual_memory().available + psutil.swap_memory().free)
@@ -57,11 +58,11 @@ def check_memory(copies: int, count: int, shape: Sequence[int], device: torch.de
 def keep_freed_memory() -> bool:
     """Let this process keep the CPU memory that it frees, so that later allocations can use it.
 
-    Every optimization step allocates the same large activations. By default, glibc returns freed memory to the
-    operating system and requests memory again in the next step. The system then clears every page, which takes up to a
-    third of the time of a step. This function changes a setting of glibc for the rest of the process, so only the
-    command line programs call it. In your own script, call it yourself. If all work is done on an accelerator, the
-    change is not needed.
+    Every optimization step allocates the same large amounts of memory for the activations. By default, glibc returns
+    freed memory to the operating system and requests memory again in the next step. The system then clears every page,
+    which takes up to a third of the time of a step. This function changes a setting of glibc for the rest of the
+    process. Therefore, only the command line programs of Dreamgram call the function; in your own script, you have to
+    call it yourself. If all work is done on an accelerator, the change is not needed.
 
     Returns:
         Whether the setting was changed. It can be changed only on Linux with glibc.
@@ -71,7 +72,7 @@ def keep_freed_memory() -> bool:
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is None:  # musl
         return False
-    # Large tensors get no mapping of their own, and freed memory at the end of the heap is not given back.
+    # Large tensors get no separate memory mapping, and freed memory at the end of the heap is not returned.
     return bool(mallopt(_MMAP_MAX, 0)) and bool(mallopt(_TRIM_THRESHOLD, -1))
 
 

@@ -1,6 +1,6 @@
-"""Error messages for names that do not exist.
+"""Functions that write error messages, for example about names that do not exist.
 
-Every package may import this module, because it imports no other module of Dreamgram.
+Every package of Dreamgram is allowed to import this module, because it imports no other module of Dreamgram.
 """
 
 from __future__ import annotations
@@ -9,28 +9,28 @@ import difflib
 from collections.abc import Iterable
 
 LISTED = 20
-"""Maximum number of existing names that a message lists."""
+"""Largest number of existing names that a message lists."""
 
 LONGEST = 80
-"""Largest number of characters that a message quotes from a value."""
+"""Largest number of characters of a value that is quoted in a message."""
 
 
 def shorten(value: object) -> str:
-    """Return ``value`` as it is written in Python, on one line of at most :data:`LONGEST` characters, for a message."""
+    """Return the ``repr`` of ``value`` for a message, on one line and cut to at most :data:`LONGEST` characters."""
     text = repr(value[:LONGEST]) if isinstance(value, str) else " ".join(repr(value).split())
     shortened = len(text) > LONGEST or (isinstance(value, str) and len(value) > LONGEST)
     return f"{text[: LONGEST - 3]}..." if shortened else text
 
 
 def described(value: object) -> str:
-    """Describe a value of the wrong type for a message, such as ``the class Conv2d``, ``the function f`` or ``int``."""
+    """Describe a value of the wrong type in a message, as in ``the class Conv2d``, ``the function f`` or ``int``."""
     name = getattr(value, "__name__", None)
     kind = "class" if isinstance(value, type) else type(value).__name__
     return f"the {kind} {name}" if name else type(value).__name__
 
 
 def did_you_mean(name: str, names: Iterable[str]) -> str:
-    """Return a hint such as ``"did you mean 'pool2'? "``, with the most similar of ``names``.
+    """Return a hint such as ``"did you mean 'pool2'? "``, with the element of ``names`` most similar to ``name``.
 
     Return an empty string if no name is similar to ``name``.
     """

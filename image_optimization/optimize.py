@@ -50,8 +50,8 @@ class Optimizer(Protocol):
 
         ``learning_rate`` is a step size, in the unit of the elements of ``leaf``. ``history`` is the number of
         curvature pairs that a quasi-Newton method stores. ``block`` is the side, in pixels, of the square blocks in
-        which a quasi-Newton method learns the curvature separately, or None if ``leaf`` does not hold pixels. An
-        optimizer may ignore these three arguments.
+        which a quasi-Newton method learns the curvature separately; None means that all elements of ``leaf`` form one
+        block. An optimizer is allowed to ignore these three arguments.
         """
 
     def step(self, loss: Tensor, gradient: Tensor, remaining: Tensor) -> None:
@@ -80,7 +80,7 @@ class Optimizer(Protocol):
         """
 
     def load(self, state: Mapping[str, Tensor]) -> None:
-        """Resume from ``state``, a dictionary that :meth:`state` returned and that may have additional entries.
+        """Resume from ``state``, a dictionary that :meth:`state` returned and that can have additional entries.
 
         The additional entries are ignored. The next step may overwrite the tensors in ``state``.
         """
@@ -96,7 +96,7 @@ OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "lbfgs": LBFGS}
 
 @dataclass(frozen=True)
 class Step:
-    """A record of one optimization step. After each step, the record is passed to all listener functions."""
+    """A record of one optimization step. After the step, the record is passed to all listener functions."""
 
     number: int
     """Number of this step, counted from 1."""
@@ -106,8 +106,8 @@ class Step:
     """Loss before this step: a scalar tensor, or (N,) with one loss per image. If the tensor is on an accelerator,
     reading its value makes the CPU wait for the accelerator."""
     image: Tensor
-    """Rendered images (N, C, H, W), with values in [0, 1], detached from the graph. The next step may overwrite this
-    tensor, so clone it to keep it."""
+    """Images (N, C, H, W) that were rendered in this step, with values in [0, 1], detached from the autograd graph. The
+    next step may overwrite this tensor, so clone it to keep it."""
     done: float
     """Fraction of the work of the whole run that is done after this step; 1 after the last planned step."""
     state: Callable[[], State] = dict
@@ -119,29 +119,29 @@ class Step:
 
 
 Listener = Callable[[Step], None]
-"""Function that is called after every step. It may raise :class:`StopRun` to end the run."""
+"""Function that is called after every step. The function can raise :class:`StopRun` to end the run."""
 
 
 class StopRun(KeyboardInterrupt):
-    """Exception that a listener, a function called after every step, raises to end the run after the current step.
+    """Exception that a listener (a function called after every step) can raise to end the run after the current step.
 
     The attribute ``stopped`` of the result is then "interrupted", as it is after Ctrl-C.
     """
 
 
 def as_listeners(given: Sequence[Listener] | Listener | None) -> list[Listener]:
-    """Return ``given``, which is one listener, several or None, as a list of listeners.
+    """Return ``given``, which is one listener, several listeners or None, as a list of listeners.
 
     A listener is a function that is called after every step.
 
     Raises:
-        TypeError: ``given`` is neither a function nor several functions.
+        TypeError: one of the listeners is not a function.
     """
     if given is None:
         return []
     listeners: list[Listener] = list(given) if isinstance(given, Iterable) else [given]
     for each in listeners:
-        if isinstance(each, ContextDecorator):  # it can be called, to decorate a function
+        if isinstance(each, ContextDecorator):  # it is callable, but only to decorate a function
             raise TypeError("listeners must be functions: write `with progress(...) as bar`, and give bar")
         if not callable(each):
             wrong = type(given if isinstance(given, str | Tensor) else each).__name__
@@ -153,8 +153,8 @@ def counted(listeners: Sequence[Listener], part: int, steps: Sequence[int], cost
     """Wrap ``listeners`` for one part of a run, so that they receive step numbers counted over the whole run.
 
     Listeners are functions that are called after every step. A part of a run is, for example, the optimization at one
-    image size. ``part`` is the zero-based index of the part. ``steps`` and ``costs`` hold one number for each part: its
-    number of steps, and the amount of work of one of these steps, in any unit.
+    image size. ``part`` is the zero-based index of the part. For each part, ``steps`` holds the number of its steps,
+    and ``costs`` holds the amount of work of one of these steps, in any unit.
     """
     before = sum(steps[:part])
     work = [count * cost for count, cost in zip(steps, costs, strict=True)]
@@ -187,12 +187,12 @@ class NonFiniteLoss(ArithmeticError):
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Seed PyTorch's default CPU generator on entering the context, and restore its previous state on leaving.
+    """Seed PyTorch's default CPU random number generator on entering the context; restore its old state on leaving.
 
     The initial noise of an image and the random transforms of this package are drawn from this generator, never from
-    the generator of an accelerator. Therefore, a seed gives the same numbers on every device. The parameters of
-    torchvision's random transforms, such as angles, are drawn from this generator, too. Only one thread at a time is
-    inside the context; other threads wait.
+    the generator of an accelerator. Therefore, the same seed gives the same random numbers on every device. The
+    parameters of torchvision's random transforms, such as angles, are drawn from this generator, too. Only one thread
+    at a time can be inside the context; other threads wait.
     """
     seed = as_whole(seed, "seed", least=-(2**63), most=2**64 - 1)
     with TURN:
@@ -222,45 +222,45 @@ def optimize(
     """Optimize ``image`` to minimize ``loss``.
 
     Args:
-        image: image to optimize. It is changed in place and holds the result afterwards.
-        loss: function to minimize. It receives the rendered image (N, C, H, W) in [0, 1] and returns the loss: a
-            scalar, or (N,) with one value per image. The sum of the values is minimized.
-        steps: largest number of evaluations of the loss and its gradient.
+        image: parameterization of the images to optimize. It is changed in place and holds the result afterwards.
+        loss: function to minimize. It receives the rendered images (N, C, H, W) in [0, 1] and returns the loss: a
+            scalar, or (N,) with one value per image. In the second case, the sum of the values is minimized.
+        steps: largest number of steps. Each step evaluates the loss and its gradient once.
         learning_rate: step size of Adam, in the unit of ``image.leaf``, the tensor that is optimized. The step size
             is constant in the first half of the run and falls linearly to zero in the second half. L-BFGS does not use
             ``learning_rate``.
         optimizer: a name in :data:`OPTIMIZERS`, or a function that creates an optimizer, given the tensor to optimize
-            and the bounds of its elements. ``"adam"`` can also minimize a stochastic loss, and its result is the last
-            image. ``"lbfgs"`` is faster for a loss that is not random, and its result is the image with the lowest
-            loss.
+            and the bounds of its elements. ``"adam"`` can also minimize a random loss, and its result is the last
+            image. ``"lbfgs"`` is faster for a deterministic loss, and its result is the image with the lowest loss. A
+            function receives neither ``learning_rate`` nor ``history`` nor ``block``.
         history: number of curvature pairs that L-BFGS stores. Each pair takes twice the memory of ``image.leaf``.
         block: side, in pixels, of the square blocks in which L-BFGS learns the curvature separately, if ``image.leaf``
-            holds pixels. Small blocks suit losses in which distant pixels hardly influence each other. By default,
-            all elements of ``image.leaf`` form one block. An ``optimizer`` that is a function does not receive
-            ``history`` and ``block``.
-        tolerance: relative decrease of the loss at or below which the run stops. The mean loss of the last
-            ``patience`` steps is compared with the mean loss of the ``patience`` steps before them. If the mean has
-            fallen by at most the fraction ``tolerance``, or has risen, the run has converged. A tolerance of 0 turns
-            this test off, so that the run does all steps.
+            holds pixels. Small blocks suit losses for which distant pixels hardly influence each other's gradient. By
+            default, all elements of ``image.leaf`` form one block.
+        tolerance: relative decrease of the loss at or below which the run stops. The mean loss of the last ``patience``
+            steps is compared with the mean loss of the ``patience`` steps before them. If the mean has fallen by at
+            most the fraction ``tolerance``, or has risen, the run has converged and stops. A tolerance of 0 turns this
+            test off.
         patience: number of steps in each of the two means described under ``tolerance``.
         state: the result of calling :attr:`Step.state` after a step of a previous run. If ``state`` is given, the
             previous run is resumed after that step, as if it had not been interrupted. ``steps`` then includes the
             steps that are already done. The run may overwrite the tensors in ``state``.
         listeners: functions to call with a :class:`Step` after every step.
-        record: whether one step may be recorded and replayed, which is faster on an NVIDIA GPU
-            (:mod:`dreamgram.image_optimization.recording`). ``loss`` must then do the same operations on the same
-            tensors in every step. It is called only in the first few steps; after that, the recording is replayed.
-            Steps of an image class or an optimizer that is not part of this package are never recorded.
+        record: whether to record one step and replay the recording in later steps, if possible. This is faster on an
+            NVIDIA GPU (:mod:`dreamgram.image_optimization.recording`), and has no effect on other devices. ``loss``
+            must do the same operations on the same tensors in every step, and is no longer called after a step has been
+            recorded. Steps that use an image class or an optimizer from outside Dreamgram are never recorded.
 
     If Ctrl-C is pressed after the first step, the run ends early, and ``image`` holds the result so far.
 
     Raises:
         KeyboardInterrupt: Ctrl-C was pressed before the first step was done.
         NonFiniteLoss: the loss or the image became infinite or NaN; the message gives the number of the step.
-        ValueError: ``steps`` or ``learning_rate`` is not positive; there is no optimizer of the given name; ``state``
-            is damaged, or does not fit the optimizer and the image size; ``loss`` does not return one number, or one
-            number for each image; or the result of ``loss`` does not depend on the image.
-        TypeError: a listener is not a function.
+        ValueError: ``steps`` or ``learning_rate`` is not positive; there is no optimizer with the name ``optimizer``;
+            ``state`` is damaged, or does not fit the optimizer and the image size; ``loss`` does not return one number,
+            or one number for each image; or the result of ``loss`` does not depend on the image.
+        TypeError: ``image`` is not a parameterization, ``loss`` or a listener is not a function, or ``optimizer`` is
+            neither a name nor a function.
     """
     if not isinstance(getattr(image, "leaf", None), Tensor) or not callable(loss):
         given = described(loss if isinstance(getattr(image, "leaf", None), Tensor) else image)
@@ -291,7 +291,7 @@ def optimize(
                 drawn = torch.default_generator.get_state()
                 for listener in told:
                     listener(Step(number, steps, losses[-1], rendered, number / steps, current))
-                torch.default_generator.set_state(drawn)  # a listener may draw numbers of its own
+                torch.default_generator.set_state(drawn)  # a listener might draw random numbers
             if number % check_every == 0 or number == steps:
                 _check_finite(losses, number - len(losses[-check_every:]))
                 if tolerance and _converged(losses, tolerance, patience):
@@ -302,19 +302,19 @@ def optimize(
             raise  # there is no result yet
         stopped = "interrupted"
     method.finish()
-    if not image.leaf.isfinite().all():  # the last step is followed by no loss that would show it
+    if not image.leaf.isfinite().all():  # after the last step, no loss is computed that would reveal this
         raise NonFiniteLoss(f"the image is not finite after step {len(losses)}; a smaller weight may help")
     return Run(torch.stack(losses).cpu(), stopped)
 
 
 def _check_state(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor], steps: int) -> None:
-    """Check that a run of ``steps`` steps can be resumed from ``state``, which may have been read from any file.
+    """Check that a run of ``steps`` steps can be resumed from ``state``, which might come from a wrong file.
 
     ``fresh`` is the state of the optimizer before its first step. Numbers in ``state`` must be finite. The only
     exception is a number that is negative infinity in ``fresh``: it may be negative infinity in ``state``, too.
 
     Raises:
-        ValueError: a tensor is missing, unknown or damaged, or ``state`` cannot come from such a run.
+        ValueError: a tensor is missing, unknown or damaged, or ``state`` cannot come from a run of ``steps`` steps.
     """
     if state.keys() != {*fresh, "losses"} or any(state[name].shape != fresh[name].shape for name in fresh):
         raise ValueError(
@@ -334,7 +334,7 @@ def _check_state(state: Mapping[str, Tensor], fresh: Mapping[str, Tensor], steps
 
 
 def _kind(tensor: Tensor) -> torch.dtype:
-    """Return the type of a tensor's numbers. Single and double precision count as the same."""
+    """Return the type of a tensor's numbers. Single and double precision count as the same type."""
     return torch.float64 if tensor.dtype == torch.float32 else tensor.dtype
 
 
@@ -408,7 +408,7 @@ class Part(Protocol):
 
     @property
     def stopped(self) -> Ending:
-        """Return the reason why the part ended, such as "finished" or "interrupted"."""
+        """Return the reason why this part of the run ended, such as "finished" or "interrupted"."""
 
 
 P = TypeVar("P")
@@ -456,8 +456,8 @@ def _converged(losses: list[Tensor], tolerance: float, patience: int) -> bool:
     """Return whether the mean loss has stopped falling.
 
     The mean over the last ``patience`` steps is compared with the mean over the ``patience`` steps before them. The
-    loss has stopped falling if the mean has fallen by at most ``tolerance`` times the absolute value of the earlier
-    mean, or has risen.
+    loss has stopped falling if the later mean is higher than the earlier mean, or lower by at most ``tolerance`` times
+    the absolute value of the earlier mean.
     """
     if len(losses) < 2 * patience:
         return False

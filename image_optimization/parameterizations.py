@@ -30,7 +30,7 @@ class Parameterization(Protocol):
     leaf: Tensor
     """Tensor that is optimized and from which the images are rendered.
 
-    The tensor requires a gradient and is a leaf of the graph. Its first axis is the batch axis.
+    The tensor requires a gradient and is a leaf of the autograd graph. Its first axis is the batch axis.
     """
     bounds: tuple[float, float]
     """Smallest and largest allowed value of the elements of ``leaf``, the optimized tensor."""
@@ -43,16 +43,16 @@ class Parameterization(Protocol):
         """Return a parameterization of images of ``shape`` (N, C, H, W), initialized with noise.
 
         All images of the batch get the same noise, so that an image does not depend on which other images are in its
-        batch. ``strength`` multiplies the default standard deviation of the noise. A parameterization may ignore
-        ``strength``.
+        batch. ``strength`` multiplies the default standard deviation of the noise. A parameterization is allowed to
+        ignore ``strength``.
         """
 
     @classmethod
     def from_image(cls, image: Tensor) -> Self:
         """Return a parameterization whose images initially equal ``image``, (N, C, H, W) in [0, 1].
 
-        A parameterization that cannot represent every image may use only some properties of ``image``, such as its
-        Fourier phases.
+        A parameterization that cannot represent every image uses only some properties of ``image``, such as the Fourier
+        phases.
         """
 
 
@@ -74,7 +74,7 @@ def parameterization(name: str) -> Callable[[ImageClass], ImageClass]:
 
 @parameterization("pixels")
 class PixelImage:
-    """Images whose leaf, the optimized tensor, holds their pixels. The number of channels is arbitrary."""
+    """Images whose leaf, the optimized tensor, holds their pixels. The images can have any number of channels."""
 
     bounds = (0.0, 1.0)
 
@@ -83,7 +83,7 @@ class PixelImage:
     values are from 0 to 1."""
 
     def __init__(self, leaf: Tensor) -> None:
-        """Start from a copy of ``leaf`` (N, C, H, W), the pixels, with values in [0, 1]."""
+        """Start from a copy of ``leaf``, which holds pixels (N, C, H, W) with values in [0, 1]."""
         self.leaf = leaf.detach().clone().requires_grad_()
 
     @classmethod
@@ -107,7 +107,8 @@ class PixelImage:
 CORRELATION = torch.tensor(
     [[0.26, 0.09, 0.02], [0.27, 0.00, -0.05], [0.27, -0.09, 0.03]], dtype=torch.float32, device="cpu"
 )
-"""Square root of the correlation matrix of ImageNet's colors. Rows are R, G, B; columns are decorrelated colors.
+"""Square root of the correlation matrix of ImageNet's colors. The rows are R, G and B; the columns are decorrelated
+colors.
 
 The values are those of Olah, Mordvintsev, Schubert, "Feature Visualization", Distill 2017,
 https://distill.pub/2017/feature-visualization"""
@@ -129,23 +130,25 @@ class FourierImage:
     bounds = (-math.inf, math.inf)
 
     GAIN = 0.3
-    """Factor by which the optimized tensor is multiplied, besides 1 / frequency, to obtain the Fourier coefficients. It
-    determines how much a step of the optimizer changes the image. It is close to the corresponding factor in the
-    library Lucid."""
+    """Factor by which the optimized tensor is multiplied, in addition to 1 / frequency, to obtain the Fourier
+    coefficients. The factor determines how much a step of the optimizer changes the image. It is close to the
+    corresponding factor in the library Lucid."""
 
     NOISE = 0.08
     """Standard deviation of the optimized tensor at the start, if :meth:`from_noise` gets a ``strength`` of 1. The
-    resulting noise in the image is ten times as strong as that of the library Lucid. With weaker noise, the ReLU after
-    some filters outputs only zeros, so that these filters have no gradient."""
+    resulting noise in the image is ten times as strong as in the library Lucid. With weaker noise, the ReLU after some
+    filters outputs only zeros, so that these filters have no gradient."""
 
     DARKEST = 1 / 512
     """Smallest distance of a pixel value from 0 and from 1. Values closer to 0 or 1 are moved to this distance before
-    the inverse sigmoid, which is infinite at 0 and 1. The distance is half the step between two 8-bit levels."""
+    the inverse sigmoid, which is infinite at 0 and 1. The distance is about half the step between two neighboring 8-bit
+    levels."""
 
     def __init__(self, leaf: Tensor, size: tuple[int, int]) -> None:
-        """Start from a copy of ``leaf`` (N, C, H, W // 2 + 1, 2): Fourier coefficients times frequency / ``GAIN``.
+        """Start from a copy of ``leaf`` (N, C, H, W // 2 + 1, 2), Fourier coefficients times frequency / ``GAIN``.
 
-        The last axis of ``leaf`` holds their real and imaginary parts. ``size`` is the size (H, W) of the images.
+        The last axis of ``leaf`` holds the real and imaginary parts of the coefficients. ``size`` is the size (H, W) of
+        the images.
         """
         self.leaf = leaf.detach().clone().requires_grad_()
         self.size = size
@@ -154,7 +157,7 @@ class FourierImage:
 
     @classmethod
     def from_noise(cls, shape: Shape, strength: float = 1.0, device: Device = None) -> Self:
-        """Return images of ``shape`` (N, C, H, W) that start from gray plus noise, the same for every image.
+        """Return images of ``shape`` (N, C, H, W) that start from gray plus noise; all images get the same noise.
 
         The amplitude of the noise in an image falls as 1 / frequency. The standard deviation of the elements of the
         optimized tensor is ``strength * NOISE``.
@@ -193,8 +196,8 @@ class PhaseImage:
     bounds = (-math.inf, math.inf)
 
     GAIN = 5.0
-    """Angle, in radians, by which a phase changes if its element of the optimized tensor changes by 1. It is chosen so
-    that the usual learning rates, such as 0.05 or 0.1, are suitable."""
+    """Angle, in radians, by which a phase changes if its element of the optimized tensor changes by 1. The angle is
+    chosen so that common learning rates, such as 0.05 or 0.1, are suitable."""
 
     def __init__(self, leaf: Tensor, size: tuple[int, int]) -> None:
         """Start from a copy of ``leaf`` (N, C, H, W // 2 + 1), the phases in units of ``GAIN`` radians.
@@ -208,7 +211,7 @@ class PhaseImage:
 
     @classmethod
     def from_noise(cls, shape: Shape, strength: float = 1.0, device: Device = None) -> Self:
-        """Return images of ``shape`` (N, C, H, W) that start from random phases, the same for every image.
+        """Return images of ``shape`` (N, C, H, W) that start from random phases; all images get the same phases.
 
         ``strength`` is not used, because the magnitudes are fixed.
         """
@@ -304,9 +307,9 @@ def _natural_magnitude(channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def _noise(shape: tuple[int, ...], device: Device) -> Tensor:
-    """Return normally distributed noise of ``shape``, the same for every image of the batch.
+    """Return normally distributed noise of ``shape``, which is the same for every image of the batch.
 
-    As a result, an image does not depend on which other images are in its batch. The noise is drawn on the CPU, so
-    that a seed gives the same noise on every device.
+    As a result, an image does not depend on which other images are in its batch. The noise is drawn on the CPU, so that
+    the same seed gives the same noise on every device.
     """
     return torch.randn(1, *shape[1:]).to(device).expand(shape)

@@ -1,12 +1,14 @@
 """Compute the receptive fields of all positions in the outputs of layers, during a forward pass.
 
 See Araujo et al., "Computing Receptive Fields of Convolutional Neural Networks", Distill 2019. Rows and columns are
-treated separately: for each row and for each column of positions, the first and the last pixel that influence it are
-computed.
+treated separately. For each row of positions, the first and the last row of pixels that influence it are computed; the
+same is done for the columns.
 
-PyTorch passes every operation of the network to the mode in this module in one form: an operator with named arguments,
-after functions such as ``einsum`` or ``instance_norm`` have become the operators of which they consist. The table
-:data:`RULES` says what an operator does to receptive fields. After any other operator, they are unknown.
+The dispatch mode :class:`ReceptiveFields` intercepts the operators with which PyTorch carries out the forward pass. By
+then, PyTorch has broken down functions such as ``einsum`` or ``instance_norm`` into simpler operators. The table
+:data:`RULES` contains a rule for each supported operator, and one common rule covers all pointwise operators. A rule
+computes the receptive fields in the operator's result from those in its arguments. After all other operators, the
+receptive fields are unknown.
 """
 
 from __future__ import annotations
@@ -27,17 +29,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 IMAGINED = 4096
-"""Number of imagined positions beyond each border of the image whose receptive fields are also computed. Without them,
-most receptive fields in a deep layer would end at the borders of the image, so that their full size would not be
-known."""
+"""Number of imagined positions beyond each border of the image. Their receptive fields are computed, too. Otherwise,
+most receptive fields in a deep layer would end at the borders of the image, so that their full size would be
+unknown."""
 
 NOWHERE = 2**40
 """Index that stands for an input position that does not exist."""
 
 Places = NDArray[np.int64]
 Taps = Callable[[Places], Sequence[Places]]
-"""Type of a function from an array of output positions to arrays of input positions. Each array holds one of the input
-positions that influence each output position, such as the first position in its window."""
+"""Type of a function that maps an array of output positions to several arrays of input positions. Each of these arrays
+holds, for every output position, one input position that influences it, such as the first position in its window."""
 
 
 class Regular(NamedTuple):
@@ -48,23 +50,24 @@ class Regular(NamedTuple):
     stride: float
     """Distance, in pixels, from one field to the next."""
     start: float
-    """Coordinate of the first pixel in the field of the first position."""
+    """Coordinate, in pixels, of the first pixel in the field of the first position."""
 
 
 class Ranges(NamedTuple):
     """The first and the last pixel that influence each of several positions.
 
-    The first pixel is after the last one if no pixel influences a position.
+    If no pixel influences a position, its first pixel comes after its last pixel.
     """
 
     first: Places
     last: Places
 
     def through(self, places: Sequence[Places]) -> Ranges:
-        """Return the ranges of output positions, given the input positions ``places`` that influence them.
+        """Return the ranges of output positions, each of which is influenced by some of the input positions ``places``.
 
-        Each array in ``places`` holds one index of an input position for each output position. Positions that do not
-        exist are ignored.
+        The ranges of the input positions are the ranges in this object. Each array in ``places`` holds, for each output
+        position, the index of one input position that influences it. Indices of input positions that do not exist are
+        ignored.
         """
         found = []
         for at in places:
@@ -73,7 +76,7 @@ class Ranges(NamedTuple):
         return Ranges(np.minimum.reduce([first for first, _ in found]), np.maximum.reduce([last for _, last in found]))
 
     def joined(self, other: Ranges) -> Ranges:
-        """Return the smallest ranges that contain these and the ``other`` ranges."""
+        """Return, for each position, the smallest range that contains both this range and the ``other`` range."""
         return Ranges(np.minimum(self.first, other.first), np.maximum(self.last, other.last))
 
     def part(self, start: int, end: int) -> Ranges:
@@ -86,23 +89,24 @@ class Line:
     """The receptive fields of all positions along one axis."""
 
     pixels: int
-    """Number of the image's pixels along this axis."""
+    """Number of pixels of the image along this axis."""
     real: Ranges
     """For each position, the first and the last pixel of the image that influence it."""
     imagined: Ranges | None
-    """For each position, the first and the last pixel that would influence it in an image without borders. This
-    includes imagined positions before the first and after the last real one. None if these pixels are not known."""
+    """For each position, the first and the last pixel that would influence it in an image without borders. Imagined
+    positions before the first and after the last real position are included. None if these pixels are unknown."""
     offset: int
-    """Number of imagined positions before the first position."""
+    """Number of imagined positions before the first real position."""
     stride: Fraction = Fraction(1)
-    """Mean number of pixels from one position to the next."""
+    """Mean distance, in pixels, from one position to the next."""
     period: int = 1
     """Smallest number of pixels by which the image can be shifted so that the outputs of all operators so far are
     shifted by whole positions."""
     local: bool = True
-    """Whether a part of the image gives the same results as the whole image, except where the fields reach beyond the
-    part's borders. False, for example, after a crop, after a computation that depends on the place of each position, or
-    after pooling whose window size depends on the image size."""
+    """Whether a part of the image, if it passes through the network alone, gives the same results as it does within the
+    whole image. Positions whose fields reach beyond the borders of the part are ignored. False, for example, after an
+    operator that crops, after a computation that depends on the coordinates of each position, or after pooling whose
+    window size depends on the image size."""
 
     @classmethod
     def of_image(cls, pixels: int) -> Line:
@@ -117,17 +121,18 @@ class Line:
 
     @property
     def complete(self) -> bool:
-        """Return whether all pixels have an influence, except for less than one stride at each border.
+        """Return whether all pixels, except for a border narrower than one stride, influence some position.
 
-        A convolution or a pooling leaves out that much if its last step does not fit into the image.
+        A convolution or pooling ignores such a border if its window would reach beyond the image at the next step.
         """
         return bool(self.real.first.min() < self.stride and self.real.last.max() >= self.pixels - self.stride)
 
     @property
     def cropped(self) -> bool:
-        """Return whether positions at a border may be missing although they depend on no pixel beyond that border.
+        """Return whether positions at a border might be missing although they depend on no pixel beyond that border.
 
-        A part of the image lacks such positions at its own borders, but the whole image has them there.
+        If a part of the image passes through the network alone, such positions are missing at the borders of the part.
+        If the whole image passes, the same positions exist.
         """
         if self.imagined is None:
             return False
@@ -137,9 +142,9 @@ class Line:
     def through(self, taps: Taps, count: int, borders: Taps | None = None, step: Fraction = Fraction(1)) -> Line:
         """Return the receptive fields of ``count`` output positions, given the input positions that influence each.
 
-        ``taps`` returns these input positions for an image without borders. ``borders`` returns them for the real
-        image, and can be omitted if they are the same. ``step`` is the mean number of input positions from one output
-        position to the next.
+        ``taps`` returns these input positions for an image without borders. ``borders`` returns the input positions for
+        the real image, and can be omitted if these are the same. ``step`` is the mean number of input positions from
+        one output position to the next.
         """
         real = self.real.through((borders or taps)(np.arange(count)))
         stride = self.stride * step
@@ -147,7 +152,7 @@ class Line:
         if self.imagined is None:
             return line
         places = [at + self.offset for at in taps(np.arange(-IMAGINED, count + IMAGINED))]
-        # An output position is kept if all its inputs are among the imagined ones, and all positions up to it are.
+        # An output position is kept if its inputs, and those of all positions between it and the real ones, are known.
         lost = np.logical_or.reduce([((at < 0) | (at >= len(self.imagined.first))) & (at < NOWHERE) for at in places])
         missing = np.flatnonzero(lost) - IMAGINED
         before, after = missing[missing < 0], missing[missing >= count]
@@ -174,7 +179,7 @@ class Line:
         return self.through(sources, count, step=Fraction(1, step))
 
     def enlarged(self, times: int, taps: int) -> Line:
-        """Return the receptive fields after each position becomes ``times`` positions.
+        """Return the receptive fields after each position has been replaced by ``times`` positions.
 
         ``taps`` is 1 if the new positions are copies, and 2 or 4 if they are interpolated linearly or cubically.
         """
@@ -182,7 +187,7 @@ class Line:
         def sources(at: Places) -> list[Places]:
             if taps == 1:
                 return [at // times]
-            # The place of a new position among the old ones, times 2 * times, is a whole number.
+            # The coordinate of a new position on the old grid, multiplied by 2 * times, is a whole number.
             place = 2 * at + 1 - times
             left, exact = place // (2 * times), place % (2 * times) == 0
             return [np.where(exact, left, left + shift) for shift in range(1 - taps // 2, 1 + taps // 2)]
@@ -193,7 +198,7 @@ class Line:
         return self.through(sources, self.count * times, clamped, Fraction(1, times))
 
     def joined(self, other: Line) -> Line | None:
-        """Return the receptive fields of positions that are each influenced by the same position of both lines.
+        """Return the receptive fields of positions that depend on the positions with the same index in both lines.
 
         The result is None if the lines have different numbers of positions.
         """
@@ -210,10 +215,11 @@ class Line:
         return replace(line, imagined=one.joined(two), offset=before)
 
     def regular(self) -> Regular | None:
-        """Return the size, distance and start of the receptive fields, or None if they are not regular.
+        """Return the size, distance and start of the receptive fields, or None if the fields are not regular.
 
-        They are regular if they have the same size and distance everywhere and contain all pixels that influence their
-        positions in the real image, and if each position computes the same function of the pixels in its field.
+        The fields are regular if three conditions are met: they have the same size and distance everywhere; they
+        contain all pixels that influence their positions in the real image; and all positions compute the same function
+        of the pixels in their fields.
         """
         if self.imagined is None or len(self.imagined.first) < 2:
             return None
@@ -233,10 +239,10 @@ class Field:
     """The receptive fields of all positions in a tensor."""
 
     axes: tuple[int, ...] | None
-    """Axes of the tensor along which the positions lie: the axis of the rows and that of the columns, which are the
-    same axis if each position is one token. If ``lines`` is None, it is only known that the elements along all these
-    axes together depend on the whole image. An empty tuple means that each element that depends on the image depends on
-    the whole image. None means that nothing is known."""
+    """Axes of the tensor along which the positions lie: first the axis of the rows, then the axis of the columns. Both
+    are the same axis if each position is one token. If :attr:`lines` is None, only one fact is known: the elements
+    along all these axes together depend on the whole image. An empty tuple means that each element that depends on the
+    image depends on the whole image. None means that nothing is known."""
     lines: tuple[Line, Line] | None = None
     """Receptive fields along the rows and along the columns; None if they are unknown."""
     dense: bool = True
@@ -254,16 +260,16 @@ class Field:
         return self.lines is not None and all(line.local for line in self.lines)
 
     def placed(self) -> Field:
-        """Return the field after a computation that depends on the place of each position or on the image's size."""
+        """Return the field after a computation that depends on the coordinates of positions or on the image size."""
         if self.lines is None:
             return self
         rows, columns = (replace(line, local=False) for line in self.lines)
         return replace(self, lines=(rows, columns))
 
     def square(self) -> Regular | None:
-        """Return the receptive fields if they are squares at the same regular distances along both axes, or None."""
+        """Return the fields if they are squares at the same regular distances along both axes, or else None."""
         if self.lines is None or self.axes is None or self.axes[0] > self.axes[1]:
-            return None  # or rows have become columns
+            return None  # the fields are unknown, or rows have become columns
         rows, columns = (line.regular() for line in self.lines)
         return rows if rows == columns else None
 
@@ -308,10 +314,10 @@ class Mode(TorchDispatchMode):
     """A PyTorch dispatch mode, which intercepts every operator that a forward pass calls, until it is turned off."""
 
     def __init__(self) -> None:
-        """Create the mode, which is turned on at first."""
+        """Create the mode, with :attr:`active` set to True."""
         super().__init__()  # type: ignore[no-untyped-call]
         self.active = True
-        """Whether the mode does anything."""
+        """Whether the mode does anything. If False, it runs all operators unchanged."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
@@ -324,8 +330,8 @@ class ReceptiveFields(Mode):
     def __init__(self, image: Tensor, weights: Iterable[Tensor] = ()) -> None:
         """Prepare to compute the receptive fields in a forward pass of ``image`` (N, C, H, W).
 
-        The tensors ``weights`` are assumed to contain no zeros, so that a product with them depends on all of its
-        inputs.
+        The tensors ``weights`` are assumed to contain no zeros, so that a product with such a tensor depends on all
+        elements of the other factor.
         """
         super().__init__()
         self.known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
@@ -349,7 +355,7 @@ class ReceptiveFields(Mode):
     def lose(self) -> None:
         """Regard all receptive fields as unknown from now on.
 
-        This is needed if the network passes values of the image on by something other than an operator, such as Python
+        This is needed if values that depend on the image bypass the operators, for example if they become Python
         numbers.
         """
         self.lost = True
@@ -393,7 +399,7 @@ class ReceptiveFields(Mode):
             self.known[tensor] = field, self.writes.setdefault(memory, 0)
 
     def _overwrite(self, tensor: Tensor, field: Field) -> None:
-        """Note that ``tensor`` has been overwritten, and that all other tensors in its memory may have changed."""
+        """Record that ``tensor`` has been overwritten, so that other tensors in the same memory might have changed."""
         alone = (
             tensor.layout is torch.strided
             and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
@@ -408,15 +414,15 @@ class Signature(NamedTuple):
     """The parameters of an operator, and facts about it that the rules need."""
 
     name: str
-    """Name of the operator, without the underscore at the end of the name of an in-place operator."""
+    """Name of the operator. The underscore at the end of the names of in-place operators is removed."""
     defaults: Mapping[str, Any]
     """Default values of all arguments, by name, in the order of the arguments."""
     written: tuple[str, ...]
     """Names of the arguments that the operator overwrites."""
     reads: bool
-    """Whether Python gets numbers or shapes that depend on the values of the arguments."""
+    """Whether the operator gives Python numbers or shapes that depend on the values of the arguments."""
     pointwise: bool
-    """Whether each element of the result depends only on the elements at the same place in the arguments."""
+    """Whether each element of the result depends only on the elements with the same index in the arguments."""
 
 
 @functools.cache
@@ -434,12 +440,12 @@ def _signature(func: Any) -> Signature:
 
 
 def _memory(tensor: Tensor) -> StorageWeakRef | None:
-    """Return a key that identifies the memory of ``tensor``, or None if it is not strided, such as a sparse tensor."""
+    """Return a key that identifies the memory of ``tensor``, or None if it has no strides, as in a sparse tensor."""
     return StorageWeakRef(tensor.untyped_storage()) if tensor.layout is torch.strided else None
 
 
 def _tensors(things: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors among ``things`` and in the lists and tuples among them."""
+    """Yield the tensors in ``things``, including those in nested lists and tuples."""
     for thing in things:
         if isinstance(thing, Tensor):
             yield thing
@@ -458,7 +464,7 @@ class Call:
     fields: Mapping[int, Field]
     """Receptive fields of the arguments that depend on the image, by the ``id`` of the argument."""
     output: Tensor
-    """The tensor that the operator returned, or one of several."""
+    """The tensor that the operator returned, or one of several returned tensors."""
     number: int
     """Index of :attr:`output` among the tensors that the operator returned."""
     weight_memory: set[StorageWeakRef]
@@ -493,7 +499,7 @@ class Call:
         return self.fields[id(self.input)]
 
     def dims(self, dim: Any) -> list[int]:
-        """Return ``dim``, which may be one axis, several, or None for all axes, as a list of indices from 0."""
+        """Return ``dim``, which is one axis, several axes, or None for all axes, as a list of nonnegative indices."""
         count = self.input.ndim
         dims = range(count) if dim is None or dim == [] else [dim] if isinstance(dim, int) else dim
         return [each % max(count, 1) for each in dims]
@@ -509,14 +515,14 @@ class Call:
         return _memory(tensor) in self.weight_memory
 
     def placed(self, field: Field, constants: Iterable[Tensor]) -> Field:
-        """Return ``field`` after a computation with ``constants``, whose values may differ between positions."""
+        """Return ``field`` after a computation with ``constants``, whose values might differ between positions."""
         varying = (self._varies(each, field) and _memory(each) not in self.filled for each in constants)
         return field.placed() if field.lines and any(varying) else field
 
     # The rules, each of which returns the receptive fields of the output of some operators.
 
     def pointwise(self) -> Field:
-        """Return the fields if each element depends only on the elements at the same place in all arguments."""
+        """Return the fields if each element depends only on the elements with the same index in all arguments."""
         count = self.output.ndim
         tensors = list(_tensors(self.given.values()))
         if self.name == "copy":
@@ -534,7 +540,7 @@ class Call:
         return field if field.fits(self.output.shape) else _at_least(fields)
 
     def _varies(self, constant: Tensor, field: Field) -> bool:
-        """Return whether the elements of the tensor ``constant`` differ between positions, so that it may be a mask."""
+        """Return whether the elements of ``constant`` differ between positions, so that this tensor might be a mask."""
         start = self.output.ndim - constant.ndim
         axes = field.axes if field.lines and field.axes else range(self.output.ndim)
         strides = constant.stride() if constant.layout is torch.strided else constant.shape  # 0 if it is expanded
@@ -563,7 +569,8 @@ class Call:
     def batch_norm(self) -> Field:
         """Return the fields after a normalization with the mean and variance of each channel.
 
-        If the network has stored these, each element depends only on the element at the same place.
+        If the mean and variance are stored in the network, each element depends only on the element with the same
+        index.
         """
         if self.number:
             return UNKNOWN
@@ -578,7 +585,7 @@ class Call:
         one, two = self.fields.get(id(left)), self.fields.get(id(right))
         if self.fields.keys() - {id(left), id(right)}:  # what is added to the product depends on the image, too
             return UNKNOWN
-        # The matrices of a batch may differ between positions, and so may what is added.
+        # The matrices of a batch might differ between positions, and so might the tensor that is added.
         factor = right if two is None else left
         varying = [factor[:, :1, :1]] if factor.ndim == 3 else []
         varying += [self.given["self"]] if self.name in ("addmm", "baddbmm") else []
@@ -591,7 +598,7 @@ class Call:
         return _at_least([one.mixed([left.ndim - 1]), two.mixed([right.ndim - 2])])
 
     def attention(self) -> Field:
-        """Return the fields after attention, in which each token sees all tokens if there is no mask."""
+        """Return the fields after attention, in which each token depends on all tokens if there is no mask."""
         masks = [self.given.get(name) for name in ("is_causal", "attn_mask", "attn_bias")]
         value = self.fields.get(id(self.given["value"]))
         if self.number or value is None or any(mask is not None and mask is not False for mask in masks):
@@ -601,8 +608,9 @@ class Call:
     def windows(self, slide: Callable[[Line, int], Line | None], count: int, mixes_channels: bool) -> Field:
         """Return the fields after an operator that slides a window along each of the last ``count`` axes.
 
-        ``slide`` is called with a line and with the index of its axis among the last axes. It returns the line after
-        the operator, or None if it is unknown. ``mixes_channels`` says whether a result depends on several channels.
+        ``slide`` is called with a line and with the index of its axis among the last ``count`` axes. It returns the
+        line after the operator, or None if that line is unknown. ``mixes_channels`` says whether each result depends on
+        several channels.
         """
         field, outer = self.field, self.input.ndim - count
         if field.whole:
@@ -621,7 +629,7 @@ class Call:
         """Return the fields after a convolution or a transposed convolution."""
         kernel = self.given["weight"].shape[2:]
         step, padding, dilation = (_each(self.given[name], len(kernel)) for name in ("stride", "padding", "dilation"))
-        if max(kernel) == max(step) == 1 and not any(padding):  # each position keeps its place
+        if max(kernel) == max(step) == 1 and not any(padding):  # each output position depends on one input position
             return self.field.mixed([1], self.is_weight(self.given["weight"]))
         counts = self.output.shape[2:]
 
@@ -645,7 +653,7 @@ class Call:
         )
 
     def adaptive_pooling(self) -> Field:
-        """Return the fields after an adaptive pooling whose windows are all of one size."""
+        """Return the fields after an adaptive pooling whose windows all have the same size."""
         counts = self.output.shape[-len(self.given["output_size"]) :]
         if set(counts) == {1}:
             return self.field.mixed(range(self.input.ndim - len(counts), self.input.ndim))
@@ -695,7 +703,7 @@ class Call:
 
         if not any(widths):
             return self.field
-        # Borders of constants do not depend on the image.
+        # Constant borders do not depend on the image.
         others = [count - 1 - number // 2 + self.input.ndim - count for number, width in enumerate(widths) if width > 0]
         constant = self.name == "constant_pad_nd" and bool({*others} - {*(self.field.axes or ())})
         field = self.windows(shift, count, mixes_channels=False)
@@ -713,7 +721,7 @@ class Call:
         return self.windows(lambda line, axis: line.enlarged(times, 1), 2, mixes_channels=True)
 
     def permutation(self) -> Field:
-        """Return the fields after the axes have been put into another order."""
+        """Return the fields after the axes have been put into a different order."""
         order = list(range(self.input.ndim))
         if self.name == "permute":
             order = self.dims(self.given["dims"])
@@ -723,7 +731,7 @@ class Call:
         return self.field.moved(order.index)
 
     def slicing(self) -> Field:
-        """Return the fields after a slice: positions at equal distances, from a first to a last one."""
+        """Return the fields after a slice, which selects positions at equal distances along one axis."""
         field, dim = self.field, self.dims(self.given["dim"])[0]
         chosen = range(*slice(self.given["start"], self.given["end"]).indices(self.input.shape[dim]))[
             :: self.given["step"]
@@ -764,7 +772,7 @@ class Call:
         return fields[0] if same else UNKNOWN
 
     def view(self) -> Field:
-        """Return the fields after the elements have been arranged in another shape, in the same order."""
+        """Return the fields after the elements have been arranged in a different shape, in the same order."""
         field, before, after = self.field, tuple(self.input.shape), tuple(self.output.shape)
         if field.axes is None or field.whole or math.prod(before) != math.prod(after):
             return UNKNOWN if field.axes is None or not field.whole else field
@@ -795,12 +803,12 @@ class Call:
         return None
 
     def expansion(self) -> Field:
-        """Return the fields after the elements have been repeated along axes of length 1, or along new ones."""
+        """Return the fields after the elements have been repeated along axes of length 1, or along new axes."""
         return self.field.moved(lambda axis: axis + self.output.ndim - self.input.ndim)
 
 
 def _together(fields: Sequence[Field]) -> Field:
-    """Return the receptive fields of elements that depend on elements at the same place in several tensors."""
+    """Return the receptive fields of elements that depend on the elements with the same index in several tensors."""
     joined = fields[0] if fields else UNKNOWN
     for field in fields[1:]:
         if joined.lines is None or field.lines is None or joined.axes != field.axes:
@@ -840,7 +848,7 @@ def _block(axis: int, before: Sequence[int], after: Sequence[int]) -> tuple[list
 
 
 def _each(value: Any, count: int) -> list[int]:
-    """Return ``value``, which may be one number for all axes, as one number for each of ``count`` axes."""
+    """Return ``value``, which can be a single number for all axes, as a list with one number for each axis."""
     values = [value] if isinstance(value, int) else list(value)
     return values * count if len(values) == 1 else values
 
@@ -848,8 +856,8 @@ def _each(value: Any, count: int) -> list[int]:
 POINTWISE = {
     *("_to_copy", "alias", "copy", "detach", "hardswish", "lift_fresh", "log_sigmoid_forward", "_prelu_kernel"),
 }
-"""Names of operators that compute each element from the elements at the same place, in addition to those that PyTorch
-tags as pointwise."""
+"""Names of operators that compute each element from the elements with the same index, but that PyTorch does not tag as
+pointwise."""
 
 CONSTANT = {
     *("empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like"),
@@ -858,7 +866,7 @@ CONSTANT = {
 """Names of operators whose results depend only on the shape and the type of their argument, not on its values."""
 
 FILLED = {"full", "full_like", "new_full", "new_ones", "new_zeros", "ones", "ones_like", "zeros", "zeros_like"}
-"""Names of operators that give all elements the same value."""
+"""Names of operators whose results have the same value in all elements."""
 
 JOINING = {
     **dict.fromkeys(("cat", "stack"), Call.concatenation),
@@ -868,7 +876,7 @@ JOINING = {
     "_scaled_dot_product_flash_attention": Call.attention,
     "_scaled_dot_product_flash_attention_for_cpu": Call.attention,
 }
-"""Rules for operators of which several arguments may depend on the image, by the name of the operator."""
+"""Rules for operators with several arguments that can depend on the image, by the name of the operator."""
 
 OPERATORS: dict[Callable[[Call], Field], str] = {
     Call.mixing: "_log_softmax _safe_softmax _softmax all amax amin any argmax argmin linalg_vector_norm logsumexp max "
@@ -894,7 +902,8 @@ OPERATORS: dict[Callable[[Call], Field], str] = {
     Call.view: "_reshape_alias _unsafe_view squeeze unsqueeze view",
     Call.expansion: "expand repeat",
 }
-"""Names of the operators to which each rule applies, if only their first argument depends on the image."""
+"""Names of the operators to which each rule applies. The rule applies only if no argument except the first depends on
+the image."""
 
 RULES = JOINING | {name: rule for rule, names in OPERATORS.items() for name in names.split()}
 """Rules for all operators, by name. An operator without a rule makes the receptive fields unknown."""

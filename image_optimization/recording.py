@@ -19,11 +19,12 @@ import torch
 from torch import Tensor
 
 StepFunction = Callable[[], tuple[Tensor, ...]]
-"""A function that does one step of an optimization, and returns tensors. A later step may overwrite these tensors."""
+"""Type of a function that does one step of an optimization, and returns tensors. A later step may overwrite them."""
 
 WARM_UP = 2
-"""Largest number of steps that run before a step is recorded. Libraries choose and load their kernels in these steps.
-The second step runs only if the first one made the CPU wait for the GPU, for example to copy data once."""
+"""Largest number of warm-up steps, which run before a step is recorded. In these steps, libraries choose and load their
+kernels. The second warm-up step runs only if the first one made the CPU wait for the GPU, for example to copy data that
+later steps reuse."""
 
 _logger = logging.getLogger(__name__)
 
@@ -60,7 +61,7 @@ class CudaGraph:
         self.waits: Sequence[str] = ()
 
     def warm_up(self, step: StepFunction) -> tuple[Tensor, ...]:
-        """Run ``step`` in the stream in which it will be recorded, and return its result."""
+        """Run ``step`` in the CUDA stream in which it will be recorded, and return its result."""
         current = torch.cuda.current_stream(self.device)
         self.stream.wait_stream(current)
         with torch.cuda.stream(self.stream), _noting_waits() as self.waits:
@@ -87,7 +88,7 @@ class CudaGraph:
             ):
                 return step()
         except BaseException:
-            # PyTorch may still behave as if it were recording. It can then neither draw random numbers on the GPU nor
+            # PyTorch might still behave as if it were recording. It can then neither draw random numbers on the GPU nor
             # free memory. These calls tell it that the recording is over.
             generator.graphsafe_set_state(random_state)
             torch.cuda.set_stream(current)
@@ -105,8 +106,8 @@ class CudaGraph:
 def _noting_waits() -> Iterator[list[str]]:
     """Yield a list that is filled, on leaving, with descriptions of operations that made the CPU wait for the GPU.
 
-    A failed recording leaves PyTorch in a bad state. Steps that wait for the GPU are therefore detected before a
-    recording is attempted.
+    A failed recording leaves PyTorch in an inconsistent state. Steps that make the CPU wait for the GPU are therefore
+    detected before a recording is attempted.
     """
     waits: list[str] = []
     mode = torch.cuda.get_sync_debug_mode()
@@ -125,21 +126,21 @@ def _noting_waits() -> Iterator[list[str]]:
 
 
 GRAPHS: dict[str, type[Graph]] = {"cuda": CudaGraph}
-"""Classes of recordings, by type of device. On devices of other types, every step runs as usual."""
+"""Classes of recordings, by type of device. On devices of other types, every step runs without a recording."""
 
 
 def replayed(step: StepFunction, device: torch.device) -> StepFunction:
     """Return a function that does the same as ``step``, but faster if steps can be recorded on ``device``.
 
     After at most :data:`WARM_UP` steps, the returned function records a step and from then on replays the recording. If
-    the recording fails, all steps run as usual.
+    the recording fails, all steps run without a recording.
     """
     kind = GRAPHS.get(device.type)
     return step if kind is None else _Replayed(step, kind(device))
 
 
 class _Replayed:
-    """A step that is recorded and replayed."""
+    """A step that is recorded once and then replayed."""
 
     def __init__(self, step: StepFunction, graph: Graph) -> None:
         self.step = step
@@ -168,9 +169,9 @@ class _Replayed:
 def side_by_side(functions: Sequence[Callable[[Tensor], Tensor]], arguments: Sequence[Tensor]) -> list[Tensor]:
     """Call each function in ``functions`` with the corresponding argument in ``arguments``, and return the results.
 
-    When a recording of these calls is replayed, the operations of one function do not wait for those of another, either
-    in the forward pass or in the backward pass. Operations that are too small to keep a GPU busy one by one can then
-    run at the same time.
+    When a recording of these calls is replayed, the operations of one function do not wait for the operations of
+    another function, either in the forward pass or in the backward pass. Operations that are too small to keep a GPU
+    busy one by one can then run at the same time.
     """
     if not (torch.cuda.is_available() and torch.cuda.is_current_stream_capturing()):
         return [function(given) for function, given in zip(functions, arguments, strict=True)]
@@ -188,9 +189,9 @@ def side_by_side(functions: Sequence[Callable[[Tensor], Tensor]], arguments: Seq
 
 
 def is_own(*things: object) -> bool:
-    """Return whether all ``things``, which are classes or functions, are part of this package.
+    """Return whether all ``things``, such as classes and functions, are defined in Dreamgram.
 
-    Only the package's own code is known to do the same operations in every step, so other code is not recorded.
-    Networks are an exception; see :func:`dreamgram.image_optimization.capture.is_recordable`.
+    Only Dreamgram's own code is known to do the same operations in every step, so other code is not recorded. Networks
+    are an exception; see :func:`dreamgram.image_optimization.capture.is_recordable`.
     """
     return all((getattr(thing, "__module__", None) or "").startswith("dreamgram.") for thing in things)

@@ -13,10 +13,11 @@ import numpy as np
 import torch
 
 TURN = threading.RLock()
-"""The lock that a thread holds while it runs networks, so that others wait until it is their turn.
+"""The lock that a thread holds while it runs networks, so that other threads wait for their turn.
 
 Networks, the random states and the default type of tensors are shared by all threads. Running a network adds hooks to
-it, turns training and gradients of parameters off, draws random numbers from a seed and may change the default type."""
+the network, turns off its training mode and the gradients of its parameters, seeds random number generators, and may
+change the default type."""
 
 
 Given = ParamSpec("Given")
@@ -24,12 +25,12 @@ Returned = TypeVar("Returned")
 
 
 def usual_settings(function: Callable[Given, Returned]) -> Callable[Given, Returned]:
-    """Decorate a function so that it runs under PyTorch's default settings, and restores the caller's when it ends.
+    """Decorate a function to run under PyTorch's default settings, and to restore the caller's settings when it ends.
 
-    In the function, gradients are computed, autocast is off, and new tensors have the type float32 and are on the CPU,
-    even if the caller has used ``torch.no_grad()``, ``torch.inference_mode()``, ``torch.autocast()``, another default
-    type or another default device. The random states of PyTorch, NumPy and Python are restored, too. Only one thread at
-    a time runs such a function.
+    While the function runs, gradients are computed, autocast is off, and new tensors have the type float32 and are on
+    the CPU. This holds even if the caller has used ``torch.no_grad()``, ``torch.inference_mode()``,
+    ``torch.autocast()``, a different default type or a different default device. The random states of PyTorch, NumPy
+    and Python are restored, too. Only one thread at a time can run decorated functions.
     """
 
     @wraps(function)
@@ -53,7 +54,7 @@ def usual_settings(function: Callable[Given, Returned]) -> Callable[Given, Retur
 
 @contextmanager
 def default_type(kind: torch.dtype) -> Iterator[None]:
-    """Make ``kind`` the default type of new tensors while the body of the ``with`` statement runs."""
+    """Make ``kind`` the default type of new floating-point tensors while the body of the ``with`` statement runs."""
     before = torch.get_default_dtype()
     if kind != before:
         torch.set_default_dtype(kind)
@@ -65,7 +66,7 @@ def default_type(kind: torch.dtype) -> Iterator[None]:
 
 
 class _Settings:
-    """The settings and random states of the caller."""
+    """The settings and random states of the caller, to be restored later."""
 
     def __init__(self) -> None:
         """Store the current settings and random states."""
@@ -95,7 +96,7 @@ class _Settings:
             raise
 
     def _leave_modes(self) -> None:
-        """Leave the modes that intercept the calls of PyTorch, if an interruption by Ctrl-C has left any of them on.
+        """Leave the modes that intercept calls of PyTorch functions, if an interruption by Ctrl-C has left any on.
 
         Such a mode would disturb what the caller does later, for example tracing a network.
         """

@@ -1,4 +1,4 @@
-"""Keep networks as they are: save everything that a forward pass may change, and put it back afterwards."""
+"""Save everything in a network that a forward pass might change, and restore it afterwards."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ from dreamgram.image_optimization.checks import as_model
 LEAVES = frozenset(
     [str, bytes, bool, int, float, complex, type, NoneType, FunctionType, BuiltinFunctionType, MethodType, ModuleType]
 )
-"""Types of objects that are neither searched nor saved, because a forward pass does not change them, or because a
-change of them is not a change of the network."""
+"""Types of objects that are neither searched nor saved, because a forward pass does not change such objects, or because
+changing them does not change the network."""
 
 LIBRARIES = frozenset([*sys.stdlib_module_names, "builtins", "torch", "numpy"])
-"""Packages whose objects are not searched for parts of a network's state, unless they are modules, tensors, arrays,
-generators or containers."""
+"""Packages whose classes are ignored in the search for a network's state: their objects are not searched, unless the
+objects are modules, tensors, arrays, random number generators or containers."""
 
 CONTAINERS = frozenset([dict, OrderedDict, list, set, deque])
-"""Types of containers in which a forward pass may add, remove or replace elements."""
+"""Types of containers in which a forward pass can add, remove or replace elements."""
 
 COLLECTIONS = (dict, list, deque, tuple, set, frozenset)
 """Types of containers whose elements are searched for parts of a network's state."""
@@ -40,27 +40,28 @@ FIXING = (tuple, set, frozenset, Tensor)
 """Types of objects in which tensors cannot be replaced by copies."""
 
 MANY = 10_000
-"""Largest number of elements in a container whose elements are searched. Of a larger container, only the container
-itself is saved, because its elements are probably data and not a part of the network's state."""
+"""Largest number of elements that a container may have for its elements to be searched. The elements of a larger
+container are probably data instead of the network's state, so only the container itself is saved."""
 
 Undo = Callable[[], bool]
-"""A function that puts one object back as it was, and returns whether the object had changed.
+"""Type of a function that restores one object, and returns whether the object had changed.
 
-It may be called again if it was interrupted."""
+If the function was interrupted, it can be called again."""
 
 
 class Snapshot:
-    """The state of a network at one time, as a context manager that restores it.
+    """A context manager that saves the state of a network on entering and restores this state on leaving.
 
-    On leaving the ``with`` statement, everything that its body has changed in the network is put back as it was, even
-    after an error. This includes the plain attributes of all modules, the contents of the containers and objects in
-    these attributes, buffers, hooks and training modes. Parameters keep their identity, their gradients and their
-    ``requires_grad`` flags. Their values are not saved, because a copy of all parameters would take as much memory as
-    the network: call the network with copies of its parameters.
+    On leaving the ``with`` statement, everything that its body has changed in the network is restored, even after an
+    error. This includes the attributes of all modules, the contents of the containers and objects in these attributes,
+    buffers, hooks and training modes. It also includes which parameters the modules have, the gradients of these
+    parameters and their ``requires_grad`` flags. The values of parameters are not saved, because copies of all
+    parameters would take as much memory as the network. To protect these values from a forward pass that changes them,
+    call the network with copies of its parameters.
 
     Inside the ``with`` statement, the network's buffers, attributes, dictionaries and lists contain copies of their
-    tensors. The network may change the copies in place, and gradients that need them can still be computed after the
-    original tensors have been put back.
+    tensors. The network can change the copies in place. Gradients whose computation needs the copies can still be
+    computed after the original tensors have been restored.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -70,24 +71,25 @@ class Snapshot:
         """Whether anything had changed when the state was restored."""
         self._undo: list[Undo] = []
         self._seen: dict[int, Any] = {}
-        """All objects that were looked at, by identity. Keeping them ensures that no identity is used twice."""
+        """All objects that were searched, by their ``id``. Keeping the objects ensures that Python uses no ``id``
+        twice."""
         self._copies: dict[int, Tensor] = {}
-        """Copies of tensors by the identities of the originals."""
+        """Copies of tensors, by the ``id`` of the original tensor."""
         self._copied: set[type] = set()
         """Types of the tensors that have copies."""
         self._fixed: set[int] = set()
-        """Identities of tensors in objects, such as tuples, in which they cannot be replaced by copies."""
+        """The ``id`` of each tensor that is in an object, such as a tuple, in which it cannot be replaced by a copy."""
         self._empty: list[Any] = []
-        """Containers that had no elements when the state was saved. A network has thousands of them, so one function
-        empties them all."""
+        """Containers that had no elements when the state was saved. A network has thousands of such containers, so a
+        single function empties all of them."""
         self._kinds: dict[type, _Kind] = {}
-        """Facts about the class of each object that was looked at, by class. They are stored because a network has
-        thousands of objects of a few classes."""
+        """Facts about the classes of all objects that were searched, by class. The facts are stored because a network
+        has thousands of objects, but few classes."""
 
-    # These are methods and no generator function with @contextmanager, because Ctrl-C at the wrong moment would leave
-    # such a generator to be closed when Python finds it, perhaps after a snapshot taken before it has been restored.
+    # These are methods instead of a generator function with @contextmanager. After Ctrl-C at the wrong moment, Python
+    # would close such a generator only later, perhaps after a snapshot that was taken earlier has been restored.
     def __enter__(self) -> Snapshot:
-        """Save the state of the network, and let the network use copies of its tensors until it is restored."""
+        """Save the state of the network, and let the network use copies of its tensors until its state is restored."""
         try:
             self._take()
         except BaseException:
@@ -116,28 +118,28 @@ class Snapshot:
             self._kind(thing).save(self, thing)
 
     def restore(self) -> None:
-        """Restore all objects. If Ctrl-C is pressed or an error is raised meanwhile, it takes effect afterwards.
+        """Restore all objects. If Ctrl-C is pressed or an error is raised meanwhile, this takes effect afterwards.
 
         Raises:
-            Exception: an object of the user's network raised it while the object was being restored. All other objects
-                have been restored.
+            Exception: restoring an object of the user's network raised this exception. All other objects have been
+                restored.
         """
         problem: Exception | None = None
         try:
             while self._undo:
                 problem = self._put_back() or problem
         except KeyboardInterrupt:
-            self.restore()  # the object that was interrupted is put back again
+            self.restore()  # the object whose restoring was interrupted is restored again
             raise
         if problem is not None:
             raise problem
 
     def _put_back(self) -> Exception | None:
-        """Restore the last object that is not yet restored, and return the error if this fails, or else None."""
+        """Restore the next object, in reverse order of saving; return the error if this fails, or else None."""
         problem = None
         try:
             self.changed |= self._undo[-1]()
-        except Exception as error:  # an object of the user's may raise anything
+        except Exception as error:  # an object of the user's network may raise anything
             problem = error
         self._undo.pop()
         return problem
@@ -161,7 +163,7 @@ class Snapshot:
                 self._fixed.update(id(part) for part in parts if isinstance(part, Tensor))
 
     def _parts(self, thing: Any) -> Iterable[Any]:
-        """Return the objects to search inside ``thing``, which may be a container, a module or any other object."""
+        """Return the objects to search inside ``thing``, which can be a container, a module or any other object."""
         if isinstance(thing, Tensor):
             return [thing.grad] if thing.is_leaf and thing.grad is not None else []
         if isinstance(thing, COLLECTIONS):
@@ -185,11 +187,11 @@ class Snapshot:
         """Copy ``tensors``, which share memory, so that the copies share memory, too.
 
         The network uses the copies until its state is restored. If one of the tensors cannot be replaced, for example
-        because it is in a tuple, the network keeps all of the original tensors, and their elements are restored from
-        the copies.
+        because it is in a tuple, the network keeps using all of the original tensors, and their elements are later
+        restored from the copies.
         """
         fixed = any(id(each) in self._fixed for each in tensors)
-        # A tensor that a network has computed with gradients keeps its graph, so the copies are made without it.
+        # A tensor that a network has computed with gradients keeps its autograd graph; the copies get no graph.
         for tensor, copy in zip(tensors, _clones([each.detach() for each in tensors]), strict=True):
             if fixed:
                 self._undo.append(partial(_put_elements_back, tensor, copy))
@@ -205,7 +207,7 @@ class Snapshot:
         return bool(filled)
 
     def _save_dictionary(self, thing: dict[Any, Any]) -> None:
-        # A subclass may have methods of its own that do something else.
+        # A subclass might override these methods to do something different.
         base: Any = OrderedDict if isinstance(thing, OrderedDict) else dict
         before = dict(dict.items(thing))
         copied = {}
@@ -286,7 +288,7 @@ class Snapshot:
         self._undo.append(undo)
 
     def _save_slots(self, thing: Any) -> None:
-        """Save the attributes that ``thing`` stores in ``__slots__``. Its ``__dict__`` is saved separately."""
+        """Save the attributes that ``thing`` stores in ``__slots__``; its ``__dict__`` is saved separately."""
         if not self._kind(thing).slots:
             return
         absent = object()
@@ -323,7 +325,8 @@ SAVING: dict[Any, Callable[[Snapshot, Any], None]] = {
     (torch.Generator, random.Random, np.random.Generator, np.random.RandomState): Snapshot._save_random_state,
     object: Snapshot._save_slots,
 }
-"""Methods that save objects, by the types of the objects. The first entry that fits an object is used."""
+"""Methods that save objects, by the types of the objects. For each object, the first entry with a matching type is
+used."""
 
 
 class _Kind:
@@ -333,23 +336,23 @@ class _Kind:
         """Collect the facts about the class ``kind``."""
         own = [each for each in kind.__mro__ if each.__module__.partition(".")[0] not in LIBRARIES]
         self.searched = issubclass(kind, nn.Module | SimpleNamespace) or kind in own
-        """Whether the attributes of an object belong to the state of a network."""
+        """Whether the attributes of an object of this class belong to the state of a network."""
         self.shared = [value for each in own for value in vars(each).values() if type(value) in CONTAINERS]
-        """Containers that are attributes of the class itself or of its bases, except those of a library's class.
-        Networks may keep caches in them."""
+        """Containers that are attributes of the class itself or of its base classes, except for classes from
+        :data:`LIBRARIES`. Networks might keep caches in such containers."""
         declared = [each.__dict__.get("__slots__", ()) for each in own]
         names = [name for some in declared for name in ([some] if isinstance(some, str) else some)]
         self.slots = [name for name in names if name not in ("__dict__", "__weakref__") and not name.startswith("__")]
-        """Names of the attributes that an object may keep in slots."""
+        """Names of the attributes that an object of this class can store in ``__slots__``."""
         self.save = next(method for kinds, method in SAVING.items() if issubclass(kind, kinds))
         """Method of :class:`Snapshot` that saves an object of this class."""
 
 
 def _by_storage(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
-    """Return lists of tensors that share memory, such as a tensor and its views."""
+    """Divide ``tensors`` into lists of tensors that share memory, such as a tensor and its views."""
     groups: dict[Any, list[Tensor]] = {}
     for tensor in tensors:
-        # Tensors of other classes need not have memory of their own.
+        # Tensors of other classes do not always have their own memory.
         plain = type(tensor) is Tensor and tensor.layout == torch.strided and not tensor.is_meta and tensor.numel()
         plain = plain and not tensor.is_quantized
         key = (tensor.device, tensor.dtype, tensor.untyped_storage().data_ptr()) if plain else id(tensor)
@@ -372,7 +375,7 @@ def _differ(tensor: Tensor, copy: Tensor) -> bool:
 
 
 def _put_elements_back(tensor: Tensor, copy: Tensor) -> bool:
-    """Give ``tensor`` the elements of ``copy``, and return whether its elements were different before."""
+    """Give ``tensor`` the elements of ``copy``, and return whether the elements of ``tensor`` were different before."""
     changed = not same(tensor.detach(), copy)
     if changed:
         with torch.inference_mode(tensor.is_inference()):
@@ -391,7 +394,7 @@ def _random_state(generator: Any) -> Any:
 
 
 def _set_random_state(generator: Any, random_state: Any) -> bool:
-    """Give a random number generator the state ``random_state``, and return whether its state was different before."""
+    """Set the state of a random number generator to ``random_state``, and return whether it was different before."""
     changed = pickle.dumps(_random_state(generator)) != pickle.dumps(random_state)
     if isinstance(generator, np.random.Generator):
         generator.bit_generator.state = random_state
@@ -420,13 +423,14 @@ def same(tensor: Tensor, other: Tensor) -> bool:
 
 
 def unwrapped(model: nn.Module) -> nn.Module:
-    """Return the network inside ``model``, which ``nn.DataParallel`` or ``torch.compile`` may have wrapped.
+    """Return the network inside ``model``, which might be wrapped by ``nn.DataParallel`` or ``torch.compile``.
 
-    The wrappers only run the network in another way. Without them, layers have the names that they have in the network.
+    A wrapper changes only how the network runs, and adds a prefix to the names of its layers. In the returned network,
+    the layers have their original names.
 
     Raises:
-        ValueError: ``model`` is a TorchScript program, whose layers cannot be observed; its weights have no shapes yet;
-            or it has no weights, because it is on the meta device.
+        ValueError: ``model`` is a TorchScript program, whose layers cannot be observed; the weights of ``model`` have
+            no shapes yet; or ``model`` has no weights, because it is on the meta device.
     """
     model = as_model(model)
     while isinstance(model, nn.DataParallel | nn.parallel.DistributedDataParallel) or "_orig_mod" in model._modules:

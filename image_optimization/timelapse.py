@@ -20,8 +20,8 @@ FRAMES = 48
 """Largest number of frames in an animation."""
 
 FRAME_SIDE = 1024
-"""Largest width or height, in pixels, of each image in a frame. Larger images are reduced, because all images are kept
-in memory and are meant to be watched on a screen."""
+"""Largest width or height, in pixels, of each image in a frame. Larger images are scaled down, because all images are
+kept in memory, and because animations are watched on screens."""
 
 ANIMATION_LIMITS = {"webp": 16_383, "gif": 65_535, "mp4": 16_384}
 """Largest width and height of a frame, in pixels, by file extension."""
@@ -31,10 +31,10 @@ FRAME_TIME = 80
 
 
 class Timelapse:
-    """A recorder that keeps the images of evenly spaced steps of an optimization, including the first and the last.
+    """A recorder that keeps the images of evenly spaced steps of an optimization, including the first and last step.
 
-    Pass it to the optimization as one of the ``listeners``, the functions that are called after every step. If the
-    images are optimized in several batches, one after another, each frame combines the images of all batches.
+    Pass the recorder to the optimization as one of the ``listeners``, the functions that are called after every step.
+    If the images are optimized in several batches, one after another, each frame combines the images of all batches.
     """
 
     def __init__(self, steps: int) -> None:
@@ -69,7 +69,7 @@ def check_frame(ending: str, size: tuple[int, int]) -> None:
     Call this function before a long computation, so that the animation can be saved at the end.
 
     Raises:
-        ValueError: a side is longer than the format allows.
+        ValueError: a side of the frames is longer than the format allows.
     """
     most = ANIMATION_LIMITS[ending]
     if max(size) > most:
@@ -79,8 +79,8 @@ def check_frame(ending: str, size: tuple[int, int]) -> None:
 def save_animation(timelapse: Timelapse, draw: Callable[[Tensor], Image.Image], path: Path) -> None:
     """Write an animation of the steps in ``timelapse`` to ``path``.
 
-    The file extension selects the format: WebP, GIF or, with PyAV, MP4. ``draw`` is a function that draws one frame
-    from the images (N, C, H, W) in [0, 1] of one step.
+    The file extension selects the format: WebP, GIF or MP4. MP4 requires PyAV. ``draw`` is a function that draws one
+    frame from the images (N, C, H, W) in [0, 1] of one step.
     """
     drawn = [draw(images).convert("RGB") for images in timelapse.frames()]
     durations = [FRAME_TIME] * (len(drawn) - 1) + [20 * FRAME_TIME]
@@ -96,7 +96,8 @@ def save_animation(timelapse: Timelapse, draw: Callable[[Tensor], Image.Image], 
 def _save_video(drawn: Sequence[Image.Image], durations: Sequence[int], path: Path) -> None:
     """Write the pictures in the sequence ``drawn`` to the MP4 file ``path``.
 
-    Each picture is repeated to fill its duration. ``durations`` are in milliseconds, multiples of :data:`FRAME_TIME`.
+    Each picture is repeated to fill its duration. ``durations`` are in milliseconds and are multiples of
+    :data:`FRAME_TIME`.
     """
     tick = Fraction(FRAME_TIME, 1000)
     with load_av().open(str(path), "w", format="mp4") as container:

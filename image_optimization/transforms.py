@@ -34,8 +34,10 @@ def robust(
 
     Args:
         degrees: largest rotation in either direction, in degrees.
-        translate: largest shift in either direction, as a fraction of the width and of the height.
-        scale: smallest and largest factor by which the content of the image is enlarged.
+        translate: largest horizontal shift as a fraction of the width, and largest vertical shift as a fraction of the
+            height, in either direction.
+        scale: smallest and largest factor by which the content of the image is enlarged; a factor below 1 makes it
+            smaller.
         shear: largest shear in either direction, in degrees.
     """
     if not isinstance(scale, Sequence) or isinstance(scale, str) or len(scale) != 2:
@@ -63,15 +65,15 @@ class RandomView:
     shear: float
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Return ``images`` (N, C, H, W) after one random transformation, the same for all of them."""
+        """Return ``images`` (N, C, H, W) after a random transformation, which is the same for all images."""
         return self.apply(images, self.draw(1, images.shape[2:]).to(images.device)[0])
 
     def draw(self, count: int, size: Sequence[int]) -> Tensor:
-        """Draw ``count`` random views of images of ``size`` (H, W) with PyTorch's default CPU generator.
+        """Draw matrices of ``count`` random views of images of ``size`` (H, W) with PyTorch's default CPU generator.
 
         Returns:
             (count, 2, 3), on the CPU: for each view, the matrix that maps positions in the view to positions in the
-            image. Positions are from -1 to 1 along each side.
+            image. The coordinates of a position range from -1 to 1 along each side of an image.
         """
         height, width = size
         matrices = []
@@ -88,7 +90,7 @@ class RandomView:
     def apply(images: Tensor, matrix: Tensor) -> Tensor:
         """Return ``images`` (N, C, H, W) transformed by ``matrix`` (2, 3), one of the matrices from :meth:`draw`.
 
-        ``matrix`` must be on the images' device.
+        ``matrix`` must be on the same device as ``images``.
         """
         n, c, height, width = images.shape
         grid = affine_grid(matrix[None], [1, 1, height, width], align_corners=False)
@@ -114,7 +116,7 @@ class Chain:
 
 
 def is_own_transform(transform: Transform) -> bool:
-    """Return whether ``transform`` is part of this package, or is a :class:`Chain` of such transforms only."""
+    """Return whether ``transform``, or every transform in it if it is a :class:`Chain`, is defined in Dreamgram."""
     return all(map(is_own_transform, transform.transforms)) if isinstance(transform, Chain) else is_own(transform)
 
 
@@ -123,7 +125,7 @@ def drawn_ahead(transform: Transform, steps: int) -> Transform:
 
     In the first call, the transformation matrices of all steps are drawn and copied to the device together, so that no
     later step waits for a copy. The number of the current step is also on the device, so that one call can be recorded
-    as a CUDA graph and replayed (:mod:`dreamgram.image_optimization.recording`). Each transform in a :class:`Chain` is
+    as a CUDA graph and replayed (:mod:`dreamgram.image_optimization.recording`). In a :class:`Chain`, each transform is
     replaced in this way. A transform that is neither a :class:`RandomView` nor a :class:`Chain` is returned unchanged.
     """
     if isinstance(transform, Chain):

@@ -1,4 +1,4 @@
-"""Run a network once and record the outputs of all its modules, as cheaply as possible."""
+"""Run a network once, as cheaply as possible, and record the shapes of the outputs of all its modules."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ from dreamgram.image_optimization.settings import default_type
 from dreamgram.image_optimization.state import Snapshot
 
 SMALL_IMAGE = 3 * 256 * 256
-"""Largest number of elements (C x H x W) in an image that counts as small. For a small image, a trial that computes
-only shapes leaves out the arithmetic of the most frequent functions, and runs all others. For a larger image, it runs
-on PyTorch's meta device, on which all functions only compute shapes. For most networks, PyTorch must first load Python
-code for the meta device, which takes 0.4 s and 160 MB of memory. Running the other functions on a small image takes
-less time."""
+"""Largest number of elements (C x H x W) in an image that counts as small. On a small image, a trial that computes only
+shapes leaves out the arithmetic of the most frequent functions, and runs all other functions normally. On a larger
+image, such a trial uses PyTorch's meta device, on which all functions compute only shapes. For most networks, PyTorch
+must first load Python code for the meta device, which takes 0.4 s and 160 MB of memory. On a small image, running the
+functions whose arithmetic is not left out takes less time than loading this code."""
 
 Way = Literal["shapes", "values"]
-"""Type of the ways in which a trial runs. A trial is a forward pass that records all outputs of modules. It either
-leaves out the arithmetic of convolutions and fully connected layers ("shapes"), or runs as the network always runs
-("values")."""
+"""Mode of a trial, which is a forward pass that records the outputs of all modules. In the mode "shapes", only the
+shapes of outputs are correct, because the arithmetic of convolutions and fully connected layers, for example, is left
+out. In the mode "values", all values are computed."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class Seen:
     call: int
     """Zero-based index of the call among the calls to the same module in one forward pass."""
     key: str
-    """Place of the tensor in the output, such as "[0]" or "[mask]"; empty if the output is a tensor."""
+    """Index or key of the tensor in the output, such as "[0]" or "[mask]"; empty if the output is a single tensor."""
     module: nn.Module
     shape: torch.Size
     overwritten: Callable[[], bool]
-    """Function that returns whether an in-place operation has overwritten the tensor by now."""
+    """Function that returns whether an in-place operation has overwritten the tensor since it was recorded."""
     field: Field | None
     """Receptive fields of the positions; None if they were not computed or if the tensor does not depend on the
     image."""
@@ -62,14 +62,14 @@ class Seen:
 
 @dataclass(frozen=True)
 class Start:
-    """The first convolution or fully connected layer that a network computes, whether or not a module does it."""
+    """The first convolution or fully connected layer that a network computes, in a module or by calling a function."""
 
     function: str
-    """Name of PyTorch's function, such as "conv2d" or "linear"."""
+    """Name of the PyTorch function that computes the layer, such as "conv2d" or "linear"."""
     input_count: int
     """Number of channels or features that the layer takes, according to its weights."""
     row_count: int
-    """Number of rows of features in the input of a fully connected layer."""
+    """Number of rows of features in the input, if the layer is fully connected."""
 
 
 @dataclass
@@ -79,9 +79,9 @@ class Trial:
     seen: list[Seen] = field(default_factory=list)
     """All tensors in the outputs of modules, in the order in which they were computed."""
     failure: Exception | None = None
-    """Error that stopped the run, or None."""
+    """Error that stopped the forward pass, or None."""
     start: Start | None = None
-    """The first layer with weights, even if its input did not fit its weights; None if the run did not reach any."""
+    """The first layer with weights, even if its input did not fit its weights; None if no such layer was reached."""
 
 
 def try_out(
@@ -92,18 +92,19 @@ def try_out(
 ) -> Trial:
     """Run ``model`` on ``image`` (N, C, H, W), and return the outputs of its modules and the error, if any.
 
-    The network is in evaluation mode and gets copies of its parameters. Afterwards, it is as it was. A trial for shapes
-    fails if the network depends on the values of tensors, for example if it converts a tensor to a number.
+    The forward pass runs in evaluation mode, with copies of the network's parameters. Afterwards, the network is
+    restored to its previous state. A trial in the mode "shapes" fails if the network reads values of tensors, for
+    example to convert a tensor to a number.
 
     Args:
         model: the network.
         image: the images, (N, C, H, W).
-        way: "shapes" to leave out arithmetic if only the shapes of the outputs are needed, or "values" to compute all
-            outputs.
+        way: "shapes" if only the shapes of the outputs are needed, so that arithmetic can be left out, or "values" to
+            compute the values of all outputs.
         follow_fields: whether to compute the receptive fields of all output positions.
 
     Raises:
-        ValueError: the images need more memory than is free.
+        ValueError: the images need more CPU memory than is free.
     """
     kind = working_dtype(model)
     meta = way == "shapes" and image[0].numel() > SMALL_IMAGE
@@ -125,11 +126,11 @@ def try_out(
 
     with Snapshot(model):
         for name, module in model.named_modules():
-            if name and not isinstance(module, torch.jit.ScriptModule):  # those take no hooks
+            if name and not isinstance(module, torch.jit.ScriptModule):  # such modules accept no hooks
                 module.register_forward_hook(hook(name))
         for module in model.modules():
             module.training = False
-            if module._compiled_call_impl:  # a module that its owner has compiled runs as usual
+            if module._compiled_call_impl:  # a module that the caller has compiled runs uncompiled
                 module._compiled_call_impl = None
         skipping = _NoArithmetic() if way == "shapes" and not meta else None
         reading = _Reading(way, fields)
@@ -147,7 +148,7 @@ def try_out(
 
 
 def _see(name: str, call: int, key: str, module: nn.Module, tensor: Tensor, fields: ReceptiveFields | None) -> Seen:
-    """Return the record of ``tensor``, which is at ``key`` in the output of a call of ``module``."""
+    """Return the record of ``tensor``, which has the index or key ``key`` in the output of a call of ``module``."""
     version = 0 if tensor.is_inference() else tensor._version
 
     def overwritten() -> bool:
@@ -162,7 +163,7 @@ def blank_image(shape: Sequence[int]) -> Tensor:
 
 
 def is_about_sizes(failure: Exception) -> bool:
-    """Return whether the error of a network seems to concern the size of the image."""
+    """Return whether ``failure``, an error that a network raised, seems to be about the size of the image."""
     if isinstance(failure, IndexError):  # perhaps an index that was computed from arbitrary values
         return False
     words = r"size|shape|dimension|\bdims?\b|height|width|channel|too small|length"
@@ -170,19 +171,19 @@ def is_about_sizes(failure: Exception) -> bool:
 
 
 def working_dtype(model: nn.Module) -> torch.dtype:
-    """Return the number format in which ``model`` gets its images: float64 if its parameters are, otherwise float32.
+    """Return the number format of the images for ``model``: float64 if its parameters are float64, otherwise float32.
 
-    Networks whose parameters have a smaller format, such as float16, get float32, too, because gradients with respect
-    to images are too small for such a format.
+    Networks whose parameters have a smaller format, such as float16, also get float32 images, because gradients with
+    respect to images are too small for such a format.
     """
     kinds = (parameter.dtype for parameter in model.parameters() if parameter.is_floating_point())
     return torch.float64 if next(kinds, None) == torch.float64 else torch.float32
 
 
 def tensors_in(output: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
-    """Yield all tensors in the output of a module, each with its place in the output, such as "[0]" or "[mask]".
+    """Yield each tensor in the output of a module, with its index or key, such as "[0]" or "[mask]".
 
-    The output may be a tensor, or a tuple, list, dictionary or dataclass that contains tensors.
+    The output can be a tensor, or a tuple, list, dictionary or dataclass that contains tensors or further containers.
     """
     if isinstance(output, Tensor):
         yield key, output
@@ -200,7 +201,7 @@ def tensors_in(output: Any, key: str = "") -> Iterator[tuple[str, Tensor]]:
 def _copies(model: nn.Module, way: Way, device: str | None, kind: torch.dtype) -> Iterator[tuple[str, Tensor]]:
     """Yield the name and a copy of each parameter and buffer, on ``device`` if given.
 
-    Floating-point copies have the type ``kind``. If only shapes are wanted, copies of floating-point parameters hold
+    Floating-point copies have the type ``kind``. If ``way`` is "shapes", copies of floating-point parameters hold
     arbitrary values.
     """
     for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
@@ -212,7 +213,7 @@ def _copies(model: nn.Module, way: Way, device: str | None, kind: torch.dtype) -
 
 
 class NeedsValues(RuntimeError):
-    """The error that a trial for shapes raises if the network depends on the values of tensors."""
+    """The error that is raised if the network reads values of tensors in a trial that computes only shapes."""
 
 
 READERS = {
@@ -225,11 +226,11 @@ reason, for example because the shape of the result depends on them."""
 
 
 REPLACING = Tensor.data.__set__  # type: ignore[attr-defined]
-"""Function that gives a tensor the elements of another one, as in ``x.data = y``."""
+"""Function that gives a tensor the elements of another tensor, as in ``x.data = y``."""
 
 
 class _Reading(TorchFunctionMode):
-    """A mode that detects when the network reads the values of tensors, which a trial for shapes does not compute."""
+    """A PyTorch function mode that detects when the network reads the values of tensors."""
 
     def __init__(self, way: Way, fields: ReceptiveFields | None) -> None:
         super().__init__()
@@ -245,7 +246,7 @@ class _Reading(TorchFunctionMode):
         if not self.active:
             return func(*args, **kwargs)
         if func == REPLACING and self.fields is not None and self.fields.of(args[1]) is not None:
-            self.fields.lose()  # no operator is called that would show what the tensor becomes
+            self.fields.lose()  # this assignment calls no operator, so its effect on the fields is unknown
         if name in READERS or (name == "where" and len(args) + len(kwargs) == 1) or _picks_by_mask(name, args):
             if self.way == "shapes":
                 raise NeedsValues(f"the network calls {name}, whose result depends on values")
@@ -267,17 +268,17 @@ def _start(name: str, input: Tensor, weight: Tensor, *others: Any, **options: An
 
 
 def _picks_by_mask(name: str, args: Any) -> bool:
-    """Return whether a call selects elements by a mask of booleans, so that the shape of the result is unknown."""
+    """Return whether a call selects elements with a boolean mask, so that the shape of the result depends on values."""
     index = args[1] if name in ("__getitem__", "index") and len(args) > 1 else ()
     parts = index if isinstance(index, tuple | list) else [index]
     return any(isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) for part in parts)
 
 
 class _NoArithmetic(Mode):
-    """A mode that leaves out the arithmetic of the most frequent operators.
+    """A PyTorch dispatch mode that leaves out the arithmetic of the most frequent operators.
 
-    The outputs of these operators hold arbitrary values. They are not filled, because writing to their memory would
-    take as long as the arithmetic.
+    The outputs of these operators hold arbitrary values. The memory of the outputs is not written to, because writing
+    would take as long as the arithmetic.
     """
 
     def __init__(self) -> None:
@@ -293,7 +294,7 @@ class _NoArithmetic(Mode):
             raise NeedsValues(f"the network calls {func} with an index that depends on values")
         shape_of = SHAPES.get(func)
         output = None if shape_of is None else shape_of(*args, **kwargs)
-        if output is None:  # arguments that do not fit must raise the error that the operator raises
+        if output is None:  # invalid arguments must raise the error of the operator
             output = func(*args, **kwargs)
         integers = [each for _, each in tensors_in(output) if not each.is_floating_point()]
         given = (each for _, each in tensors_in([*args, *kwargs.values()]))
@@ -303,17 +304,17 @@ class _NoArithmetic(Mode):
 
 
 def _alike(one: Tensor, *others: Any, memory_format: Any = None, approximate: str = "") -> Tensor | None:
-    """Return a tensor like ``one`` with arbitrary values, or None if ``one`` holds integers, which may be needed."""
+    """Return a tensor like ``one`` with arbitrary values, or None if ``one`` holds integers, whose values matter."""
     return torch.empty_like(one, memory_format=memory_format) if one.is_floating_point() else None
 
 
 def _overwritten(one: Tensor, *others: Any) -> Tensor | None:
-    """Return ``one``, or None if it holds integers, which may be needed."""
+    """Return ``one``, or None if ``one`` holds integers, whose new values matter."""
     return one if one.is_floating_point() else None
 
 
 def _arithmetic(one: Any, other: Any, alpha: Any = 1) -> Tensor | None:
-    """Return a tensor of the shape of a sum or product, or None if the arguments are unusual."""
+    """Return a tensor that has the shape of a sum or product, or None if the operator itself has to run."""
     if not isinstance(one, Tensor) or not isinstance(other, Tensor) or not one.is_floating_point():
         return None
     if not one.ndim or not other.ndim or other.dtype != one.dtype or other.device != one.device:
@@ -326,25 +327,25 @@ def _arithmetic(one: Any, other: Any, alpha: Any = 1) -> Tensor | None:
 
 
 def _arithmetic_in_place(one: Any, other: Any, alpha: Any = 1) -> Tensor | None:
-    """Return ``one``, or None if the arguments are unusual."""
+    """Return ``one``, or None if the operator itself has to run."""
     result = _arithmetic(one, other)
     return None if result is None or result.shape != one.shape else cast("Tensor", one)
 
 
 def _fit(one: torch.Size, other: torch.Size) -> bool:
-    """Return whether tensors of two shapes can be added."""
+    """Return whether tensors of the shapes ``one`` and ``other`` can be broadcast together."""
     return all(a == b or 1 in (a, b) for a, b in zip(reversed(one), reversed(other), strict=False))
 
 
 def _normalized(one: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return the results of a batch normalization, or None if it uses the statistics of its input."""
+    """Return tensors like the results of a batch normalization, or None if the operator itself has to run."""
     if others[4] or any(each is not None and each.shape != one.shape[1:2] for each in others[:4]):
         return None
     return torch.empty_like(one), one.new_empty(0), one.new_empty(0)
 
 
 def _product(one: Tensor, two: Tensor) -> Tensor | None:
-    """Return a tensor of the shape of a product of matrices, or None if the arguments do not fit."""
+    """Return a tensor that has the shape of a matrix product, or None if the operator itself has to run."""
     if (
         not one.is_floating_point()
         or one.dtype != two.dtype
@@ -366,7 +367,7 @@ def _convolution(
     output_padding: list[int],
     groups: int,
 ) -> Tensor | None:
-    """Return a tensor of the shape that a convolution returns, or None if the arguments do not fit."""
+    """Return a tensor that has the shape of the result of a convolution, or None if the operator itself has to run."""
     if transposed or input.shape[1] != weight.shape[1] * groups or input.dtype != weight.dtype:
         return None
     sides = _sides(input.shape[2:], weight.shape[2:], stride, padding, dilation)
@@ -376,7 +377,7 @@ def _convolution(
 def _max_pool(
     input: Tensor, kernel: Any, stride: Any = (), padding: Any = (0,), dilation: Any = (1,), ceil_mode: bool = False
 ) -> tuple[Tensor, Tensor] | None:
-    """Return tensors of the shapes that max pooling returns, or None if the arguments are unusual."""
+    """Return tensors that have the shapes of the results of max pooling, or None if the operator itself has to run."""
     if ceil_mode or input.ndim != 4 or any(2 * pad > side for pad, side in itertools.product(padding, kernel)):
         return None
     sides = _sides(input.shape[2:], kernel, stride or kernel, padding, dilation)
@@ -387,7 +388,7 @@ def _max_pool(
 
 
 def _sides(lengths: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
-    """Return the number of places of a sliding window along each axis."""
+    """Return the number of positions of a sliding window along each axis."""
     each = ([*values] * (len(lengths) if len(values) == 1 else 1) for values in (kernel, stride, padding, dilation))
     return [
         (length + 2 * pad - gap * (side - 1) - 1) // step + 1
@@ -396,13 +397,13 @@ def _sides(lengths: Sequence[int], kernel: Any, stride: Any, padding: Any, dilat
 
 
 def _layer_norm(input: Tensor, shape: list[int], *others: Any) -> tuple[Tensor, Tensor, Tensor] | None:
-    """Return tensors like those that a layer normalization returns, or None if the arguments do not fit."""
+    """Return tensors like the results of a layer normalization, or None if the operator itself has to run."""
     fits = list(input.shape[-len(shape) :]) == list(shape) and input.is_floating_point()
     return (torch.empty_like(input), input.new_empty(0), input.new_empty(0)) if fits else None
 
 
 def _attention(query: Tensor, key: Tensor, value: Tensor, *others: Any, **options: Any) -> tuple[Tensor, Tensor] | None:
-    """Return tensors like those that attention on a CPU returns, or None if the arguments do not fit."""
+    """Return tensors like the results of attention on a CPU, or None if the operator itself has to run."""
     images, heads, tokens, features = query.shape
     if key.shape != value.shape or key.shape[:2] != query.shape[:2] or key.shape[3] != features:
         return None
@@ -417,7 +418,7 @@ INDEXING = {
     *(ATEN.scatter.value, ATEN.scatter_.value, ATEN.scatter_add_.default, ATEN.index_add_.default),
     *(ATEN.index_copy_.default, ATEN.max_unpool2d.default, ATEN.one_hot.default, ATEN._unsafe_index.Tensor),
 }
-"""Operators that may fail if a tensor of integers among their arguments holds arbitrary values, such as wrong
+"""Operators that might fail if an integer tensor among their arguments holds arbitrary values, such as invalid
 indices."""
 
 SHAPES: dict[Any, Callable[..., Any]] = {
@@ -447,5 +448,5 @@ SHAPES: dict[Any, Callable[..., Any]] = {
     ATEN._softmax.default: _alike,
     ATEN._scaled_dot_product_flash_attention_for_cpu.default: _attention,
 }
-"""Functions, by operator, that return tensors of the shapes that the operator returns, with arbitrary values. Such a
-function returns None if the operator itself has to run."""
+"""Functions that replace operators, by operator. Each function returns tensors that have the same shapes as the results
+of the operator, but arbitrary values. It returns None if the operator itself has to run."""
