@@ -20,7 +20,7 @@ from dreamgram.activation_maximization.gradient_ascent import BATCH
 from dreamgram.activation_maximization.objectives import Objective
 from dreamgram.activation_maximization.options import EachOptions
 from dreamgram.image_optimization import images
-from dreamgram.image_optimization.checks import as_whole, as_wholes
+from dreamgram.image_optimization.checks import MOST_THINGS, as_whole, as_wholes
 from dreamgram.image_optimization.errors import NotWrittenError
 from dreamgram.image_optimization.image_opening import open_image
 from dreamgram.image_optimization.names import described
@@ -72,7 +72,7 @@ def make_each(
 
     Args:
         folder: folder for the pictures; the picture of unit 7 is called ``0007.png``.
-        units: indices of the units, or other whole numbers from 0 to 99,999 that ``make`` accepts, such as seeds.
+        units: indices of the units, or other whole numbers of at least 0 that ``make`` accepts, such as seeds.
         make: function that takes a list of some of ``units`` and returns the result of :func:`maximize` with one image
             for each unit in the list.
         batch: number of pictures in a batch, at least 1. If the run is killed, at most this many pictures are lost.
@@ -193,7 +193,7 @@ def _is_batch(batch: object, unit: object) -> bool:
     return (
         isinstance(batch, list)
         and len(batch) <= MOST_UNITS
-        and all(type(each) is int and 0 <= each < MOST_UNITS for each in [unit, *batch])
+        and all(type(each) is int and 0 <= each <= MOST_THINGS for each in [unit, *batch])
         and len(set(batch)) == len(batch)
         and unit in batch
     )

@@ -40,9 +40,6 @@ MOST_SECONDS = 10
 LARGEST = 2e9
 """Largest allowed peak memory of a process while it reads a file, in bytes."""
 
-BATCH = 500
-"""Number of files that are made before they are read."""
-
 SAMPLE = 150
 """Number of mutated files, and also number of files with odd contents, in the folder that `stylize` paints."""
 

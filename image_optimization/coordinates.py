@@ -52,7 +52,7 @@ class Coordinates:
         return self.cut(move if self.weights is None else self._filter(move, 1 / self.weights))
 
     def of_gradient(self, gradient: Tensor) -> Tensor:
-        """Return the gradient (blocks, n) with respect to the coordinates, given the ``gradient`` of the tensor."""
+        """Return the gradient (blocks, n) with respect to the coordinates, given that with respect to the tensor."""
         return self.cut(gradient if self.weights is None else self._filter(gradient, self.weights))
 
     def move(self, coordinates: Tensor) -> Tensor:

@@ -212,9 +212,9 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
 
     Every tensor in the output of a module is a layer. Passes of two and of three copies show which axis of an output is
     the batch axis. The passes compute only shapes, unless the shapes depend on the values of tensors. If one of these
-    passes fails, or if they reach different layers, the layers of a pass of a single copy are returned. The passes also
-    call any hooks that you added to the network. Afterwards, the network is restored to its previous state. If
-    ``receptive_fields`` is True, the receptive field of every layer is computed, too.
+    passes fails, or if they do not show a batch axis in every output, the layers of a pass of a single copy are
+    returned. The passes also call any hooks that you added to the network. Afterwards, the network is restored to its
+    previous state. If ``receptive_fields`` is True, the receptive field of every layer is computed, too.
 
     Returns:
         The layers in the order in which they ran, and the error that stopped the forward pass, or None. The layers that
@@ -244,24 +244,22 @@ def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, list[Trial], bool]:
 
     Return the trial of one image, a list of the trials of two and of three images, and whether the shapes in the list
     are reliable. Shapes that depend on the values of tensors are not reliable. If the trials of two and of three images
-    succeed and reach the same layers, no trial of one image is run, and the trial of two images is returned in its
-    place.
+    succeed, reach the same layers, and show a batch axis in every output, no trial of one image is run, and the trial
+    of two images is returned in its place.
     """
 
     def passes(count: int, way: Way) -> Trial:
         return try_out(model, image.expand(count, *image.shape[1:]), way)
 
     several = [passes(count, "shapes") for count in (2, 3)]
-    if all(trial.failure is None for trial in several) and _places(several[0]) == _places(several[1]):
-        return several[0], several, True
+    if all(trial.failure is None for trial in several):
+        places = [[seen.place for seen in trial.seen] for trial in several]
+        if places[0] == places[1] and _images_of(several, True).keys() == set(places[0]):
+            return several[0], several, True
     one = passes(1, "shapes")
     if one.failure is None or is_about_sizes(one.failure):
         return one, several, True
     return passes(1, "values"), [passes(count, "values") for count in (2, 3)], False
-
-
-def _places(trial: Trial) -> list[tuple[str, int, str]]:
-    return [seen.place for seen in trial.seen]
 
 
 def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str], Images]:

@@ -110,7 +110,7 @@ def _paint_video(options: StylizeOptions, job: Job, output: Path, folder: Path, 
             images.save(result.image, path, recipe.note(), overwrite=True)
         painted = images.load(path)  # a resumed run also reads the frame from the file
         if painted.shape[2:] != images.fitted_size(frame, painter.options.size):
-            raise ValueError(f"{path} has another size than the frames of {options.photo}; delete it to paint it again")
+            raise ValueError(f"{path} differs in size from the frames of {options.photo}; delete it to paint it again")
         before = painted, images.fit(frame, max(painted.shape[2:]))
         written = number + 1
         return finish(options.colors, *before)

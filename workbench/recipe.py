@@ -53,7 +53,7 @@ _PATTERNS = {
     "version": ".{0,100}",
     "stopped": "finished|converged|interrupted",
 }
-"""Dictionary from the names of some entries of a recipe to regular expressions, which the whole value must match."""
+"""Regular expressions, by the names of entries of a recipe. The whole value of the entry must match the expression."""
 
 MOST_FILES = 10_000
 """Largest allowed number of input files in a recipe."""

@@ -265,6 +265,7 @@ def test_units_of_your_own(digits: nn.Module, tmp_path: Path) -> None:
         assert again.units == [0, 1]
         assert torch.equal(again.dreams.images, each.dreams.images)
     assert dg.make_each(tmp_path, 1, make, recipe="seeds").units == [1]
+    assert dg.make_each(tmp_path, 2**31 - 1, make, recipe="seeds").units == [2**31 - 1]
 
 
 @pytest.mark.parametrize(

@@ -159,3 +159,12 @@ def test_channels_that_share_their_memory_are_looked_at_once() -> None:
     assert as_image(gray, "photo").data_ptr() == gray.data_ptr()
     with pytest.raises(ValueError, match="photo must be in"):
         as_image(torch.full((1, 1, 1, 1), 5.0).expand_as(gray), "photo")
+
+
+@pytest.mark.parametrize(("mode", "channels"), [("L", 1), ("LA", 1), ("P", 3), ("RGB", 3), ("RGBA", 3)])
+def test_channels_of_pillow_images(mode: str, channels: int) -> None:
+    image = as_images(Image.new(mode, (9, 7)), "init")
+    assert image.shape == (1, channels, 7, 9)
+    if mode == "LA":
+        gray = as_images(Image.new(mode, (9, 7), (100, 51)), "init")
+        torch.testing.assert_close(gray, torch.full_like(gray, 1 - 0.2 * (1 - 100 / 255)))

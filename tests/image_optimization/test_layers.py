@@ -130,6 +130,18 @@ def test_a_network_that_cannot_run_on_shapes_alone_runs_for_real() -> None:
     assert [layer.name for layer in layers] == ["conv"]
 
 
+def test_an_output_without_a_batch_axis_has_the_shape_for_one_image() -> None:
+    class Similarity(nn.Module):
+        """Products of the images of a batch, (N, N)."""
+
+        def forward(self, image: Tensor) -> Tensor:
+            rows = image.flatten(1)
+            return rows @ rows.T
+
+    layers, _ = dry_run(nn.Sequential(nn.Conv2d(3, 2, 1), Similarity()), torch.zeros(1, 3, 8, 8))
+    assert [layer.shape for layer in layers] == [(2, 8, 8), (1,)]
+
+
 def test_a_layer_name_that_is_not_there() -> None:
     layers = list_layers(torchvision.models.resnet18(), (3, 64, 64))
     with pytest.raises(
