@@ -328,8 +328,9 @@ class RunOptions(Options):
     compile: bool = option(
         False,
         "Compile the network before the first step. This takes about ten seconds for each picture size, or about one "
-        "second if it was done before. Every step on an NVIDIA GPU then takes 10 to 20 % less time, so compiling saves "
-        "time in long jobs, such as many pictures of the same size. On a CPU, compiling saves hardly any time. "
+        "second if it was done before. With some networks, every step on an NVIDIA GPU then takes less time, so "
+        "compiling can save time in long jobs, such as many pictures of the same size. VGG gains nothing. On a CPU, "
+        "compiling saves hardly any time. "
         "Compiling needs a C compiler. A network that cannot be compiled runs uncompiled.",
         group="Network",
     )
