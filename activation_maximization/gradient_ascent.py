@@ -361,8 +361,8 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scal
 def _in_batches(work: Callable[[int], T], together: int, activations_of: Reader, objective: Objective) -> T:
     """Call ``work`` with the number of images in a batch, and return the result of ``work``.
 
-    This number is ``together``, or 1 if the network can process only one image at a time. The first batch shows, before
-    its first step, whether the network can process several images at a time.
+    This number is ``together``. If the network turns out to process only one image at a time, ``work`` is called again
+    with 1. This is found out when the first batch first passes through the network, so that hardly any time is lost.
     """
     activations_of.refuses_batches = not objective.joint
     try:

@@ -116,7 +116,7 @@ class Pass:
 
 
 class Energy(torch.autograd.Function):
-    """The sum of squares. Unlike the same function written with PyTorch, it needs memory only for its gradient."""
+    """The sum of the squares of a tensor. Unlike ``image.square().sum()``, it allocates only the gradient."""
 
     @staticmethod
     def forward(ctx: Any, image: Tensor) -> Tensor:

@@ -254,8 +254,8 @@ def _of_painting(
 ) -> Statistics:
     """Return the statistics of a painting. If they are not in the ``cache``, compute them and add them to it.
 
-    In the cache, the key of the statistics contains everything on which the statistics depend, including the
-    values in ``key``, such as the precision of the network.
+    In the cache, the key of the statistics contains everything on which the statistics depend, except the network. This
+    includes the values in ``key``, such as the precision of the network.
     """
 
     def compute() -> Statistics:
