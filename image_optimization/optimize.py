@@ -232,7 +232,8 @@ def optimize(
         optimizer: a name in :data:`OPTIMIZERS`, or a function that creates an optimizer, given the tensor to optimize
             and the bounds of its elements. ``"adam"`` can minimize any loss, even one that varies at random, and
             its result is the last image. ``"lbfgs"`` is faster for a loss that does not vary at random, and its result
-            is the image with the lowest loss. A function receives neither ``learning_rate`` nor ``history`` nor ``block``.
+            is the image with the lowest loss. A function receives neither ``learning_rate`` nor ``history`` nor
+            ``block``.
         history: number of curvature pairs that L-BFGS stores. Each pair takes twice the memory of ``image.leaf``.
         block: side, in pixels, of the square blocks in which L-BFGS learns the curvature separately, if ``image.leaf``
             holds pixels. Small blocks suit losses for which distant pixels hardly influence each other's gradient. By
