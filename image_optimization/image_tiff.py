@@ -336,8 +336,8 @@ def _to_numbers(stored: Array, channels: int, bits: int, kind: str, order: str, 
     """Decode the bytes ``stored``, (H, pieces, bytes), and return their numbers, (H, pieces, numbers).
 
     Each row of the picture is divided into pieces: one piece for each tile that the row crosses, or a single piece if
-    the picture is stored in strips. The last axis holds the bytes or the numbers of one piece. ``order`` is NumPy's character for the byte
-    order, ``<`` or ``>``, and ``predictor`` is the value of the tag Predictor.
+    the picture is stored in strips. The last axis holds the bytes or the numbers of one piece. ``order`` is NumPy's
+    character for the byte order, ``<`` or ``>``, and ``predictor`` is the value of the tag Predictor.
     """
     height, pieces, _ = stored.shape
     if bits not in (8, 16, 32, 64):

@@ -260,7 +260,7 @@ class _Search:
                     yield channels, side, side
 
     def _fallback(self, sides: tuple[int, int]) -> _Shape | None:
-        """Return an image shape with the size ``sides`` (H, W), for a network that raised an error for all images tried.
+        """Return an image shape with the size ``sides`` (H, W), for a network that failed for all images tried.
 
         The shape is still useful, because the network might compute the requested layers before an error stops it. The
         result is None if no convolution shows the number of channels.
