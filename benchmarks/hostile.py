@@ -2,8 +2,8 @@
 
 The pictures are made in this script: valid ones in every format, mutated copies of them, and odd files. Each picture is
 read in a separate process, under these rules: reading takes at most 10 seconds and 2 GB, prints at most one line, and
-either succeeds or raises an error with a message of one line. Some of the pictures are also put into a folder that
-`stylize` paints. Files that break a rule are kept in outputs/hostile/. The script runs only on Linux.
+either succeeds or raises an error with a message of one line. Some of the pictures are also put into a folder, on
+which `stylize` is run. Files that break a rule are kept in outputs/hostile/. The script runs only on Linux.
 """
 
 from __future__ import annotations

@@ -169,8 +169,8 @@ class Reader:
         """Return a function that does the same as this object, but runs a compiled network.
 
         The network is compiled once for each image shape, when the function first receives images of this shape. The
-        network runs uncompiled if compiling it fails, if a forward pass changes it, or if :func:`is_recordable` returns
-        False, because forward passes might then differ in their operations.
+        network runs uncompiled if compiling it fails or if a forward pass changes it. It also runs uncompiled if
+        :func:`is_recordable` returns False, because its operations might then differ from pass to pass.
         """
         programs: dict[tuple[torch.Size, bool], Program] = {}
 
