@@ -214,7 +214,8 @@ def test_a_style_loss_of_others_is_not_recorded(recording: None, vgg16: nn.Modul
         pass
 
     try:
-        dg.stylize(*torch.rand(1, 1, 3, 48, 48), [torch.rand(1, 3, 48, 48)], model=vgg16, steps=5, style_loss="mine")
+        photo, painting = torch.rand(2, 1, 3, 48, 48)
+        dg.stylize(photo, [painting], model=vgg16, size=48, steps=5, style_loss="mine")
     finally:
         stylizer.STYLE_LOSSES.pop("mine")
     assert PretendedGraph.replays == 0
