@@ -20,10 +20,10 @@ from dreamgram.style_transfer.budget import WHOLE, Budget
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from tests.activation_maximization.expression_examples import example_of
 
-STEPS = 18
-"""Number of steps of a run."""
+STEPS, FEW = 18, 7
+"""Number of steps of most runs, and of the runs that differ from another run only in their pictures."""
 
-SHALLOW = {"content_layers": {"relu2_2": 1.0}, "style_layers": {"relu1_1": 1.0, "relu3_1": 1.0}}
+SHALLOW = {"content_layers": {"relu2_2": 1.0}, "style_layers": {"relu1_1": 1.0, "relu2_1": 1.0}}
 """Layers of style transfer. Deeper layers would take longer and test nothing new."""
 
 KINDS = "plain", "two styles", "masks", "tiles"
@@ -37,6 +37,9 @@ DREAMS = [
 ]
 STYLE_TRANSFERS = [*(f"{loss}, {kind}" for loss in STYLE_LOSSES for kind in KINDS), "adam", "video"]
 
+SHORT = [f"{loss}, {kind}" for loss in STYLE_LOSSES for kind in KINDS if kind != "plain"]
+"""Names of the runs with few steps. Each is like a plain run, but with more styles, masks or tiles."""
+
 Case = Callable[[Listener], Any]
 """A run that calls the given listener after every step."""
 
@@ -44,21 +47,25 @@ Case = Callable[[Listener], Any]
 def style_transfers(vgg: nn.Module) -> dict[str, Case]:
     """Return a run for each style loss: plain, with two styles, with masks, and in tiles."""
     generator = torch.Generator().manual_seed(0)
-    photo, painting, other = (torch.rand(1, 3, 48, 64, generator=generator) for _ in range(3))
-    mask = (torch.arange(64) < 32).float().expand(1, 3, 48, 64)
-    previous = Previous(other, torch.ones(1, 1, 48, 64))
+    photo, painting, other = (torch.rand(1, 3, 32, 48, generator=generator) for _ in range(3))
+    mask = (torch.arange(48) < 24).float().expand(1, 3, 32, 48)
+    previous = Previous(other, torch.ones(1, 1, 32, 48))
     kinds: dict[str, tuple[list[torch.Tensor], dict[str, Any]]] = {
         "plain": ([painting], {}),
         "two styles": ([painting, other], {}),
         "masks": ([painting, other], {"content_mask": mask, "style_masks": [mask, mask]}),
-        "tiles": ([painting], {"plan": [Budget(5, 48)]}),
+        "tiles": ([painting], {"plan": [Budget(5, 36)]}),
     }
 
-    def make(loss: str, paintings: list[torch.Tensor], more: dict[str, Any]) -> Case:
-        given = {"size": 64, "scales": [64], "plan": [WHOLE], "precision": "float32", "steps": STEPS, **SHALLOW, **more}
+    def make(loss: str, paintings: list[torch.Tensor], more: dict[str, Any], steps: int = STEPS) -> Case:
+        given = {"size": 48, "scales": [48], "plan": [WHOLE], "precision": "float32", "steps": steps, **SHALLOW, **more}
         return lambda listener: dg.stylize(photo, paintings, model=vgg, style_loss=loss, listeners=[listener], **given)
 
-    cases = {f"{loss}, {kind}": make(loss, *kinds[kind]) for loss in STYLE_LOSSES for kind in KINDS}
+    cases = {
+        f"{loss}, {kind}": make(loss, *kinds[kind], FEW if f"{loss}, {kind}" in SHORT else STEPS)
+        for loss in STYLE_LOSSES
+        for kind in KINDS
+    }
     cases["adam"] = make("gram", [painting], {"optimizer": "adam"})
     return {**cases, "video": make("gram", [painting], {"previous": previous})}
 

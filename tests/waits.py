@@ -8,15 +8,11 @@ from collections import Counter
 import dreamgram as dg
 from dreamgram.image_optimization import optimize
 from dreamgram.image_optimization.optimize import Step
-from tests import cases
-from tests.cases import Case, dreams, style_transfers
+from tests.cases import SHORT, Case, dreams, style_transfers
 from tests.pretended_device import Pretended, counts, to_device
 
-SHORT, OFTEN = 7, 5
-"""Number of steps of runs that differ from another run only in their pictures, and of steps between their checks.
-
-Operations of the pretended device take long. Therefore, only the runs of other kinds have the usual checks.
-"""
+OFTEN = 5
+"""Number of steps between two checks of the losses in a run with few steps. Other runs have the usual checks."""
 
 
 class Loop:
@@ -32,11 +28,6 @@ class Loop:
             self.events = Counter(counts)
 
 
-def takes_long(name: str) -> bool:
-    """Return whether the run called ``name`` is like another run, but with more styles, masks, tiles or frames."""
-    return ", " in name and not name.endswith(", plain")
-
-
 def run(case: Case) -> dict[str, int]:
     """Return the events in the loop of the run ``case``."""
     loop = Loop()
@@ -47,10 +38,7 @@ def run(case: Case) -> dict[str, int]:
 
 if __name__ == "__main__":
     digits, vgg = to_device(dg.load("digits")), to_device(dg.load("vgg16"))
-    every = {**dreams(digits), **style_transfers(vgg)}
-    cases.STEPS = SHORT
-    short = {name: case for name, case in style_transfers(vgg).items() if takes_long(name)}
     usual = optimize.CHECK_EVERY
-    for name, case in {**every, **short}.items():
-        optimize.CHECK_EVERY = OFTEN if name in short else usual
+    for name, case in {**dreams(digits), **style_transfers(vgg)}.items():
+        optimize.CHECK_EVERY = OFTEN if name in SHORT else usual
         print(json.dumps({"name": name, "events": run(case)}), flush=True)

@@ -3,13 +3,14 @@ from __future__ import annotations
 import struct
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 from safetensors import safe_open
 
-from dreamgram.models import load
+from dreamgram.models import load, train_digits
 from dreamgram.models.digits import digit_sample
 from dreamgram.models.train_digits import accuracy, attack
 
@@ -30,25 +31,41 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+def train(line: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Run the training in this process, which has loaded PyTorch already, and return what it prints."""
+    monkeypatch.setattr(sys, "argv", ["train_digits.py", *line])
+    train_digits.main()
+    return capsys.readouterr().out
+
+
+def train_as_typed(line: list[str], *_: object) -> str:
+    """Run the training as a program, and return what it prints."""
+    command = [sys.executable, "-m", "dreamgram.models.train_digits", *line]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stderr
+    return run.stdout
+
+
 @pytest.mark.parametrize(
-    ("model", "options"),
+    ("run", "model", "options"),
     [
-        ("cnn", ["--learning-rate", "0.05"]),
-        ("mlp", ["--learning-rate", "0.1"]),
-        ("cnn", ["--adversarial", "--epsilon", "0.05"]),
+        (train, "cnn", ["--epochs", "4", "--learning-rate", "0.05"]),
+        (train_as_typed, "mlp", ["--epochs", "4", "--learning-rate", "0.1"]),
+        (train, "cnn", ["--epochs", "2", "--adversarial", "--epsilon", "0.05"]),
     ],
 )
-def test_training_as_typed(model: str, options: list[str], data: Path, tmp_path: Path) -> None:
+def test_training(
+    run: Callable[..., str],
+    model: str,
+    options: list[str],
+    data: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
     weights = tmp_path / "out" / f"{model}.safetensors"
-    settings = ["--epochs", "4", "--batch", "32", *options, "--output", str(weights)]
-    run = subprocess.run(
-        [sys.executable, "-m", "dreamgram.models.train_digits", "--model", model, "--data", str(data), *settings],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert run.returncode == 0, run.stderr
-    assert "test accuracy" in run.stdout
+    settings = ["--data", str(data), "--batch", "32", *options, "--output", str(weights)]
+    assert "test accuracy" in run(["--model", model, *settings], monkeypatch, capsys)
     with safe_open(weights, "pt") as file:
         assert float(file.metadata()["test_accuracy"]) > 0.5
         assert ("test_accuracy_under_attack" in file.metadata()) == ("--adversarial" in options)

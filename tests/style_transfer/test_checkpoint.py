@@ -26,6 +26,7 @@ from dreamgram.workbench.console import Terminal
 from dreamgram.workbench.job import Job
 from dreamgram.workbench.recipe import Inputs, Recipe
 from dreamgram.workbench.state import claimed
+from tests.cases import SHALLOW
 from tests.conftest import Command
 from tests.jobs import Recorder, ctrl_c_at, stopping_at
 
@@ -49,7 +50,7 @@ def test_from_the_state_of_any_step_it_ends_the_same(
 ) -> None:
     """A run of 3 and 6 steps at two scales is stopped within a scale, between the scales or before the last step."""
     options: dict[str, Any] = {"size": 64, "scales": [32, 64], "steps": 6, "init": "noise", "optimizer": optimizer}
-    stylizer = Stylizer(images.load(photo_file), [painting], model=vgg16, **options)
+    stylizer = Stylizer(images.load(photo_file), [painting], model=vgg16, **options, **SHALLOW)
     keeper = Keeper()
     whole = stylizer.run(listeners=[keeper])
     assert list(keeper.states) == list(range(1, 10))
@@ -59,17 +60,14 @@ def test_from_the_state_of_any_step_it_ends_the_same(
         assert [losses.tolist() for losses in rest.history] == [losses.tolist() for losses in whole.history]
 
 
-def test_killed_and_resumed_as_typed(photo_file: Path, tmp_path: Path) -> None:
+def test_killed_and_resumed_as_typed(command: Command, photo_file: Path, tmp_path: Path) -> None:
     shutil.copy(photo_file, tmp_path / "photo.jpg")
-
-    def start(*arguments: object) -> subprocess.Popen[bytes]:
-        command = [sys.executable, "-c", "from dreamgram.style_transfer.cli import main; main()", *map(str, arguments)]
-        return subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-
-    line = ["photo.jpg", "--style", "marbling", "--size", 230, "--steps", 6, "--checkpoint-every", 0]
+    line: list[object] = ["photo.jpg", "--style", "marbling", "--size", 230, "--steps", 6, "--checkpoint-every", 0]
     line += ["--style-layers", "relu1_1,relu2_1"]
-    assert start(*line, "-o", "unbroken.png").wait() == 0
-    process = start(*line, "--checkpoint", "run.ckpt", "-o", "resumed.png")
+    assert command("stylize", *line, "-o", "unbroken.png").code == 0
+    arguments = map(str, [*line, "--checkpoint", "run.ckpt", "-o", "resumed.png"])
+    typed = [sys.executable, "-c", "from dreamgram.style_transfer.cli import main; main()", *arguments]
+    process = subprocess.Popen(typed, cwd=tmp_path, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     while not ((tmp_path / "run.ckpt").exists() and "image_before" in read_checkpoint(tmp_path / "run.ckpt")[0]):
         assert process.poll() is None
         time.sleep(0.005)
@@ -77,13 +75,13 @@ def test_killed_and_resumed_as_typed(photo_file: Path, tmp_path: Path) -> None:
     process.wait()
     unbroken, resumed = tmp_path / "unbroken.png", tmp_path / "resumed.png"
     assert not resumed.exists()
-    assert start("resume", "run.ckpt").wait() == 0
+    assert command("stylize", "resume", "run.ckpt").code == 0
     assert resumed.read_bytes() == unbroken.read_bytes()
 
 
 def test_stopped_and_resumed_as_typed(command: Command, photo: Tensor, monkeypatch: pytest.MonkeyPatch) -> None:
     images.save(photo, "photo.png")
-    line = ["photo.png", "--style", "marbling", "--size", 40, "--steps", 8]
+    line = ["photo.png", "--style", "marbling", "--size", 40, "--steps", 8, "--style-layers", "relu1_1,relu2_1"]
     assert command("stylize", *line, "-o", "unbroken.png").code == 0
     with monkeypatch.context() as patch:
         patch.setattr(Terminal, "progress", ctrl_c_at(3))

@@ -87,7 +87,7 @@ def test_a_folder_as_typed(command: Command, photos: Path) -> None:
     assert (run.code, run.out.splitlines()[-1]) == (0, "out: 4 painted")
     # A painting whose file has changed in the meantime counts as different.
     images.save(torch.rand(1, 3, 40, 40), "painting.png")
-    painted = ["stylize", photos, "--style", "painting.png", "--size", 40, "--steps", 1, "-o", "painted"]
+    painted = ["stylize", photos, "--style", "painting.png", *QUICK[2:], "-o", "painted"]
     assert command(*painted).code == 0
     images.save(torch.rand(1, 3, 40, 40), "painting.png", overwrite=True)
     assert "0.png was made from a different painting.png; choose another output or" in command(*painted).err

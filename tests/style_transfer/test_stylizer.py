@@ -120,7 +120,7 @@ def test_the_loss_falls(preset: str, optimizer: str, photo: Tensor, painting: Te
 
 def test_style_and_content_are_traded(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
     def distances(style_weight: float) -> tuple[float, float]:
-        result = stylize(photo, [painting], model=vgg16, size=64, style_weight=style_weight, steps=30)
+        result = stylize(photo, [painting], model=vgg16, size=64, style_weight=style_weight, steps=10)
         with torch.no_grad(), capture(vgg16, LAYERS) as activations_of:
             of_image, of_photo, of_style = map(activations_of, (result.image, photo, painting))
             content = (of_image["relu4_2"] - of_photo["relu4_2"]).norm() / of_photo["relu4_2"].norm()
