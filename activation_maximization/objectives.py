@@ -1,8 +1,8 @@
 """Objectives: functions of a network's activations. Images are optimized to maximize an objective.
 
 An objective returns one value for each image. Objectives can be combined with each other and with numbers by ``+ - *``,
-and can be divided by numbers: ``channel("conv2", 3) - 0.5 * channel("conv2", 7)``. With a list of units, one image is
-made for each unit: ``channel("conv2", range(12))`` is an objective for twelve images.
+as in ``channel("conv2", 3) - 0.5 * channel("conv2", 7)``, and can be divided by numbers. With a list of units, one
+image is made for each unit: ``channel("conv2", range(12))`` is an objective for twelve images.
 
 To add an objective, write a function that returns an :class:`Objective` and decorate the function with
 :func:`objective`. Expressions on the command line can then call your function. The function can be in this file or in a
@@ -343,7 +343,7 @@ def match(layer: str, photo: ImageLike) -> Objective:
     Args:
         layer: name of the layer.
         photo: photo (1, C, H, W) in [0, 1] for all images, or (N, C, H, W) with one photo per image. Other forms, such
-            as a Pillow image, are accepted, too, see :func:`dreamgram.image_optimization.images.as_images`.
+            as a Pillow image, are accepted, too; see :func:`dreamgram.image_optimization.images.as_images`.
     """
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
@@ -363,13 +363,14 @@ def caricature(layer: str, photo: ImageLike, power: float = 4) -> Objective:
     computed from two vectors: the layer's activations for the image and the layer's activations for the photo. The
     cosine similarity is clamped to at least 0.1. The dot product is divided by the squared norm of the activations for
     the photo, so that the photo itself has the value 1. The dot product grows with the magnitude of the activations,
-    while the cosine similarity keeps their direction close to that for the photo. See "Caricatures" by Olah, a part of
-    the library Lucid that is based on Olah et al., "The Building Blocks of Interpretability", Distill 2018.
+    while the cosine similarity keeps their direction close to that for the photo. See "Feature Inversion Caricatures",
+    a notebook of the library Lucid. Similar pictures are shown in Olah et al., "The Building Blocks of
+    Interpretability", Distill 2018.
 
     Args:
         layer: name of the layer.
         photo: photo (1, C, H, W) in [0, 1] for all images, or (N, C, H, W) with one photo per image. Other forms, such
-            as a Pillow image, are accepted, too, see :func:`dreamgram.image_optimization.images.as_images`.
+            as a Pillow image, are accepted, too; see :func:`dreamgram.image_optimization.images.as_images`.
         power: exponent of the cosine similarity. A larger exponent keeps the image closer to the photo.
     """
 
@@ -517,7 +518,7 @@ def _and_photos(activations: Mapping[str, Tensor], layer: str) -> tuple[Tensor, 
 
 
 def _mean(responses: Tensor) -> Tensor:
-    """Return the mean of ``responses`` over all axes except the first, (N,)."""
+    """Return the mean (N,) of ``responses`` over all axes except the first."""
     return responses.reshape(len(responses), -1).mean(1)
 
 
@@ -535,7 +536,7 @@ def _same(a: Tensor, b: Tensor) -> bool:
 def _objective(value: Objective | float) -> Objective:
     """Convert a number to an objective that has this number as its value for every image.
 
-    Return an objective unchanged.
+    If ``value`` is already an objective, return it as it is.
     """
     if isinstance(value, Objective):
         return value

@@ -124,8 +124,8 @@ def _classes(data: Any) -> Sequence[str]:
 def _labels(rest: Sequence[Any], count: int) -> list[int | str]:
     """Return the labels of ``count`` images.
 
-    ``rest`` holds the values that a data set or data loader yields after the images. The labels are the first of these
-    values. If this value does not hold one integer or text for each image, every label is "".
+    ``rest`` holds the values that follow the images in an item of a data set or data loader. The first of these values
+    holds the labels. If it does not hold one integer or text for each image, every label is "".
     """
     label = rest[0] if rest else ""
     labels = label.tolist() if hasattr(label, "tolist") else label

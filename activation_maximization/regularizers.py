@@ -1,7 +1,8 @@
 """Regularizers: quantities that are computed from the pixels of an image and that should stay small.
 
-A regularizer is an :class:`Objective` to subtract from the objective to maximize: ``logit(3) - total_variation(10)``.
-For a weight that changes over the steps, multiply the regularizer by a :func:`ramp`.
+A regularizer is an :class:`Objective`. Subtract it from the objective that you maximize:
+``logit(3) - total_variation(10)``. For a weight that changes over the steps, multiply the regularizer by a
+:func:`ramp`.
 
 To add a regularizer, write a function that returns an :class:`Objective` and decorate the function with
 :func:`regularizer`. Expressions on the command line can then call your function. The function can be in this file or in

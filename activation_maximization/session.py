@@ -117,7 +117,7 @@ class Session:
                     raise OptionError(name, "cannot be used with several networks, which are shown in one row each")
 
     def _is_unfinished(self, path: Path | None) -> bool:
-        """Return whether ``path`` is the picture of an interrupted run with the same recipe (settings)."""
+        """Return whether ``path`` is the picture of an interrupted run with the recipe (settings) of this session."""
         try:
             return path is not None and path.exists() and not is_made(path, self.recipe(), overwrite=False)
         except OutputExistsError:
@@ -179,7 +179,7 @@ class Session:
         Args:
             title: title of the sheet.
             labels: label of each image in a row.
-            size: height and width of the largest image. All images are shown at this size.
+            size: largest height and largest width among the images. Smaller images are enlarged.
             make: function that makes the images of a row, given the network and its label.
         """
         look: Look = {"columns": len(labels), "title": title, "rows": self.labels}
