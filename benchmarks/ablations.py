@@ -1,9 +1,9 @@
 """Measure the effect of each improvement separately (ablations): ``python -m benchmarks.ablations``.
 
-The log in docs/benchmarks.md discusses the results. A step is a forward and backward pass through VGG-16 up to relu5_1,
-with an image of 512 x 512 pixels. A schedule is the list of image sizes, or scales, at which a style transfer optimizes
-in turn. Unless stated otherwise, every scale has the same number of steps. The printed loss is that of the finished
-picture.
+The log in docs/benchmarks.md discusses the results. In printed lines that begin with "step", a step is a forward and
+backward pass through VGG-16 up to relu5_1, with an image of 512 x 512 pixels. In other lines, it is an optimization
+step. A schedule is the list of image sizes, or scales, at which a style transfer optimizes in turn. Unless stated
+otherwise, every scale has the same number of steps. The printed loss is that of the finished picture.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Alone(torch.nn.Sequential):
 
 
 def fusion() -> float:
-    """Return the fraction of the time of a pass that fusing convolution, ReLU and pooling saves, in bfloat16.
+    """Return the fraction by which fusing convolution, ReLU and pooling shortens a pass in bfloat16.
 
     The pass goes forward and backward through VGG-16 up to relu5_1. Passes with and without fusion are timed in turn,
     and the shortest times are compared, because other work on the machine can only make a pass longer.
@@ -93,7 +93,7 @@ def fusion() -> float:
 
 
 def gram_matrices(ours: bool) -> float:
-    """Return the time of computing the Gram matrices of five style layers and their gradients, in seconds.
+    """Return the time, in seconds, of a forward and backward pass through the Gram matrices of five style layers.
 
     The activations are bfloat16. If ``ours`` is True, :func:`gram_matrix` is measured, which computes its gradient
     itself. Otherwise, the activations are converted to float32, and autograd computes the gradient.
@@ -115,9 +115,9 @@ def painted(
 ) -> Stylized:
     """Paint ``photo`` in the style of ``painting``, both (1, 3, H, W), and return the result of the last scale.
 
-    ``scales`` maps the longer side of the image at each scale, in pixels, to the number of steps at this scale. If
-    ``detail`` is True, each scale adds those details of the photo that the previous scale was too coarse to show.
-    Otherwise, it only enlarges the result of the previous scale.
+    ``scales`` maps the longer side of the image at each scale, in pixels, to the number of steps at this scale. Each
+    scale after the first starts from the enlarged result of the previous scale. If ``detail`` is True, those details of
+    the photo that the previous scale was too coarse to show are added to the enlarged result.
     """
     picture = photo
     for scale, steps in scales.items():  # each scale is a separate run, so that it can have any number of steps
@@ -129,7 +129,7 @@ def painted(
 
 
 def schedule(scales: list[int], steps: int, precision: str = "auto", detail: bool = True) -> str:
-    """Make a style transfer at ``scales``, the longer sides in pixels, and return its time and final loss as text.
+    """Run a style transfer at ``scales``, the longer sides in pixels, and return its time and final loss as text.
 
     There are ``steps`` steps at each scale. ``detail`` is an argument of :func:`painted`. The loss is computed in
     float32.

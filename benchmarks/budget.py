@@ -132,8 +132,9 @@ class Energy(torch.autograd.Function):
 def vectors(optimizer: str) -> float:
     """Return the peak memory of an optimization without a network, as a multiple of the memory of its image.
 
-    The curvature pairs are not counted. The temporary tensors of the optimizer are counted, although they are freed
-    before the next pass through the network, so the constant can be correct even if it is below the result.
+    The curvature pairs are not counted. The temporary tensors of the optimizer are counted, although a style transfer
+    frees them before its next pass through the network. A constant of the module ``budget`` can therefore be correct
+    even if it is below the measured value.
     """
     photo, block = images.resize(images.load(PHOTO), (LARGE, LARGE)), STYLE_LOSSES[PRESET.style_loss].BLOCK
 

@@ -3,8 +3,8 @@
 For each style loss and three pairs of a photo and a painting, the goal is the loss that L-BFGS reaches in 50 steps at
 256 pixels if it learns one curvature for the whole image and all frequencies have the same weight. The table shows how
 many steps other settings need to reach this loss: with frequencies weighted as in :class:`Coordinates`, with blocks of
-64 pixels, and with both. All runs start from the same picture, the result of 30 steps at 128 pixels. The command takes
-ten minutes.
+64 pixels, and with both. All runs in one row of the table start from the same picture, the result of 30 steps at 128
+pixels. The command takes ten minutes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Measure the Gatys loss over time for Dreamgram and neural-style: ``python -m benchmarks.curve`` (six minutes).
 
 Both programs get the same photo, painting and weights, at 256 and at 512 pixels. The loss is always that of the saved
-file, computed by ``benchmarks/gatys_loss.py``. Our time is that of the whole command. The time of neural-style is the
-number of iterations times the median time of an iteration, which is measured in the same run. The time of loading is
-not included.
+file, computed by ``benchmarks/gatys_loss.py``. Our time is that of the whole command. The time of neural-style does not
+include loading. It is the number of iterations times the median time of an iteration, which is measured in the same run
+of this benchmark as our time.
 """
 
 from __future__ import annotations

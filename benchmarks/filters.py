@@ -1,9 +1,9 @@
 """Measure the time to activate a filter of VGG-16 as much as lucent does: ``python -m benchmarks.filters``.
 
-Lucent's activation is that of its picture after 512 steps, which ``benchmarks/peers.json`` stores. Our time is the time
-of loading the network and making a batch of pictures, divided by the number of pictures. The time of lucent is 512
-times the time of a step, which is measured in the same run. All activations are measured on the finished pictures,
-without the random transforms of the optimization.
+The activation that lucent's picture reaches after 512 steps is read from ``benchmarks/peers.json``. Our time is the
+time of loading the network and making a batch of pictures, divided by the number of pictures. The time of lucent is 512
+times the time of a step, which is measured in the same run of this benchmark as our time. All activations are measured
+on the finished pictures, without the random transforms of the optimization.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from dreamgram.models import load
 
 
 def measure() -> list[Figure]:
-    """Measure how many times faster than lucent Dreamgram makes pictures of four filters, in one batch."""
+    """Measure how many times faster Dreamgram makes pictures of filters, four in one batch, than lucent does."""
     keep_freed_memory()  # The commands call this function, too.
     theirs = json.loads(REACHED.read_text())["lucent"]
     # Lucent enlarges the picture to 224 pixels for the network. The goal is the larger activation of the two sizes.

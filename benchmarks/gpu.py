@@ -1,10 +1,10 @@
 """Measure correctness and speed on a GPU: ``python -m benchmarks.gpu`` (less than four minutes).
 
-First, losses and pictures are compared with those computed on the CPU, and replayed steps with ordinary steps. Then,
-times are measured: of whole style transfers and their steps, of making pictures of filters, and of both tasks with
-compiled networks. Last, the waits for the GPU, the copies and the launches in a step are counted, and the times of the
-kernels in a step are added up. The printed table names the GPU; ``--write`` also puts the table into docs/gpu.md.
-``--device cpu`` does a dry run at small sizes.
+First, losses and pictures are compared with those computed on the CPU, and pictures made with replayed steps (CUDA
+graphs) are compared with pictures made with ordinary steps. Then, times are measured: of whole style transfers and
+their steps, of making pictures of filters, and of both tasks with compiled networks. Last, the waits for the GPU, the
+copies and the launches in a step are counted, and the times of the kernels in a step are added up. The printed table
+names the GPU; ``--write`` also puts the table into docs/gpu.md. ``--device cpu`` does a dry run at small sizes.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """Read thousands of damaged and odd pictures, and report each that is neither read nor properly refused.
 
-The pictures are made in this script: valid ones in every format, mutated copies of them, and odd files. Each picture is
-read in a separate process, under these rules: reading takes at most 10 seconds and 2 GB, prints at most one line, and
-either succeeds or raises an error with a message of one line. Some of the pictures are also put into a folder, on
-which `stylize` is run. Files that break a rule are kept in outputs/hostile/. The script runs only on Linux.
+The pictures are made in this script: valid ones in every format, mutated copies of them, and odd files. A separate
+process reads the pictures one after another. Reading a picture must follow these rules: it takes at most 10 seconds and
+2 GB, prints at most one line, and either succeeds or raises an error with a message of one line. Some of the pictures
+are also put into a folder, on which `stylize` is run. Files that break a rule are kept in outputs/hostile/. The script
+runs only on Linux.
 """
 
 from __future__ import annotations
@@ -156,7 +157,7 @@ def mutate(data: bytes, others: list[bytes], dice: random.Random) -> bytes:
 
 
 def with_checksums(data: bytes) -> bytes:
-    """Return a PNG file with corrected checksums of its chunks, so that readers decode the chunks."""
+    """Return the file ``data``; if it is a PNG, its chunks get correct checksums, so that readers decode them."""
     if not data.startswith(b"\x89PNG"):
         return data
     made, place = [data[:8]], 8
@@ -236,7 +237,10 @@ def odd_contents(valid: dict[str, bytes], dice: random.Random) -> Iterator[tuple
 
 
 def _with_tags(data: bytes, changes: dict[int, int]) -> bytes:
-    """Return the TIFF file ``data``, if it is little-endian, with ``changes``, a mapping from tags to their values."""
+    """Return the TIFF file ``data`` after ``changes``, a mapping from tags to their new values.
+
+    Big-endian files and BigTIFF files are returned unchanged.
+    """
     made = bytearray(data)
     if data[:4] != b"II*\0":
         return data

@@ -1,9 +1,10 @@
 """Kill commands at random times, resume them, and compare the results: ``python -m benchmarks.kills --seed 1``.
 
 Each command runs in a process of its own and is killed (SIGKILL) or interrupted (SIGINT, which is Ctrl-C). A quarter of
-the kills happen in the first 0.2 seconds of a run, and another quarter in its last second. The command is then resumed
-as its message says. In half of all cases, one or two of the resumed runs are killed, too. In the end, the pixels must
-be the same as those of an undisturbed run, there must be no temporary files, and all messages must have been correct.
+the kills happen in the first 0.2 seconds of a run, and another quarter in its last second. A killed style transfer of
+one photo is resumed with ``stylize resume`` if its state was saved. Any other command is run again. In half of all
+cases, one or two of the resumed runs are killed, too. In the end, the pixels must be the same as those of an
+undisturbed run, there must be no temporary files, and all messages must have been correct.
 """
 
 from __future__ import annotations
@@ -110,8 +111,8 @@ def run(folder: Path, command: Sequence[str], code: str) -> float:
 def kill(case: Case, folder: Path, times: Sequence[float], how: signal.Signals, unbroken: Path) -> list[str]:
     """Kill a command and some of the runs that resume it, let the last run end, and return everything that is wrong.
 
-    The first run is killed after the first of ``times``, in seconds, the second run after the second, and so on. The
-    run that follows is not killed. ``folder`` is a new folder, and ``unbroken`` is the folder in which the command ran
+    ``times`` holds, for each run that is killed, the number of seconds from its start to the kill. One more run
+    follows, which is not killed. ``folder`` is a new folder, and ``unbroken`` is the folder in which the command ran
     undisturbed.
     """
     prepare(folder)
@@ -186,7 +187,7 @@ def draw_time(chance: random.Random, duration: float) -> float:
 
 
 def measure(names: Sequence[str], kills: int, seed: int, how: signal.Signals, tell: Callable[[str], None]) -> list[str]:
-    """Kill the cases called ``names`` in turn, ``kills`` times in all, and return everything that was wrong."""
+    """Call :func:`kill` with the cases ``names`` in turn, ``kills`` times in all; return everything that was wrong."""
     chance = random.Random(seed)
     wrong: list[str] = []
     with tempfile.TemporaryDirectory() as place:

@@ -19,8 +19,8 @@ from PIL import Image
 from benchmarks.figure import Figure
 
 PHOTOS, CALLS, FIRST = 300, 100, 10
-"""Number of photos in the folder, number of calls from Python, and number of pictures after which the memory is
-compared with that at the end."""
+"""Number of photos in the folder, number of calls from Python, and number of pictures that are made before the growth
+of the memory is measured."""
 
 SIDE, STEPS = 64, 2
 """Longer side of the pictures in pixels, and number of optimization steps."""

@@ -17,7 +17,7 @@ IMPORTS = (
 """Python program that only imports modules. Its peak memory is subtracted from that of the commands."""
 
 STEPS = 21
-"""Number of steps at the last scale, enough to fill the memory of L-BFGS."""
+"""Number of steps at the last scale, more than the number of curvature pairs that L-BFGS stores."""
 
 SIZES = (256, 362, 512, 724, 1024)
 """Sides of square pictures in pixels. Each picture has about twice as many pixels as the previous one."""

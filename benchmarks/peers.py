@@ -1,8 +1,9 @@
 """Run the peers, the two programs that Dreamgram is compared with: neural-style 0.5.7 and torch-lucent 0.1.8.
 
 Both are installed from PyPI and run as their users run them, but with the installed PyTorch and our weights. ``python
--m benchmarks.peers`` lets them run to the end and writes the losses and activations that they reach to
-``benchmarks/peers.json``, which takes three hours. The other benchmarks only time a few steps of the peers.
+-m benchmarks.peers`` (three hours) lets them run to the end and writes the losses and activations that they reach to
+``benchmarks/peers.json``. ``benchmarks.curve`` and ``benchmarks.race`` also run neural-style for hundreds of
+iterations. The other benchmarks only time a few steps of the peers.
 """
 
 from __future__ import annotations
@@ -106,7 +107,7 @@ def environment(device: str = "cpu") -> dict[str, str]:
 def neural_style(
     iterations: int, output: Path, photo: Path = PHOTO, painting: Path = PAINTING, size: int = SIZE
 ) -> float:
-    """Run neural-style and return the median time of an iteration in seconds, ignoring the first two iterations."""
+    """Run neural-style and return the median time of an iteration in seconds, ignoring the first three iterations."""
     install()
     options = f"-gpu c -image_size {size} -num_iterations {iterations} -print_iter 1 -save_iter {SAVED_EVERY} -seed 0"
     files = ["-content_image", photo, "-style_image", painting, "-output_image", output]
