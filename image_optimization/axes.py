@@ -104,11 +104,11 @@ class Units:
     def axis(self, module: nn.Module, shape: Sequence[int]) -> int:
         """Return the index of the unit axis in ``shape``, the shape of an output of ``module`` without the batch axis.
 
-        For a class in :data:`UNITS_FIRST`, the unit axis is normally the first axis; for a class in :data:`UNITS_LAST`,
-        it is normally the last axis. There is one exception: if the module's attributes :data:`UNIT_COUNTS` contain the
-        length of the axis at the opposite end, but not the length of the normal axis, the unit axis is the axis at the
-        opposite end. For all other modules, such as activation functions and modules that you define, the first
-        applicable rule in this list decides:
+        For a class in :data:`UNITS_FIRST`, and for a layer normalization such as ``LayerNorm2d``, the unit axis is
+        normally the first axis. For any other class in :data:`UNITS_LAST`, it is normally the last axis. There is one
+        exception: if the module's attributes :data:`UNIT_COUNTS` contain the length of the axis at the opposite end,
+        but not the length of the normal axis, the unit axis is the axis at the opposite end. For all other modules,
+        such as activation functions and modules that you define, the first applicable rule in this list decides:
 
         1. If there is only one axis, it is the unit axis.
         2. The unit axis is the axis whose length equals the number of units of the latest layer of a known kind. If

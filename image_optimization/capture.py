@@ -53,14 +53,14 @@ ActivationsOf = Callable[[Tensor], Activations]
 def capture(model: nn.Module, layers: Iterable[str], dtype: torch.dtype = torch.float32) -> Iterator[Reader]:
     """Yield a differentiable function that maps images (N, C, H, W) in [0, 1] to activations of ``layers`` by name.
 
-    The forward pass ends as soon as all of ``layers`` have run. If an in-place operation would overwrite a captured
-    output, the operation gets a copy of the output instead. The network computes in ``dtype``, with autocast if
-    ``dtype`` is not float32. If the network fails in ``dtype``, it computes in float32 instead, and one warning is
-    logged. If ``dtype`` is float16, the returned activations are converted to float32, because their gradients could be
-    too small for float16. The images of a batch pass through the network one at a time if a batch gives no separate
-    output for each image, or if the output for one image depends on the other images. A network with modules that might
-    cause such a dependence, such as modules that are not from PyTorch, torchvision or timm, is tested: after the first
-    batch, three random images pass through it.
+    The forward pass ends as soon as all of ``layers`` have run. If a later in-place operation would overwrite a
+    captured output, the output is copied first. The network computes in ``dtype``, with autocast if ``dtype`` is not
+    float32. If the network fails in ``dtype``, it computes in float32 instead, and one warning is logged. If ``dtype``
+    is float16, the returned activations are converted to float32, because their gradients could be too small for
+    float16. The images of a batch pass through the network one at a time if a batch gives no separate output for each
+    image, or if the output for one image depends on the other images. A network with modules that might cause such a
+    dependence, such as modules that are not from PyTorch, torchvision or timm, is tested: after the first batch, three
+    random images pass through it.
 
     The network's parameters are read when the yielded function is first called, and later changes to these parameters
     might have no effect. Inside the context, the network is in evaluation mode, and its weights get no gradients. On
@@ -99,8 +99,8 @@ def is_recordable(model: nn.Module) -> bool:
 
 
 PER_IMAGE = frozenset(["torch", "torchvision", "timm", "dreamgram"])
-"""Packages whose modules, except for the classes :data:`MIXING`, compute the output for an image from this image
-alone."""
+"""Packages whose modules compute the output for an image from this image alone, except for the classes :data:`MIXING`
+and batch normalization without running statistics."""
 
 MIXING = (
     nn.RNNBase,
@@ -150,7 +150,7 @@ class Reader:
         self.singly = False
         """Whether images pass through the network one at a time."""
         self.unproven = False
-        """Whether it still has to be tested if the activations for an image depend on the other images in its batch."""
+        """Whether the next batch is used to find out if the activations for an image depend on the other images."""
         self.refuses_batches = False
         """Whether a batch of several images raises an error if the images have to pass through the network one at a
         time. If this attribute is False, such a batch is split into single images."""
@@ -321,8 +321,9 @@ class Reader:
         sequence, or interleaves parts of different images. To find out, a batch of three random images of the same
         shape as those in ``image`` (N, C, H, W) passes through the network. The result is False if the gradient of the
         second image's activations with respect to the first and the third image is zero. The first and the third image
-        have more contrast than the second, so that a maximum over the whole batch probably lies in one of them. If no
-        gradient can be computed, the result is True only if a layer has several rows per image.
+        have more contrast than the second, so that a maximum over the whole batch probably lies in one of them. If the
+        rows of a layer's output cannot be assigned to the three images, the result is True. If no gradient can be
+        computed for another reason, the result is True only if a layer has several rows per image.
         """
         generator = torch.Generator().manual_seed(0)
         noise = torch.rand((3, *image.shape[1:]), generator=generator) - 0.5

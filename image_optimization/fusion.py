@@ -46,10 +46,11 @@ def hooks_of(module: nn.Module) -> list[Any]:
 def groups_in(model: nn.Module, used: Collection[nn.Module]) -> dict[nn.Sequential, list[Group]]:
     """Find the modules in each ``nn.Sequential`` in ``model`` that can be computed together.
 
-    The result maps each sequence to its groups. Each group is a convolution, the ReLU that follows it, and the 2 x 2
-    max pooling that follows the ReLU, or None. ``used`` holds the modules whose own outputs are needed. A convolution
-    in ``used`` is not fused, and pooling is not fused with a ReLU in ``used``. A module is not fused either if it
-    appears several times in the model, has hooks that the user has added, or has a ``forward`` that was replaced.
+    The result maps each sequence to its groups. Each group consists of a convolution, the ReLU that follows it, and the
+    2 x 2 max pooling that follows the ReLU. If no pooling is fused, the group contains None instead of the pooling.
+    ``used`` holds the modules whose own outputs are needed. A convolution in ``used`` is not fused, and pooling is not
+    fused with a ReLU in ``used``. A module is not fused either if it appears several times in the model, has hooks that
+    the user has added, or has a ``forward`` that was replaced.
     """
     places = Counter(module for _, module in model.named_modules(remove_duplicate=False))
     found: dict[nn.Sequential, list[Group]] = {}
@@ -116,8 +117,9 @@ def _same(image: Tensor) -> Tensor:
 def conv_relu(convolution: nn.Conv2d, image: Tensor, *, pooled: bool = False) -> Tensor:
     """Return the ReLU of the output of ``convolution`` for ``image`` (N, C, H, W), as one operation if possible.
 
-    The image is converted to the type of the weights. The weights get no gradients. If ``pooled`` is True, the result
-    is the largest value in each square of 2 x 2 positions, as in ``max_pool2d``.
+    The image is converted to the type of the weights. If the weights require gradients, the operations are computed one
+    after another. If ``pooled`` is True, the result is the largest value in each square of 2 x 2 positions, as in
+    ``max_pool2d``.
     """
     weight, bias = convolution.weight, convolution.bias
     image = image.to(weight.dtype)
@@ -179,10 +181,11 @@ conv_relu_on_gpu.register_fake(conv2d)  # its output has the same shape and memo
 class _ConvReLU(torch.autograd.Function):
     """Autograd function of a convolution followed by a ReLU and, if wanted, by 2 x 2 max pooling.
 
-    Only the image gets a gradient. A gradient passes the ReLU only where the pooled value is positive. On a CPU, the
-    pooling stores no places of the largest values. Instead, the backward pass compares the values again, which takes
-    less time there. On a GPU, our own kernels store the places (:mod:`dreamgram.image_optimization.pooling_kernels`).
-    The output is not stored, because the next module may overwrite it.
+    Only the image gets a gradient. The gradient passes the ReLU only where the output is positive. On a CPU, the
+    pooling does not store the positions of the largest values. Instead, the backward pass compares the values again,
+    which takes less time on a CPU than storing the positions. On a GPU, our own kernels store the positions
+    (:mod:`dreamgram.image_optimization.pooling_kernels`). The pooled output is not stored, because the next module may
+    overwrite it.
     """
 
     @staticmethod
@@ -254,9 +257,9 @@ def _check_poolable(values: Tensor) -> None:
 
 
 def _to_places(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
-    """Return the gradient (N, C, H, W) before the ReLU and the pooling, given that of the pooled values.
+    """Return the gradient with respect to the values (N, C, H, W) before the ReLU, given that of the pooled values.
 
-    ``places`` are those that our own kernels have stored.
+    ``places`` holds the positions of the largest values in their 2 x 2 squares, as stored by our own kernels.
     """
     kernels = _kernels(gradient.device)
     if kernels is not None and not torch.is_grad_enabled():
