@@ -2,7 +2,7 @@
 
 An image can be given as a tensor, an array, a Pillow image or the path of a file. The range of its numbers follows from
 their data type, and the order of its axes from its shape. Neither is guessed from the values of the numbers. For
-example, numbers from 0 to 255 are accepted only as ``uint8``.
+example, 255 stands for white only in numbers of type ``uint8``.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def as_images(given: Any, name: str, channels: int | None = None) -> Tensor:
             last. Its numbers are floating-point numbers in [0, 1], ``uint8`` from 0 to 255, ``uint16`` from 0 to 65535,
             or Boolean. A Pillow image, or a picture file given by its path, is converted as in
             :func:`dreamgram.image_optimization.images.read`: it is turned upright, converted to sRGB and composited
-            over white.
+            over white. However, a Pillow image of more than 8 bits per channel is treated as an array.
         name: name of the images in the error messages, such as ``init``.
         channels: number of channels of the result. If it is 3, the channel of a gray image is repeated. If it is 1, a
             color image is converted to gray. If it is None, a picture file gives 3 channels, a floating-point tensor

@@ -47,9 +47,9 @@ def stored_bits(picture: ImageFile, data: bytes) -> int:
 def decode_deep(picture: ImageFile, data: bytes) -> Samples | None:
     """Return the samples (the stored numbers and their range) of a picture of more than 8 bits per channel.
 
-    Pillow has opened ``picture`` from the file content ``data``. The samples are not rotated according to the EXIF
-    orientation. The result is None if this module does not decode the picture. In that case, the caller lets Pillow
-    decode it.
+    Pillow has opened ``picture`` from the file content ``data``. A binary PPM or PGM of at most 8 bits per channel is
+    decoded, too, unless its white is 255. The samples are not rotated according to the EXIF orientation. The result is
+    None if this module does not decode the picture. In that case, the caller lets Pillow decode it.
 
     Raises:
         Exception: the file is damaged. The decoders raise exceptions of many types.
@@ -80,7 +80,7 @@ def _decode_png(picture: ImageFile, data: bytes) -> Samples:
     """Decode a PNG with several 16-bit channels.
 
     Pillow decodes a picture in RGB or RGBA twice: first to the high byte of each number, and then to the low byte. It
-    decodes gray with opacity once, to the four bytes of each pixel.
+    decodes a gray picture with opacity once, to the four bytes of each pixel.
     """
     kind, interlaced = data[25], data[28]
     packed = b"".join(body for name, body in _chunks(data) if name == b"IDAT")

@@ -50,7 +50,8 @@ READABLE = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".jfif", ".webp", ".tif", ".tiff", ".gif", ".bmp", ".apng"),
     *(".ppm", ".pgm", ".pbm", ".pnm", ".pfm", ".jp2", ".j2k", ".jpx", ".jpf", ".avif", ".heic", ".heif", ".psd"),
 )
-"""File name extensions of pictures, in lower case. In a folder, files with other extensions are ignored."""
+"""File name extensions of pictures, in lower case. When a folder of pictures is read, files with other extensions are
+ignored."""
 
 LONGEST_REASON = 200
 """Largest number of characters that an error message quotes from the error message of another library."""
@@ -141,7 +142,7 @@ def _open_heic(file: IO[bytes]) -> ImageFile:
 
 @contextmanager
 def reading(path: Path | str) -> Iterator[None]:
-    """Turn every error in a ``with`` block that decodes the file ``path`` into a ValueError, and hide warnings.
+    """Raise ValueError for every error in a ``with`` block that decodes the file ``path``, and hide warnings.
 
     If the image is not in a file, ``path`` is the name of the image in the error messages.
 
@@ -175,7 +176,8 @@ class _Silence:
         self._threads = 0
         self._filters = warnings.catch_warnings()
         self._handlers: list[tuple[Any, int | None]] = []
-        """Pairs of a function of libtiff that sets a message handler, and the handler to set again at the end."""
+        """Pairs (function, handler): a function of libtiff that sets a message handler, and the handler that was set
+        before the first thread entered the context."""
 
     def __enter__(self) -> None:
         with self._lock:

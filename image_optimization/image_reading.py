@@ -189,7 +189,7 @@ CAMERA_TAGS = (
 )
 """Names of the EXIF tags that are kept when a picture is read, in addition to the sections for exposure and GPS.
 
-All other tags are dropped, because they describe the layout of the file that was read.
+All other tags are dropped, because most of them describe the layout of the file that was read.
 """
 
 
@@ -257,7 +257,7 @@ def _deep_gray(picture: Image.Image, data: bytes) -> Samples:
 def _scale_transparency(picture: Image.Image, data: bytes) -> None:
     """Scale to 8 bits the gray level that the chunk tRNS of a PNG with 2 or 4 bits per pixel declares transparent.
 
-    Pillow has already scaled the pixels, but not this level, in the same way.
+    Pillow has already scaled the pixels in the same way, but it has not scaled this level.
     """
     if picture.mode == "L" and getattr(picture, "format", "") == "PNG" and data and data[24] in (2, 4):
         picture.info["transparency"] *= 255 // (2 ** data[24] - 1)

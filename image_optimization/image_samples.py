@@ -21,7 +21,7 @@ BLOCK_PIXELS = 2**20
 DARK = 1 / 8
 """Fraction of the range of 16-bit numbers that the largest number in a picture usually exceeds.
 
-If it does not, the numbers probably have fewer than 16 bits.
+If the largest number is below this fraction, the picture probably uses fewer than 16 bits.
 """
 
 
@@ -51,7 +51,7 @@ class Samples:
         return 8 if self.values.dtype.itemsize == 1 else 16
 
     def blocks(self) -> Iterator[tuple[slice, Array]]:
-        """Yield the picture in blocks of rows. Each is a pair of a slice of row indices and the numbers in these rows.
+        """Yield the picture in blocks of rows, each as a pair (slice of row indices, numbers in these rows).
 
         The numbers are a float32 array (rows, W, C) in [0, 1], where 0 is black and 1 is white. If the stored colors
         have been multiplied by the opacity, they are divided by it.
@@ -115,7 +115,8 @@ class Samples:
         """Return a message to the user about the range of the numbers, or "" if there is nothing to report.
 
         If ``notice`` is not empty, the message is ``notice``. Otherwise, if the type of the numbers has 16 bits but the
-        largest of them is at most :data:`DARK` of the range, the message says that the picture is very dark.
+        largest of them is less than the fraction :data:`DARK` of the range, the message says that the picture is very
+        dark.
         """
         if self.notice or self.values.dtype.kind != "u" or self.values.dtype.itemsize != 2:
             return self.notice

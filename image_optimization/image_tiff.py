@@ -1,7 +1,8 @@
 """Decode TIFF files that Pillow cannot open or would reduce to 8 bits per channel.
 
-Pillow only decompresses the pixel data: it receives a TIFF that declares the same bytes to be an 8-bit gray picture.
-This module decodes the decompressed bytes according to the TIFF 6.0 specification.
+Pillow only decompresses the pixel data: it receives a TIFF that contains the compressed data of the original file, but
+declares it to be an 8-bit gray picture. This module decodes the decompressed bytes according to the TIFF 6.0
+specification.
 """
 
 from __future__ import annotations
@@ -121,9 +122,10 @@ def is_plain(tags: Tags) -> bool:
     """Return whether a file is plain, which means that Pillow decodes it instead of this module.
 
     A file is plain if its compression is not in :data:`BYTEWISE`, or if Pillow decodes it exactly. Pillow decodes a
-    file exactly if it contains unsigned integers of at most 8 bits in interleaved channels, without subsampled colors,
-    without tags that state the range of the numbers, and without colors that have been multiplied by the opacity, which
-    Pillow would round.
+    file exactly if its numbers are unsigned integers of 8 bits, or of 1, 2 or 4 bits in a single channel, and if all of
+    the following conditions are met: the channels are interleaved, there is no chroma subsampling, no tags state the
+    range of the numbers, and the colors have not been multiplied by the opacity. Pillow would round colors when it
+    divides them by the opacity.
     """
     bits = bits_of(tags)
     lossy = tags.get(Tag.Compression, 1) not in BYTEWISE
@@ -134,7 +136,9 @@ def is_plain(tags: Tags) -> bool:
 
 
 def check_parts(tags: Tags) -> None:
-    """Check that the strips or tiles of an uncompressed picture cover all of it. Pillow would leave the rest black.
+    """Check that the strips or tiles of an uncompressed picture cover all of it.
+
+    Pillow would report no error and leave the area of the missing strips or tiles black.
 
     Raises:
         ValueError: some strips or tiles are missing.
@@ -147,7 +151,7 @@ def check_parts(tags: Tags) -> None:
 
 
 def _grid(tags: Tags) -> tuple[int, int, int, int]:
-    """Return the width and height of a strip or tile, in pixels, and the number of columns and rows that they form."""
+    """Return the width and height of the strips or tiles, in pixels, and how many columns and rows they form."""
     width, height = size_of(tags)
     if TILE_OFFSETS in tags:
         across, down = tags.get(TILE_WIDTH), tags.get(TILE_LENGTH)
@@ -161,7 +165,7 @@ def _grid(tags: Tags) -> tuple[int, int, int, int]:
 
 
 def _is_subsampled(tags: Tags) -> bool:
-    """Return whether the file is an uncompressed YCbCr picture whose colors are stored at a lower resolution."""
+    """Return whether the file is an uncompressed YCbCr picture with chroma subsampling."""
     colored = tags.get(Tag.PhotometricInterpretation) == YCBCR and tags.get(Tag.Compression, 1) == UNCOMPRESSED
     return colored and len(bits_of(tags)) == 3 and _all(tags, SUBSAMPLING, 2) != (1, 1)
 
@@ -203,10 +207,12 @@ def decode_tiff(data: bytes, tags: Tags) -> Samples | Image.Image:
 
 
 def _range(tags: Tags, values: Array) -> tuple[Array, Array, str]:
-    """Return the numbers for black and white, each (C,) or (1,), and a remark if they are assumed, otherwise "".
+    """Return the numbers for black and white, each (C,) or (1,), and a remark for the user.
 
     By the specification, black and white are the smallest and the largest number of the data type, unless tags state
-    other numbers. For floating-point numbers, black is 0 and white is 1 by convention.
+    other numbers. For floating-point numbers, black is 0 and white is 1 by convention. The remark says that the file
+    does not state black and white. It is "" if tags state them, or if the pixels are unsigned integers of at most 16
+    bits.
     """
     bits = bits_of(tags)[0]
     signed, real = values.dtype.kind == "i", values.dtype.kind == "f"
@@ -384,7 +390,7 @@ def _signed(numbers: Array, bits: int) -> Array:
 def _compress(data: bytes, tags: Tags) -> ImageFile:
     """Compress an uncompressed TIFF, and open the result with Pillow.
 
-    Pillow decodes a compressed TIFF with libtiff, which supports colors that are stored at a lower resolution.
+    Pillow decodes a compressed TIFF with libtiff, which supports chroma subsampling.
     """
     offsets, counts = _segments(data, tags)
     parts = [zlib.compress(data[place : place + count], 1) for place, count in zip(offsets, counts, strict=True)]

@@ -92,7 +92,7 @@ def check_output(
 
 
 def check_folder(folder: Path) -> None:
-    """Check that files can be created in ``folder``, and delete temporary files that runs left there when killed.
+    """Check that files can be created in ``folder``, and delete temporary files that killed runs left there.
 
     If the folder does not exist, this function checks that it can be created, but does not create it. The folder is
     created later, when the first file is written, so that a command that fails before then leaves no empty folder.
@@ -164,8 +164,9 @@ def save(
         note: text to store in the metadata of the file. :func:`read_note` reads it.
         overwrite: whether to replace an existing file.
         alpha: opacity (1, 1, H, W) in [0, 1] of ``image``; None to add no opacity. ``image`` must already be
-            composited over white, as in the result of :func:`read`. If ``image`` is a tensor, its colors are stored as
-            they were before compositing. A JPEG cannot store the opacity, and holds the composited image.
+            composited over white, as in the result of :func:`read`. The colors are stored as they were before
+            compositing, unless ``image`` is a Pillow image, whose colors are stored unchanged. A JPEG cannot store the
+            opacity, and holds the composited image.
         exif: encoded EXIF data to store, such as :attr:`Picture.exif`. In a JPEG, EXIF data of more than 64 kB is
             omitted.
         bits: bits per channel: 8 or 16. Only PNG and TIFF can have 16 bits per channel. A Pillow image cannot be saved
@@ -237,7 +238,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def _delete_leftovers(folder: Path) -> None:
-    """Delete the temporary files of :func:`replacing` whose process on this computer no longer exists."""
+    """Delete temporary files of :func:`replacing` that were created on this computer by processes that have ended."""
     for left in folder.glob(f".*.{_host()}.*.part"):
         number = left.name.split(".")[-2]
         if number.isdecimal() and not psutil.pid_exists(int(number)):
@@ -281,7 +282,7 @@ def _srgb_profile() -> bytes:
 
 
 def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, note: str | None, exif: bytes) -> bytes:
-    """Return the bytes of a PNG or TIFF with 16-bit channels, which Pillow cannot write."""
+    """Return the bytes of a PNG or TIFF with 16-bit channels, which Pillow can write only in gray."""
     channels = [image.reshape(image.shape[-3:]), *([] if alpha is None else [alpha[0]])]
     numbers = (torch.cat([each.detach().cpu() for each in channels]).clamp(0, 1) * 65535).round()
     levels = numbers.permute(1, 2, 0).numpy().astype(np.uint16)

@@ -1,7 +1,7 @@
 """Read, write and resize pictures.
 
 This module re-exports the main public names of the modules ``image_arguments``, ``image_notes``, ``image_reading``,
-``image_sizes`` and ``image_writing``.
+``image_sizes`` and ``image_writing``, and the constants :data:`LUMA` and :data:`MOST_PIXELS`.
 """
 
 from __future__ import annotations
