@@ -125,12 +125,11 @@ class Units:
             return 0
         last = len(shape) - 1
         first_known = isinstance(module, UNITS_FIRST) or (isinstance(module, nn.LayerNorm) and _is_2d(module))
-        if not first_known and not isinstance(module, UNITS_LAST):
+        normalized = module.normalized_shape if isinstance(module, nn.LayerNorm | nn.RMSNorm) else ()
+        if len(normalized) > 1 or not (first_known or isinstance(module, UNITS_LAST)):
             return self._of_unknown_kind(shape)
         axis, other = (0, last) if first_known else (last, 0)
-        counts = [getattr(module, name, None) for name in UNIT_COUNTS]
-        if isinstance(module, nn.LayerNorm | nn.RMSNorm):
-            counts.append(module.normalized_shape[-1])
+        counts = [*(getattr(module, name, None) for name in UNIT_COUNTS), *normalized]
         if shape[axis] not in counts and shape[other] in counts:
             axis = other
         self.count, self.axes[len(shape)] = shape[axis], axis

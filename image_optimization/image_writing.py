@@ -191,6 +191,7 @@ def save(
     if note is not None:
         check_note(note)
     if alpha is not None and kind != "JPEG" and isinstance(image, Tensor):
+        alpha = alpha.cpu()
         image = ((image.cpu() - (1 - alpha)) / alpha.clamp(min=1 / 255)).clamp(0, 1)  # remove the white
     if choose_bits(path, bits, 8) == 16:
         if not isinstance(image, Tensor):
