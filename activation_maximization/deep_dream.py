@@ -59,8 +59,8 @@ def amplify(
         octaves: number of octaves, the sizes at which the photo is processed.
         ratio: factor by which the height and the width grow from one octave to the next; larger than 1.
         steps: number of gradient steps at each octave.
-        learning_rate: step size of Adam, in the unit of the image's Fourier coefficients. These coefficients are
-            optimized because optimizing the pixels directly gives garish colors.
+        learning_rate: step size of Adam, in the unit of the optimized values, which are scaled Fourier coefficients of
+            the image. Optimizing the pixels directly would give garish colors.
         seed: seed of the random shifts that are applied to the image in every step.
         precision: number format that the network computes in, as for :func:`maximize`.
         compile: whether to compile the network for each octave, as for :func:`maximize`.

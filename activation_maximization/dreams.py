@@ -29,7 +29,7 @@ ENDING_OF_DREAMS = ".safetensors"
 """Extension of the files in which :class:`Dreams` are saved."""
 
 NOTE_OF_DREAMS, FORMAT_OF_DREAMS = "dreamgram dreams", 1
-"""Key of the safetensors metadata entry that holds all data except the tensors as JSON, and version of this format."""
+"""Key of the safetensors metadata entry with all data except the tensors, in JSON; and version of the file format."""
 
 TENSORS = ("images", "activations", "history")
 """Names of the tensors in a file. Each tensor has the name of the field of :class:`Dreams` that it holds."""
@@ -70,7 +70,7 @@ class Dreams:
     ``units`` is empty if an image is made for several units or for no unit.
     """
     settings: Mapping[str, str | float] = field(default_factory=dict)
-    """Settings with which the images were made, by name, as texts and numbers.
+    """Settings with which the images were made, by name, as strings and numbers.
 
     They include the objective, the class of the network and arguments of :func:`maximize`.
     """
@@ -114,7 +114,7 @@ class Dreams:
             OutputExistsError: the file exists, and ``overwrite`` is False.
             OSError: the file cannot be written.
             ValueError: the name of the file does not end in ``.safetensors``, or a field is not valid. For example, a
-                pixel value is outside [0, 1], or a setting is neither a text nor a finite number.
+                pixel value is outside [0, 1], or a setting is neither a string nor a finite number.
         """
         path = check_output(path, overwrite, (ENDING_OF_DREAMS,))
         note: dict[str, Any] = {"format": FORMAT_OF_DREAMS, "version": __version__, "stopped": self.stopped}
@@ -195,7 +195,7 @@ def _check(note: Any, tensors: Mapping[str, Tensor]) -> None:
 
 
 def _check_tensors(tensors: Mapping[str, Tensor]) -> int:
-    """Check the types, the shapes and the ranges of the tensors, and return the number of images."""
+    """Check the types and shapes of the tensors and the range of the pixel values, and return the number of images."""
     for name, tensor in tensors.items():
         if tensor.dtype not in NUMBER_TYPES:
             known = ", ".join(map(str, NUMBER_TYPES))
@@ -216,7 +216,7 @@ def _check_tensors(tensors: Mapping[str, Tensor]) -> int:
 
 
 def _check_settings(settings: Any) -> None:
-    """Raise a ValueError unless ``settings`` maps names to texts and finite numbers and does not exceed the limits.
+    """Raise a ValueError unless ``settings`` maps names to strings and finite numbers and does not exceed the limits.
 
     The limits are :data:`MOST_SETTINGS` and :data:`LONGEST_SETTING`.
     """

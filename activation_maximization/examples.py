@@ -77,11 +77,12 @@ def top_examples(
 ) -> list[list[Example]] | dict[str, list[list[Example]]]:
     """Find, for each of ``units``, the ``count`` pictures that activate the unit most.
 
-    For a single layer, the result holds one list of examples for each unit, in descending order of activation. For a
-    list of layers, the result is a dictionary that maps the name of each layer to the result for this layer. The
-    network processes each picture only once, even for several layers. Each picture in the result is cropped to the part
-    that activates the unit most. See Zeiler, Fergus, "Visualizing and Understanding Convolutional Networks",
-    arXiv:1311.2901. The memory that the search needs does not grow with the number of pictures.
+    For a single layer, the result holds one list for each unit, with the unit's examples in descending order of
+    activation. For a list of layers, the result is a dictionary that maps the name of each layer to the result for this
+    layer. During the search, each picture passes through the network only once, even for several layers. Each picture
+    in the result is cropped to the part that activates the unit most. See Zeiler, Fergus, "Visualizing and
+    Understanding Convolutional Networks", arXiv:1311.2901. The memory that the search needs does not grow with the
+    number of pictures.
 
     Example:
         >>> data = torchvision.datasets.CIFAR10("data", transform=torchvision.transforms.ToTensor())

@@ -356,7 +356,7 @@ class _Parser:
         return self.error(f"expected {wanted}, not {shorten(rest) if rest else 'the end'}")
 
     def end(self, wanted: str = "the end") -> None:
-        """Raise a ValueError if text is left to parse. The message says that ``wanted`` was expected in its place."""
+        """Raise a ValueError if text is left to parse. The message says that ``wanted`` was expected instead."""
         if self.text[self.at :].strip():
             raise self.unexpected(wanted)
 
@@ -475,9 +475,9 @@ class _Parser:
     ) -> inspect.Parameter:
         """Return the parameter that receives the next argument.
 
-        If ``keyword`` is None, this is the first parameter in order that has no argument yet. Otherwise, it is the
-        parameter called ``keyword``. ``parameters`` holds all parameters of the function ``name``, and ``given`` holds
-        the arguments that have been parsed so far.
+        If ``keyword`` is None, this is the first parameter that has no argument yet. Otherwise, it is the parameter
+        called ``keyword``. ``parameters`` holds all parameters of the function ``name``, and ``given`` holds the
+        arguments that have been parsed so far.
         """
         usage = _usage(name, parameters)
         free = [each for each in parameters if each != "photo"]

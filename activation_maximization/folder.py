@@ -77,7 +77,8 @@ def make_each(
             for each unit in the list.
         batch: number of pictures in a batch, at least 1. If the run is killed, at most this many pictures are lost.
         recipe: description of how the pictures are made, either a :class:`Recipe` or a text in your own words. The
-            recipe is stored in each picture file. An existing file is kept only if it was made with the same recipe.
+            recipe is stored in each picture file. An existing picture is reused only if it was made with the same
+            recipe.
         overwrite: whether to overwrite files that were made with a different recipe.
 
     Returns:

@@ -122,7 +122,7 @@ def maximize(
             in :data:`dreamgram.image_optimization.parameterizations.PARAMETERIZATIONS`, such as ``fourier``. The
             default is :class:`FourierImage` for images with 3 channels, and :class:`PixelImage` for all other images.
         transform: function that changes the images at random in every step before the network sees them; a list of
-            such functions; or a text such as ``none``, ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``. Several
+            such functions; or a string such as ``none``, ``jitter(0.1)`` or ``jitter(0.1) + robust(5)``. Several
             functions are applied from left to right. The default is
             :func:`dreamgram.image_optimization.transforms.robust`.
         init: images to start from instead of noise, (N, C, H, W) in [0, 1], or (1, C, H, W) to start all images from
@@ -303,7 +303,10 @@ def _joined(
 
 
 def _name(thing: Any) -> str:
-    """Return the name of ``thing`` if it is a function or a class, and otherwise its text, such as ``float32``."""
+    """Return the name of ``thing`` if it is a function or a class, and otherwise its string representation.
+
+    For example, the result for ``torch.float32`` is ``float32``.
+    """
     return getattr(thing, "__name__", "") or shorten(thing).removeprefix("torch.")
 
 
@@ -359,10 +362,11 @@ def _evaluate(activations_of: Reader, objective: Objective, images: Tensor, scal
 
 
 def _in_batches(work: Callable[[int], T], together: int, activations_of: Reader, objective: Objective) -> T:
-    """Call ``work`` with the number of images in a batch, and return the result of ``work``.
+    """Call ``work`` with ``together``, the number of images in a batch, and return the result of ``work``.
 
-    This number is ``together``. If the network turns out to process only one image at a time, ``work`` is called again
-    with 1. This is found out when the first batch first passes through the network, so that hardly any time is lost.
+    If the first forward pass of a batch shows that the network processes only one image at a time, ``work`` is called
+    again with 1, unless the objective is joint (:attr:`Objective.joint`). Only the work before that
+    pass is done twice.
     """
     activations_of.refuses_batches = not objective.joint
     try:
@@ -544,11 +548,12 @@ class _Part:
                 parameterization.leaf[number] = noise[0]
 
     def _start_separately(self, parameterization: Parameterization, shape: tuple[int, int, int]) -> None:
-        """Restart each image that receives no gradient from the first of several noise images that gives it a gradient.
+        """Try several noise images in turn as the start of each image that receives no gradient.
 
-        All noise is drawn in advance, so that the start of an image does not depend on the other images of its batch.
-        As many starts are tested together as fit into a batch, because a GPU takes nearly as long for a small batch as
-        for a large batch.
+        An image starts from the first noise image that gives it a gradient or, if there is none, from the last noise
+        image. All noise is drawn in advance, so that the start of an image does not depend on the other images of its
+        batch. As many starts are tested together as fit into a batch, because a GPU takes nearly as long for a small
+        batch as for a large batch.
         """
         self.find_silent(parameterization)
         if not self.silent:
@@ -578,7 +583,7 @@ class _Part:
         The result is a boolean tensor (starts, images in ``self.silent``).
 
         A start is a pair: the noise from which an image starts, and the seed of the random transform that is applied to
-        the image for the test. ``kind`` is the parameterization, the class that computes the images.
+        the image for the test. ``kind`` is the class of the parameterization, the object that computes the images.
         """
         numbers = self.numbers[self.silent]
         parameterization = kind.from_noise((len(starts) * len(numbers), *shape), device=self.device)
@@ -646,7 +651,7 @@ def _gradient(value: Tensor, leaf: Tensor, layer: str) -> Tensor:
     """Return the gradient of ``value``, which depends on ``layer``, with respect to ``leaf``, the optimized tensor.
 
     Raises:
-        ValueError: the network does not compute gradients up to ``layer``.
+        ValueError: no gradient passes back from ``layer`` to ``leaf``.
     """
     try:
         [gradient] = torch.autograd.grad(value, leaf, allow_unused=True)
@@ -662,8 +667,8 @@ def _gradient(value: Tensor, leaf: Tensor, layer: str) -> Tensor:
 def batch_size(pixels: int, device: torch.device | None = None) -> int:
     """Return the default number of images in a batch on ``device``, given the number of ``pixels`` of one image.
 
-    The number is as large as the limits :data:`BATCH` and :data:`PIXELS` allow. On a large GPU, both limits are
-    multiplied by :data:`TIMES`.
+    The number is as large as the limits :data:`BATCH` and :data:`PIXELS` allow. On an NVIDIA GPU with at least
+    :data:`LARGE_GPU` bytes of memory, both limits are multiplied by :data:`TIMES`.
     """
     cuda = device is not None and device.type == "cuda"
     # The total memory decides, not the free memory, which changes from run to run: the batches determine the rounding.
