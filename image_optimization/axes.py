@@ -90,7 +90,7 @@ class Units:
 
     Call :meth:`axis` for the layers in the order in which they run, because the result for some classes of modules
     depends on the layers before them. A layer is of a known kind if its class is in :data:`UNITS_FIRST` or
-    :data:`UNITS_LAST`.
+    :data:`UNITS_LAST`, unless it normalizes over several axes together.
     """
 
     image: tuple[int, int]

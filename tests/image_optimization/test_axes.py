@@ -66,6 +66,13 @@ NETWORKS: dict[str, tuple[nn.Module, str, int, tuple[int, ...], str]] = {
         (0, 1),
         "4 x 4 x 6 units",
     ),
+    "norm over the whole layer": (
+        Network(lambda n, x: n.b(n.a(x)), CONV, nn.LayerNorm([6, 4, 4])),
+        "b",
+        6,
+        (1, 2),
+        "6 x 4 x 4",
+    ),
     "tokens": (
         Network(lambda n, x: n.b(n.a(x).flatten(2).transpose(1, 2)), CONV, nn.Linear(6, 7)),
         "b",
