@@ -2,9 +2,10 @@
 
 Both programs minimize the same function: neural-style's total loss, for a photo and a painting that already have the
 size of the result, so that neither program resizes them. For neural-style, we use the loss that it prints, which is
-computed for an image whose pixels may have any value. For Dreamgram, we compute the loss of the finished picture, with
-valid 8-bit pixels, in float32. The time of neural-style includes only its iterations. The time of Dreamgram is that of
-a whole call of ``stylize``, in a process in which everything is already loaded. ``--device cuda`` runs both on a GPU.
+computed for an image whose pixels may have any value. For Dreamgram, we compute the loss, in float32, of the finished
+picture, whose pixels are rounded to 8 bits. The time of neural-style includes only its iterations. The time of
+Dreamgram is that of a whole call of ``stylize``, in a process in which everything is already loaded. ``--device cuda``
+runs both on a GPU.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Race against neural-style on its own loss.")
     parser.add_argument("--device", default="cpu", help="Device on which both programs run: cpu or cuda.")
     parser.add_argument("--sizes", type=int, nargs="+", default=[256, 512], help="Longer sides of the pictures.")
-    parser.add_argument("--pairs", type=int, default=len(PAIRS), help="Number of pairs of pictures.")
+    parser.add_argument("--pairs", type=int, default=len(PAIRS), help="Number of pairs of a photo and a painting.")
     given = parser.parse_args()
     model = dg.load("vgg16").to(given.device)
     print("| pictures | neural-style: iterations, time, loss | Dreamgram |\n|---|---|---|")

@@ -62,7 +62,7 @@ def _measure(precision: Precision) -> Figure:
 
 
 def _operations(image: torch.Size, weight: torch.Size, *_: object, out_shape: torch.Size, **__: object) -> int:
-    """Return the number of operations, uncounted by PyTorch, of a convolution that is fused with a ReLU."""
+    """Return the number of operations of a fused convolution and ReLU, an operator that PyTorch cannot count."""
     return conv_flop_count(image, weight, out_shape)
 
 

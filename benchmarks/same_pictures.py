@@ -81,11 +81,12 @@ def prepare(folder: Path) -> None:
 def run(name: str, checkout: Path, folder: Path) -> dict[str, NDArray[Any]]:
     """Run one of :data:`COMMANDS` with the code of ``checkout`` in ``folder``, and return the pictures that it writes.
 
-    The pictures are returned by file name. If the command writes no picture, the text that it prints is returned. If
-    the result depends on free memory or on timing, the result is empty.
+    The result maps file names to pictures. If the command writes no picture, the result contains the text that it
+    prints. If the pictures depend on free memory or on timing, the result is empty.
 
     Raises:
-        RuntimeError: the command fails, or a replayed or resumed picture is not the same as the original.
+        RuntimeError: the command fails, a picture that should be painted in tiles has none, a replayed picture differs
+            from the original, or the picture of a resumed run differs from that of an uninterrupted run.
     """
     tool, *words = COMMANDS[name].split()
     words += [] if {"layers", "resume", "--output"} & {*words} else ["--output", f"{name}.png"]
@@ -131,12 +132,12 @@ def _difference(old: NDArray[Any], new: NDArray[Any]) -> str:
 
 
 def main(
-    old: Annotated[Path, typer.Argument(resolve_path=True, help="Checkout to compare with.", show_default=False)],
+    old: Annotated[Path, typer.Argument(resolve_path=True, help="Checkout to compare with NEW.", show_default=False)],
     new: Annotated[Path, typer.Argument(resolve_path=True, show_default="this one")] = Path(__file__).parents[1],
     only: Annotated[
         str,
         typer.Option(
-            help="Run only commands whose names contain this text, and commands that begin with the same word."
+            help="Run only commands whose names contain this text or begin with the same word as such a name."
         ),
     ] = "",
     keep: Annotated[Path | None, typer.Option(resolve_path=True, help="Keep the pictures in this new folder.")] = None,

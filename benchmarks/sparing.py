@@ -1,4 +1,4 @@
-"""Look for empty pictures among those that use little ink: ``python -m benchmarks.sparing``.
+"""Look for empty pictures among those made with the regularizer ``sparing``: ``python -m benchmarks.sparing``.
 
 For each of 20 networks of torchvision and timm with random weights, and for four sizes of the images,
 ``maximize(logit([1, 2]) - sparing())`` makes two pictures. A picture is called empty if its pixels, which are in [0,
@@ -47,7 +47,7 @@ class _Warnings(logging.Handler):
 
 
 def main(steps: Annotated[int, typer.Option(help="Number of steps for each picture.")] = 24) -> None:
-    """Make pictures that use little ink, and print a table of how much their pixels vary."""
+    """Make pictures with the regularizer ``sparing``, and print a table of how much their pixels vary."""
     warnings.simplefilter("ignore")
     told = _Warnings()
     logger = logging.getLogger("dreamgram")

@@ -1,9 +1,10 @@
 """Measure the time until a style transfer reaches neural-style's loss: ``python -m benchmarks.stylize``.
 
 The losses of both programs are those of the saved files, computed in float32 by ``benchmarks/gatys_loss.py``. Our time
-is that of the whole command. The time of neural-style is the time of an iteration, measured in the same run, times the
-number of iterations up to its first file with the loss to reach or a lower one. Later files can have a higher loss,
-because the pixels of neural-style leave [0, 1] after some hundreds of iterations and are clipped in the file.
+is that of the whole command. neural-style saves a file every 50 iterations. Its time is the number of iterations up to
+the first file whose loss is at most the loss to reach, times the time of an iteration, which this benchmark measures.
+Later files can have a higher loss, because the pixels of neural-style leave [0, 1] after some hundreds of iterations
+and are clipped in the file.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ STEPS = 44
 
 
 def measure() -> list[Figure]:
-    """Measure how many times faster than neural-style ``stylize --preset gatys`` reaches three losses.
+    """Measure how many times faster ``stylize --preset gatys`` reaches three losses than neural-style does.
 
     The command is run with ``--steps`` :data:`STEPS` and with the default number of steps.
     """

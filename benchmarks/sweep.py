@@ -1,8 +1,8 @@
 """Try 230 networks of torchvision and timm, with random weights: ``python -m benchmarks.sweep``.
 
-Each network is tried with an early, a middle and a late layer. A layer works if three conditions hold: ``maximize``
-makes pictures of up to four units whose pixels are finite; the objective rises for each unit that passes back a
-gradient, and at least one unit does; and a deep comparison shows that the network has not changed. The table has one
+Each network is tried with an early, a middle and a late layer. A layer works if three conditions hold: all pixels of
+the pictures that ``maximize`` makes of up to four units are finite; at least one unit passes back a gradient, and the
+objective rises for each such unit; and a deep comparison shows that the network has not changed. The table has one
 line for each network. For each layer that does not work, a line with the error follows. To try only some networks, give
 parts of their names, such as ``resnet vit``. With ``--every 10 --start 3``, every tenth network is tried, from index 3
 on.
@@ -94,7 +94,7 @@ def main(
     start: Annotated[int, typer.Option(help="Index of the first network to try.")] = 0,
     steps: Annotated[int, typer.Option(help="Number of steps for each picture.")] = 4,
 ) -> None:
-    """Try networks in three depths, and print a table of the results."""
+    """Try layers at three depths of each network, and print a table of the results."""
     warnings.simplefilter("ignore")
     logging.getLogger("dreamgram").setLevel(logging.ERROR)
     signal.signal(signal.SIGALRM, _give_up)
@@ -129,7 +129,7 @@ def _give_up(number: int, frame: FrameType | None) -> None:
 
 
 def _try(name: str, steps: int) -> dict[str, str]:
-    """Return a dictionary from each depth of the network called ``name`` to "works" or to what went wrong."""
+    """Try the network called ``name``, and return "works" or what went wrong for each depth."""
     try:
         model, sizes = _build(name)
         layers, size = _list(model, sizes)
@@ -183,7 +183,7 @@ def _enliven(model: nn.Module, size: int) -> None:
 
 
 def _list(model: nn.Module, sizes: list[int]) -> tuple[list[Layer], int]:
-    """Return the layers with at least two units, and the first of ``sizes`` with which an image passes through."""
+    """Return the layers with at least two units, and the first of ``sizes`` at which ``model`` runs without error."""
     for size in sizes:
         try:
             found = list_layers(model, (3, size, size))
@@ -196,10 +196,11 @@ def _list(model: nn.Module, sizes: list[int]) -> tuple[list[Layer], int]:
 
 
 def _at(model: nn.Module, layers: list[Layer], place: float, size: int) -> Layer:
-    """Return the layer at ``place``, a fraction of the list, or the next layer whose units depend on the image.
+    """Return the first of ``layers``, from ``place`` on, whose units depend on the image; the last layer if none does.
 
-    Some networks compute tables, for example of distances between positions, in modules of their own. The mean of a
-    unit after a softmax is also the same for all images.
+    ``place`` is a position in the list, as a fraction of its length. The units of some layers do not depend on the
+    image. For example, some modules only compute a table of distances between positions. After a softmax over the
+    positions, the mean of a unit is also the same for all images.
     """
     images = torch.rand(2, 1, 3, size, size)
     for layer in layers[int(len(layers) * place) :]:
@@ -215,7 +216,7 @@ def _at(model: nn.Module, layers: list[Layer], place: float, size: int) -> Layer
 def _make(model: nn.Module, layer: Layer, size: int, steps: int) -> str:
     """Make pictures of a few units, and return "works" or what is wrong.
 
-    Several learning rates are tried, see :data:`RATES`.
+    Several learning rates are tried; see :data:`RATES`.
     """
     before = portrait(model)
     objective = dg.channel(layer.name, range(min(4, layer.channels)))

@@ -1,8 +1,9 @@
 """Measure memory and time of tiled and untiled pictures: ``python -m benchmarks.tiling`` (eight minutes).
 
-The photo is enlarged to each size. The memory is the peak memory of the process. The time is that of a step at the last
-scale, at which the picture has its full size. Finally, the losses and gradients of a tiled and an untiled picture are
-compared in float32, at a size that fits into memory without tiles.
+A photo is resized to each of :data:`SIZES` and painted, with and without a memory limit. The memory is the peak memory
+of the process. The time is that of a step at the last scale, at which the picture has its full size. Finally, the
+losses and gradients of a tiled and an untiled picture are compared in float32, at a size that fits into memory without
+tiles.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Write the tables of all options and the types of the keywords in Python from their declarations: ``make docs``."""
+"""Write docs/options.md and the types of Python keyword arguments from the declared options: ``make docs``."""
 
 from __future__ import annotations
 
@@ -34,13 +34,13 @@ def commands() -> dict[str, Command]:
 
 
 def text() -> str:
-    """Return the page as Markdown."""
+    """Return the text of docs/options.md."""
     parts = [f"## {name}\n\n{command.help}\n\n{table(command.options)}\n" for name, command in commands().items()]
     return "\n".join([INTRODUCTION, *parts])
 
 
 def keywords() -> str:
-    """Return the module with the types of the keyword arguments of ``stylize`` and :class:`Stylizer`."""
+    """Return the source text of style_transfer/keywords.py, which declares the types of keyword arguments."""
     parameters = inspect.signature(Stylizer.__init__).parameters.values()
     own = {each.name: each.annotation for each in parameters if each.kind == each.KEYWORD_ONLY}
     options = {each.name: each.type for each in fields(StyleOptions) if each.name not in own}
