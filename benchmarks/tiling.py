@@ -119,7 +119,7 @@ def main() -> None:
     for optimizer in OPTIMIZERS:
         least = planned(*LARGEST, optimizer) / 1e9
         print(f"{LARGEST[0]} x {LARGEST[1]} pixels with {optimizer} need at least {least:.1f} GB", flush=True)
-    print("| picture | with all free memory | with 4 GB |\n|---|---|---|")
+    print("| picture | by default | with 4 GB |\n|---|---|---|")
     for width, height in SIZES:
         cells = []
         for limit in (None, LIMIT):
