@@ -92,7 +92,7 @@ def find_shape(model: nn.Module, size: int | tuple[int, int] | None = None) -> I
     If the network has an attribute ``input_shape``, this is the shape. Otherwise, the shape is the one that timm,
     transformers or torchvision have stored in the network, if images of this shape pass through the network. Otherwise,
     the images have as many channels as the first layer of a forward pass takes, and 224 x 224 pixels. If such images do
-    not pass through the network, several other common shapes are tried, and the first shape whose images pass is used.
+    not pass through the network, several other shapes are tried, and the first shape whose images pass is used.
     These forward passes compute only shapes if possible, and do not change the network.
 
     If ``size`` is given, it determines the height and width: it is either the side of a square in pixels, or (H, W) in
@@ -224,7 +224,7 @@ class _Search:
         return next((shape for shape in shapes if self._try(shape)[1] is None), None)
 
     def _origin(self, shape: _Shape) -> Origin:
-        """Return the source of the height and width in ``shape``; images of this shape pass through the network.
+        """Return the source of the height and width in ``shape``, a shape whose images pass through the network.
 
         The result is "guessed" if larger images seem to pass, too, and "found" if they do not.
         """
@@ -237,7 +237,7 @@ class _Search:
         """Return the numbers of channels to try, the most probable first.
 
         ``stored`` holds the number of channels that a library has stored in the network, or is empty. Images of the
-        size ``sides`` (H, W) pass through the network to find its first layer with weights.
+        size ``sides`` (H, W) are passed through the network to find its first layer with weights.
         """
         for channels in (*stored, *COLORS):
             start, _ = self._try((channels, *sides))

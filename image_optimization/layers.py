@@ -1,6 +1,7 @@
 """Find the layers of a network by name, with a dry run: forward passes that only record the layers.
 
-For large images, the dry run uses PyTorch's meta device, which computes only shapes, if the network supports it.
+If the image is large and the network supports PyTorch's meta device, the dry run uses this device, which computes only
+shapes.
 """
 
 from __future__ import annotations
@@ -289,8 +290,8 @@ def _layers(trial: Trial, images: Mapping[tuple[str, int, str], Images], unit_fi
 def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: Units) -> Layer:
     """Return the layer for the tensor ``seen``.
 
-    ``images`` describes the batch axis of the tensor. None means that the tensor has no batch axis, so that each
-    forward pass is limited to a single image.
+    ``images`` describes the batch axis of the tensor. None means that the batch axis is unknown, so that each forward
+    pass is limited to a single image.
     """
     shape = list(seen.shape)
     axis = images.axis if images else 0 if len(shape) > 1 and shape[0] == 1 else None

@@ -51,14 +51,16 @@ class LBFGS:
     Constraints", 1982).
 
     The third change makes better use of the curvature pairs. A curvature pair consists of the move of the optimized
-    tensor in one step and the change of the gradient during this move. The curvature is learned in :class:`Coordinates`
-    in which it is more even, and in each block of the image separately. A large image has far more directions with
-    different curvatures than there are pairs. With blocks, each pair describes the curvature along one direction in
-    every block. Without blocks, it would describe the curvature along only one direction in the whole image.
+    tensor in one step and the change of the gradient during this move. The curvature is learned in each block of the
+    image separately, and in :class:`Coordinates` in which it varies less between low and high frequencies than it does
+    in pixels. A large image has far more directions with different curvatures than there are pairs. With blocks, each
+    pair describes the curvature along one direction in every block. Without blocks, it would describe the curvature
+    along only one direction in the whole image.
 
     The direction of a step is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of
-    Quasi-Newton Matrices and Their Use in Limited Memory Methods", 1994. The compact form reads the curvature pairs
-    half as often as the two-loop recursion of Nocedal.
+    Quasi-Newton Matrices and Their Use in Limited Memory Methods", 1994. The compact form needs only a few products
+    with matrices that hold all curvature pairs, whereas the two-loop recursion of Nocedal needs several operations for
+    each pair.
 
     Every decision, such as whether to accept a step, is computed on the device, so that the CPU never waits for an
     accelerator. All numbers that change from step to step are tensors on the device, and every step changes them in

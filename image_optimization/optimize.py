@@ -258,8 +258,8 @@ def optimize(
         KeyboardInterrupt: Ctrl-C was pressed before the first step was done.
         NonFiniteLoss: the loss or the image became infinite or NaN; the message gives the number of the step.
         ValueError: ``steps`` or ``learning_rate`` is not positive; there is no optimizer with the name ``optimizer``;
-            ``state`` is damaged, or does not fit the optimizer and the image size; ``loss`` does not return one number,
-            or one number for each image; or the result of ``loss`` does not depend on the image.
+            ``state`` is damaged, or does not fit the optimizer and the image size; ``loss`` returns neither one number
+            nor one number for each image; or the result of ``loss`` does not depend on the image.
         TypeError: ``image`` is not a parameterization, ``loss`` or a listener is not a function, or ``optimizer`` is
             neither a name nor a function.
     """
@@ -390,8 +390,8 @@ def choose_optimizer(
 
     Raises:
         ValueError: there is no optimizer of that name; the message lists the names and suggests a similar one, if any.
-        TypeError: ``optimizer`` is neither a name nor a function of the tensor and its bounds. For example, optimizers
-            of ``torch.optim`` are not allowed.
+        TypeError: ``optimizer`` is neither a name nor a function of the tensor to optimize and its bounds. For example,
+            optimizers of ``torch.optim`` are not allowed.
     """
     if not isinstance(optimizer, str):
         kind = optimizer if isinstance(optimizer, type) else type(optimizer)
