@@ -144,7 +144,7 @@ def _as_tensor(given: Any, name: str) -> Tensor:
     if not numbers.is_floating_point() and numbers.dtype not in WHITES:
         kind = str(numbers.dtype).removeprefix("torch.")
         raise TypeError(
-            f"{name} must hold fractions in [0, 1], uint8, uint16 or Booleans, not {kind}, which does not say what is white"
+            f"{name} must hold fractions in [0, 1], uint8, uint16 or bool, not {kind}, which does not say what is white"
         )
     return numbers
 

@@ -115,7 +115,7 @@ REFUSED: dict[str, tuple[Any, int | None, type[Exception], str]] = {
     "a row": (COLOR[0, 0, 0], 3, ValueError, r"photo must be \(N, C, H, W\), or .*, not \(9,\)"),
     "five axes": (COLOR[None], 3, ValueError, r"not \(1, 1, 3, 7, 9\)"),
     "empty": (COLOR[:, :, :0], 3, ValueError, r"not \(1, 3, 0, 9\)"),
-    "64 bits": (LEVELS.astype(int), 3, TypeError, "must hold uint8 from 0 to 255 or fractions .*, not int64"),
+    "64 bits": (LEVELS.astype(int), 3, TypeError, r"must hold fractions in \[0, 1\], uint8, .*, not int64"),
     "signed bytes": (torch.from_numpy(LEVELS).char(), 3, TypeError, "not int8, which does not say what is white"),
     "complex": (COLOR + 0j, 3, TypeError, "not complex64"),
     "texts": (np.array([["a"]]), 3, TypeError, "must hold numbers, not <U1"),
