@@ -66,7 +66,7 @@ class Timelapse:
 def check_frame(ending: str, size: tuple[int, int]) -> None:
     """Check that an animation with the file extension ``ending`` can hold frames of ``size`` (H, W).
 
-    Call this function before a long computation, so that the animation can be saved at the end.
+    Call this function before a long computation, so that saving the animation does not fail at the end.
 
     Raises:
         ValueError: a side of the frames is longer than the format allows.

@@ -90,7 +90,7 @@ def try_out(
     way: Way,
     follow_fields: bool = False,
 ) -> Trial:
-    """Run ``model`` on ``image`` (N, C, H, W), and return the outputs of its modules and the error, if any.
+    """Run ``model`` on ``image`` (N, C, H, W), and return records of its modules' outputs and the error, if any.
 
     The forward pass runs in evaluation mode, with copies of the network's parameters. Afterwards, the network is
     restored to its previous state. A trial in the mode "shapes" fails if the network reads values of tensors, for
@@ -262,7 +262,7 @@ WEIGHTED = {
 
 
 def _start(name: str, input: Tensor, weight: Tensor, *others: Any, **options: Any) -> Start:
-    """Return a description of the layer that a call of one of the functions :data:`WEIGHTED` computes."""
+    """Describe the layer that is computed by a call of a function named in :data:`WEIGHTED`."""
     groups = options.get("groups", others[4] if len(others) > 4 else 1)
     return Start(name, weight.shape[-1] if name == "linear" else weight.shape[1] * groups, math.prod(input.shape[:-1]))
 

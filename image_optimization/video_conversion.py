@@ -86,7 +86,7 @@ def convert_video(
     *,
     max_pixels: int = MOST_PIXELS,
 ) -> None:
-    """Convert every frame of ``video`` and write the result to ``output``, with the same timestamps and sound.
+    """Convert the frames of ``video`` and write them to ``output``, with the timestamps and the sound of ``video``.
 
     Damaged frames are skipped.
 

@@ -15,7 +15,8 @@ WRAPPERS = frozenset({"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoin
 names of a network's modules."""
 
 NAMES_SHOWN = 3
-"""Largest number of tensors that an error message names as missing, as unexpected, and as having a wrong shape."""
+"""Largest number of missing tensors that an error message names. The same limit applies to unexpected tensors, and to
+tensors that have a wrong shape."""
 
 
 def fitting(name: str, weights: Path | None, build: Callable[[], nn.Module]) -> nn.Module:
@@ -82,8 +83,8 @@ def fill(model: nn.Module, state: Mapping[str, Tensor]) -> nn.Module:
 def renamed(state: Mapping[str, Tensor], names: Collection[str]) -> dict[str, Tensor]:
     """Rename the tensors in ``state`` so that as many as possible match ``names``, the tensor names of a network.
 
-    First, the names in :data:`WRAPPERS` are removed wherever they are a component of a dotted name in ``state``, except
-    those that are also a component of a name in ``names``. Then, one prefix is removed from all names or added to all
+    First, the components that are listed in :data:`WRAPPERS` are removed from the dotted names in ``state``. A
+    component that also occurs in one of ``names`` is kept. Then, one prefix is removed from all names or added to all
     names. Examples of removed prefixes are ``module.``, ``model.``, ``state_dict.`` and ``state_dict.net.``. Tensors
     without the removed prefix are omitted. If several prefixes fit equally well, the first one found is used.
     """
@@ -117,10 +118,10 @@ def _without(wrappers: Collection[str], name: str) -> str:
 def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, int]:
     """Return ``{"num_classes": N}`` if a weights file is for N classes, and the network for a different number.
 
-    ``own`` holds the tensors of the network, and ``state`` those of the weights file. The number of classes is the size
-    of the first dimension of the last tensor in ``own``, and N is that of the tensor of the same name in ``state``. The
-    result is an empty dictionary if the two sizes are equal, if any other dimension differs, or if ``state`` lacks this
-    tensor.
+    ``own`` holds the tensors of the network, and ``state`` those of the weights file. The network's number of classes
+    is the size of the first dimension of the last tensor in ``own``. N is the size of the first dimension of the tensor
+    of the same name in ``state``. The result is an empty dictionary if N equals the network's number of classes, if the
+    two tensors differ in any other dimension, or if ``state`` has no tensor of this name.
     """
     if not own or (last := list(own)[-1]) not in state or state[last].shape == own[last].shape:
         return {}
@@ -128,7 +129,7 @@ def classes_of(state: Mapping[str, Tensor], own: Mapping[str, Tensor]) -> dict[s
 
 
 def _splits(name: str) -> list[tuple[str, str]]:
-    """Return all pairs of a prefix and a rest into which a dotted name can be split. The prefix can be empty."""
+    """Return all pairs of a prefix and a remainder into which a dotted name can be split. The prefix can be empty."""
     starts = [0, *(place + 1 for place, character in enumerate(name) if character == ".")]
     return [(name[:start], name[start:]) for start in starts]
 

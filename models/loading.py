@@ -1,8 +1,9 @@
 """Load a network by its name.
 
-A name is that of a network in this package (``digits``, ``vgg16``, ...), ``torchvision:NAME``, ``timm:NAME``,
-``hf:NAME`` for a network of the Hugging Face Hub, or ``path/to/file.py:function`` for your own function that returns a
-``torch.nn.Module``. Your file can import modules from its folder: see :class:`dreamgram.models.project.Project`.
+The networks in this package have names such as ``digits`` and ``vgg16``. Any other name has the form
+``torchvision:NAME``, ``timm:NAME``, ``hf:NAME`` for a network of the Hugging Face Hub, or ``path/to/file.py:function``
+for your own function that returns a ``torch.nn.Module``. Your file can import modules from its folder: see
+:class:`dreamgram.models.project.Project`.
 """
 
 from __future__ import annotations
@@ -125,7 +126,7 @@ def _torchvision(name: str, weights: Path | None) -> nn.Module:
 def _torchvision_filled(name: str, weights: Path) -> nn.Module:
     """Return the network ``name`` of torchvision, filled with the tensors in ``weights``.
 
-    The number of classes and, for a vision transformer, the side of its images are chosen to fit these tensors.
+    The number of classes and, for a vision transformer, the image size are chosen to fit these tensors.
     """
     import torchvision.models as zoo
 

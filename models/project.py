@@ -1,4 +1,4 @@
-"""Run a user's Python file with the modules in its folder, isolated from all other modules.
+"""Run a user's Python file, together with the modules in its folder, as a package of its own.
 
 A project is a user's file together with the modules that it imports from its folder, its package or the current folder.
 Each time a user's file is run, its project becomes a new package, such as ``_dreamgram_project_3``. If a file of the
@@ -37,7 +37,7 @@ class Project(MetaPathFinder):
     1. Python's standard library and Dreamgram.
     2. The folder of the file. If this folder is a package (it has an ``__init__.py``), the folder that contains the
        outermost package is searched instead.
-    3. The current folder, unless Python has already imported a different module of the same name.
+    3. The current folder, unless Python has already imported a module of the same name outside the project.
     4. Everything else that Python can import, such as installed packages.
     5. The folder of the file, if this folder is a package.
     6. Packages without an ``__init__.py`` in the folders of items 2, 3 and 5.

@@ -19,7 +19,7 @@ def sources(name: str, weights: Path | None) -> list[Path]:
     next items are the files of the modules that the user's file has imported so far from its folder, its package or the
     current folder, in alphabetical order. The path of a module inside the current folder is relative to that folder.
     The path of any other module is absolute. If ``name`` is ``hf:FOLDER``, the list begins with the folder. If
-    ``weights`` is not None, it is the last item. For any other ``name``, the list has no other items.
+    ``weights`` is not None, it is the last item. If ``name`` has neither form, the list contains at most ``weights``.
     """
     source, _, _ = name.rpartition(":")
     files = loaded_files(Path(source)) if source.endswith(".py") else []

@@ -90,7 +90,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
 
 
 def _collect(content: object, prefix: str, found: OrderedDict[str, Tensor]) -> None:
-    """Add to ``found`` the tensors and the versions of modules in the dictionary ``content``, at all levels."""
+    """Add to ``found`` the tensors in the nested dictionary ``content``, and the ``_metadata`` of its state dicts."""
     if not isinstance(content, Mapping):
         return
     for name, version in getattr(content, "_metadata", {}).items():
