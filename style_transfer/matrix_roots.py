@@ -23,8 +23,8 @@ POLYNOMIALS = (
 """Coefficients (a, b, c) of the polynomial a x + b x^3 + c x^5 for each Newton-Schulz iteration, from first to last.
 
 Before the first iteration, the matrix is scaled so that the square roots of its eigenvalues are at most 1. The first
-polynomial maps the numbers from 0.001 to 1 to values as close to 1 as possible. Each later polynomial does the same for
-the values of the previous polynomial. The method is due to Amsel, Persson, Musco, Gower, "The Polar Express",
+polynomial maps the interval [0.001, 1] to values as close to 1 as possible. Each later polynomial does the same for the
+values of the previous polynomial. The method is due to Amsel, Persson, Musco, Gower, "The Polar Express",
 arXiv:2505.16932. Seven polynomials are enough if the condition number of the matrix is at most 10^6. For the matrices
 that are computed from pictures, the condition number is about 10^5. If the condition number is 10^8, the error of the
 trace of the matrix's square root is 0.01 %."""
@@ -44,9 +44,10 @@ def trace_of_root(matrix: Tensor) -> Tensor:
 def regularized_root(covariance: Tensor, share: float, least: Tensor) -> tuple[Tensor, Tensor]:
     """Add a multiple of the identity matrix to a ``covariance`` (C, C), and compute the square root of the sum.
 
-    The multiple is ``share`` times the largest eigenvalue of ``covariance``, plus ``least``. Negative eigenvalues, a
-    result of rounding, count as 0. The eigendecomposition of ``covariance`` is computed on the CPU. This does not slow
-    down the optimization steps, because they do not call this function.
+    The identity matrix is multiplied by the number ``share * largest + least``, where ``largest`` is the largest
+    eigenvalue of ``covariance``. Negative eigenvalues, a result of rounding, count as 0. The eigendecomposition of
+    ``covariance`` is computed on the CPU. This does not slow down the optimization steps, because they do not call this
+    function.
 
     Returns:
         The added multiple of the identity matrix, and the symmetric square root of the sum, (C, C) each.

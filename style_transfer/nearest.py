@@ -33,9 +33,9 @@ def distance_of_nearest(activation: Tensor, weight: Tensor, mean: Tensor, candid
 def lattice(activation: Tensor, window: tuple[slice, slice], every: int) -> Tensor:
     """Select the fraction 1 / ``every`` of an activation's positions, evenly spread over its rows and columns.
 
-    ``window`` holds two ranges: the rows and the columns of the whole layer that ``activation`` covers. Whether a
-    position is selected depends only on its row and column in the whole layer, so that dividing the layer into windows
-    does not change the selection.
+    ``window`` holds the ranges of rows and columns that ``activation`` covers in the whole layer. Whether a position is
+    selected depends only on its row and column in the whole layer, so that dividing the layer into windows does not
+    change the selection.
 
     Returns:
         A boolean mask (H, W) that is True at the selected positions of ``activation`` (1, C, H, W).

@@ -84,7 +84,7 @@ def _new_checkpoint(options: StylizeOptions) -> Iterator[None]:
     """Claim the checkpoint file of a new run, so that no other program writes it, and check that it can be written.
 
     Raises:
-        ValueError: another run writes the file, or the file exists and is not a checkpoint.
+        ValueError: another run is using the file, or the file exists and is not a checkpoint.
         OSError: the file exists and the options do not allow overwriting it, or it cannot be written.
     """
     path = options.checkpoint
@@ -177,7 +177,7 @@ def plan_of(recipe: Recipe) -> list[Budget] | None:
 
 
 def _check_distinct(options: StylizeOptions, output: Path) -> None:
-    """Check that the output and the checkpoint are separate files, so that no file is overwritten by mistake.
+    """Check that the run would not overwrite one of its own files by mistake.
 
     The picture ``output`` must not be an input file. The checkpoint must be neither an input file nor another file that
     the run writes.

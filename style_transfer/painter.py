@@ -83,7 +83,7 @@ class Painter:
         }
         self.stylizer: Stylizer | None = None
         self.older: tuple[Path, str] | None = None
-        """Path of the first picture found in the output folder that was made by a version before :data:`CHANGED`, and
+        """Path of the first existing picture that was found to have been made by a version before :data:`CHANGED`, and
         that version; None if no such picture has been found."""
         self.told_of_older = False
         """True if the user has been told of the picture in :attr:`older`."""
@@ -94,10 +94,9 @@ class Painter:
     def prepare(self, photo: Tensor, plan: Sequence[Budget] | None = None) -> Stylizer:
         """Return a :class:`Stylizer`, which performs the style transfer, for a photo (1, 3, H, W) in [0, 1].
 
-        The stylizer reuses what was computed from the paintings for the previous photo. ``plan`` holds one memory
-        budget for each scale, a size at which the image is optimized. By default, the budgets are computed from the
-        option ``max_memory`` or the free memory. The plan of the first call is used for all photos; later plans are
-        ignored.
+        Results that have been computed from the paintings are reused for later photos. ``plan`` holds one memory budget
+        for each scale, a size at which the image is optimized. By default, the budgets are computed from the option
+        ``max_memory`` or the free memory. The plan of the first call is used for all photos; later plans are ignored.
         """
         if self.stylizer is None:
             how = {**self.masks_and_init, "model": self.model, "plan": plan}
@@ -127,7 +126,8 @@ class Painter:
     def paint_of_folder(self, photo_path: Path, output: Path) -> Done | None:
         """Paint one photo from a folder and save it as ``output``. If painting is interrupted, nothing is saved.
 
-        Return how painting ended. If ``output`` already is the finished picture with the same settings, return None.
+        Return how painting ended. If ``output`` already is the finished picture of this photo, made with the current
+        settings, return None.
         """
         check_distinct("output", output, self.options.change(photo=photo_path).files())
         if output.exists():
@@ -146,7 +146,7 @@ class Painter:
             self.older = (output, recipe.version) if recipe.is_older_than(CHANGED) else None
 
     def _tell_of_older(self) -> None:
-        """If an older version made an existing picture, tell the user once that new pictures will look different."""
+        """Tell the user once that new pictures will look different, if :attr:`older` holds an existing picture."""
         if self.older and not self.told_of_older:
             self.told_of_older = True
             output, version = self.older

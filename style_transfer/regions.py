@@ -26,12 +26,13 @@ this number of colors is a map of labels if every color covers enough pixels (:d
 (:data:`INSIDE`)."""
 
 INSIDE = 0.25
-"""Minimum fraction of the pixels of each color that must be surrounded by pixels of the same color. If the fraction is
-smaller for any color in a mask, the mask is not a map of labels (:data:`LABELS`)."""
+"""Minimum fraction of the pixels of each color that must be surrounded by pixels of the same color. A mask in which
+the fraction is smaller for some color is not a map of labels, unless all its colors are gray levels below
+:data:`LABELS`."""
 
 RARE = 0.001
-"""Minimum fraction of a mask's pixels that each color must cover. If any color covers a smaller fraction, the mask is
-not a map of labels (:data:`LABELS`)."""
+"""Minimum fraction of a mask's pixels that each color must cover. A mask in which some color covers a smaller
+fraction is not a map of labels, unless all its colors are gray levels below :data:`LABELS`."""
 
 WIDEST = 2048
 """Maximum length of a mask's longer side, in pixels. A larger mask is subsampled before the program tests whether the

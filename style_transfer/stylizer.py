@@ -66,9 +66,9 @@ COARSEST = 72
 """Minimum length of the image's shorter side, in pixels, at each scale except the last, which has the full size."""
 
 CONSTANT_WORK = 200**2
-"""Work of a step that does not depend on the size of the image, such as matrix products in the style losses. The work
-is expressed as the number of pixels whose processing takes the same time. This number is used to estimate the progress
-and the time left."""
+"""The part of a step's work that does not depend on the size of the image, such as matrix products in the style losses.
+The work is expressed as the number of pixels whose processing takes the same time. This number is used to estimate the
+progress and the time left."""
 
 ADAM_RATE = 0.02
 """Adam's learning rate, which changes a pixel by about 5 of 255 levels per step."""
@@ -171,8 +171,8 @@ class Stylizer:
     ) -> None:
         """Check the arguments and prepare the pictures. The activations of the pictures are computed in the first run.
 
-        All pictures can also be given in other forms, such as Pillow images or paths of files; see
-        :func:`dreamgram.image_optimization.images.as_images`.
+        Instead of a tensor, each picture can be given in a different form, such as a Pillow image or the path of a
+        file; see :func:`dreamgram.image_optimization.images.as_images`.
 
         Args:
             photo: the photo, (1, 3, H, W), RGB in [0, 1].
@@ -295,7 +295,7 @@ class Stylizer:
         """Return a copy of this stylizer with some arguments of :class:`Stylizer` or some options changed.
 
         If the model stays the same, the copy reuses the activations and statistics that this stylizer has computed.
-        Only those for new pictures, sizes and layers are computed.
+        Only those that are still missing, such as the statistics of a new painting, are computed.
 
         Raises:
             ValueError: an argument is unknown or out of range.
@@ -500,8 +500,8 @@ class _Past:
     """
 
     budgets: list[Budget]
-    """Memory budgets of all scales, including later ones. A resumed run uses the same budgets, and so the same tiles,
-    as the interrupted run, because different tiles would lead to different rounding errors."""
+    """Memory budgets of all scales, finished or not. A resumed run uses the same budgets, and so the same tiles, as
+    the interrupted run, because different tiles would lead to different rounding errors."""
     image: Tensor | None = None
     """The image of the last finished scale, (1, 3, H, W) in [0, 1]; None if no scale is finished."""
     history: list[Tensor] = field(default_factory=list)
@@ -536,7 +536,11 @@ class _Past:
         return known
 
     def state(self) -> State:
-        """Return the budgets, the image and the losses of each finished scale as tensors, by name."""
+        """Return the tensors to save, by name.
+
+        The tensors hold the budgets of all scales, the image of the last finished scale, and the losses of each
+        finished scale.
+        """
         budgets = {BUDGETS: torch.tensor([astuple(each) for each in self.budgets])}
         before = {} if self.image is None else {IMAGE_BEFORE: self.image}
         return {
