@@ -150,11 +150,15 @@ def _augmentation() -> Callable[[Tensor], Tensor]:
 
 def _save(net: nn.Module, output: Path, metadata: dict[str, str]) -> None:
     """Write the weights of ``net`` to the safetensors file ``output``. If writing fails, ``output`` is not changed."""
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     part = output.with_name(f".{output.name}.part")
-    save_file({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, part, metadata)
-    part.replace(output)
+    try:
+        # Unlike save_file, this raises OSError if writing fails.
+        part.write_bytes(save({name: tensor.contiguous() for name, tensor in net.state_dict().items()}, metadata))
+        part.replace(output)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def _parser() -> argparse.ArgumentParser:

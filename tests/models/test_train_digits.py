@@ -81,3 +81,13 @@ def test_an_attack_misleads_within_its_bounds() -> None:
     assert misleading.max() <= 1
     assert accuracy(network, images, labels) > 0.97
     assert accuracy(network, misleading, labels) < 0.3
+
+
+def test_weights_that_cannot_be_written(tmp_path: Path) -> None:
+    kept = tmp_path / "digits.safetensors"
+    kept.mkdir()  # a folder cannot be replaced by a file
+    with pytest.raises(OSError, match=r"digits\.safetensors"):
+        train_digits._save(load("digits"), kept, {})
+    with pytest.raises(OSError, match="missing"):
+        train_digits._save(load("digits"), tmp_path / "missing" / "digits.safetensors", {})
+    assert list(tmp_path.iterdir()) == [kept]
