@@ -16,7 +16,7 @@ from dreamgram.image_optimization.checks import MOST_THINGS
 from dreamgram.image_optimization.names import shorten
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import unwrapped
-from dreamgram.image_optimization.trial import Start, blank_image, is_about_sizes, try_out
+from dreamgram.image_optimization.trial import Start, blank_image, is_about_sizes, try_shapes
 
 _logger = logging.getLogger(__name__)
 
@@ -212,10 +212,7 @@ class _Search:
         if the forward pass raises no error.
         """
         if shape not in self.tried:
-            image = blank_image(shape)
-            trial = try_out(self.model, image, "shapes")
-            if trial.failure is not None and not is_about_sizes(trial.failure):
-                trial = try_out(self.model, image, "values")
+            trial = try_shapes(self.model, blank_image(shape))
             self.tried[shape] = trial.start, trial.failure
         return self.tried[shape]
 

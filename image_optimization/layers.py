@@ -22,7 +22,7 @@ from dreamgram.image_optimization.names import shorten, unknown
 from dreamgram.image_optimization.receptive_fields import Field
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import unwrapped
-from dreamgram.image_optimization.trial import Seen, Trial, Way, blank_image, is_about_sizes, try_out
+from dreamgram.image_optimization.trial import Seen, Trial, Way, blank_image, is_about_sizes, try_out, try_shapes
 
 
 class RowsError(ValueError):
@@ -197,7 +197,7 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
     model = unwrapped(model)
 
     def reaches(size: int) -> bool:
-        trial = _try_one(model, blank_image((shape[0], size, size)))  # one image is enough, and takes half the time
+        trial = try_shapes(model, blank_image((shape[0], size, size)))  # one image is enough, and takes half the time
         reached = _layers(trial, {}, Units((size, size)))
         try:
             return all(find_layer(name, reached) for name in layers)
@@ -227,17 +227,9 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
     one, several, sure = _passes(model, image)
     layers = _layers(one, _images_of(several, sure), Units((image.shape[2], image.shape[3])))
     if receptive_fields:
-        fields = {seen.place: seen.field for seen in _try_one(model, image, follow_fields=True).seen}
+        fields = {seen.place: seen.field for seen in try_shapes(model, image, follow_fields=True).seen}
         layers = [_with_field(layer, fields.get(seen.place)) for layer, seen in zip(layers, one.seen, strict=True)]
     return layers, one.failure
-
-
-def _try_one(model: nn.Module, image: Tensor, follow_fields: bool = False) -> Trial:
-    """Run the network on ``image`` (1, C, H, W), computing only shapes unless these depend on the values of tensors."""
-    trial = try_out(model, image, "shapes", follow_fields)
-    if trial.failure is not None and not is_about_sizes(trial.failure):
-        trial = try_out(model, image, "values", follow_fields)
-    return trial
 
 
 def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, list[Trial], bool]:

@@ -147,6 +147,14 @@ def try_out(
     return trial
 
 
+def try_shapes(model: nn.Module, image: Tensor, follow_fields: bool = False) -> Trial:
+    """Do the same as :func:`try_out`, in the way "shapes" unless the shapes depend on the values of tensors."""
+    trial = try_out(model, image, "shapes", follow_fields)
+    if trial.failure is not None and not is_about_sizes(trial.failure):
+        trial = try_out(model, image, "values", follow_fields)
+    return trial
+
+
 def _see(name: str, call: int, key: str, module: nn.Module, tensor: Tensor, fields: ReceptiveFields | None) -> Seen:
     """Return the record of ``tensor``, which has the index or key ``key`` in the output of a call of ``module``."""
     version = 0 if tensor.is_inference() else tensor._version

@@ -245,9 +245,9 @@ def test_few_passes_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     from dreamgram.image_optimization import input_shapes
 
     tried: list[tuple[int, ...]] = []
-    real = input_shapes.try_out
+    real = input_shapes.try_shapes
     monkeypatch.setattr(
-        input_shapes, "try_out", lambda model, image, way: tried.append(tuple(image.shape)) or real(model, image, way)
+        input_shapes, "try_shapes", lambda model, image: tried.append(tuple(image.shape)) or real(model, image)
     )
     find_shape(nn.Sequential(nn.Conv2d(3, 2, 3)))
     assert tried == [(1, 3, 224, 224), (1, 3, 256, 256)]
