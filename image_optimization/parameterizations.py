@@ -122,9 +122,9 @@ class FourierImage:
     inverse Fourier transform of the coefficients is converted from decorrelated colors to channels; the sigmoid of the
     result gives the pixel values. In a natural image, the amplitudes of the coefficients fall as 1 / frequency, and the
     colors are correlated. Multiplication by the frequency and decorrelation of the colors compensate for these two
-    properties, so that the leaf of a natural image resembles white noise. As a result, one step changes all spatial
-    scales and colors of the image by similar amounts. See Olah et al., "Feature Visualization", Distill 2017. Only the
-    colors of images with 3 channels are decorrelated.
+    properties, so that the leaf of a natural image resembles white noise. As a result, one step of the optimizer
+    changes all spatial scales and colors of the image by similar amounts. See Olah et al., "Feature Visualization",
+    Distill 2017. Only the colors of images with 3 channels are decorrelated.
     """
 
     bounds = (-math.inf, math.inf)
@@ -169,7 +169,7 @@ class FourierImage:
     def from_image(cls, image: Tensor) -> Self:
         """Return a parameterization whose images initially equal ``image``, (N, C, H, W) in [0, 1].
 
-        Only values that are closer to 0 or 1 than :attr:`DARKEST` are changed.
+        Only values whose distance from 0 or 1 is smaller than :attr:`DARKEST` are changed.
         """
         size = (image.shape[2], image.shape[3])
         scale = (cls.GAIN / frequencies(size)).to(image.device)
@@ -307,7 +307,7 @@ def _natural_magnitude(channels: int, size: tuple[int, int]) -> Tensor:
 
 
 def _noise(shape: tuple[int, ...], device: Device) -> Tensor:
-    """Return normally distributed noise of ``shape``, which is the same for every image of the batch.
+    """Return normally distributed noise of ``shape``; every image of the batch gets the same noise.
 
     As a result, an image does not depend on which other images are in its batch. The noise is drawn on the CPU, so that
     the same seed gives the same noise on every device.

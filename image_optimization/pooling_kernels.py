@@ -1,8 +1,10 @@
-"""GPU kernels for a ReLU followed by 2 x 2 max pooling, written in Triton.
+"""GPU kernels, written in Triton, for 2 x 2 max pooling of the output of a ReLU, and for the gradient of both.
 
-PyTorch stores the place of each largest value in 8 bytes. Its backward pass fills the gradient with zeros, adds to it,
-and multiplies it by the derivative of the ReLU, in three passes over memory. These kernels store a place in one byte,
-which also tells whether the ReLU passes the gradient. The backward pass writes the gradient once and reads no values.
+For each 2 x 2 square, PyTorch stores the index of the largest value in 8 bytes. Its backward pass makes three passes
+over memory: it fills the gradient with zeros, adds the gradient of each pooled value at the stored index, and
+multiplies the result by the derivative of the ReLU. The kernels in this module store the place of the largest value in
+its square in one byte, which also tells whether the ReLU passes the gradient. Their backward pass writes the gradient
+once, and does not read the output of the ReLU.
 
 Importing this module raises an error if Triton, which comes with PyTorch for NVIDIA GPUs on Linux, is not installed.
 Tensors must have fewer than :data:`MOST_ELEMENTS` elements and one of the :data:`TYPES`.
@@ -16,7 +18,7 @@ import triton.language as tl
 from torch import Tensor, library
 
 MOST_ELEMENTS = 2**30
-"""Number of elements from which the kernels cannot index a tensor safely, because an index has 32 bits."""
+"""Tensors with this number of elements or more cannot be indexed safely by the kernels, whose indices have 32 bits."""
 
 TYPES = torch.float32, torch.bfloat16, torch.float16
 """Number formats of tensors that the kernels take."""
@@ -71,9 +73,10 @@ def _spread(gradient, places, result, count, channels, height, width, block: tl.
 
 @library.custom_op("dreamgram::pool", mutates_args=(), schema="(Tensor values) -> (Tensor, Tensor)")
 def pool(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the largest of each 2 x 2 ``values`` (N, C, H, W) after a ReLU, and its place in the square, 1 byte each.
+    """Return the largest value in each 2 x 2 square of ``values``, the output (N, C, H, W) of a ReLU, and its place.
 
-    Both results are (N, C, H // 2, W // 2).
+    Both results are (N, C, H // 2, W // 2). Each place is one byte: the index of the largest value in its
+    square, or :data:`CLOSED`.
     """
     values = values.contiguous(memory_format=torch.channels_last)
     pooled, places = _results(values)

@@ -1,6 +1,6 @@
 """Choose the precision, which is the number format in which a network computes.
 
-Images, losses, the optimizer, and statistics of activations such as Gram matrices are always in float32.
+Images, losses, the optimizer, and statistics of activations such as Gram matrices are always in float32 or float64.
 """
 
 # The functions import PyTorch themselves, so that the command line can read the names of the formats without PyTorch.

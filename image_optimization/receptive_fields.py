@@ -63,9 +63,9 @@ class Ranges(NamedTuple):
     last: Places
 
     def through(self, places: Sequence[Places]) -> Ranges:
-        """Return the ranges of output positions, each of which is influenced by some of the input positions ``places``.
+        """Return the ranges of output positions, given the input positions ``places`` that influence them.
 
-        The ranges of the input positions are the ranges in this object. Each array in ``places`` holds, for each output
+        This object contains the ranges of the input positions. Each array in ``places`` holds, for each output
         position, the index of one input position that influences it. Indices of input positions that do not exist are
         ignored.
         """
@@ -143,8 +143,8 @@ class Line:
         """Return the receptive fields of ``count`` output positions, given the input positions that influence each.
 
         ``taps`` returns these input positions for an image without borders. ``borders`` returns the input positions for
-        the real image, and can be omitted if these are the same. ``step`` is the mean number of input positions from
-        one output position to the next.
+        the real image, and can be omitted if it would return the same positions as ``taps``. ``step`` is the mean
+        number of input positions from one output position to the next.
         """
         real = self.real.through((borders or taps)(np.arange(count)))
         stride = self.stride * step
@@ -244,7 +244,7 @@ class Field:
     along all these axes together depend on the whole image. An empty tuple means that each element that depends on the
     image depends on the whole image. None means that nothing is known."""
     lines: tuple[Line, Line] | None = None
-    """Receptive fields along the rows and along the columns; None if they are unknown."""
+    """Receptive fields of the rows of positions, and those of the columns; None if they are unknown."""
     dense: bool = True
     """Whether all elements certainly depend on all pixels in their receptive fields. After a product with a mask, for
     example, this is not certain."""
@@ -399,7 +399,7 @@ class ReceptiveFields(Mode):
             self.known[tensor] = field, self.writes.setdefault(memory, 0)
 
     def _overwrite(self, tensor: Tensor, field: Field) -> None:
-        """Record that ``tensor`` has been overwritten, so that other tensors in the same memory might have changed."""
+        """Record that ``tensor`` has been overwritten; other tensors in the same memory might have changed, too."""
         alone = (
             tensor.layout is torch.strided
             and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
@@ -420,7 +420,7 @@ class Signature(NamedTuple):
     written: tuple[str, ...]
     """Names of the arguments that the operator overwrites."""
     reads: bool
-    """Whether the operator gives Python numbers or shapes that depend on the values of the arguments."""
+    """Whether the operator returns Python numbers, or tensors whose shapes depend on the values of the arguments."""
     pointwise: bool
     """Whether each element of the result depends only on the elements with the same index in the arguments."""
 
@@ -440,7 +440,7 @@ def _signature(func: Any) -> Signature:
 
 
 def _memory(tensor: Tensor) -> StorageWeakRef | None:
-    """Return a key that identifies the memory of ``tensor``, or None if it has no strides, as in a sparse tensor."""
+    """Return a key for the memory of ``tensor``, or None for a tensor without strides, such as a sparse one."""
     return StorageWeakRef(tensor.untyped_storage()) if tensor.layout is torch.strided else None
 
 
@@ -522,7 +522,7 @@ class Call:
     # The rules, each of which returns the receptive fields of the output of some operators.
 
     def pointwise(self) -> Field:
-        """Return the fields if each element depends only on the elements with the same index in all arguments."""
+        """Return the fields after a pointwise operator, which computes each element from those with the same index."""
         count = self.output.ndim
         tensors = list(_tensors(self.given.values()))
         if self.name == "copy":
@@ -540,19 +540,19 @@ class Call:
         return field if field.fits(self.output.shape) else _at_least(fields)
 
     def _varies(self, constant: Tensor, field: Field) -> bool:
-        """Return whether the elements of ``constant`` differ between positions, so that this tensor might be a mask."""
+        """Return whether the elements of ``constant`` might differ between positions, as those of a mask do."""
         start = self.output.ndim - constant.ndim
         axes = field.axes if field.lines and field.axes else range(self.output.ndim)
         strides = constant.stride() if constant.layout is torch.strided else constant.shape  # 0 if it is expanded
         return any(axis >= start and constant.shape[axis - start] > 1 and strides[axis - start] for axis in axes)
 
     def mixing(self) -> Field:
-        """Return the fields if each element depends on all elements along the axes ``dim`` of the input."""
+        """Return the fields after an operator that computes each element from all elements along the axes ``dim``."""
         dims = self.dims(self.given.get("dim"))
         return self.without(self.field.mixed(dims), dims)
 
     def along(self) -> Field:
-        """Return the fields if each element depends on some of the elements along the axes ``dim`` of the input."""
+        """Return the fields after an operator that computes each element from some elements along the axes ``dim``."""
         dims = self.dims(self.given.get("dim", self.given.get("dims")))
         return self.without(self.field.mixed(dims, dense=False), dims)
 
@@ -821,7 +821,7 @@ def _together(fields: Sequence[Field]) -> Field:
 
 
 def _at_least(fields: Sequence[Field]) -> Field:
-    """Return the receptive fields of elements that depend on all of ``fields``, and perhaps on more pixels."""
+    """Return what is known about receptive fields that contain at least the pixels in all of ``fields``."""
     if all(field.whole for field in fields):
         return replace(ALL_PIXELS, dense=all(field.dense for field in fields))
     known = [field for each in fields if (field := each.unordered()).axes is not None and field.dense]
@@ -906,4 +906,5 @@ OPERATORS: dict[Callable[[Call], Field], str] = {
 the image."""
 
 RULES = JOINING | {name: rule for rule, names in OPERATORS.items() for name in names.split()}
-"""Rules for all operators, by name. An operator without a rule makes the receptive fields unknown."""
+"""Rules by the name of the operator. After an operator that has no rule and is not pointwise, the receptive fields are
+unknown."""

@@ -27,8 +27,8 @@ LEAVES = frozenset(
 changing them does not change the network."""
 
 LIBRARIES = frozenset([*sys.stdlib_module_names, "builtins", "torch", "numpy"])
-"""Packages whose classes are ignored in the search for a network's state: their objects are not searched, unless the
-objects are modules, tensors, arrays, random number generators or containers."""
+"""Packages whose classes are ignored in the search for a network's state: the objects of these classes are neither
+searched nor saved, unless they are modules, tensors, arrays, random number generators or containers."""
 
 CONTAINERS = frozenset([dict, OrderedDict, list, set, deque])
 """Types of containers in which a forward pass can add, remove or replace elements."""
@@ -53,15 +53,15 @@ class Snapshot:
     """A context manager that saves the state of a network on entering and restores this state on leaving.
 
     On leaving the ``with`` statement, everything that its body has changed in the network is restored, even after an
-    error. This includes the attributes of all modules, the contents of the containers and objects in these attributes,
-    buffers, hooks and training modes. It also includes which parameters the modules have, the gradients of these
-    parameters and their ``requires_grad`` flags. The values of parameters are not saved, because copies of all
+    error. This includes the buffers, hooks, training modes and other attributes of all modules, and the contents of
+    the containers and objects in these attributes. It also includes which parameters the modules have, the gradients of
+    these parameters and their ``requires_grad`` flags. The values of parameters are not saved, because copies of all
     parameters would take as much memory as the network. To protect these values from a forward pass that changes them,
     call the network with copies of its parameters.
 
-    Inside the ``with`` statement, the network's buffers, attributes, dictionaries and lists contain copies of their
-    tensors. The network can change the copies in place. Gradients whose computation needs the copies can still be
-    computed after the original tensors have been restored.
+    Inside the ``with`` statement, the network uses copies of its buffers and of the other tensors in its attributes,
+    dictionaries and lists. The network can change the copies in place. Gradients whose computation needs the copies
+    can still be computed after the original tensors have been restored.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -78,7 +78,8 @@ class Snapshot:
         self._copied: set[type] = set()
         """Types of the tensors that have copies."""
         self._fixed: set[int] = set()
-        """The ``id`` of each tensor that is in an object, such as a tuple, in which it cannot be replaced by a copy."""
+        """The ``id`` of each tensor that cannot be replaced by a copy: the parameters, and tensors in objects such as
+        tuples."""
         self._empty: list[Any] = []
         """Containers that had no elements when the state was saved. A network has thousands of such containers, so a
         single function empties all of them."""
@@ -118,7 +119,7 @@ class Snapshot:
             self._kind(thing).save(self, thing)
 
     def restore(self) -> None:
-        """Restore all objects. If Ctrl-C is pressed or an error is raised meanwhile, this takes effect afterwards.
+        """Restore all objects. If restoring an object fails or Ctrl-C is pressed, an exception is raised afterwards.
 
         Raises:
             Exception: restoring an object of the user's network raised this exception. All other objects have been
@@ -361,7 +362,7 @@ def _by_storage(tensors: Iterable[Tensor]) -> Iterable[list[Tensor]]:
 
 
 def _clones(tensors: list[Tensor]) -> list[Tensor]:
-    """Return copies of ``tensors``, which share memory. The copies share memory in the same way."""
+    """Copy ``tensors``, which share memory, so that the copies share memory in the same way."""
     if len(tensors) == 1:
         return [tensors[0].clone()]
     elements = tensors[0].untyped_storage().nbytes() // tensors[0].element_size()
