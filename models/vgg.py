@@ -81,10 +81,11 @@ def _load(name: str, weights: Path) -> VGG:
 
 
 def _fill_from_torchvision(model: VGG, state: Mapping[str, Tensor]) -> None:
-    """Fill ``model`` with weights that have the names of torchvision, such as ``features.0.weight``.
+    """Fill ``model`` with weights that are named as in torchvision, such as ``features.0.weight``.
 
     Torchvision's VGG takes RGB images in [0, 1], normalized with :data:`TORCHVISION_MEAN` and :data:`TORCHVISION_STD`.
-    The first convolution and the mean of ``model`` are changed so that its activations are the same as torchvision's.
+    The first convolution and the mean of ``model`` are changed so that ``model`` normalizes its input in this way and
+    computes the same activations as torchvision's VGG.
     """
     own = {f"features.{place}": layer for place, (layer, _) in enumerate(model.named_children())}
     tensors = {f"{place}.{kind}" for place in own for kind in ("weight", "bias") if own[place].startswith("conv")}

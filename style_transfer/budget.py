@@ -27,10 +27,10 @@ SHARE = 0.9
 VECTORS, MORE_VECTORS = 11, 3
 """Peak memory of an optimization step, as a multiple of the memory of the image. The image, its gradient and the
 photo's activations are included; the curvature pairs and the pass through the network are not. ``VECTORS`` is the
-multiple for an optimizer that stores no curvature pairs. For an optimizer that stores them, it is
-``VECTORS + MORE_VECTORS``. The command ``python -m benchmarks.budget`` measures both constants. The measured numbers
-are larger, because they include the optimizer's temporary tensors. These tensors need no additional memory, because
-they are freed before the pass through the network, which then uses their memory."""
+multiple for an optimizer that stores no curvature pairs. For an optimizer that stores curvature pairs, the multiple
+is ``VECTORS + MORE_VECTORS``. The command ``python -m benchmarks.budget`` measures both multiples. The measured numbers
+are larger than the multiples given here, because they include the optimizer's temporary tensors. These tensors need no
+additional memory, because they are freed before the pass through the network, which then uses their memory."""
 
 FOR_TILING = 250_000_000
 """Number of bytes that PyTorch needs to compute the receptive fields of the layers. Receptive fields are computed only
@@ -109,7 +109,7 @@ class Budget:
 
 
 WHOLE = Budget(HISTORY, 10**6)
-"""The budget of a picture that fits into memory as one tile, together with the default number of curvature pairs."""
+"""The budget of a picture that, together with the default number of curvature pairs, fits into memory as one tile."""
 
 
 def read_budgets(numbers: object) -> list[Budget]:
@@ -220,11 +220,12 @@ def plan(
 ) -> Budget:
     """Plan the memory budget for optimizing one image.
 
-    If the image does not fit into memory as a whole, it is divided into tiles. The memory of the tensors that every
-    step needs, such as the image and its gradient, is subtracted from the available memory. The curvature pairs get at
-    most half of the remainder, and less if the smallest tile would not fit otherwise. The rest is used to process one
-    tile at a time. The paintings pass through the network before the first curvature pair is stored. Their passes can
-    therefore use the memory that is set aside for the pairs.
+    If the whole image and the default number of curvature pairs do not fit into memory together, the image is divided
+    into tiles. In this case, the memory of the tensors that every step needs, such as the image and its gradient, is
+    subtracted from the available memory. The curvature pairs get at most half of the remainder, and less if the
+    smallest tile would not fit otherwise. The memory that is then left is used to process one tile at a time. The
+    paintings pass through the network before the first curvature pair is stored. Their passes can therefore use the
+    memory that is set aside for the pairs.
 
     Args:
         limit: the number of bytes that the process is allowed to use.
@@ -267,7 +268,8 @@ def plan(
 def memory(device: torch.device, limit: int | None) -> tuple[int, int]:
     """Return the number of bytes that this process is allowed to use on ``device``, and the number that it uses now.
 
-    The first number is ``limit``. If ``limit`` is None, it is the memory in use plus most of the free memory.
+    The first number is ``limit``. If ``limit`` is None, the first number is the second number plus most of the free
+    memory.
     """
     if device.type == "cuda":
         taken, free = torch.cuda.memory_allocated(device), torch.cuda.mem_get_info(device)[0]

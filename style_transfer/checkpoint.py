@@ -35,14 +35,14 @@ _OLD_NAMES = {
     "losses of scale ": "losses_of_scale_",
     "pairs and sides of tiles": "budgets",
 }
-"""Prefixes of the names of tensors in checkpoints that version 0.1.0 wrote, each with the current prefix."""
+"""Prefixes of the names of tensors in checkpoints that version 0.1.0 wrote, each with the prefix that replaced it."""
 
 
 class Checkpoint:
     """A listener, called by the optimization after every step, that saves the state of the run to a file.
 
     The state is saved at intervals and when the user asks the run to stop. The file always holds a complete state,
-    because a new state replaces the previous one only after it has been written.
+    because the previous state is replaced only after the new state has been written completely.
     """
 
     def __init__(
@@ -59,7 +59,7 @@ class Checkpoint:
 
         Args:
             path: the checkpoint file to write.
-            recipe: the options of the run and the checksums of its input files, which are saved with each state.
+            recipe: the options of the run and the checksums of its input files. The recipe is saved with each state.
             seconds: the interval between two saves, in seconds. When an interval is over, the state is saved after the
                 current step. If ``seconds`` is None, the first interval is :data:`INTERVAL`. Each later interval is
                 also at least that long, and long enough that saving takes at most the fraction :data:`LARGEST_SHARE` of

@@ -41,7 +41,7 @@ def resume(options: ResumeOptions, job: Job) -> Done:
 
 
 def list_styles() -> str:
-    """Return the names and descriptions, one per line, of the paintings that the program can draw itself."""
+    """Return the names and descriptions of the paintings that the program can draw itself, one painting per line."""
     from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES
 
     return "\n".join(f"{name:15}{(draw.__doc__ or '').strip().splitlines()[0]}" for name, draw in DRAWN_STYLES.items())

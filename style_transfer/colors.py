@@ -17,8 +17,9 @@ from dreamgram.style_transfer.options import Colors
 def match_colors(image: Tensor, target: Tensor) -> Tensor:
     """Recolor ``image`` so that its colors have the same mean and covariance as the colors of ``target``.
 
-    Both pictures are (1, 3, H, W) in [0, 1]; their sizes may differ. Many linear maps of the colors have this effect.
-    The symmetric map is used, because it changes the colors least. Colors outside [0, 1] are clamped to this range.
+    Both pictures are (1, 3, H, W) in [0, 1]; their sizes may differ. Many linear maps of the colors give this mean and
+    covariance. The symmetric map is used, because it changes the colors least. Colors outside [0, 1] are clamped to
+    this range.
     """
 
     def distribution(picture: Tensor) -> tuple[Tensor, Tensor]:
@@ -59,7 +60,7 @@ def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple
 
     With ``match``, the colors of each painting get the mean and covariance of the colors of the photo. With
     ``luminance``, all pictures become gray, and the gray levels of each painting get the mean and variance of the
-    photo's gray levels. With ``style`` and ``content``, all pictures stay unchanged.
+    photo's gray levels. With ``style`` or ``content``, all pictures stay unchanged.
     """
     if colors == "match":
         return photo, [match_colors(painting, photo) for painting in paintings]

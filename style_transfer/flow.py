@@ -31,7 +31,8 @@ def follow(result: Tensor, before: Tensor, now: Tensor) -> Previous:
     in Ruder et al., "Artistic Style Transfer for Videos", arXiv:1604.08610, equations 4 to 6. The flow at a pixel of
     ``now`` is reliable if following the flow back to ``before`` and then forward to ``now`` ends near the pixel, and if
     the pixel is not at a motion boundary. In addition to these two conditions of the paper, the flow has to lead to a
-    position inside ``before`` that has a similar color. This condition keeps two unrelated scenes from being matched.
+    position inside ``before`` whose color is similar to the color of the pixel. This condition keeps two unrelated
+    scenes from being matched.
 
     Args:
         result: the painted frame, (1, 3, H, W) in [0, 1].

@@ -1,4 +1,7 @@
-"""Functions that paint each photo in a folder into a separate file. If one photo fails, the rest are still painted."""
+"""Functions that paint each photo in a folder into a separate file.
+
+If a photo cannot be painted, the remaining photos are still painted.
+"""
 
 from __future__ import annotations
 

@@ -89,7 +89,8 @@ class StyleLoss:
     """Side, in pixels, of square blocks of the image. L-BFGS learns the curvature of the loss in each block separately.
 
     The default is so large that the whole image is one block. With some losses, smaller blocks reduce the number of
-    steps. With the Gram loss, whose curvature couples distant pixels, smaller blocks can make L-BFGS fail.
+    steps that L-BFGS needs. With the Gram loss, whose curvature couples distant pixels, smaller blocks can make L-BFGS
+    fail.
     """
 
     def __init__(self, targets: Shares, weight: Tensor) -> None:
@@ -353,10 +354,10 @@ def total_variation(image: Tensor, rows: slice = slice(None)) -> Tensor:
 
     The total variation is the sum of the absolute differences between horizontally and vertically adjacent pixels.
 
-    By default, ``image`` is the whole image. To compute the contribution of a horizontal strip of a larger image, pass
-    the strip together with the row below it as ``image``. The last row of the strip is compared with that row; the
-    strip at the bottom of the larger image has no row below it. ``rows`` is the range of the strip's rows in the larger
-    image, without that row.
+    If ``rows`` is not given, ``image`` is the whole image. To compute the contribution of a horizontal strip of a
+    larger image, pass the strip together with the row below it as ``image``. The last row of the strip is compared with
+    that row; the strip at the bottom of the larger image has no row below it. ``rows`` is the range of the strip's rows
+    in the larger image, without the row below the strip.
     """
     count = None if rows.stop is None else rows.stop - rows.start
     down, across = image[:, :, 1:] - image[:, :, :-1], image[:, :, :count, 1:] - image[:, :, :count, :-1]
