@@ -18,7 +18,7 @@ class Targets:
     """A cache of the targets of the losses: the statistics of paintings and the activations of a photo.
 
     The keys contain hashes of the pictures. A cache is valid for only one network. If several photos are
-    stylized one after another, they share a cache, so that the statistics of each style are computed only once. The
+    stylized one after another, they share a cache, so that the statistics of each painting are computed only once. The
     cache holds the activations of only one photo at a time.
     """
 

@@ -49,7 +49,8 @@ def _part(activation: Tensor, window: Window) -> Tensor:
 class _Part(torch.autograd.Function):
     """Autograd function that cuts a window out of an activation and keeps the memory format in the backward pass.
 
-    The gradient of ordinary slicing would be channels-first, which is slower.
+    The gradient of ordinary slicing would always be channels-first, which slows down the backward pass if the
+    activation is channels-last.
     """
 
     @staticmethod

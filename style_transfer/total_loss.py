@@ -50,7 +50,7 @@ class Style(NamedTuple):
     """Part of the painting whose style is used in each region of the photo: a mask (1, 1, H, W) in [0, 1], or None for
     the whole painting."""
     painting_hash: str = ""
-    """Fingerprint (hash) of the image and the masks, used as a key of the cache of targets. If this field is
+    """Fingerprint (hash) of the image and the masks, used in the keys of the cache of targets. If this field is
     empty, the fingerprint is computed when it is needed."""
 
 
@@ -61,13 +61,14 @@ losses of all strips add up to the loss of the image."""
 
 
 class Term(NamedTuple):
-    """A term of the total loss: the content or style loss of one layer, with its weight."""
+    """A weighted term of the total loss: the content loss of a layer, or the style loss of a layer in one region."""
 
     part: str
     """Name of the part of the total loss to which the term belongs: ``content`` or ``style``."""
     layer: str
     weight: Tensor
-    """Weight of the loss, a scalar tensor on the image's device. It can be changed in place between two steps."""
+    """Weight of the loss, a scalar tensor on the image's device. It can be changed in place between two optimization
+    steps."""
     loss: Loss
 
 
@@ -77,8 +78,8 @@ class TotalLoss:
 
     A large image passes through the network in several tiles. The loss and its gradient are the same as without tiles,
     except for rounding. A first pass over the tiles, without gradients, computes the sums over the whole image on which
-    the losses depend. A second pass backpropagates the gradients of the losses with respect to these sums through each
-    tile.
+    the style losses depend. A second pass computes the content loss of each tile. It backpropagates this loss, and the
+    gradients of the style losses with respect to the sums, through the tile.
     """
 
     activations_of: ActivationsOf
@@ -86,7 +87,7 @@ class TotalLoss:
     tiles: Sequence[Tile]
     pixel_losses: Mapping[str, tuple[Tensor, PixelLoss]]
     """Weight and function of each loss of the pixels, by name. The weights are scalar tensors on the image's device.
-    They can be changed in place between two steps."""
+    They can be changed in place between two optimization steps."""
     latest: dict[str, Tensor] = field(default_factory=dict)
     """Weighted parts of the most recently computed total loss, as scalar tensors, by name: ``content``, ``style``, and
     the names of the losses of the pixels."""
@@ -104,7 +105,9 @@ class TotalLoss:
     def parts(self, terms: Sequence[Term], measured: Sequence[Tensor]) -> dict[str, Tensor]:
         """Return the weighted losses of ``terms``, added up separately for each :attr:`Term.part`, such as ``style``.
 
-        ``measured`` holds, for each term, the sums over the whole image from which the term's loss is computed.
+        ``measured`` holds, for each term, the sums over the whole image from which the term's loss is computed. For
+        terms whose :attr:`Loss.local` is True, ``measured`` can also hold the sums over one tile. The result is then
+        the tile's part of the losses.
         """
         weighed: dict[str, list[Tensor]] = {}
         losses = side_by_side([term.loss for term in terms], measured)
@@ -123,8 +126,8 @@ class TotalLoss:
     def measure(self, image: Tensor, tile: Tile, terms: Sequence[Term]) -> list[Tensor]:
         """Return a tensor for each of ``terms``: the tile's part of the sums from which the term's loss is computed.
 
-        A :class:`Term` is the loss of one layer, with its weight. ``image`` holds the pixels of the picture that the
-        network sees in the tile (see :meth:`Tile.show`).
+        A :class:`Term` is the loss of one layer, with its weight. ``image`` holds only the pixels that the tile covers
+        (see :meth:`Tile.show`).
         """
         activations = tile.own(self.activations_of(image))
         return [term.loss.measure(activations[term.layer], tile.windows[term.layer]) for term in terms]
@@ -328,7 +331,7 @@ def statistics(
 ) -> Statistics:
     """Compute the statistics of ``painting`` (1, 3, H, W) for each style layer and each region that uses the painting.
 
-    For each region of the photo, ``style`` holds the weight of this painting among all paintings, and the part of the
+    For each region of the photo, ``style`` holds the painting's share in the style of the region, and the part of the
     painting that gives the region its style.
     """
     kind = STYLE_LOSSES[preset.style_loss]
@@ -348,7 +351,7 @@ def position_weights(mask: Tensor | None, size: tuple[int, int], device: torch.d
     """Return the weights of a layer's positions, (H, W), which are proportional to ``mask`` and add up to 1.
 
     ``mask`` (1, 1, H, W) is resized to ``size``, the height and width of the layer's activations. Without a mask, all
-    weights are 1 / (H W), and the result is a scalar tensor. If the mask is 0 everywhere, the result is None.
+    weights are equal, and the result is a scalar tensor. If the mask is 0 everywhere, the result is None.
     """
     if mask is None:
         return torch.tensor(1 / (size[0] * size[1]), device=device)

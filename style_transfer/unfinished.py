@@ -85,8 +85,8 @@ def find_run(checkpoint: Path | None) -> Path:
     """Return the path of the file that holds the state of the run to resume.
 
     Args:
-        checkpoint: a checkpoint file or the name of an unfinished run. If it is None, the run is chosen from the
-            unfinished runs that were started in the current folder: it is the run whose state was saved last. A run
+        checkpoint: a checkpoint file or the name of an unfinished run. If ``checkpoint`` is None, one of the
+            unfinished runs that were started in the current folder is chosen: the run whose state was saved last. A run
             that is in progress is chosen only if all of these runs are in progress.
 
     Raises:
@@ -136,9 +136,10 @@ def is_kept_by_program(path: Path) -> bool:
 
 
 def _is_of_run(path: Path, output: Path, same: Callable[[Recipe], bool]) -> bool:
-    """Return whether the run whose state is in the file ``path`` would write the same picture to ``output``.
+    """Return whether the run whose state is in the file ``path`` would write the same picture file as a new run.
 
-    ``same`` is a function that returns whether a recipe, the settings of a run, makes this picture.
+    ``output`` is the file that the new run will write. ``same`` is a function that returns whether a recipe (the
+    settings of a run) makes the same picture as the new run.
     """
     try:
         recipe = read_recipe(path)
@@ -148,7 +149,7 @@ def _is_of_run(path: Path, output: Path, same: Callable[[Recipe], bool]) -> bool
 
 
 def make_room(path: Path, size: int, limit: int) -> bool:
-    """Make room for a state of ``size`` bytes in the file ``path``, and return whether there is enough room.
+    """Make room to save a state of ``size`` bytes as the file ``path``, and return whether there is enough room.
 
     All states together are allowed to take at most ``limit`` bytes. If they would take more, the oldest states of other
     runs are deleted, except the states of runs that are in progress. If deleting them would not free enough room, no

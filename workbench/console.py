@@ -122,7 +122,7 @@ class Terminal(Watcher):
         self.began = self.said = 0.0
         self.first: tuple[int, float] | None = None
         """Number of the first reported step of the current part of the job, and the fraction of the part's work that
-        was done when this step ended. It is None until a step is reported."""
+        was done when this step ended. The attribute is None until a step is reported."""
         self.expected = 0.0
         """Last printed estimate of the duration of the current part, in seconds; 0 if none was printed."""
         self.announced = False
@@ -452,8 +452,9 @@ def _show(done: Done, job: Job, quiet: bool) -> int:
 def _is_photo(arguments: Sequence[str], default: str) -> bool:
     """Return whether the arguments are for the default command, even if the first argument is also a command's name.
 
-    An example is a photo called ``replay``. The result is True if there is a default command and ``--style`` is among
-    the arguments. The command that paints a photo requires this option, and the other commands do not have it.
+    For example, the first argument can be a photo called ``replay``. The result is True if there is a default command
+    and ``--style`` is among the arguments. The command that paints a photo requires this option, and the other commands
+    do not have it.
     """
     return bool(default) and any(argument.split("=")[0] == "--style" for argument in arguments)
 
@@ -618,7 +619,7 @@ def parse(parser: argparse.ArgumentParser, options: type[Options], arguments: Se
 
     Raises:
         ValueError: an argument is unknown, missing or invalid. If an option does not exist, the message suggests a
-            similar name.
+            similar name, unless there is none.
     """
     found, strange = parser.parse_known_args(list(arguments))
     if strange:

@@ -1,4 +1,4 @@
-"""The handler of Ctrl-C that is active while a program starts. This module imports only ``os``, to load at once."""
+"""The handler of Ctrl-C that is active while a program starts. This module imports only ``os``, so it loads fast."""
 
 import os
 

@@ -227,7 +227,8 @@ def save(picture: Tensor | Image.Image, path: Path, recipe: Recipe, overwrite: b
 
     Raises:
         OutputExistsError: ``path`` exists, and ``overwrite`` is False.
-        NotWrittenError: the picture was saved in one of these two folders; the message names the file.
+        NotWrittenError: the picture could not be saved as ``path``, and was saved in the program's own folder or the
+            folder for temporary files; the message names the file.
         OSError: the picture could not be saved in any folder.
     """
     from dreamgram.image_optimization import images
@@ -259,12 +260,12 @@ def free(path: Path, overwrite: bool = False) -> Path:
 
 
 def beside(path: Path, ending: str, overwrite: bool, input_files: Collection[str] = ()) -> Path:
-    """Return the path of an additional file in the folder of the picture ``path``, such as a plot of the loss.
+    """Return the path of an additional file, such as a plot of the loss, in the folder of the picture ``path``.
 
     The name of the additional file is the picture's name with an ``ending`` such as "-loss.png" in place of the
     extension. If a file of this name exists and ``overwrite`` is False, a number is added to the name. A number is also
-    added if the existing file is one of ``input_files``, the files that the picture is made from, or is the picture
-    itself.
+    added if the file would otherwise replace the picture itself or one of ``input_files``, the files that the picture
+    is made from.
     """
     place = path.with_name(path.stem + ending)
     if place == path:
