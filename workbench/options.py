@@ -1,4 +1,4 @@
-"""Declarations of the options of commands.
+"""Declare the options of commands, check their values, and convert the values to entries of a recipe and back.
 
 Each option is declared once, as a field of a dataclass. Its name on the command line, for example, is derived from the
 declaration. The packages ``activation_maximization`` and ``style_transfer`` declare their options as follows::
@@ -96,7 +96,7 @@ class Declaration:
     """Names of the option on the command line. By default, there is one name, derived from that of the field:
     ``--style-weight`` for ``style_weight``."""
     formerly: str = ""
-    """Name that the option had in an earlier version and that recipes stored by this version use."""
+    """Name that the option had in an earlier version, and still has in the recipes stored by that version."""
     metavar: str = ""
     """Placeholder for the value in the help, such as ``FILE``. By default, the option's type determines the
     placeholder."""
@@ -113,21 +113,22 @@ class Declaration:
     """Function that converts text to the option's value. If the text is not valid, the function raises a ValueError. By
     default, the option's type determines the conversion."""
     positional: bool = False
-    """True if the value is given on the command line without a flag. Such a value is the path of the main input."""
+    """True if the value is given on the command line without a flag. Such a value is the main input of the command,
+    usually a path."""
     applies: Sequence[str] = KINDS
     """Kinds of input that the option can be used with: some or all of :data:`KINDS`."""
     files: Callable[[str], Sequence[Path]] | None = None
-    """Function that returns the files and folders that are named in the option's value, which is a text. An option of
-    the type Path needs no such function."""
+    """Function that returns the files and folders that are named in a text. If the option's value is a list of texts,
+    the function is called for each of them. An option of the type Path needs no such function."""
     adds_file: bool = False
     """True if the option makes the command write an additional file, such as an animation. The command ``replay``
-    ignores such an option, because it makes only the picture again."""
+    ignores such an option, because ``replay`` makes only the picture again."""
     recorded: bool = True
     """True if the recipe, the record of settings that is stored in a picture, includes the option. Names of output
     files, for example, are not included."""
 
     def __post_init__(self) -> None:
-        """Check the group and the kinds of input, so that a wrong name raises an error during the import.
+        """Check the names of the group and of the kinds of input as soon as the option is declared.
 
         Raises:
             ValueError: the group or a kind of input does not exist.
@@ -145,7 +146,8 @@ def option(default: Any = MISSING, help: str = "", *, group: str, compare: bool 
     Args:
         default: value of the option if the user does not set it. An option without a default is required. A default
             that is a list is copied for each instance of the dataclass.
-        help: help text for artists, in whole sentences. It says what a larger value does and which values are typical.
+        help: help text for artists, in whole sentences. For a number, the text should say what a larger value does and
+            which values are typical.
         group: heading under which the help shows the option, one of :data:`GROUPS`.
         compare: True if recipes with different values of the option count as recipes of different pictures. It is
             False, for example, for the path of the output, and for the main input, whose contents are compared instead
@@ -178,8 +180,8 @@ class Options:
         """Return a copy of these options with the new values in ``changes``, which are given by name.
 
         Raises:
-            ValueError: an option does not exist, or a value is not allowed. If an option does not exist, the message
-                suggests a similar name.
+            ValueError: an option does not exist, or a value is not allowed. For an option that does not exist, the
+                message suggests a similar name if there is one.
         """
         known = [each.name for each in fields(self)]
         for name in changes:
@@ -191,8 +193,8 @@ class Options:
         """Return these options with each placeholder, such as None, replaced by the value that it stands for.
 
         For example, None can stand for a weight that depends on a different option. A subclass whose options can have
-        placeholders overrides this method. The settings that are stored in a picture have no placeholders, so that the
-        picture can be made again even if a later version has different defaults.
+        placeholders overrides this method. The placeholders are replaced before the options are stored in a picture,
+        so that the picture can be made again even if a later version has different defaults.
 
         ``shape`` is the shape (C, H, W) of the images that the network takes. If ``shape`` is None, the placeholders
         whose values depend on the shape remain.
@@ -226,11 +228,11 @@ class Options:
 
     @classmethod
     def from_record(cls, record: Mapping[str, Any]) -> tuple[Self, list[str]]:
-        """Return the options in ``record``, a dictionary from :meth:`record`, and its keys that are not options.
+        """Return the options that are stored in ``record``, and a list of the keys of ``record`` that are not options.
 
-        Keys that are not options come, for example, from a different version of Dreamgram. An option that is missing in
-        ``record`` gets its default. The value of an option that was renamed is found under the old name or the new
-        name.
+        ``record`` has the form of the dictionary that :meth:`record` returns. Keys that are not options come, for
+        example, from a different version of Dreamgram. An option that is missing in ``record`` gets its default. The
+        value of an option that was renamed is found under the old name or the new name.
 
         Raises:
             OptionError: a value has the wrong type or is out of range.
@@ -395,7 +397,7 @@ class NetworkOptions(Options):
 
     @property
     def networks(self) -> list[tuple[str, Path | None]]:
-        """Name and weights file of each network, in pairs, with None as the file for the network's own weights.
+        """List of (name, weights file) for each network, where None as the file means the network's own weights.
 
         If one model and several weights files are given, the list contains that model once with each file.
         """
@@ -698,7 +700,8 @@ def _check_range(name: str, known: Declaration, number: float) -> None:
 def _brief(value: Any) -> str:
     """Return ``value`` as text for a message.
 
-    A size or a short text is returned as a user would type it, and any other value as by :func:`shorten`.
+    A size, or a text of at most :data:`LONGEST` characters, is returned as a user would type it. Any other value is
+    converted to text by :func:`shorten`.
     """
     if isinstance(value, tuple):
         return describe_size(value)

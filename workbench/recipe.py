@@ -53,7 +53,8 @@ _PATTERNS = {
     "version": ".{0,100}",
     "stopped": "finished|converged|interrupted",
 }
-"""Regular expressions, by the names of entries of a recipe. The whole value of the entry must match the expression."""
+"""Dictionary from the names of entries of a recipe to regular expressions. The whole value of each entry must match its
+regular expression."""
 
 MOST_FILES = 10_000
 """Largest allowed number of input files in a recipe."""
@@ -84,7 +85,7 @@ class Inputs:
         shapes, or if no option depends on the shape."""
 
     def copy(self) -> Inputs:
-        """Return a copy, to which the input files of one picture can be added without a change of the original."""
+        """Return a copy to which input files can be added without changing the original record."""
         copied = Inputs(self.max_pixels, self.tell)
         copied.checksums, copied.networks, copied.shape = dict(self.checksums), list(self.networks), self.shape
         return copied
@@ -140,7 +141,9 @@ class Inputs:
 
 
 def checksum(path: Path) -> str:
-    """Return the first :data:`DIGITS` hexadecimal digits of the SHA-256 hash of a file, or of all files in a folder.
+    """Return the first :data:`DIGITS` hexadecimal digits of the SHA-256 hash of a file or folder.
+
+    The hash of a folder covers the names and contents of all files in the folder and its subfolders.
 
     Raises:
         FileNotFoundError: there is no such file or folder.
@@ -187,7 +190,8 @@ class Recipe:
     """Names of options that were read from a file and that this version of Dreamgram does not know."""
     shape: ImageShape | None = field(default=None, compare=False)
     """Shape (C, H, W) of the images that the network takes. The shape is not stored in the picture file. It is used to
-    compare this recipe with a recipe from an earlier version, in which options can be placeholders such as None."""
+    compare this recipe with a recipe from an earlier version. Such an older recipe can contain placeholders, such as
+    None."""
 
     @classmethod
     def of(cls, command: str, options: Options, inputs: Inputs, made: Mapping[str, Any] | None = None) -> Recipe:
@@ -404,7 +408,8 @@ def replay(
         tell: function that shows a message to the user.
         commands: mapping from the names of the commands that could have made the picture to the classes of their
             options.
-        work: function that makes the picture, given its options and the recipe of the original picture.
+        work: function that makes the picture again. Its arguments are the options for making the picture and the
+            recipe of the original picture.
         changed: the version of Dreamgram that last changed the optimization; see :meth:`Recipe.check`.
 
     Raises:

@@ -27,8 +27,9 @@ def state_folder(name: str) -> Path:
     """Return the path of the subfolder ``name`` of the program's own folder, and create both folders if necessary.
 
     The program's own folder is the one that the environment variable :data:`STATE_VARIABLE` names. If this variable is
-    not set, it is the folder ``dreamgram`` in the user's folder for application data, such as ``~/.local/state`` on
-    Linux. On Linux and macOS, only the user can read the folders that this function creates.
+    not set, the program's own folder is ``dreamgram`` in the user's folder for application data, such as
+    ``~/.local/state`` on Linux. If this function creates the program's own folder or the subfolder on Linux or macOS,
+    only the user can read the new folder.
 
     Raises:
         OSError: a folder cannot be created, or the user has no home folder.

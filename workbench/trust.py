@@ -1,8 +1,8 @@
 """Decide which files the recipe in a file is allowed to read, write and run.
 
 A recipe is the record of settings in a picture or in a checkpoint, the file from which a run can be resumed. A recipe
-might come from a stranger. Unless the user trusts the recipe, the program follows the recipe only if it runs no Python
-file, and reads and writes only files in the current folder and in the folder of the file that holds the recipe.
+might come from a stranger. A recipe that the user does not trust is refused if it would run a Python file. It is also
+refused if it would read or write a file outside the current folder and the folder of the file that holds the recipe.
 """
 
 # This module does not import PyTorch, because the console imports this module before it knows if there is work to do.
@@ -18,8 +18,8 @@ from dreamgram.workbench.options import NetworkOptions, Options, model_files
 class UntrustedError(ValueError):
     """The error raised if a recipe would run code, or read or write a file, that the user has not allowed.
 
-    The message does not say how to allow the refused action. The attribute ``remedies`` holds the names of the options
-    that can allow it. The command line adds the flags of these options to the message.
+    The message does not name the options that can allow the refused action. The attribute ``remedies`` holds their
+    names. The command line adds the flags of these options to the message.
     """
 
     def __init__(self, message: str, remedies: tuple[str, ...] = ("trust",)) -> None:
@@ -76,7 +76,10 @@ def check_trusted_output(output: Path, source: Path, different: str = "") -> Non
 
 
 def needs_trust(options: Options, files: Iterable[str], output: Path, source: Path) -> bool:
-    """Return whether :func:`check_trusted` or :func:`check_trusted_output` raises an UntrustedError."""
+    """Return whether :func:`check_trusted` or :func:`check_trusted_output` raises an UntrustedError.
+
+    Whether ``output`` contains a picture with a different recipe is not checked.
+    """
     try:
         check_trusted(options, files, source)
         check_trusted_output(output, source)
