@@ -84,8 +84,11 @@ def delete_old_claims() -> None:
 
     Programs that were killed during a claim have left these files.
     """
+    locks: list[Path] = []
     with suppress(OSError):
-        for lock in state_folder("claims").iterdir():
+        locks += state_folder("claims").iterdir()
+    for lock in locks:
+        with suppress(OSError):  # another program might have deleted it
             if time.time() - lock.stat().st_mtime > DAY:
                 with lock.open("ab") as file:
                     if _lock(file.fileno()):

@@ -171,6 +171,12 @@ def test_memory_is_written_in_several_ways(text: str, size: float) -> None:
     assert parse_bytes(text) == size
 
 
+@pytest.mark.parametrize("text", ["9" * 400 + "M", "4", "M", "-1G", "1e3M", "0M", "nan"])
+def test_what_is_not_an_amount_of_memory(text: str) -> None:
+    with pytest.raises(ValueError, match="must be an amount of memory such as 4G or 800M"):
+        parse_bytes(text)
+
+
 def test_options_are_changed_not_written_over() -> None:
     brush = Brush()
     wide = brush.change(width=9, colors=["blue"])
