@@ -293,7 +293,7 @@ def _parse_amount(text: str, ending: str) -> int:
     At most 15 digits are allowed before the decimal point. ``ending`` is a regular expression for the text after the
     prefix ``k``, ``M``, ``G`` or ``T``, such as ``B?``.
     """
-    found = re.fullmatch(rf"(\d{{1,15}}\.?\d*|\.\d+) *([kMGT]){ending}", text.strip(), re.IGNORECASE)
+    found = re.fullmatch(rf"(\d{{1,15}}(?:\.\d*)?|\.\d+) *([kMGT]){ending}", text.strip(), re.IGNORECASE)
     return int(float(found[1]) * 1000 ** (1 + "kmgt".index(found[2].lower()))) if found else 0
 
 
