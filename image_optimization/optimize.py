@@ -250,7 +250,7 @@ def optimize(
         record: whether to record one step and replay the recording in later steps, if possible. This is faster on an
             NVIDIA GPU (:mod:`dreamgram.image_optimization.recording`), and has no effect on other devices. ``loss``
             must do the same operations on the same tensors in every step, and is no longer called after a step has been
-            recorded. Steps that use an image class or an optimizer from outside Dreamgram are never recorded.
+            recorded. A step is never recorded if the parameterization or the optimizer is defined outside Dreamgram.
 
     If Ctrl-C is pressed after the first step, the run ends early, and ``image`` holds the result so far.
 

@@ -34,7 +34,7 @@ most receptive fields in a deep layer would end at the borders of the image, so 
 unknown."""
 
 NOWHERE = 2**40
-"""Index that stands for an input position that does not exist."""
+"""Index that stands for no input position, for example in the zeros with which a convolution pads its input."""
 
 Places = NDArray[np.int64]
 Taps = Callable[[Places], Sequence[Places]]
@@ -515,7 +515,7 @@ class Call:
         return _memory(tensor) in self.weight_memory
 
     def placed(self, field: Field, constants: Iterable[Tensor]) -> Field:
-        """Return ``field`` after a computation with ``constants``, whose values might differ between positions."""
+        """Return ``field`` after a computation with ``constants``, arguments that do not depend on the image."""
         varying = (self._varies(each, field) and _memory(each) not in self.filled for each in constants)
         return field.placed() if field.lines and any(varying) else field
 
@@ -540,7 +540,11 @@ class Call:
         return field if field.fits(self.output.shape) else _at_least(fields)
 
     def _varies(self, constant: Tensor, field: Field) -> bool:
-        """Return whether the elements of ``constant`` might differ between positions, as those of a mask do."""
+        """Return whether the elements of ``constant`` might differ between positions in the output, as in a mask.
+
+        ``constant`` is an argument of the operator that does not depend on the image, and ``field`` is the field of an
+        argument that does.
+        """
         start = self.output.ndim - constant.ndim
         axes = field.axes if field.lines and field.axes else range(self.output.ndim)
         strides = constant.stride() if constant.layout is torch.strided else constant.shape  # 0 if it is expanded

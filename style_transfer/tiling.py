@@ -132,8 +132,8 @@ def _reach(layers: Sequence[Layer]) -> tuple[int, int]:
     """Return the least common multiple of the strides of ``layers``, and the width of a tile's surroundings, in pixels.
 
     A tile consists of a part that belongs to it alone and of its surroundings. The surroundings include all other
-    pixels that influence the activations of this part. Their width is a multiple of the least common multiple of the
-    strides.
+    pixels that influence the activations of this part. The width of the surroundings is a multiple of the least common
+    multiple of the strides.
     """
     for layer in layers:
         reason = _obstacle(layer)
