@@ -402,7 +402,8 @@ class _Part:
             photo = (photo if len(photo) == 1 else photo[numbers]).to(device)
         self.photo = photo
         self.silent = list(range(len(numbers)))
-        """Indices, within the batch, of the images to which at least one layer has passed back no gradient so far."""
+        """Indices, within the batch, of the images that no test so far has found to receive a gradient through every
+        layer."""
         self.scale: Tensor | None = None
         """Scale of the objective's gradient for each image, (N,), see :data:`SCALE`; None if it is not computed."""
 

@@ -23,7 +23,10 @@ from dreamgram.models import load
 
 
 def measure() -> list[Figure]:
-    """Measure how many times faster Dreamgram makes pictures of filters, four in one batch, than lucent does."""
+    """Measure how many times faster Dreamgram makes a picture of a filter than lucent does.
+
+    Dreamgram makes four pictures in one batch. Lucent makes one at a time.
+    """
     keep_freed_memory()  # The commands call this function, too.
     theirs = json.loads(REACHED.read_text())["lucent"]
     # Lucent enlarges the picture to 224 pixels for the network. The goal is the larger activation of the two sizes.

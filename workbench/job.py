@@ -1,4 +1,4 @@
-"""Jobs: running tasks, such as the painting of a photo, in a terminal, a thread or a worker process.
+"""Jobs: tasks, such as painting a photo, that run in a terminal, a thread or a worker process.
 
 The function that does the work takes a :class:`Job` as an argument and reports its progress and messages to the job.
 Like any function, it returns a result or raises an exception. The code that starts the job gives the job a
