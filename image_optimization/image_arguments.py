@@ -119,7 +119,7 @@ def _from_numbers(given: Any, name: str, channels: int | None) -> Tensor:
 
 
 def _as_tensor(given: Any, name: str) -> Tensor:
-    """Return a tensor or an array of numbers as a tensor that is detached from the autograd graph.
+    """Convert ``given``, a tensor or an array of numbers, to a tensor that is detached from the autograd graph.
 
     Raises:
         TypeError: ``given`` is neither a tensor nor an array, it is a sparse tensor or a meta tensor, or its numbers
