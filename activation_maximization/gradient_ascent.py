@@ -419,7 +419,7 @@ class _Part:
 
         Raises:
             ValueError: the objective does not return one value for each image, or reads a layer that is not among its
-                ``layers``; or the transform does not return a differentiable view of each image.
+                ``layers``; or the transform does not return one image for each image, or lets no gradient pass back.
         """
         # The images and the photo are transformed in the same way. The photo's activations are not differentiated.
         views = self._transformed(rendered if self.photo is None else torch.cat([rendered, self.photo]))
@@ -469,7 +469,7 @@ class _Part:
         if not isinstance(views, Tensor) or views.ndim != 4 or views.shape[:2] != images.shape[:2]:
             given = f"shape {tuple(views.shape)}" if isinstance(views, Tensor) else type(views).__name__
             expected = f"({len(images)}, {images.shape[1]}, height, width)"
-            raise ValueError(f"the transform must return a view of each image, shape {expected}, not {given}")
+            raise ValueError(f"the transform must return one image for each image, shape {expected}, not {given}")
         if images.requires_grad and torch.is_grad_enabled() and not views.requires_grad:
             raise ValueError("no gradient passes back through the transform: it must not detach the images")
         return views

@@ -196,11 +196,11 @@ def _list(model: nn.Module, sizes: list[int]) -> tuple[list[Layer], int]:
 
 
 def _at(model: nn.Module, layers: list[Layer], place: float, size: int) -> Layer:
-    """Return the first of ``layers``, from ``place`` on, whose units depend on the image; the last layer if none does.
+    """Return the first layer, from ``place`` in ``layers`` on, whose units depend on the image.
 
-    ``place`` is a position in the list, as a fraction of its length. The units of some layers do not depend on the
-    image. For example, some modules only compute a table of distances between positions. After a softmax over the
-    positions, the mean of a unit is also the same for all images.
+    If there is no such layer, return the last layer. ``place`` is a position in the list, as a fraction of its length.
+    The units of some layers do not depend on the image. For example, some modules only compute a table of distances
+    between positions. After a softmax over the positions, the mean of a unit is also the same for all images.
     """
     images = torch.rand(2, 1, 3, size, size)
     for layer in layers[int(len(layers) * place) :]:

@@ -361,7 +361,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "text": ({"size": "28x28"}, TypeError, "size must be a number of pixels"),
     "channels": ({"size": (3, 28, 28)}, ValueError, "has 3 channels, but the network takes 1"),
     "no pixels": ({"size": 0}, ValueError, "size must be at least 1 pixel"),
-    "long": ({"init": (DIGIT * 255).long()}, TypeError, r"init must hold uint8 .* or fractions in \[0, 1\], not int64"),
+    "long": ({"init": (DIGIT * 255).long()}, TypeError, r"init must hold fractions in \[0, 1\], uint8, .* not int64"),
     "0-255": (
         {"init": DIGIT * 255},
         ValueError,

@@ -181,7 +181,7 @@ def test_pictures_that_a_network_is_not_to_be_shown(digits: nn.Module) -> None:
     normalized = [((image - 0.13) / 0.31, label) for image, label in (data[i] for i in range(3))]
     with pytest.raises(ValueError, match=r"picture 0 must be in \[0, 1\].* do not normalize"):
         top_examples(digits, "conv2", [0], normalized)
-    with pytest.raises(TypeError, match=r"picture 'a' must hold uint8 .* not int64"):
+    with pytest.raises(TypeError, match=r"picture 'a' must hold fractions .* uint8, .* not int64"):
         top_examples(digits, "conv2", [0], [("a", (255 * data[0][0]).long())])
     with pytest.raises(TypeError, match=r"picture 0 must be an image, .* not dict"):
         top_examples(digits, "conv2", [0], [{"image": data[0][0]}])

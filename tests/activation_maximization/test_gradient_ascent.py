@@ -438,9 +438,9 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"objective": objective_of(lambda a: a["conv1"].flatten(1).mean(1))}, "mine reads 'conv1', which is not among"),
     ({"objective": objective_of(lambda a: a["conv2"].detach().flatten(1).mean(1))}, "no gradient passes back|depend"),
     ({"objective": objective_of(lambda a: a["conv2"].flatten(1).mean(1) / 0)}, "the loss is -?(inf|nan) at step 1"),
-    ({"transform": lambda images: images[:0]}, r"must return a view of each image, shape \(1, 1, height, width\)"),
-    ({"transform": lambda images: images[0]}, "must return a view of each image"),
-    ({"transform": lambda images: None}, "must return a view of each image, .* not NoneType"),
+    ({"transform": lambda images: images[:0]}, r"must return one image for each image, shape \(1, 1, height, width\)"),
+    ({"transform": lambda images: images[0]}, "must return one image for each image"),
+    ({"transform": lambda images: None}, "must return one image for each image, .* not NoneType"),
     ({"transform": lambda images: images.detach()}, "must not detach the images"),
     ({"listeners": "text"}, "listeners must be a function of a Step"),
 ]

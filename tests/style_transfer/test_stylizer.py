@@ -568,7 +568,7 @@ def test_pictures_in_other_forms(vgg16: nn.Module, photo: Tensor, painting: Tens
         ("photo", lambda photo: photo * 255, r"photo must be in \[0, 1\], but goes from \S+ to 255"),
         ("photo", lambda photo: photo.expand(2, -1, -1, -1), "photo must be one image, not a batch of 2"),
         ("paintings", lambda photo: [photo, photo / 0], "painting 2 must be in .* infinite or not a number"),
-        ("paintings", lambda photo: (photo * 255).long(), "painting must hold uint8 .* not int64"),
+        ("paintings", lambda photo: (photo * 255).long(), "painting must hold fractions .* uint8, .* not int64"),
         ("content_mask", lambda photo: photo[:, :2], "content mask must be .* 1, 3 or 4 channels"),
         ("style_masks", lambda photo: [[photo]], "style mask must be an image, .* not list"),
         ("init", lambda photo: photo - 1, r"init must be in \[0, 1\]"),
