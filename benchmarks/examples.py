@@ -1,9 +1,9 @@
 """Compare the speed of ``top_examples`` with that of plain inference: ``python -m benchmarks.examples``.
 
 This takes five minutes. Plain inference is a loop that only computes the network's outputs. ``top_examples`` finds, in
-one pass, the 9 pictures that activate each unit of the layers most. The network's last layer is always one of these
-layers, so that the whole network runs in both cases. Both use the same data loader and the same network, and are
-measured in turn. The table shows the median number of pictures per second.
+one pass over the pictures, the 9 pictures that activate each unit of some layers most. These layers always include the
+network's last layer, so that ``top_examples`` runs the whole network, as plain inference does. Both use the same data
+loader and the same network, and are measured in turn. The table shows the median number of pictures per second.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Try changes of L-BFGS and of the scales on neural-style's loss: ``python -m benchmarks.leads`` (15 minutes).
+"""Try changes of L-BFGS and of the scales on neural-style's loss: ``python -m benchmarks.leads`` (half an hour).
 
 The goal is the loss that Dreamgram's own settings reach after 100 steps at 256 pixels, with 50 steps at 128 pixels
 before. For each change, the table shows the work until the same loss is reached, as a multiple of the work with

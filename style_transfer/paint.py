@@ -158,10 +158,10 @@ def _is_size(value: object) -> bool:
 def plan_of(recipe: Recipe) -> list[Budget] | None:
     """Return the memory budgets that are stored in a recipe, or None if there are no budgets.
 
-    The result has one budget for each scale, a size at which the image is optimized. A recipe, which holds the settings
-    of a picture, contains budgets only if the picture did not fit into memory as a whole. The budgets determine the
-    tiles into which the picture was divided. If the picture is made again or its run is resumed, the same budgets are
-    used, because different tiles would lead to different rounding errors.
+    The result has one budget for each scale (a size at which the image is optimized). A recipe, which holds the
+    settings of a picture, contains budgets only if the picture did not fit into memory as a whole. The budgets
+    determine the tiles into which the picture was divided. If the picture is made again or its run is resumed, the same
+    budgets are used, because different tiles would lead to different rounding errors.
 
     Raises:
         ValueError: the budgets in the recipe are damaged.

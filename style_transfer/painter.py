@@ -95,7 +95,7 @@ class Painter:
         """Return a :class:`Stylizer`, which performs the style transfer, for a photo (1, 3, H, W) in [0, 1].
 
         Results that have been computed from the paintings are reused for later photos. ``plan`` holds one memory budget
-        for each scale, a size at which the image is optimized. By default, the budgets are computed from the option
+        for each scale (a size at which the image is optimized). By default, the budgets are computed from the option
         ``max_memory`` or the free memory. The plan of the first call is used for all photos; later plans are ignored.
         """
         if self.stylizer is None:
@@ -172,7 +172,7 @@ class Painter:
         Args:
             photo_path: the file of the photo.
             output: the file to write.
-            plan: one memory budget for each scale, a size at which the image is optimized. By default, the budgets are
+            plan: one memory budget for each scale (a size at which the image is optimized). By default, the budgets are
                 computed from the option ``max_memory`` or the free memory.
             state: the optimizer's state, read from a checkpoint, from which to resume. The result then replaces the
                 unfinished picture of the same run.

@@ -117,9 +117,9 @@ def split(layers: Sequence[Layer], size: tuple[int, int], side: int) -> list[Til
 
 
 def smallest_side(layers: Sequence[Layer]) -> int:
-    """Return the side, in pixels, of the smallest tile that :func:`split` makes, including its surroundings.
+    """Return the smallest side of a tile that is worth asking :func:`split` for, in pixels, surroundings included.
 
-    The side of the part that belongs to the tile alone is a third of the returned side.
+    About a third of this side remains for the part that belongs to the tile alone.
 
     Raises:
         ValueError: a layer cannot be computed in tiles. For example, its receptive fields are unknown or cover the
