@@ -95,7 +95,7 @@ def check_folder(folder: Path) -> None:
     """Check that files can be created in ``folder``, and delete temporary files that killed runs left there.
 
     If the folder does not exist, this function checks that it can be created, but does not create it. The folder is
-    created later, when the first file is written, so that a command that fails before then leaves no empty folder.
+    created only when the first file is written, so that a command that fails earlier leaves no empty folder behind.
 
     Raises:
         OSError: the folder cannot be created or written to.
