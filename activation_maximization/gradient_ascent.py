@@ -365,8 +365,8 @@ def _in_batches(work: Callable[[int], T], together: int, activations_of: Reader,
     """Call ``work`` with ``together``, the number of images in a batch, and return the result of ``work``.
 
     If the first forward pass of a batch shows that the network processes only one image at a time, ``work`` is called
-    again with 1, unless the objective is joint (:attr:`Objective.joint`). Only the work before that
-    pass is done twice.
+    again with 1, so that only the work before that pass is done twice. If the objective is joint
+    (:attr:`Objective.joint`), the images stay in one batch, and pass through the network one at a time.
     """
     activations_of.refuses_batches = not objective.joint
     try:

@@ -45,8 +45,8 @@ def paint(
         original: the recipe (the record of settings) of an earlier run to repeat or resume; None for a new run.
         state: the optimizer's state, read from a checkpoint, from which to resume the painting of a photo. The caller
             must have claimed the checkpoint with :func:`claimed`, so that no other program writes it.
-        state_path: the file from which ``state`` was read, if the program keeps this file in its own folder; None if
-            the user named the file, or if there is no state.
+        state_path: the file in the program's own folder from which ``state`` was read; None if the user named the file,
+            or if there is no state.
 
     Raises:
         ValueError: an option or an input is not valid, or the network's weights are not those recorded in ``original``.

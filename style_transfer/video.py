@@ -132,8 +132,8 @@ def _paint_video(options: StylizeOptions, job: Job, output: Path, folder: Path, 
 def _stylizer(painter: Painter, first: Tensor) -> Stylizer:
     """Return a stylizer for all frames of a video. ``first`` is the first frame.
 
-    If the option ``colors`` is ``match`` or ``luminance``, the paintings whose style is used are recolored once, to
-    match the first frame. The stylizer paints all frames in the colors of these paintings. If the output is to have the
+    If the option ``colors`` is ``match`` or ``luminance``, the paintings are recolored once, to match the first
+    frame. The stylizer paints all frames in the colors of these paintings. If the output is to have the
     colors of the video, these colors are applied to a painted frame only when the frame is written to the output. The
     next frame starts from the painted frame without the colors of the video.
     """
