@@ -40,8 +40,8 @@ LOADED = 200_000_000
 """Number of bytes that a run needs for the libraries that it loads, plus the bytes that it loses to fragmentation."""
 
 COPIES = 3
-"""Number of copies of the photo, and also of the largest painting, that are in memory while the pictures are resized and
-passed through the network."""
+"""Number of copies of the photo, and also of the largest painting, that are in memory while the pictures are resized
+and passed through the network."""
 
 FEWEST_PAIRS = 3
 """Minimum number of curvature pairs that L-BFGS keeps. With fewer pairs, L-BFGS is hardly useful."""
