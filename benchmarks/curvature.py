@@ -23,8 +23,8 @@ from dreamgram.style_transfer.losses import STYLE_LOSSES
 
 SIZE, STEPS = 256, 50
 SETTINGS = {
-    "weighted": {"block": STYLE_LOSSES["gram"].BLOCK},
-    "blocks": {"block": 64, "exponent": 0.0},
+    "by frequency": {"block": STYLE_LOSSES["gram"].BLOCK},
+    "in blocks": {"block": 64, "exponent": 0.0},
     "both": {"block": 64},
 }
 
