@@ -8,6 +8,8 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from functools import cache, partial
 from importlib import import_module
+from pathlib import Path
+from sysconfig import get_path
 from types import ModuleType
 from typing import Any
 
@@ -15,6 +17,7 @@ import torch
 from torch import Tensor, library, nn
 from torch.nn.functional import conv2d, max_pool2d, pad, relu
 
+from dreamgram.image_optimization.memory import is_out_of_memory
 from dreamgram.image_optimization.recording import is_own
 
 _logger = logging.getLogger(__name__)
@@ -137,25 +140,33 @@ def conv_relu(convolution: nn.Conv2d, image: Tensor, *, pooled: bool = False) ->
     missing = CHANNELS - image.shape[1]
     if image.is_cuda and weight.dtype in (torch.bfloat16, torch.float16) and missing > 0 and convolution.groups == 1:
         image, weight = (pad(each, (0, 0, 0, 0, 0, missing)) for each in (image, weight))
-    together = pooled and (not image.is_cuda or _can_pool(image, weight))
+    together = pooled and (image.device.type == "cpu" or _pooling_kernels(image, weight) is not None)
     result: Tensor = _ConvReLU.apply(image, weight, bias, together, *how)
     return max_pool2d(result, 2) if pooled and not together else result
 
 
-def _can_pool(image: Tensor, weight: Tensor) -> bool:
-    """Return whether the output of a convolution of ``image``, a tensor on a GPU, can be pooled by our own kernels."""
-    kernels = _kernels(image.device)
+def _pooling_kernels(image: Tensor, weight: Tensor) -> ModuleType | None:
+    """Return the module with our own pooling kernels, or None if these cannot pool the output of a convolution.
+
+    ``image`` is the input of the convolution, and ``weight`` holds its weights.
+    """
+    kernels = _kernels(image.device) if image.is_cuda else None
     count = len(image) * len(weight) * image.shape[2] * image.shape[3]
-    return kernels is not None and weight.dtype in kernels.TYPES and count < kernels.MOST_ELEMENTS
+    return kernels if kernels and weight.dtype in kernels.TYPES and count < kernels.MOST_ELEMENTS else None
 
 
 @cache
 def _kernels(device: torch.device) -> ModuleType | None:
     """Return the module with our own pooling kernels, or None if they do not run on ``device``, a GPU."""
     try:
+        if not Path(get_path("include"), "Python.h").exists():  # Triton would let the compiler print an error
+            raise FileNotFoundError("the headers of Python are not installed")
         kernels = import_module("dreamgram.image_optimization.pooling_kernels")  # it needs Triton
-        kernels.pool(torch.zeros(1, 1, 2, 2, device=device))
+        pooled, places = kernels.pool(torch.zeros(1, 16, 2, 2, device=device))
+        kernels.spread(pooled, places, 2, 2)
     except Exception as error:  # its type depends on what is missing, such as a C compiler
+        if is_out_of_memory(error):
+            raise
         _logger.debug("max pooling runs as usual, because the kernels for it do not run: %s", error)
         return None
     return kernels
@@ -209,32 +220,33 @@ class _ConvReLU(torch.autograd.Function):
             output = torch.ops.mkldnn._convolution_pointwise(
                 image, weight, bias, padding, stride, dilation, groups, "relu", [], ""
             )
+        ctx.kernels, ctx.size = _pooling_kernels(image, weight) if pooled else None, output.shape[2:]
         if not pooled:
             ctx.save_for_backward(image, weight, output)
             return output
         _check_poolable(output)
-        kernels = _kernels(image.device) if image.is_cuda else None
-        if kernels is not None:
-            halved: Tensor
-            halved, places = kernels.pool(output)
-            ctx.size = output.shape[2:]
+        if ctx.kernels is not None:
+            halved, places = ctx.kernels.pool(output)
             ctx.save_for_backward(image, weight, places)
-            return halved
+            last = output.is_contiguous(memory_format=torch.channels_last)
+            result: Tensor = halved if last else halved.contiguous()
+            return result
         columns = _larger(output, 3)
         ctx.save_for_backward(image, weight, output, columns)
         return _larger(columns, 2)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
-        image, weight, output, *columns = ctx.saved_tensors
+        image, weight, *kept = ctx.saved_tensors
         stride, padding, dilation, groups = ctx.how
-        if output.dtype == torch.uint8:
-            gradient = _to_places(gradient, output, *ctx.size)
+        if ctx.kernels is not None:
+            gradient = _to_places(gradient, kept[0], ctx.size, ctx.kernels)
         else:
+            output, *columns = kept
             largest = _larger(columns[0], 2) if columns else output
             gradient = torch.ops.aten.threshold_backward(gradient, largest, 0)
-        if columns:
-            gradient = _to_larger(_to_larger(gradient, columns[0], largest, 2), output, columns[0], 3)
+            if columns:
+                gradient = _to_larger(_to_larger(gradient, columns[0], largest, 2), output, columns[0], 3)
         of_image, _, _ = torch.ops.aten.convolution_backward(
             gradient, image, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )
@@ -256,13 +268,14 @@ def _check_poolable(values: Tensor) -> None:
         raise RuntimeError(f"an image of {tuple(values.shape)} is too small for pooling")
 
 
-def _to_places(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
+def _to_places(gradient: Tensor, places: Tensor, size: tuple[int, int], kernels: ModuleType) -> Tensor:
     """Return the gradient with respect to the values (N, C, H, W) before the ReLU, given that of the pooled values.
 
-    ``places`` holds the positions of the largest values in their 2 x 2 squares, as stored by our own kernels.
+    ``places`` holds the positions of the largest values in their 2 x 2 squares, as stored by ``kernels``, the module
+    with our own kernels. ``size`` is (H, W).
     """
-    kernels = _kernels(gradient.device)
-    if kernels is not None and not torch.is_grad_enabled():
+    height, width = size
+    if not torch.is_grad_enabled():
         result: Tensor = kernels.spread(gradient, places, height, width)
         return result
     # Second derivatives are wanted, so the operations have to be differentiable.

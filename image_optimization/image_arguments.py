@@ -81,7 +81,7 @@ def as_images(given: Any, name: str, channels: int | None = None) -> Tensor:
     elif isinstance(given, Image.Image) and given.mode != "F" and not given.mode.startswith("I"):
         with reading(name):
             samples = read_pillow(given)
-            colors = 1 if given.mode in ("L", "LA", "La") else samples.colors  # opacity alone adds no color
+            colors = 1 if given.mode in ("L", "LA") else samples.colors  # opacity alone adds no color
             images, _ = samples.to_tensors(channels if channels in (1, 3) else colors)
     else:
         images = _from_numbers(given, name, channels)

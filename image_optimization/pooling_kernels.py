@@ -3,8 +3,8 @@
 For each 2 x 2 square, PyTorch stores the index of the largest value in 8 bytes. Its backward pass makes three passes
 over memory: it fills the gradient with zeros, adds the gradient of each pooled value at the stored index, and
 multiplies the result by the derivative of the ReLU. The kernels in this module store the place of the largest value in
-its square in one byte, which also tells whether the ReLU passes the gradient. Their backward pass writes the gradient
-once, and does not read the output of the ReLU.
+its square in one byte, which also tells whether the ReLU passes the gradient. Their backward pass writes each element
+of the gradient once, and does not read the output of the ReLU.
 
 Importing this module raises an error if Triton, which comes with PyTorch for NVIDIA GPUs on Linux, is not installed.
 Tensors must have fewer than :data:`MOST_ELEMENTS` elements and one of the :data:`TYPES`.
@@ -17,8 +17,8 @@ import triton
 import triton.language as tl
 from torch import Tensor, library
 
-MOST_ELEMENTS = 2**30
-"""Tensors with this number of elements or more cannot be indexed safely by the kernels, whose indices have 32 bits."""
+MOST_ELEMENTS = 2**32
+"""Number of elements from which a tensor cannot be pooled, because the kernels count pooled values with 32 bits."""
 
 TYPES = torch.float32, torch.bfloat16, torch.float16
 """Number formats of tensors that the kernels take."""
@@ -31,7 +31,8 @@ CLOSED = tl.constexpr(4)
 0 to 3, in reading order."""
 
 
-# A kernel is compiled once for each number format, not again for other sizes.
+# A kernel is compiled for each number format, and again if the number of channels is not a multiple of 16, but not for
+# each image size.
 _compile = triton.jit(do_not_specialize=["count", "height", "width"])
 
 
@@ -41,7 +42,8 @@ def _first_of_square(number, channels, height, width):  # type: ignore[no-untype
     channel, pixel = number % channels, number // channels
     column, row = pixel % (width // 2), pixel // (width // 2)
     image, row = row // (height // 2), row % (height // 2)
-    return ((image * height + 2 * row) * width + 2 * column) * channels + channel
+    above = (image * height + 2 * row).to(tl.int64)  # the index itself can need more than 32 bits
+    return (above * width + 2 * column) * channels + channel
 
 
 @_compile  # type: ignore[untyped-decorator]
@@ -105,8 +107,10 @@ def spread(gradient: Tensor, places: Tensor, height: int, width: int) -> Tensor:
     gradient = gradient.contiguous(memory_format=torch.channels_last)
     result = _empty((*gradient.shape[:2], height, width), gradient)
     count = gradient.numel()
-    if height % 2 or width % 2:
-        result.zero_()
+    if height % 2:
+        result[:, :, -1] = 0
+    if width % 2:
+        result[:, :, :, -1] = 0
     size = gradient.shape[1], height, width
     with torch.cuda.device_of(gradient):
         _spread[_programs(count)](gradient, places, result, count, *size, block=VALUES_PER_PROGRAM)
