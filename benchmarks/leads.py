@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 from unittest.mock import patch
 
@@ -22,6 +23,7 @@ from benchmarks.process import PICTURES
 from benchmarks.race import PAIRS
 from dreamgram.image_optimization import images, lbfgs
 from dreamgram.image_optimization.lbfgs import LBFGS
+from dreamgram.style_transfer.losses import STYLE_LOSSES
 
 SIZE, STEPS = 256, 100
 
@@ -59,7 +61,8 @@ def losses(photo: Tensor, painting: Tensor, model: nn.Module, change: Mapping[st
     constants = {name: given.pop(name) for name in [*given] if name.isupper()}
     how = {"size": SIZE, "scales": scales, "precision": given.pop("precision", "auto"), "preset": "gatys"}
     how["init"] = photo.lerp(noise, given.pop("noise", 0.0))
-    stylizer = dg.Stylizer(photo, [painting], model=model, optimizer=lambda *leaf: _optimizer(*leaf, given), **how)
+    optimizer = partial(LBFGS, **{"block": STYLE_LOSSES["gram"].BLOCK, **given})
+    stylizer = dg.Stylizer(photo, [painting], model=model, optimizer=optimizer, **how)
     stylizer.steps = [coarse] * (len(scales) - 1) + [MOST]
     with ExitStack() as patched:
         for name, value in constants.items():
@@ -67,10 +70,6 @@ def losses(photo: Tensor, painting: Tensor, model: nn.Module, change: Mapping[st
         history = stylizer.run().history
     before = sum(len(steps) * (scale / SIZE) ** 2 for steps, scale in zip(history[:-1], scales, strict=False))
     return history[-1].cummin(0)[0], before
-
-
-def _optimizer(leaf: Tensor, bounds: tuple[float, float], given: Mapping[str, Any]) -> LBFGS:
-    return LBFGS(leaf, bounds, **{"block": 10**6, **given})
 
 
 def main() -> None:
@@ -83,7 +82,8 @@ def main() -> None:
     for photo, painting in pairs:
         own, before = losses(photo, painting, model, {})
         goals.append((own[STEPS - 1], before + STEPS))
-    print(f"| change | {' | '.join(pair[0].partition('.')[0] for pair in PAIRS)} |", "|---|---|---|---|", sep="\n")
+    print(f"| change | {' | '.join(pair[0].partition('.')[0] for pair in PAIRS)} |")
+    print("|---" * (1 + len(PAIRS)) + "|")
     for words, change in CHANGES.items():
         cells = []
         for (photo, painting), (goal, work) in zip(pairs, goals, strict=True):

@@ -62,7 +62,7 @@ def style_transfers(vgg: nn.Module) -> dict[str, Case]:
         return lambda listener: dg.stylize(photo, paintings, model=vgg, style_loss=loss, listeners=[listener], **given)
 
     cases = {
-        f"{loss}, {kind}": make(loss, *kinds[kind], FEW if f"{loss}, {kind}" in SHORT else STEPS)
+        f"{loss}, {kind}": make(loss, *kinds[kind], STEPS if kind == "plain" else FEW)
         for loss in STYLE_LOSSES
         for kind in KINDS
     }

@@ -14,7 +14,7 @@ from tests.cases import DREAMS, STYLE_TRANSFERS
 
 @pytest.fixture(scope="module")
 def events() -> dict[str, dict[str, int]]:
-    """The events in the loop of each run, counted over 15 steps."""
+    """The events in the loop of each run, counted from the third step to the second-to-last."""
     result = subprocess.run(
         [sys.executable, "-m", "tests.waits"], cwd=Path(__file__).parents[1], capture_output=True, text=True
     )

@@ -331,9 +331,9 @@ class RunOptions(Options):
     compile: bool = option(
         False,
         "Compile the network before the first step. This takes about ten seconds for each picture size, or about one "
-        "second if it was done before. With some networks, every step on an NVIDIA GPU then takes less time, so "
-        "compiling can save time in long jobs, such as many pictures of the same size. VGG gains nothing. On a CPU, "
-        "compiling saves hardly any time. "
+        "second if it was done before. Every step on an NVIDIA GPU might then take less time. This depends on the "
+        "network, so try it before a long job, such as many pictures of the same size. With VGG, it hardly saves "
+        "time. On a CPU, it hardly saves time with any network. "
         "Compiling needs a C compiler. A network that cannot be compiled runs uncompiled.",
         group="Network",
     )

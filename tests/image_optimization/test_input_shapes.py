@@ -242,12 +242,12 @@ def test_a_guess_is_told_once(caplog: pytest.LogCaptureFixture) -> None:
 
 def test_few_passes_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
     """A network that does not run at all gets no images of other sizes, and a guess takes two passes."""
-    from dreamgram.image_optimization import input_shapes
+    from dreamgram.image_optimization import trial
 
     tried: list[tuple[int, ...]] = []
-    real = input_shapes.try_shapes
+    real = trial.try_out
     monkeypatch.setattr(
-        input_shapes, "try_shapes", lambda model, image: tried.append(tuple(image.shape)) or real(model, image)
+        trial, "try_out", lambda model, image, *how: tried.append(tuple(image.shape)) or real(model, image, *how)
     )
     find_shape(nn.Sequential(nn.Conv2d(3, 2, 3)))
     assert tried == [(1, 3, 224, 224), (1, 3, 256, 256)]

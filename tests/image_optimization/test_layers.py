@@ -3,12 +3,14 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from functools import partial
+from typing import Any
 
 import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
 
+from dreamgram.image_optimization import trial
 from dreamgram.image_optimization.layers import Layer, dry_run, find_layer, list_layers, smallest_size
 from dreamgram.models import load
 
@@ -158,6 +160,38 @@ def test_the_smallest_size(vgg16: nn.Module) -> None:
     assert smallest_size(vgg16, ["pool5"]) == 32
     with pytest.raises(ValueError, match="no layer 'relu6_1'; did you mean"):
         smallest_size(vgg16, ["relu6_1"])
+
+
+def test_the_smallest_size_takes_few_passes(vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+    tried: list[int] = []
+    real = trial.try_out
+
+    def counting(model: nn.Module, image: Tensor, *how: Any, **more: Any) -> trial.Trial:
+        tried.append(image.shape[2])
+        return real(model, image, *how, **more)
+
+    monkeypatch.setattr(trial, "try_out", counting)
+    monkeypatch.setattr("dreamgram.image_optimization.layers.try_out", counting)
+    assert smallest_size(vgg16, ["relu5_1"]) == 16
+    assert len(tried) == len(set(tried)) + 2  # one pass for each size, but three for the size of the network
+    assert len(tried) < 12
+
+
+def test_the_smallest_size_if_a_batch_has_other_layers() -> None:
+    class Twice(nn.Module):
+        """A network that calls a layer once more for a batch of several images."""
+
+        input_shape = (3, 64, 64)
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Conv2d(3, 4, 5), nn.Conv2d(4, 4, 3)
+
+        def forward(self, image: Tensor) -> Tensor:
+            output: Tensor = self.second(self.first(image))
+            return output if len(image) == 1 else self.second(output)
+
+    assert smallest_size(Twice(), ["second:1"]) == 9
 
 
 def test_an_image_that_does_not_pass(digits: nn.Module, vgg16: nn.Module) -> None:

@@ -87,15 +87,18 @@ def test_memory_is_measured_once_for_photos_one_after_the_other(
         first.change(style_scale=1e5).run()
 
 
-def test_tiles_make_the_same_picture(photo_file: Path, painting: Tensor, vgg16: nn.Module) -> None:
+@pytest.mark.parametrize("turned", [False, True])
+def test_tiles_make_the_same_picture(turned: bool, photo_file: Path, painting: Tensor, vgg16: nn.Module) -> None:
     """The tiles of the deep layers are large. Strips of the pictures have several of them, but few pixels."""
     options: dict[str, Any] = {"size": 256, "scales": [256], "steps": 2, "optimizer": "adam", "precision": "float32"}
-    strips = load(photo_file)[:, :, 100:228], [painting[:, :, 24:40]]
-    stylizer = Stylizer(*strips, model=vgg16, plan=[WHOLE], **options)
+    strips = [load(photo_file)[:, :, 100:228], painting[:, :, 24:40]]
+    photo, style = (strip.mT if turned else strip for strip in strips)
+    shape = (1, 3, 256, 64) if turned else (1, 3, 64, 256)
+    stylizer = Stylizer(photo, [style], model=vgg16, plan=[WHOLE], **options)
     tiles = Budget(pairs=20, side=120)
-    assert len(tiles.tiles(vgg16, LAYERS, torch.zeros(1, 3, 64, 256))) > 3
+    assert len(tiles.tiles(vgg16, LAYERS, torch.zeros(shape))) > 3
     whole, tiled = stylizer.run(), stylizer.change(plan=[tiles]).run()
-    assert whole.image.shape == (1, 3, 64, 256)
+    assert whole.image.shape == shape
     assert not torch.equal(whole.image, tiled.image)  # they differ by rounding errors
     assert (whole.image - tiled.image).abs().mean() < 1e-3
     torch.testing.assert_close(whole.history[-1], tiled.history[-1], rtol=1e-3, atol=0)
