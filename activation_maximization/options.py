@@ -46,6 +46,7 @@ COUNTS = ("0-11", "3,7", "all")
 MANY_STEPS = (32, 128, 512)
 STEPS_HELP = "Number of optimization steps. More steps give a clearer picture, but little improves after 500 steps."
 PHOTO_SIZES = (128, 224, 512)
+PHOTO_SIZE_HELP = "Longer side of the picture in pixels. A larger picture shows finer patterns and takes longer."
 PHOTOS = ("photo.jpg", "photos/cat.png", "../photo.webp")
 
 
@@ -406,7 +407,7 @@ class PhotoOptions(PictureOptions):
         values=("vgg16", "vgg19", "torchvision:resnet50"),
     )
     layer: str = option("relu4_1", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_VGG)
-    size: int = option(224, "Longer side of the picture in pixels.", group=PICTURE, least=1, values=PHOTO_SIZES)
+    size: int = option(224, PHOTO_SIZE_HELP, group=PICTURE, least=1, values=PHOTO_SIZES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -421,7 +422,7 @@ class AmplifyOptions(PhotoOptions):
         least=0,
         values=(0, 3, 100),
     )
-    size: int = option(512, "Longer side of the picture in pixels.", group=PICTURE, least=1, values=(256, 512, 1024))
+    size: int = option(512, PHOTO_SIZE_HELP, group=PICTURE, least=1, values=(256, 512, 1024))
     octaves: int = option(
         OCTAVES,
         "Number of octaves, the image sizes that are processed one after another, from small to large. Each octave is "
@@ -447,7 +448,7 @@ class InvertOptions(PhotoOptions, AscentOptions):
     smoothness: float = option(
         0.5,
         "Weight of the penalty on the total variation, which measures the differences between neighboring pixels. A "
-        "larger weight removes grain, and a very large weight also removes detail.",
+        "larger weight removes grain, and a very large weight also removes detail. Values from 0 to 5 are usual.",
         group=OBJECTIVE,
         values=(0.0, 0.5, 5.0),
     )

@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 import tifffile
+from numpy.typing import NDArray
 from PIL import Image
 
 from dreamgram.image_optimization import images
@@ -101,6 +102,12 @@ def sources() -> dict[str, bytes]:
             else colored.convert(mode)
         )
         add(f"{mode.replace(';', '')}.tif", picture)
+    return made | _deep_sources(levels, made["RGBA.png"])
+
+
+def _deep_sources(levels: NDArray[np.uint8], png: bytes) -> dict[str, bytes]:
+    """Return pictures with more than 8 bits per channel, made from ``levels`` (H, W, 4) and from an RGBA PNG file."""
+    made: dict[str, bytes] = {}
     for kind in ("u2", "i2", "u4", "f2", "f4"):
         for name, how in _layouts(kind).items():
             file = BytesIO()
@@ -108,7 +115,7 @@ def sources() -> dict[str, bytes]:
             made[f"{kind}-{name}.tif"] = file.getvalue()
     with tempfile.TemporaryDirectory() as folder:
         for ending in ("png", "tif"):
-            image = images.read(_write(Path(folder, "a.png"), made["RGBA.png"]))
+            image = images.read(_write(Path(folder, "a.png"), png))
             path = images.save(image.image, Path(folder, f"deep.{ending}"), "a note", alpha=image.alpha, bits=16)
             made[f"deep.{ending}"] = path.read_bytes()
     return made

@@ -19,9 +19,9 @@ program. Its argument is the name that the help shows for the program."""
 
 HELP = "\n".join(
     [
-        "Usage: dreamgram COMMAND [OPTIONS]",
+        "usage: dreamgram COMMAND [OPTIONS]",
         "",
-        "Activation maximization and style transfer by gradient ascent on the input image of a network.",
+        *textwrap.wrap("Activation maximization and style transfer by gradient ascent on the input of a network.", 80),
         "",
         "Commands:",
         *(f"  {name:9}{text}" for name, (_, text) in SUBPROGRAMS.items()),

@@ -2,7 +2,7 @@
 
 Pillow only decompresses the pixel data: it receives a TIFF that contains the compressed data of the original file, but
 declares it to be an 8-bit gray picture. This module decodes the decompressed bytes according to the TIFF 6.0
-specification.
+specification. The package tifffile is not used, because it needs the package imagecodecs for LZW, JPEG and CCITT data.
 """
 
 from __future__ import annotations

@@ -147,7 +147,13 @@ def _resume(path: Path, options: ResumeOptions, job: Job) -> Done:
     assert isinstance(resumed, StylizeOptions)
     if resumed.timelapse:
         job.tell("the animation will show only the remaining steps")
-    return paint(resumed, job, recipe, state, path if is_kept else None)
+    try:
+        return paint(resumed, job, recipe, state, path if is_kept else None)
+    except ValueError as error:
+        if not (recipe.is_older_than(CHANGED) and str(error).startswith("cannot resume")):
+            raise
+        reason = f"version {CHANGED} changed the optimization, so that its state does not fit"
+        raise ValueError(f"cannot resume: {path} was made by Dreamgram {recipe.version}; {reason}") from error
 
 
 def _is_size(value: object) -> bool:

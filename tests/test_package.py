@@ -210,7 +210,7 @@ def test_an_unknown_name_is_told_the_nearest() -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "out", "err"),
     [
-        (["--help"], 0, "Usage: dreamgram COMMAND", ""),
+        (["--help"], 0, "usage: dreamgram COMMAND", ""),
         (["-h"], 0, "stylize  Paint photos", ""),
         (["-h"], 0, "\nExit codes: 0 done; 1 some files failed", ""),
         ([], 0, "dream    Make pictures", ""),

@@ -36,10 +36,13 @@ from dreamgram.workbench.options import (
     Options,
     choices_of,
     declaration,
+    describe_amount,
     describe_size,
     is_flag,
     is_list,
     is_required,
+    parse_bytes,
+    parse_pixels,
     type_of,
 )
 from dreamgram.workbench.trust import UntrustedError
@@ -395,6 +398,7 @@ def _dispatch(
     if not default and arguments[:1] in ([], ["-h"], ["--help"]):
         print(_overview(name, commands, about))
         return 0
+    # The subparsers of argparse know no default command, and need the options of all commands at once.
     word = arguments[0] if arguments and arguments[0] in commands and not _is_photo(arguments, default) else default
     if not _is_photo(arguments, default) and (later := _command_after_options(arguments, commands)):
         raise ValueError(f"the command comes first, before its options: {name} {later}")
@@ -483,13 +487,16 @@ def _command_after_options(arguments: Sequence[str], commands: Mapping[str, Comm
 
 def _overview(name: str, commands: Mapping[str, Command], about: str) -> str:
     width = max(map(len, commands))
-    lines = [f"  {word:{width}}  {command.help.split('. ')[0].rstrip('.')}." for word, command in commands.items()]
+    lines = []
+    for word, command in commands.items():
+        first, *others = _wrap(command.help.split(". ")[0].rstrip(".") + ".", width + 4)
+        lines += [f"  {word:{width}}  {first}", *(" " * (width + 4) + other for other in others)]
     more = f"{name} COMMAND --help lists the options of a command. {EXIT_CODES}"
-    return "\n".join([f"usage: {name} COMMAND [OPTIONS]", "", about, "", *lines, "", *_wrap(more)])
+    return "\n".join([f"usage: {name} COMMAND [OPTIONS]", "", *_wrap(about), "", *lines, "", *_wrap(more)])
 
 
-def _wrap(text: str) -> list[str]:
-    return textwrap.wrap(text, min(shutil.get_terminal_size().columns, 100))
+def _wrap(text: str, indent: int = 0) -> list[str]:
+    return textwrap.wrap(text, max(20, min(shutil.get_terminal_size().columns, 100) - indent))
 
 
 class _Formatter(argparse.HelpFormatter):
@@ -550,7 +557,7 @@ def flags_of(each: Field[Any]) -> Sequence[str]:
 
 def _add_argument(group: Any, each: Field[Any], hint: Any) -> None:
     known = declaration(each)
-    default = f" [default: {_shown(each.default)}]" if _is_shown(each.default) else ""
+    default = f" [default: {_shown_default(each)}]" if _is_shown(each.default) else ""
     required = " [required]" if is_required(each) else ""
     help = (known.help + default + required).replace("%", "%%")
     if known.positional:
@@ -603,6 +610,11 @@ def _is_shown(default: Any) -> bool:
     return not any(default is each for each in (MISSING, None, False))
 
 
+def _shown_default(each: Field[Any]) -> str:
+    default: Any = each.default
+    return describe_amount(default) if declaration(each).parse in (parse_bytes, parse_pixels) else _shown(default)
+
+
 def _shown(value: Any, separator: str = ",") -> str:
     """Return ``value`` as it is typed on the command line, with ``separator`` between the values of a list."""
     if isinstance(value, Mapping):
@@ -625,6 +637,8 @@ def parse(parser: argparse.ArgumentParser, options: type[Options], arguments: Se
     if strange:
         name = strange[0].split("=")[0]
         known = [flag for action in parser._actions for flag in action.option_strings]
+        if name in known and "--" in arguments:
+            raise ValueError(f"{name} comes after --, which ends the options: give it before --")
         if name.startswith("-"):
             raise ValueError(f"no option {name}; {did_you_mean(name, known)}--help lists all")
         raise ValueError(f"{name!r} is one argument too many; --help lists the arguments")
@@ -645,7 +659,7 @@ def table(options: type[Options]) -> str:
             group = known.group
             lines += ["", f"**{group}**", "", "| option | default | try | what it does |", "|---|---|---|---|"]
         name = ", ".join(flags_of(each))
-        default = _shown(each.default) if _is_shown(each.default) else ""
+        default = _shown_default(each) if _is_shown(each.default) else ""
         separator = f" {flags_of(each)[0]} " if _is_repeated(each, type_of(options, each.name)) else ","
         tries = ", ".join(f"`{_shown(value, separator)}`" for value in known.values)
         lines.append(f"| `{name}` | {default} | {tries} | {known.help.replace('|', chr(92) + '|')} |")

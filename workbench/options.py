@@ -287,6 +287,12 @@ def parse_pixels(text: str) -> int:
     return number
 
 
+def describe_amount(amount: int) -> str:
+    """Return an amount of memory or a number of pixels as it is typed, such as ``180M`` for 180,000,000."""
+    power = max(power for power in range(5) if amount % 1000**power == 0) if amount else 0
+    return f"{amount // 1000**power}{' kMGT'[power].strip()}"
+
+
 def _parse_amount(text: str, ending: str) -> int:
     """Convert text such as ``1.5GB`` to a whole number, or return 0 if the text does not have this form.
 

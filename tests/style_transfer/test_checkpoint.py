@@ -182,6 +182,11 @@ def test_a_recipe_of_version_0_1_0_is_resumed(command: Command, photo: Tensor) -
     assert run.code == 0, run.err
     assert "old.ckpt was made by Dreamgram 0.1.0; version 0.2.0 changed the optimization" in run.err
     assert Image.open("a.png").tobytes() == Image.open("whole.png").tobytes()
+    save_file({**old_state, "losses": torch.ones(3), "leaf": torch.ones(1)}, "lost.ckpt", {NOTE: json.dumps(flat)})
+    run = command("stylize", "resume", "lost.ckpt", "--output", "b.png")
+    assert run.code == 2
+    reason = "version 0.2.0 changed the optimization, so that its state does not fit"
+    assert run.err.endswith(f"error: cannot resume: lost.ckpt was made by Dreamgram 0.1.0; {reason}\n")
 
 
 def test_a_checkpoint_that_cannot_be_written_does_not_end_the_run(tmp_path: Path) -> None:

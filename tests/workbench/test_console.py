@@ -176,6 +176,7 @@ def test_arguments_become_options(program: Program) -> None:
         ("count a.txt --mots=3", "no option --mots; did you mean '--most'? --help lists all"),
         ("count a.txt --mo 3", "no option --mo; did you mean '--most'? --help lists all"),
         ("count a.txt --zzz", "no option --zzz; --help lists all"),
+        ("count -- a.txt --most 3", "--most comes after --, which ends the options: give it before --"),
         ("count a.txt b.txt", "'b.txt' is one argument too many; --help lists the arguments"),
         ("count a.txt --most", "--most: expected one argument"),
         ("count a.txt --most x", "--most must be a whole number, not 'x'"),

@@ -19,6 +19,7 @@ from dreamgram.workbench.options import (
     check_applies,
     choices_of,
     declaration,
+    describe_amount,
     is_flag,
     option,
     parse_bytes,
@@ -169,6 +170,11 @@ def test_a_value_that_an_option_cannot_have(name: str, given: Any, problem: str)
 @pytest.mark.parametrize(("text", "size"), [("4G", 4e9), ("800M", 8e8), ("1.5 GB", 1.5e9), ("2gb", 2e9), (".5k", 500)])
 def test_memory_is_written_in_several_ways(text: str, size: float) -> None:
     assert parse_bytes(text) == size
+
+
+@pytest.mark.parametrize("text", ["180M", "1G", "1500k", "7T", "0"])
+def test_an_amount_is_described_as_it_is_typed(text: str) -> None:
+    assert describe_amount(parse_bytes(text)) == text
 
 
 @pytest.mark.parametrize("text", ["9" * 400 + "M", "4", "M", "-1G", "1e3M", "0M", "nan"])
