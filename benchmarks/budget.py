@@ -41,7 +41,7 @@ TILED, LIMIT, TILE = 640, 480, 384
 all in pixels."""
 
 DIVIDED, REGIONS = 128, (2, 8)
-"""Side of the pictures that are divided into regions, in pixels, and their numbers of regions."""
+"""Side, in pixels, of the pictures that are divided into regions, and the numbers of regions to measure."""
 
 LARGE = 1536
 """Side, in pixels, of the picture that is optimized without a network."""

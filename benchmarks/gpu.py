@@ -95,7 +95,7 @@ def without_replay() -> Iterator[None]:
 def agreement(card: Card) -> dict[str, str]:
     """Compare style transfer on the GPU with style transfer on the CPU, for each style loss, in float32.
 
-    The result maps the names of table rows to their texts. Each text says how much the first loss and the picture
+    The result maps the name of each table row to its text. Each text says how much the first loss and the picture
     differ.
     """
     rows = {}
@@ -110,7 +110,7 @@ def agreement(card: Card) -> dict[str, str]:
 
 
 def replays(card: Card) -> dict[str, str]:
-    """Compare replayed steps with ordinary ones. The result maps the names of table rows to their texts."""
+    """Compare replayed steps with ordinary ones. The result maps the name of each table row to its text."""
     rows = {}
     size, steps = (64, 3) if card.small else (256, 24)
     for loss in LOSSES:
@@ -149,7 +149,7 @@ def difference(a: Tensor, b: Tensor) -> str:
 def style_transfer(card: Card) -> dict[str, str]:
     """Measure the time of a style transfer with the default number of steps, and the mean time of a step at each scale.
 
-    There is one run for each style loss and picture size. The result maps the names of table rows to their texts.
+    There is one run for each style loss and picture size. The result maps the name of each table row to its text.
     """
     rows = {}
     for loss in LOSSES:
@@ -179,7 +179,7 @@ def style_transfer(card: Card) -> dict[str, str]:
 def filters(card: Card) -> dict[str, str]:
     """Measure the time of making pictures of 2, 64 and 512 units of relu4_1, with 128 steps at 128 pixels.
 
-    The result maps the names of table rows to their texts.
+    The result maps the name of each table row to its text.
     """
     rows = {}
     for count in (2,) if card.small else (2, 64, 512):
@@ -193,7 +193,7 @@ def filters(card: Card) -> dict[str, str]:
 
 
 def compiled(card: Card) -> dict[str, str]:
-    """Measure the times of two tasks with compiled networks. The result maps the names of table rows to their texts."""
+    """Measure the times of two tasks with compiled networks. The result maps the name of each table row to its text."""
     rows = {}
     count, steps, size = (2, 2, 48) if card.small else (512, 128, 512)
     units = dg.channel("relu4_1", range(count))
@@ -212,7 +212,7 @@ def waits(card: Card) -> dict[str, str]:
     """Count the synchronizations, copies and launches of a step, and measure how long kernels run in a step.
 
     The counts of a run with 16 steps are subtracted from those of a run with 48 steps, and the difference is divided by
-    32. The result maps the names of table rows to their texts.
+    32. The result maps the name of each table row to its text.
     """
     rows = {}
     activities = [ProfilerActivity.CPU, *([] if card.small else [ProfilerActivity.CUDA])]

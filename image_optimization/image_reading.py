@@ -80,8 +80,8 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
     The image is a float32 tensor (1, ``channels``, H, W) in [0, 1]. It is turned upright according to its EXIF
     orientation, and transparent parts are composited over white. If the file has an ICC profile, the colors are
     converted from the profile to sRGB. This conversion rounds color pictures of more than 8 bits per channel to 8 bits.
-    It is skipped for these pictures if the profile is almost sRGB. Gray pictures keep their precision. Only the first
-    frame of an animation is read.
+    It is skipped for these pictures if the profile is almost sRGB. The conversion does not reduce the precision of gray
+    pictures. Only the first frame of an animation is read.
 
     The file format and the metadata determine which numbers stand for black and white. The pixel values of the picture
     have no influence. In a TIFF, black and white are the numbers in the tags SMinSampleValue and SMaxSampleValue.

@@ -825,7 +825,10 @@ def _together(fields: Sequence[Field]) -> Field:
 
 
 def _at_least(fields: Sequence[Field]) -> Field:
-    """Return what is known about receptive fields that contain at least the pixels in all of ``fields``."""
+    """Return what is known about receptive fields that contain at least the union of several receptive fields.
+
+    At each position, these are the receptive fields in all elements of ``fields``.
+    """
     if all(field.whole for field in fields):
         return replace(ALL_PIXELS, dense=all(field.dense for field in fields))
     known = [field for each in fields if (field := each.unordered()).axes is not None and field.dense]

@@ -23,11 +23,11 @@ POLYNOMIALS = (
 """Coefficients (a, b, c) of the polynomial a x + b x^3 + c x^5 for each Newton-Schulz iteration, from first to last.
 
 Before the first iteration, the matrix is scaled so that the square roots of its eigenvalues are at most 1. The first
-polynomial maps the interval [0.001, 1] to values as close to 1 as possible. Each later polynomial does the same for the
-values of the previous polynomial. The method is due to Amsel, Persson, Musco, Gower, "The Polar Express",
-arXiv:2505.16932. Seven polynomials are enough if the condition number of the matrix is at most 10^6. For the matrices
-that are computed from pictures, the condition number is about 10^5. If the condition number is 10^8, the error of the
-trace of the matrix's square root is 0.01 %."""
+polynomial maps the interval [0.001, 1] to values as close to 1 as possible. Each later polynomial maps the range of the
+values of the previous polynomial to values as close to 1 as possible. The method is due to Amsel, Persson, Musco,
+Gower, "The Polar Express", arXiv:2505.16932. Seven polynomials are enough if the condition number of the matrix is at
+most 10^6. For the matrices that are computed from pictures, the condition number is about 10^5. If the condition number
+is 10^8, the error of the trace of the matrix's square root is 0.01 %."""
 
 
 def trace_of_root(matrix: Tensor) -> Tensor:

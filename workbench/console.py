@@ -591,8 +591,8 @@ def _kind(hint: Any) -> Any:
 def _in_order(options: type[Options]) -> list[Field[Any]]:
     """Return the options in the order of the help.
 
-    The options are sorted by group. In a group, positional options come first, followed by the other required options
-    and then by all others.
+    The options are sorted by group, in the order of :data:`GROUPS`. In a group, positional options come first, followed
+    by the other required options and then by all others.
     """
 
     def rank(each: Field[Any]) -> tuple[int, bool, bool]:

@@ -105,7 +105,7 @@ class Job:
     stepped: bool = False
     """True if at least one optimization step is done, so that there is a picture to save."""
     over: bool = False
-    """True if the work is done. Ctrl-C then does nothing."""
+    """True if all work is done. Ctrl-C then does nothing."""
     interrupted: str = "interrupted: nothing was saved"
     """Message for the user if Ctrl-C ends the work at once, without a result. The message is replaced when a file has
     been saved or when the run can be resumed."""
