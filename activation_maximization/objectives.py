@@ -32,7 +32,7 @@ Maker = TypeVar("Maker", bound="Callable[..., Objective]")
 IMAGE = "<image>"
 """Key of the images themselves, (N, C, H, W) in [0, 1], in the mapping of activations that an objective receives.
 
-No layer can have this name.
+No layer should have this name.
 """
 
 PROGRESS = "<progress>"

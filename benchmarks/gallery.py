@@ -9,7 +9,7 @@ from matplotlib.cbook import get_sample_data
 GALLERY = Path(__file__).parents[1] / "outputs" / "gallery"
 PHOTO = str(get_sample_data("grace_hopper.jpg", asfileobj=False))
 CAT = str(Path(__file__).parent / "pictures" / "chelsea.jpg")
-"""Photo of Chelsea by Stefan van der Walt, from scikit-image (CC0)."""
+"""Path of a photo of the cat Chelsea by Stefan van der Walt, from scikit-image (CC0)."""
 
 COMMANDS = {
     "digits.png": "dream digits --compare",
