@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from dreamgram.image_optimization.checks import as_model
+from dreamgram.image_optimization.settings import without_collecting
 
 LEAVES = frozenset(
     [str, bytes, bool, int, float, complex, type, NoneType, FunctionType, BuiltinFunctionType, MethodType, ModuleType]
@@ -106,6 +107,7 @@ class Snapshot:
         finally:
             self.restore()
 
+    @without_collecting
     def _take(self) -> None:
         self._find(self.model)
         own = {id(parameter) for parameter in self.model.parameters()}
@@ -118,6 +120,7 @@ class Snapshot:
         for thing in self._seen.values():
             self._kind(thing).save(self, thing)
 
+    @without_collecting
     def restore(self) -> None:
         """Restore all objects. If restoring an object fails or Ctrl-C is pressed, an exception is raised afterwards.
 

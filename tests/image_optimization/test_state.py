@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
 import logging
 import random
@@ -485,6 +486,25 @@ def test_a_mode_that_is_left_on_is_left_at_the_end(interrupted: bool) -> None:
         with pytest.raises(KeyboardInterrupt):
             work()
         assert (torch._C._len_torch_function_stack(), torch._C._len_torch_dispatch_stack()) == (1, 0)
+
+
+@pytest.mark.parametrize("collecting", [True, False])
+def test_the_garbage_collector_stays_as_it_was(collecting: bool, digits: nn.Module) -> None:
+    @usual_settings
+    def work() -> None:
+        gc.disable()  # as if Ctrl-C had been pressed before it was enabled again
+        raise KeyboardInterrupt
+
+    states: list[bool] = []
+    try:
+        (gc.enable if collecting else gc.disable)()
+        dg.maximize(digits, dg.logit(3), steps=2, listeners=[lambda step: states.append(gc.isenabled())])
+        assert states == [collecting] * 2
+        with pytest.raises(KeyboardInterrupt):
+            work()
+        assert gc.isenabled() == collecting
+    finally:
+        gc.enable()
 
 
 def test_ctrl_c_while_frames_are_cleared(monkeypatch: pytest.MonkeyPatch) -> None:
