@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 Portrait = dict[str, Any]
-"""What was found at each place in a network, such as ``layer1.0.bn1._buffers.running_mean``."""
+"""The objects that were found at each place in a network, such as ``layer1.0.bn1._buffers.running_mean``."""
 
 
 def portrait(model: nn.Module) -> Portrait:

@@ -430,7 +430,7 @@ def _dispatch(
 
 @contextmanager
 def _only_errors(quiet: bool) -> Iterator[None]:
-    """If ``quiet`` is True, let the logger ``dreamgram`` log only errors while the ``with`` statement runs."""
+    """Let the logger ``dreamgram`` log only errors while the ``with`` statement runs, if ``quiet`` is True."""
     logger = logging.getLogger("dreamgram")
     level = logger.level
     if quiet:

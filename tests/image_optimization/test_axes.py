@@ -1,4 +1,4 @@
-"""What the axes of an output mean, checked against passes of single images whose outputs are indexed by hand."""
+"""The meaning of the axes of an output, checked against passes of single images with outputs indexed by hand."""
 
 from __future__ import annotations
 
