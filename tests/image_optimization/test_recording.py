@@ -15,10 +15,14 @@ import dreamgram as dg
 from dreamgram.activation_maximization.objectives import Objective
 from dreamgram.image_optimization import recording as recorder
 from dreamgram.image_optimization.adam import Adam
+from dreamgram.image_optimization.capture import capture
 from dreamgram.image_optimization.optimize import Run, Step, optimize
 from dreamgram.image_optimization.parameterizations import PixelImage
 from dreamgram.style_transfer import stylizer
 from dreamgram.style_transfer.losses import GramLoss, style_loss
+from dreamgram.style_transfer.presets import PRESETS
+from dreamgram.style_transfer.tiling import whole
+from dreamgram.style_transfer.total_loss import Style, total_loss
 from tests.cases import DREAMS, FEW, STEPS, STYLE_TRANSFERS, dreams, style_transfers
 from tests.pretended_graph import PretendedGraph
 
@@ -124,25 +128,28 @@ def test_numbers_that_change_between_replays() -> None:
 
 
 @pytest.mark.usefixtures("recording")
-def test_weights_of_style_transfer_between_replays(vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
-    losses = []
-    make = stylizer.total_loss
-    monkeypatch.setattr(stylizer, "total_loss", lambda *args: losses.append(make(*args)) or losses[-1])
+def test_weights_of_style_transfer_between_replays(vgg16: nn.Module) -> None:
     photo, painting = torch.rand(2, 1, 3, 48, 48)
+    preset = PRESETS["gatys"]
+    styles = [Style(painting, 48, [1.0])]
 
-    def steer(step: Step) -> None:
-        if step.number == 5:
-            for term in losses[-1].terms:
-                if term.part == "style":
-                    term.weight.mul_(4)
+    def run(change: bool) -> Tensor:
+        with capture(vgg16, preset.layers) as activations_of:
+            loss = total_loss(activations_of, photo, styles, preset, lambda _: [whole(preset.layers)])
 
-    def run(*listeners: Callable[[Step], None]) -> Tensor:
-        history: Tensor = dg.stylize(photo, [painting], model=vgg16, size=48, steps=8, listeners=listeners).history[0]
-        return history
+            def steer(step: Step) -> None:
+                if change and step.number == 5:
+                    for term in loss.terms:
+                        if term.part == "style":
+                            term.weight.mul_(4)
 
-    replayed, plain = both(lambda: run(steer))
+            image = PixelImage.from_image(photo)
+            losses: Tensor = optimize(image, loss, steps=8, optimizer="lbfgs", listeners=[steer], record=True).losses
+            return losses
+
+    replayed, plain = both(lambda: run(True))
     assert torch.equal(replayed, plain)
-    assert replayed[5] > 2 * run()[5]
+    assert replayed[5] > 2 * run(False)[5]
 
 
 class Gentle(nn.Module):

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from io import BytesIO
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ from dreamgram.models.registry import WEIGHTS, read_weights
 from dreamgram.style_transfer import stylizer as stylizer_module
 from dreamgram.style_transfer.budget import WHOLE
 from dreamgram.style_transfer.drawn_styles import draw_style
-from dreamgram.style_transfer.losses import STYLE_LOSSES
+from dreamgram.style_transfer.losses import STYLE_LOSSES, GramLoss
 from dreamgram.style_transfer.presets import PRESETS
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer, pyramid, stylize
 from dreamgram.style_transfer.tiling import whole
@@ -235,19 +235,24 @@ def test_scales_and_interruption(photo_file: Path, painting: Tensor, vgg16: nn.M
 def test_ctrl_c_between_two_scales_keeps_the_first(
     photo_file: Path, painting: Tensor, vgg16: nn.Module, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ctrl-C is pressed while the targets of the second scale are captured, before that scale has an image."""
-    scales: list[int] = []
+    """Ctrl-C is pressed while the targets of the second scale are computed, before that scale has an image."""
+    made: list[Tensor] = []
 
-    def capture_targets(activations_of: Any, photo: Tensor, *arguments: Any) -> Any:
-        scales.append(photo.shape[2])
-        if len(scales) == 2:
-            raise KeyboardInterrupt
-        return total_loss(activations_of, photo, *arguments)
+    class Interrupted(GramLoss):
+        """A style loss whose target is ready for the first scale only."""
 
-    monkeypatch.setattr("dreamgram.style_transfer.stylizer.total_loss", capture_targets)
-    options: dict[str, Any] = {"size": 64, "scales": [32, 64], "steps": 3}
+        LAYERS: ClassVar[dict[str, float]] = {"relu2_1": 1.0}
+
+        def __init__(self, *given: Any) -> None:
+            super().__init__(*given)
+            made.append(self.target)
+            if len(made) == 2:
+                raise KeyboardInterrupt
+
+    monkeypatch.setitem(STYLE_LOSSES, "interrupted", Interrupted)
+    options: dict[str, Any] = {"size": 64, "scales": [32, 64], "steps": 3, "style_loss": "interrupted"}
     part = stylize(images.load(photo_file), [painting], model=vgg16, **options)
-    assert scales == [32, 64]
+    assert len(made) == 2
     assert part.stopped == "interrupted"
     assert part.image.shape == (1, 3, 64, 55)
     assert [len(losses) for losses in part.history] == [1]
