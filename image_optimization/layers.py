@@ -228,35 +228,35 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
     """
     model = unwrapped(model)
     image = blank_image(image.shape[1:]) if image.is_meta else image[:1].detach()
-    one, several, sure = _passes(model, image)
-    layers = _layers(one, _images_of(several, sure), Units((image.shape[2], image.shape[3])))
+    one, images = _passes(model, image)
+    layers = _layers(one, images, Units((image.shape[2], image.shape[3])))
     if receptive_fields:
         fields = {seen.place: seen.field for seen in try_shapes(model, image, follow_fields=True).seen}
         layers = [_with_field(layer, fields.get(seen.place)) for layer, seen in zip(layers, one.seen, strict=True)]
     return layers, one.failure
 
 
-def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, list[Trial], bool]:
+def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, dict[tuple[str, int, str], Images]]:
     """Run the network on one, two and three copies of ``image`` (1, C, H, W).
 
-    Return the trial of one image, a list of the trials of two and of three images, and whether the shapes in the list
-    are reliable. Shapes that depend on the values of tensors are not reliable. If the trials of two and of three images
-    succeed, reach the same layers, and show a batch axis in every output, no trial of one image is run, and the trial
-    of two images is returned in its place.
+    Return the trial of one image, and the batch axes of outputs by :attr:`Seen.place`. If the trials of two and of
+    three images succeed, reach the same layers, and show a batch axis in every output, no trial of one image is run,
+    and the trial of two images is returned in its place.
     """
 
     def passes(count: int, way: Way) -> Trial:
         return try_out(model, image.expand(count, *image.shape[1:]), way)
 
     several = [passes(count, "shapes") for count in (2, 3)]
+    images = _images_of(several, True)
     if all(trial.failure is None for trial in several):
         places = [[seen.place for seen in trial.seen] for trial in several]
-        if places[0] == places[1] and _images_of(several, True).keys() == set(places[0]):
-            return several[0], several, True
+        if places[0] == places[1] and images.keys() == set(places[0]):
+            return several[0], images
     one = passes(1, "shapes")
     if one.failure is None or is_about_sizes(one.failure):
-        return one, several, True
-    return passes(1, "values"), [passes(count, "values") for count in (2, 3)], False
+        return one, images
+    return passes(1, "values"), _images_of([passes(count, "values") for count in (2, 3)], False)
 
 
 def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str], Images]:
