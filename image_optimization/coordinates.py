@@ -8,7 +8,7 @@ from torch.nn.functional import pad
 
 from dreamgram.image_optimization.parameterizations import frequencies
 
-EXPONENT = 0.25
+EXPONENT = 0.35
 """Default exponent of :class:`Coordinates`. Losses that depend on a network's activations have less curvature along the
 low frequencies of the image than along the high frequencies. In :class:`Coordinates` with this exponent, the curvature
 is more even across frequencies."""

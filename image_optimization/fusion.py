@@ -31,6 +31,9 @@ CHANNELS = 16
 channels of a color image, cuDNN computes the gradient of the image without the tensor cores, which takes twice as
 long."""
 
+POOLED_AT_ONCE = 1 << 20
+"""Number of elements that are pooled at once on a CPU. Intermediate results of this size remain in the CPU's cache."""
+
 _ON_CPU = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_convolution_pointwise")
 
 _BFLOAT16_ON_CPU = (
@@ -211,7 +214,7 @@ class _ConvReLU(torch.autograd.Function):
         dilation: Any,
         groups: int,
     ) -> Tensor:
-        ctx.how = stride, padding, dilation, groups
+        ctx.how, ctx.pooled = (stride, padding, dilation, groups), pooled
         if image.is_cuda:
             # Calling cuDNN directly takes less time, but torch.compile needs an operator whose output shape it knows.
             run = torch.cudnn_convolution_relu if type(image) is Tensor else conv_relu_on_gpu
@@ -231,9 +234,8 @@ class _ConvReLU(torch.autograd.Function):
             last = output.is_contiguous(memory_format=torch.channels_last)
             result: Tensor = halved if last else halved.contiguous()
             return result
-        columns = _larger(output, 3)
-        ctx.save_for_backward(image, weight, output, columns)
-        return _larger(columns, 2)
+        ctx.save_for_backward(image, weight, output)
+        return _pool(output)
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
@@ -241,12 +243,10 @@ class _ConvReLU(torch.autograd.Function):
         stride, padding, dilation, groups = ctx.how
         if ctx.kernels is not None:
             gradient = _to_places(gradient, kept[0], ctx.size, ctx.kernels)
+        elif ctx.pooled:
+            gradient = _to_largest(gradient, kept[0])
         else:
-            output, *columns = kept
-            largest = _larger(columns[0], 2) if columns else output
-            gradient = torch.ops.aten.threshold_backward(gradient, largest, 0)
-            if columns:
-                gradient = _to_larger(_to_larger(gradient, columns[0], largest, 2), output, columns[0], 3)
+            gradient = torch.ops.aten.threshold_backward(gradient, kept[0], 0)
         of_image, _, _ = torch.ops.aten.convolution_backward(
             gradient, image, weight, None, stride, padding, dilation, False, [0, 0], groups, [True, False, False]
         )
@@ -286,25 +286,73 @@ def _to_places(gradient: Tensor, places: Tensor, size: tuple[int, int], kernels:
     return pad(both, (0, width % 2, 0, height % 2))
 
 
+def _strips(values: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Divide the images and rows of ``values`` (N, C, H, W) into strips of about :data:`POOLED_AT_ONCE` elements.
+
+    Yield the images and the rows of each strip. Every strip begins at an even row. If an image has several strips, no
+    strip has rows of two images.
+    """
+    count, channels, height, width = values.shape
+    rows = max(2, POOLED_AT_ONCE // (channels * width) // 2 * 2)
+    images = max(1, rows // height)
+    for first in range(0, count, images):
+        for top in range(0, height, rows):
+            yield slice(first, first + images), slice(top, min(top + rows, height))
+
+
+def _pool(output: Tensor) -> Tensor:
+    """Return the largest value in each square of 2 x 2 positions of ``output`` (N, C, H, W), strip by strip."""
+    count, channels, height, width = output.shape
+    last = output.is_contiguous(memory_format=torch.channels_last)
+    order = torch.channels_last if last else torch.contiguous_format
+    pooled = torch.empty(
+        (count, channels, height // 2, width // 2), dtype=output.dtype, device=output.device, memory_format=order
+    )
+    for images, rows in _strips(output):
+        columns = _larger(output[images, :, rows], 3)
+        torch.maximum(*_halves(columns, 2), out=pooled[images, :, rows.start // 2 : rows.stop // 2])
+    return pooled
+
+
+def _to_largest(gradient: Tensor, output: Tensor) -> Tensor:
+    """Return the gradient with respect to the values before the ReLU, given the ``gradient`` of the pooled values.
+
+    ``output`` (N, C, H, W) is the result of the ReLU, before pooling.
+    """
+    if torch.is_grad_enabled():  # second derivatives are wanted, so the operations have to be differentiable
+        columns = _larger(output, 3)
+        largest = _larger(columns, 2)
+        passed: Tensor = torch.ops.aten.threshold_backward(gradient, largest, 0)
+        for values, larger, axis in ((columns, largest, 2), (output, columns, 3)):
+            first = passed.where(_halves(values, axis)[0] == larger, 0)
+            both = torch.stack([first, passed - first], axis + 1).flatten(axis, axis + 1)
+            passed = pad(both, (0, 0) * (3 - axis) + (0, values.shape[axis] % 2))
+        return passed
+    odd = output.shape[2] % 2 or output.shape[3] % 2
+    result = torch.zeros_like(output) if odd else torch.empty_like(output)
+    for images, rows in _strips(output):
+        strip, halved = output[images, :, rows], slice(rows.start // 2, rows.stop // 2)
+        columns = _larger(strip, 3)
+        largest = _larger(columns, 2)
+        passed = torch.ops.aten.threshold_backward(gradient[images, :, halved], largest, 0)
+        of_columns = torch.zeros_like(columns) if odd else torch.empty_like(columns)
+        _split(passed, columns, largest, 2, of_columns)
+        _split(of_columns, strip, columns, 3, result[images, :, rows])
+    return result
+
+
 def _larger(values: Tensor, axis: int) -> Tensor:
     """Return the larger of each pair of neighbors in ``values`` (N, C, H, W) along ``axis``, which is 2 or 3."""
     return torch.maximum(*_halves(values, axis))
 
 
-def _to_larger(gradient: Tensor, values: Tensor, larger: Tensor, axis: int) -> Tensor:
-    """Return the gradient with respect to ``values``, given the ``gradient`` with respect to ``larger``.
+def _split(gradient: Tensor, values: Tensor, larger: Tensor, axis: int, result: Tensor) -> None:
+    """Write the gradient with respect to ``values`` to ``result``, given the ``gradient`` with respect to ``larger``.
 
     ``larger`` is the result of :func:`_larger`. If two neighbors are equal, the first one gets the gradient, as in
-    ``max_pool2d``.
+    ``max_pool2d``. If the number of neighbors is odd, the last one is not written.
     """
-    odd = values.shape[axis] % 2
-    if torch.is_grad_enabled():  # second derivatives are wanted, so the operations have to be differentiable
-        passed = gradient.where(_halves(values, axis)[0] == larger, 0)
-        both = torch.stack([passed, gradient - passed], axis + 1).flatten(axis, axis + 1)
-        return pad(both, (0, 0) * (3 - axis) + (0, odd))
-    result = torch.zeros_like(values) if odd else torch.empty_like(values)
     first, second = _halves(result, axis)
     # Ones and zeros in the type of the values are faster than a boolean mask.
     torch.eq(_halves(values, axis)[0], larger, out=first).mul_(gradient)
     torch.sub(gradient, first, out=second)
-    return result

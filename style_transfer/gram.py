@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import linear
 
 PARTS = 16
 """Number of parts into which the positions of bfloat16 activations are divided to compute moments on a CPU. A CPU
@@ -78,7 +78,11 @@ class _Moments(torch.autograd.Function):
         # multiplying the features.
         everywhere = weight if weight.ndim == 0 else weight.new_ones(())
         factor = ((of_products + of_products.transpose(1, 2)) * everywhere).to(activation.dtype)
-        of_features = torch.baddbmm((of_sum * everywhere).to(activation.dtype), _features(activation), factor)
+        shift, features = (of_sum * everywhere).to(activation.dtype), _features(activation)
+        if n == 1:  # this takes fewer passes over memory; the factor is symmetric, so it need not be transposed
+            of_features = linear(features[0], factor[0], shift[0, 0])[None]
+        else:
+            of_features = torch.baddbmm(shift, features, factor)
         if weight.ndim:
             of_features = of_features * weight.reshape(1, -1, 1).to(activation.dtype)
         return of_features.view(n, h, w, c).permute(0, 3, 1, 2), None
@@ -99,22 +103,25 @@ def _sums(features: Tensor, weight: Tensor) -> Tensor:
     exact = features.dtype != torch.bfloat16 or len(features) < FEW or not features.is_cpu
     if exact:
         features = features.to(torch.promote_types(features.dtype, torch.float32))
-    sums = features.new_zeros(
-        features.shape[1] + 1, features.shape[1], dtype=torch.promote_types(features.dtype, torch.float32)
-    )
     # The weights are divided by the largest weight, because the weights of a large picture are too small for the
     # number format of the products.
     unit = weight.max().clamp(min=1e-30)
     shares = None if weight.ndim == 0 else (weight / unit).flatten()[:, None].to(features.dtype)
-    for part in _slices(len(features), 1 if exact else PARTS):
-        some = features[part]
-        weighted = some if shares is None else some * shares[part]
-        sums[:-1] += weighted.T @ some
-        sums[-1] += weighted.sum(0)
-    return sums * unit
+    weighted = features if shares is None else features * shares
+    parts = 1 if exact else PARTS
+    ones = features.new_ones(len(features), 1)
+    return torch.cat([_product(weighted, features, parts), _product(ones, weighted, parts)]) * unit
 
 
-def _slices(count: int, parts: int) -> list[slice]:
-    """Divide ``count`` positions into ``parts`` slices of nearly the same size."""
-    bounds = [count * number // parts for number in range(parts + 1)]
-    return [slice(first, last) for first, last in itertools.pairwise(bounds)]
+def _product(one: Tensor, two: Tensor, parts: int) -> Tensor:
+    """Return the product of ``one`` (P, C) transposed and ``two`` (P, D), in float32 or float64: (C, D).
+
+    The positions P are divided into ``parts`` of the same size, and the products of the parts are added.
+    """
+    wide = torch.promote_types(two.dtype, torch.float32)
+    size = len(two) // parts
+    these, those = (each[: parts * size].view(parts, size, -1) for each in (one, two))
+    total = torch.bmm(these.mT, those).sum(0, dtype=wide)
+    if parts * size < len(two):  # the remaining positions, fewer than there are parts
+        total += one[parts * size :].T.to(wide) @ two[parts * size :].to(wide)
+    return total

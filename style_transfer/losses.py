@@ -39,6 +39,7 @@ from torch.nn.functional import normalize
 from dreamgram.style_transfer.gram import distribution, gram_matrix, moments
 from dreamgram.style_transfer.matrix_roots import regularized_root, trace_of_root
 from dreamgram.style_transfer.nearest import distance_of_nearest, lattice
+from dreamgram.style_transfer.presets import FIVE, FOUR
 
 Window = tuple[slice, slice]
 """A rectangle of positions in a layer's activations: a slice of rows and a slice of columns."""
@@ -48,9 +49,6 @@ EVERYWHERE: Window = (slice(None), slice(None))
 Shares = Sequence[tuple[float, Any]]
 """One pair (share, statistic) for each painting. A painting's share is its weight among all paintings. All shares add
 up to 1."""
-
-FIVE = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1.0)
-"""The five style layers of Gatys et al., arXiv:1508.06576, with equal weights."""
 
 
 class Loss(Protocol):
@@ -170,12 +168,31 @@ class ContentLoss:
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
         """Return the contribution of the activations (1, C, H, W) in a ``window`` to the loss, as a scalar tensor."""
         rows, columns = window
-        error = exact(activation) - self.target[:, :, rows, columns]
-        return error.square().sum() / self.target.numel()
+        distance: Tensor = _SquaredDistance.apply(activation, self.target[:, :, rows, columns])
+        return distance / self.target.numel()
 
     def __call__(self, measured: Tensor) -> Tensor:
         """Return ``measured`` unchanged, because the sum of the contributions of all tiles is the loss."""
         return measured
+
+
+class _SquaredDistance(torch.autograd.Function):
+    """Autograd function that computes the sum of the squared differences between two tensors, in float32 or float64.
+
+    Only the first tensor gets a gradient. The differences are kept in the type of the tensors, which takes fewer passes
+    over memory than to convert the tensors first.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, activation: Tensor, target: Tensor) -> Tensor:
+        error = activation - target
+        ctx.save_for_backward(error)
+        return exact(error).square().sum()
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        [error] = ctx.saved_tensors
+        return error * (2 * gradient), None
 
 
 @style_loss("gram")
@@ -205,7 +222,9 @@ class WassersteinLoss(StyleLoss):
     are doubled, this loss becomes 4 times as large, and the Gram loss 16 times.
     """
 
-    BLOCK = 64
+    LAYERS: Mapping[str, float] = FOUR
+
+    BLOCK = 48
 
     NOISE = 0.003
     """Variance added in all directions to the distributions of the image and of the paintings, as a fraction of the
@@ -272,9 +291,9 @@ class NearestLoss(StyleLoss):
     al., "Style Transfer by Relaxed Optimal Transport and Self-Similarity", arXiv:1904.12785.
     """
 
-    LAYERS: Mapping[str, float] = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1"), 1.0)
+    LAYERS: Mapping[str, float] = FOUR
 
-    BLOCK = 64
+    BLOCK = 48
 
     CANDIDATES = 1024
     """Approximate maximum number of activations of a painting that are candidates for the nearest activation. If a mask

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from dreamgram.style_transfer.presets import PRESETS, choose_preset
+from dreamgram.style_transfer.presets import CONTENT_LAYERS, FIVE, PRESETS, choose_preset
 from dreamgram.workbench.options import (
     ImageShape,
     PictureOptions,
@@ -151,12 +152,12 @@ class StyleOptions(RunOptions):
         None,
         "Layers in which the activations should match those of the photo; overrides the preset. Each layer can have a "
         "weight, as in relu3_1=1,relu4_2=0.5. Early layers keep more of the photo's detail than late layers. [default: "
-        "relu4_2=1]",
+        "relu3_1=0.1,relu4_2=0.3; gatys: relu4_2=1]",
         group=LOSSES,
         parse=parse_layer_weights,
         least=0,
         metavar="LAYER=X,...",
-        values=("relu4_2", "relu3_1", "relu3_1=1,relu4_2=0.5"),
+        values=("relu4_2", "relu3_1", "relu3_1=0.1,relu4_2=0.3"),
     )
     style_layers: LayerWeights | None = option(
         None,
@@ -180,8 +181,8 @@ class StyleOptions(RunOptions):
     steps: int = option(
         60,
         "Number of optimization steps at the full size. Unless the picture is very small, it is first optimized at "
-        "smaller sizes, with half as many steps at each of them. Fewer steps make the brush strokes fainter. More than "
-        "200 steps improve the picture only a little.",
+        "smaller sizes, with a third as many steps at each of them. Fewer steps make the brush strokes fainter. More "
+        "than 200 steps improve the picture only a little.",
         group=SCALES,
         least=1,
         values=(20, 60, 200),
@@ -208,6 +209,18 @@ class StyleOptions(RunOptions):
         if not self.draft:
             return self
         return self.change(draft=False, size=max(1, self.size // 2), steps=max(1, self.steps // 2))
+
+    @classmethod
+    def from_record(cls, record: Mapping[str, Any]) -> tuple[Self, list[str]]:
+        """Do the same as :meth:`Options.from_record`, and add the default layers to a record of version 0.1.0.
+
+        Version 0.1.0 recorded None for these layers, and its default layers were different.
+        """
+        old: dict[str, Any] = {"content_layers": CONTENT_LAYERS}
+        if record.get("style_loss") != "nearest":
+            old["style_layers"] = FIVE
+        missing = {name: layers for name, layers in old.items() if record.get(name) is None}
+        return super().from_record({**record, **missing})
 
     def resolved(self, shape: ImageShape | None = None) -> Self:
         """Return a copy in which the style loss, the layers and the weights of all losses are set.

@@ -10,6 +10,13 @@ from typing import Any
 CONTENT_LAYERS = {"relu4_2": 1.0}
 """Default layers of the content loss, each with the factor that multiplies the content weight."""
 
+FIVE = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1.0)
+"""The five style layers of Gatys et al., arXiv:1508.06576, with equal weights."""
+
+FOUR = {name: weight for name, weight in FIVE.items() if name != "relu5_1"}
+"""The style layers without relu5_1. A position of relu5_1 sees a large part of a face. If the statistics of the
+painting are matched in this layer, faces and hair are replaced by shapes of the painting."""
+
 
 @dataclass(frozen=True)
 class Preset:
@@ -73,7 +80,7 @@ class Preset:
 
 
 PRESETS = {
-    "default": Preset(1.0, 1.0, 0.5, 200.0, "wasserstein"),
+    "default": Preset(1.0, 1.0, 0.5, 200.0, "wasserstein", content_layers={"relu3_1": 0.1, "relu4_2": 0.3}),
     # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
     "gatys": Preset(5.0, 100.0, 1e-3, 1e-3, "gram", relative=False),
 }

@@ -141,7 +141,7 @@ class Stylizer:
 
     The image is optimized at several sizes, called scales, from coarse to fine. By default, each scale is twice as
     large as the previous scale, so that large forms are painted at coarse scales, where steps take little time. The
-    option ``steps`` is the number of steps at the last scale, and every earlier scale gets half as many. Each scale
+    option ``steps`` is the number of steps at the last scale, and every earlier scale gets a third as many. Each scale
     starts from the enlarged result of the previous scale. Detail that was too fine for the previous scale is added from
     the image that the first scale started from, by default the photo. If the first scale started from noise, no detail
     is added. The statistics of the paintings are computed in the first run and reused in later runs.
@@ -231,7 +231,7 @@ class Stylizer:
         self.size = fitted_size(photo, self.options.size)
         self.scales = list(scales or (pyramid(photo, self.options.size) if previous is None else [self.options.size]))
         # More steps at the earlier scales hardly lower the final loss, and a face then fades into the style.
-        earlier = max(1, self.options.steps // 2)
+        earlier = max(1, self.options.steps // 3)
         self.steps = [earlier] * (len(self.scales) - 1) + [self.options.steps]
         shares = blend_shares(self.options.blend, len(paintings))
         self.regions, self._masks, self._shares = divide(content_mask, style_masks, shares)

@@ -140,7 +140,12 @@ def test_all_arguments_of_a_convolution() -> None:
 
 @pytest.mark.parametrize("size", [(8, 8), (9, 12), (12, 9), (13, 13)])
 @pytest.mark.parametrize("order", [torch.contiguous_format, torch.channels_last])
-def test_pooling(order: torch.memory_format, size: tuple[int, int]) -> None:
+@pytest.mark.parametrize("strip", [fusion.POOLED_AT_ONCE, 1100, 1])
+def test_pooling(
+    order: torch.memory_format, size: tuple[int, int], strip: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A strip is both images, at most one image, or two rows."""
+    monkeypatch.setattr(fusion, "POOLED_AT_ONCE", strip)
     convolution = nn.Conv2d(3, 16, 3, padding=1).requires_grad_(False)
     image = torch.randn(2, 3, *size).to(memory_format=order).requires_grad_()
     ours, theirs = conv_relu(convolution, image, pooled=True), max_pool2d(convolution(image).relu(), 2)

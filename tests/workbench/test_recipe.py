@@ -53,7 +53,8 @@ def test_a_recipe_of_version_0_1_0() -> None:
     found = Recipe.parse(OLD, COMMANDS, "a.png")
     expected = StylizeOptions(
         photo=Path("p.jpg"), style=["marbling"], size=40, blend=[2, 1], steps=2, precision="bfloat16",
-        style_layers={"relu1_1": 1, "relu3_1": 1}, max_memory=800_000_000, checkpoint_every=60,
+        style_layers={"relu1_1": 1, "relu3_1": 1}, content_layers={"relu4_2": 1}, max_memory=800_000_000,
+        checkpoint_every=60,
     )  # fmt: skip
     assert vars(found.options) == vars(expected.resolved())
     assert (found.version, found.stopped, found.unknown, dict(found.made)) == (
@@ -327,8 +328,20 @@ def test_a_folder_of_version_0_1_0_is_continued(tmp_path: Path) -> None:
     """Version 0.1.0 recorded a missing list as [], and had no newer option."""
     path = images.save(torch.rand(1, 3, 9, 9), tmp_path / "a.png", OLD)
     asked = {"size": 40, "blend": [2, 1], "steps": 2, "style_layers": {"relu1_1": 1, "relu3_1": 1}}
-    new = recipe(photo=Path("elsewhere.jpg"), precision="bfloat16", **asked)
+    new = recipe(photo=Path("elsewhere.jpg"), precision="bfloat16", content_layers={"relu4_2": 1}, **asked)
     assert is_made(path, new, overwrite=False)
+
+
+@pytest.mark.parametrize(
+    ("style_loss", "style"),
+    [("wasserstein", [1, 2, 3, 4, 5]), ("gram", [1, 2, 3, 4, 5]), ("nearest", [1, 2, 3, 4])],
+)
+def test_version_0_1_0_had_other_default_layers(style_loss: str, style: list[int]) -> None:
+    record = {**json.loads(OLD), "style_loss": style_loss, "style_layers": None}
+    found = Recipe.parse(json.dumps(record), COMMANDS, "a.png").options
+    assert isinstance(found, StylizeOptions)
+    assert found.losses.content == {"relu4_2": 1}
+    assert found.losses.style == {f"relu{number}_1": 1 for number in style}
 
 
 @pytest.mark.parametrize("name", ["digits.png", "filters.png", "examples.png", "brushwork.jpg"])
