@@ -290,9 +290,13 @@ def _strips(values: Tensor) -> Iterator[tuple[slice, slice]]:
     """Divide the images and rows of ``values`` (N, C, H, W) into strips of about :data:`POOLED_AT_ONCE` elements.
 
     Yield the images and the rows of each strip. Every strip begins at an even row. If an image has several strips, no
-    strip has rows of two images.
+    strip has rows of two images. While ``torch.compile`` traces the network, there is only one strip, because each
+    strip would be compiled separately.
     """
     count, channels, height, width = values.shape
+    if type(values) is not Tensor:
+        yield slice(0, count), slice(0, height)
+        return
     rows = max(2, POOLED_AT_ONCE // (channels * width) // 2 * 2)
     images = max(1, rows // height)
     for first in range(0, count, images):

@@ -108,20 +108,20 @@ def _sums(features: Tensor, weight: Tensor) -> Tensor:
     unit = weight.max().clamp(min=1e-30)
     shares = None if weight.ndim == 0 else (weight / unit).flatten()[:, None].to(features.dtype)
     weighted = features if shares is None else features * shares
-    parts = 1 if exact else PARTS
+    if exact:  # a product with ones would add up the positions one after another, with large rounding errors
+        return torch.cat([weighted.T @ features, weighted.sum(0, keepdim=True)]) * unit
     ones = features.new_ones(len(features), 1)
-    return torch.cat([_product(weighted, features, parts), _product(ones, weighted, parts)]) * unit
+    return torch.cat([_product_of_parts(weighted, features), _product_of_parts(ones, weighted)]) * unit
 
 
-def _product(one: Tensor, two: Tensor, parts: int) -> Tensor:
-    """Return the product of ``one`` (P, C) transposed and ``two`` (P, D), in float32 or float64: (C, D).
+def _product_of_parts(one: Tensor, two: Tensor) -> Tensor:
+    """Return the product of ``one`` (P, C) transposed and ``two`` (P, D), both bfloat16, in float32: (C, D).
 
-    The positions P are divided into ``parts`` of the same size, and the products of the parts are added.
+    The positions P are divided into :data:`PARTS` parts of the same size, and the products of the parts are added.
     """
-    wide = torch.promote_types(two.dtype, torch.float32)
-    size = len(two) // parts
-    these, those = (each[: parts * size].view(parts, size, -1) for each in (one, two))
-    total = torch.bmm(these.mT, those).sum(0, dtype=wide)
-    if parts * size < len(two):  # the remaining positions, fewer than there are parts
-        total += one[parts * size :].T.to(wide) @ two[parts * size :].to(wide)
+    size = len(two) // PARTS
+    these, those = (each[: PARTS * size].view(PARTS, size, each.shape[1]) for each in (one, two))
+    total = torch.bmm(these.mT, those).sum(0, dtype=torch.float32)
+    if PARTS * size < len(two):  # fewer positions than there are parts remain
+        total += one[PARTS * size :].T.float() @ two[PARTS * size :].float()
     return total

@@ -179,20 +179,19 @@ class ContentLoss:
 class _SquaredDistance(torch.autograd.Function):
     """Autograd function that computes the sum of the squared differences between two tensors, in float32 or float64.
 
-    Only the first tensor gets a gradient. The differences are kept in the type of the tensors, which takes fewer passes
-    over memory than to convert the tensors first.
+    Only the first tensor gets a gradient. The differences are computed in the type of the tensors, which takes fewer
+    passes over memory than to convert the tensors first.
     """
 
     @staticmethod
     def forward(ctx: Any, activation: Tensor, target: Tensor) -> Tensor:
-        error = activation - target
-        ctx.save_for_backward(error)
-        return exact(error).square().sum()
+        ctx.save_for_backward(activation, target)
+        return exact(activation - target).square().sum()
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        [error] = ctx.saved_tensors
-        return error * (2 * gradient), None
+        activation, target = ctx.saved_tensors
+        return (activation - target) * (2 * gradient), None
 
 
 @style_loss("gram")

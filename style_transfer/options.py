@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreamgram.style_transfer.presets import CONTENT_LAYERS, FIVE, PRESETS, choose_preset
+from dreamgram.style_transfer.presets import CONTENT_LAYERS, FIVE, FOUR, PRESETS, choose_preset
 from dreamgram.workbench.options import (
     ImageShape,
     PictureOptions,
@@ -163,7 +163,8 @@ class StyleOptions(RunOptions):
         None,
         "Layers in which statistics of the activations, for example their means, should match those of the paintings; "
         "overrides the preset. Each layer can have a weight, as in relu1_1=1,relu3_1=0.5. Early layers capture color "
-        "and texture; late layers capture larger forms.",
+        "and texture; late layers capture larger forms. [default: relu1_1, relu2_1, relu3_1 and relu4_1, each with "
+        "weight 1; for gram also relu5_1]",
         group=LOSSES,
         parse=parse_layer_weights,
         least=0,
@@ -211,16 +212,13 @@ class StyleOptions(RunOptions):
         return self.change(draft=False, size=max(1, self.size // 2), steps=max(1, self.steps // 2))
 
     @classmethod
-    def from_record(cls, record: Mapping[str, Any]) -> tuple[Self, list[str]]:
-        """Do the same as :meth:`Options.from_record`, and add the default layers to a record of version 0.1.0.
-
-        Version 0.1.0 recorded None for these layers, and its default layers were different.
-        """
-        old: dict[str, Any] = {"content_layers": CONTENT_LAYERS}
-        if record.get("style_loss") != "nearest":
-            old["style_layers"] = FIVE
-        missing = {name: layers for name, layers in old.items() if record.get(name) is None}
-        return super().from_record({**record, **missing})
+    def of_first_version(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a record of version 0.1.0 with the layers that were the defaults of that version, if it names none."""
+        defaults = {
+            "content_layers": CONTENT_LAYERS,
+            "style_layers": FOUR if record.get("style_loss") == "nearest" else FIVE,
+        }
+        return {**record, **{name: layers for name, layers in defaults.items() if not record.get(name)}}
 
     def resolved(self, shape: ImageShape | None = None) -> Self:
         """Return a copy in which the style loss, the layers and the weights of all losses are set.

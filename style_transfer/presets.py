@@ -8,7 +8,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 CONTENT_LAYERS = {"relu4_2": 1.0}
-"""Default layers of the content loss, each with the factor that multiplies the content weight."""
+"""Content layers of presets that name none, each with the factor that multiplies the content weight."""
 
 FIVE = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1.0)
 """The five style layers of Gatys et al., arXiv:1508.06576, with equal weights."""

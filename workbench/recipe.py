@@ -230,6 +230,7 @@ class Recipe:
             record, made = entries["options"], entries.get("made", {})
         else:
             record = {name: value for name, value in entries.items() if name not in (*_OLD, *_OLD_MADE)}
+            record = commands[entries["command"]].of_first_version(record)
             made = {name: entries[name] for name in _OLD_MADE if entries.get(name) is not None}
         files = entries.get("files", {})
         if not all(isinstance(each, dict) for each in (record, made, files)):

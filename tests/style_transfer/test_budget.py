@@ -54,9 +54,9 @@ def test_the_memory_of_a_pixel(vgg16: nn.Module) -> None:
         with capture(vgg16, LAYERS, dtype) as activations_of:
             costs.append(bytes_of_a_pixel(activations_of, torch.device("cpu")))
     low, exact = costs
-    # A pass saves all activations up to relu5_1 once: 266 numbers per pixel.
-    assert 266 * 2 < low < 5 * 266 * 2
-    assert 266 * 4 < exact < 5 * 266 * 4
+    # A pass saves all activations up to relu4_2 once: 256 numbers per pixel.
+    assert 256 * 2 < low < 5 * 256 * 2
+    assert 256 * 4 < exact < 5 * 256 * 4
     assert 1.5 * low < exact
 
 

@@ -3,7 +3,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from dreamgram.style_transfer.gram import gram_matrix
+from dreamgram.style_transfer.gram import gram_matrix, moments
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -27,3 +27,9 @@ def test_sums_and_gradient_are_those_of_double_precision(
     assert exact.grad is not None
     error = (activation.grad.double() / 1e4 - exact.grad).norm() / exact.grad.norm()
     assert error < {torch.float32: 1e-5, torch.bfloat16: 0.01}[dtype]
+
+
+def test_the_mean_of_equal_activations_is_exact() -> None:
+    """If the positions were added up one after another, the rounding errors would add up as well."""
+    activation = torch.full((1, 64, 512, 512), 0.7)
+    torch.testing.assert_close(moments(activation)[0, -1], torch.full((64,), 0.7), rtol=1e-5, atol=0)

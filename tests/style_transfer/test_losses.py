@@ -189,6 +189,12 @@ def test_targets_take_no_gradient() -> None:
     assert a.grad is None
 
 
+def test_second_derivatives_of_the_content_loss() -> None:
+    target, activation = torch.rand(2, 1, 3, 4, 5, dtype=torch.float64)
+    content = ContentLoss(target)
+    assert torch.autograd.gradgradcheck(content.measure, activation.requires_grad_())
+
+
 def test_losses_mean_the_same_at_every_size() -> None:
     """A repeated texture has the same Gram matrix, and a larger picture of noise has the same mean variation."""
     tile = random(1, 3, 8, 8)
