@@ -39,7 +39,7 @@ from torch.nn.functional import normalize
 from dreamgram.style_transfer.gram import distribution, gram_matrix, moments
 from dreamgram.style_transfer.matrix_roots import regularized_root, trace_of_root
 from dreamgram.style_transfer.nearest import distance_of_nearest, lattice
-from dreamgram.style_transfer.presets import FIVE, FOUR
+from dreamgram.style_transfer.presets import CONTENT_LAYERS, FIVE, FOUR
 
 Window = tuple[slice, slice]
 """A rectangle of positions in a layer's activations: a slice of rows and a slice of columns."""
@@ -83,6 +83,9 @@ class StyleLoss:
     local = False
     LAYERS: Mapping[str, float] = FIVE
     """Names of the default style layers, each with the factor by which the style weight is multiplied in that layer."""
+    CONTENT_LAYERS: Mapping[str, float] = CONTENT_LAYERS
+    """Names of the default content layers, each with the factor by which the content weight is multiplied in that
+    layer."""
     BLOCK: int = 1_000_000
     """Side, in pixels, of square blocks of the image. L-BFGS learns the curvature of the loss in each block separately.
 
@@ -222,6 +225,7 @@ class WassersteinLoss(StyleLoss):
     """
 
     LAYERS: Mapping[str, float] = FOUR
+    CONTENT_LAYERS: Mapping[str, float] = {"relu3_1": 0.1, "relu4_2": 0.3}
 
     BLOCK = 48
 

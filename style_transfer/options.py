@@ -152,7 +152,7 @@ class StyleOptions(RunOptions):
         None,
         "Layers in which the activations should match those of the photo; overrides the preset. Each layer can have a "
         "weight, as in relu3_1=1,relu4_2=0.5. Early layers keep more of the photo's detail than late layers. [default: "
-        "relu3_1=0.1,relu4_2=0.3; gatys: relu4_2=1]",
+        "relu3_1=0.1,relu4_2=0.3; for gram and nearest: relu4_2=1]",
         group=LOSSES,
         parse=parse_layer_weights,
         least=0,

@@ -5,10 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dreamgram.style_transfer.losses import StyleLoss
 
 CONTENT_LAYERS = {"relu4_2": 1.0}
-"""Content layers of presets that name none, each with the factor that multiplies the content weight."""
+"""Content layers of style losses that name none, each with the factor that multiplies the content weight."""
 
 FIVE = dict.fromkeys(("relu1_1", "relu2_1", "relu3_1", "relu4_1", "relu5_1"), 1.0)
 """The five style layers of Gatys et al., arXiv:1508.06576, with equal weights."""
@@ -38,7 +41,8 @@ class Preset:
     for every layer, network and image size. If False, none of these losses is divided in this way, and the pixel
     losses are sums over all pixels, with pixel values in [0, 255]."""
     content_layers: Mapping[str, float] | None = None
-    """Factor that multiplies the content weight, for each content layer. The default is :data:`CONTENT_LAYERS`."""
+    """Factor that multiplies the content weight, for each content layer. The default is the attribute
+    ``CONTENT_LAYERS`` of the style loss."""
     style_layers: Mapping[str, float] | None = None
     """Factor that multiplies the style weight, for each style layer. The default is the attribute ``LAYERS`` of the
     style loss."""
@@ -46,8 +50,7 @@ class Preset:
     @property
     def content(self) -> dict[str, float]:
         """The weight of the content loss in each content layer, by layer name."""
-        layers = self.content_layers or CONTENT_LAYERS
-        return {name: self.content_weight * weight for name, weight in layers.items()}
+        return {name: self.content_weight * weight for name, weight in self._content_layers().items()}
 
     @property
     def style(self) -> dict[str, float]:
@@ -71,16 +74,22 @@ class Preset:
     def as_options(self) -> dict[str, Any]:
         """Return this preset's fields, except ``relative``, as a dictionary of :class:`StyleOptions` fields."""
         chosen = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "relative"}
-        return {**chosen, "content_layers": self.content_layers or CONTENT_LAYERS, "style_layers": self._style_layers()}
+        return {**chosen, "content_layers": self._content_layers(), "style_layers": self._style_layers()}
+
+    def _content_layers(self) -> Mapping[str, float]:
+        return self.content_layers or self._kind().CONTENT_LAYERS
 
     def _style_layers(self) -> Mapping[str, float]:
+        return self.style_layers or self._kind().LAYERS
+
+    def _kind(self) -> type[StyleLoss]:
         from dreamgram.style_transfer.losses import STYLE_LOSSES
 
-        return self.style_layers or STYLE_LOSSES[self.style_loss].LAYERS
+        return STYLE_LOSSES[self.style_loss]
 
 
 PRESETS = {
-    "default": Preset(1.0, 1.0, 0.5, 200.0, "wasserstein", content_layers={"relu3_1": 0.1, "relu4_2": 0.3}),
+    "default": Preset(1.0, 1.0, 0.5, 200.0, "wasserstein"),
     # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
     "gatys": Preset(5.0, 100.0, 1e-3, 1e-3, "gram", relative=False),
 }
