@@ -21,7 +21,7 @@ from dreamgram.image_optimization.capture import capture
 from dreamgram.image_optimization.memory import keep_freed_memory
 from dreamgram.image_optimization.precision import Precision, choose_dtype
 from dreamgram.models import load
-from dreamgram.style_transfer.presets import FIVE
+from dreamgram.style_transfer.default_layers import FIVE
 
 ROUNDS = 5
 """Number of rounds. In each round, three steps and three products of each size are timed."""

@@ -36,10 +36,10 @@ import torch
 from torch import Tensor
 from torch.nn.functional import normalize
 
+from dreamgram.style_transfer.default_layers import CONTENT_LAYERS, FIVE, FOUR
 from dreamgram.style_transfer.gram import distribution, gram_matrix, moments
 from dreamgram.style_transfer.matrix_roots import regularized_root, trace_of_root
 from dreamgram.style_transfer.nearest import distance_of_nearest, lattice
-from dreamgram.style_transfer.presets import CONTENT_LAYERS, FIVE, FOUR
 
 Window = tuple[slice, slice]
 """A rectangle of positions in a layer's activations: a slice of rows and a slice of columns."""

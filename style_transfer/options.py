@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreamgram.style_transfer.presets import CONTENT_LAYERS, FIVE, FOUR, PRESETS, choose_preset
+from dreamgram.style_transfer.default_layers import CONTENT_LAYERS, FIVE, FOUR
+from dreamgram.style_transfer.presets import PRESETS, choose_preset
 from dreamgram.workbench.options import (
     ImageShape,
     PictureOptions,
