@@ -36,7 +36,7 @@ from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
 SIZES = (256, 384, 512)
 """Sides of the untiled pictures in pixels."""
 
-TILED, LIMIT, TILE = 640, 480, 384
+TILED, LIMIT, TILE = 640, 480, 360
 """Side of a picture that is divided into four tiles, largest allowed side of a tile, and resulting side of the tiles,
 all in pixels."""
 

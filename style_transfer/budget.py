@@ -46,7 +46,7 @@ and passed through the network."""
 FEWEST_PAIRS = 3
 """Minimum number of curvature pairs that L-BFGS keeps. With fewer pairs, L-BFGS is hardly useful."""
 
-TRANSIENT = 2.3
+TRANSIENT = 2.6
 """Peak memory of a forward and backward pass, as a multiple of the memory of the tensors that the forward pass saves
 for the backward pass. The rest of the peak memory is used for gradients, type conversions and matrix products. The
 command ``python -m benchmarks.budget`` measures this ratio."""
