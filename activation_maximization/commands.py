@@ -48,7 +48,6 @@ from dreamgram.activation_maximization.options import (
 from dreamgram.activation_maximization.pictures import read_folder
 from dreamgram.activation_maximization.regularizers import blur, pixel_sum, total_variation
 from dreamgram.activation_maximization.session import Session, draw_sheet
-from dreamgram.activation_maximization.sheets import Look, contact_sheet, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.axes import describe_axes
 from dreamgram.image_optimization.files import same_file
@@ -63,6 +62,7 @@ from dreamgram.workbench.job import Done, Job
 from dreamgram.workbench.options import OptionError, PictureOptions, ReplayOptions
 from dreamgram.workbench.recipe import Inputs, Recipe
 from dreamgram.workbench.recipe import replay as replay_recipe
+from dreamgram.workbench.sheets import Look, contact_sheet, short
 
 UNITS_ONWARD = "interrupted: saved the units that are finished; the same command continues with the others"
 

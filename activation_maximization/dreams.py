@@ -15,7 +15,6 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from dreamgram.activation_maximization.sheets import contact_sheet, short
 from dreamgram.image_optimization.checks import as_plain
 from dreamgram.image_optimization.files import check_regular
 from dreamgram.image_optimization.image_arguments import ROUNDING
@@ -23,6 +22,7 @@ from dreamgram.image_optimization.images import check_output, replacing
 from dreamgram.image_optimization.names import described, shorten
 from dreamgram.image_optimization.optimize import Ending
 from dreamgram.workbench.recipe import parse_json
+from dreamgram.workbench.sheets import contact_sheet, short
 from dreamgram.workbench.version import __version__
 
 ENDING_OF_DREAMS = ".safetensors"

@@ -16,8 +16,8 @@ from jinja2 import Environment, FileSystemLoader, select_autoescape
 from torch import Tensor
 
 from dreamgram.activation_maximization.examples import Example
-from dreamgram.activation_maximization.sheets import short
 from dreamgram.image_optimization.images import to_pillow
+from dreamgram.workbench.sheets import short
 
 SMALL_PICTURE = 64
 """Largest height and width, in pixels, of small pictures.

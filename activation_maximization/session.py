@@ -17,7 +17,6 @@ from dreamgram.activation_maximization.examples import Example
 from dreamgram.activation_maximization.objectives import Objective, check_units
 from dreamgram.activation_maximization.options import AscentOptions, SheetOptions, SizeOptions, parse_ranges
 from dreamgram.activation_maximization.pictures import crop_middle
-from dreamgram.activation_maximization.sheets import Look, contact_sheet, default_columns, lay_out, same_size, short
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import OutputExistsError
 from dreamgram.image_optimization.files import check_distinct
@@ -32,6 +31,7 @@ from dreamgram.workbench.device import describe_setting, find_device, find_preci
 from dreamgram.workbench.job import Done, Job, beside, output_path
 from dreamgram.workbench.options import OptionError, PictureOptions, Size, describe_size
 from dreamgram.workbench.recipe import Inputs, Recipe, is_made
+from dreamgram.workbench.sheets import Look, contact_sheet, default_columns, lay_out, same_size, short
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack

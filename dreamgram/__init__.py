@@ -35,7 +35,7 @@ _HOMES = {
     "activation_maximization.regularizers": (
         *("blur", "l1", "l2", "pixel_sum", "regularizer", "sparing", "total_variation"),
     ),
-    "activation_maximization.sheets": ("contact_sheet",),
+    "workbench.sheets": ("contact_sheet",),
     "style_transfer.presets": ("PRESETS", "Preset"),
     "style_transfer.stylizer": ("Stylized", "Stylizer", "stylize"),
     "style_transfer.losses": ("STYLE_LOSSES", "StyleLoss", "style_loss"),

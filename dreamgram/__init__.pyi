@@ -36,7 +36,6 @@ from dreamgram.activation_maximization.regularizers import pixel_sum as pixel_su
 from dreamgram.activation_maximization.regularizers import regularizer as regularizer
 from dreamgram.activation_maximization.regularizers import sparing as sparing
 from dreamgram.activation_maximization.regularizers import total_variation as total_variation
-from dreamgram.activation_maximization.sheets import contact_sheet as contact_sheet
 from dreamgram.image_optimization import images as images
 from dreamgram.image_optimization.capture import capture as capture
 from dreamgram.image_optimization.layers import list_layers as list_layers
@@ -60,4 +59,5 @@ from dreamgram.style_transfer.stylizer import Stylized as Stylized
 from dreamgram.style_transfer.stylizer import Stylizer as Stylizer
 from dreamgram.style_transfer.stylizer import stylize as stylize
 from dreamgram.workbench.console import progress as progress
+from dreamgram.workbench.sheets import contact_sheet as contact_sheet
 from dreamgram.workbench.version import __version__ as __version__

@@ -3,7 +3,7 @@
 # PyTorch is imported only when a command runs, so that the help appears at once.
 from __future__ import annotations
 
-from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
+from dreamgram.style_transfer.options import FadeOptions, ResumeOptions, StylizeOptions
 from dreamgram.workbench.console import Command, run
 from dreamgram.workbench.job import Done, Job
 from dreamgram.workbench.options import ReplayOptions
@@ -40,6 +40,16 @@ def resume(options: ResumeOptions, job: Job) -> Done:
     return resume(options, job)
 
 
+def fade(options: FadeOptions, job: Job) -> Done:
+    """Weaken the style of a finished picture, by mixing the picture with its photo.
+
+    Nothing is painted anew, so that this takes only a moment.
+    """
+    from dreamgram.style_transfer.fade import fade
+
+    return fade(options, job)
+
+
 def list_styles() -> str:
     """Return the names and descriptions of the paintings that the program can draw itself, one painting per line."""
     from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES
@@ -53,6 +63,7 @@ STYLIZE_COMMANDS = {
     ),
     "replay": Command(ReplayOptions, replay),
     "resume": Command(ResumeOptions, resume),
+    "fade": Command(FadeOptions, fade),
 }
 
 

@@ -13,6 +13,9 @@ from torch import Tensor
 from dreamgram.image_optimization.images import LUMA, resize
 from dreamgram.style_transfer.options import Colors
 
+GRAY = 2.5 / 255
+"""Largest difference between the channels of a pixel, in [0, 1], that still counts as gray."""
+
 
 def match_colors(image: Tensor, target: Tensor) -> Tensor:
     """Recolor ``image`` so that its colors have the same mean and covariance as the colors of ``target``.
@@ -70,12 +73,20 @@ def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple
     return photo, list(paintings)
 
 
-def finish(colors: Colors, image: Tensor, photo: Tensor) -> Tensor:
-    """Return the optimized ``image`` with the final colors that the option ``colors`` requires.
+def is_gray(image: Tensor) -> bool:
+    """Return whether all pixels of an image (1, 3, H, W) in [0, 1] are gray, except for rounding errors of a JPEG."""
+    return bool((image.amax(1) - image.amin(1)).max() <= GRAY)
 
-    If ``colors`` is ``content`` or ``luminance``, the luminance of ``image`` is combined with the chrominance of
-    ``photo``, which is resized to the size of ``image``. Otherwise, ``image`` is returned unchanged.
+
+def finish(colors: Colors, strength: float, image: Tensor, photo: Tensor) -> Tensor:
+    """Return the optimized ``image`` with the final colors and the final strength of the style.
+
+    Both pictures are (1, 3, H, W) in [0, 1]. ``photo`` is resized to the size of ``image``. If ``colors`` is
+    ``content`` or ``luminance``, the luminance of ``image`` is combined with the chrominance of ``photo``. The result
+    of this step is then mixed with ``photo``: ``strength`` is the share, in [0, 1], of the painted picture.
     """
-    if colors not in ("content", "luminance"):
+    if colors not in ("content", "luminance") and strength == 1:
         return image
-    return with_colors_of(image, resize(photo, (image.shape[2], image.shape[3])))
+    photo = resize(photo, (image.shape[2], image.shape[3]))
+    painted = with_colors_of(image, photo) if colors in ("content", "luminance") else image
+    return torch.lerp(photo, painted, strength)

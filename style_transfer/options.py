@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from dreamgram.image_optimization.names import unknown
 from dreamgram.style_transfer.default_layers import CONTENT_LAYERS, FIVE, FOUR
 from dreamgram.style_transfer.presets import PRESETS, choose_preset
 from dreamgram.workbench.options import (
     ImageShape,
+    OptionError,
     PictureOptions,
     RecipeOptions,
     RunOptions,
@@ -33,6 +35,16 @@ LOSSES, SCALES = "Losses", "Optimization"
 
 INIT: Literal["content", "noise"] = "content"
 """Default of the option ``init``, the image to start from."""
+
+SEAMLESS_STEP = 16
+"""Number of pixels of which the side of a seamless texture must be a multiple. It is the stride of VGG's deepest style
+layer, ``relu5_1``. Only then do the squares of each pooling divide the texture without a remainder."""
+
+MOST_VARIATIONS = 100
+"""Largest number of pictures on a sheet."""
+
+NO_STYLE = "none"
+"""Value of the option ``style`` that stands for no painting: a region of the photo stays as it is."""
 
 NAMED_STARTS = ("content", "noise")
 """Values of the option ``init`` that have a special meaning: ``content`` is the photo, and ``noise`` is random noise.
@@ -95,6 +107,23 @@ class StyleOptions(RunOptions):
         "colors, adjusted to match the photo before painting.",
         group="Picture",
         values=("style", "content", "match"),
+    )
+    strength: float = option(
+        1.0,
+        "Strength of the style, from 0 to 1. The finished picture is mixed with the photo: 0.7 gives 70 % of the "
+        "painted picture and 30 % of the photo. To change the strength of a finished picture within a second, use the "
+        "command fade.",
+        group="Picture",
+        least=0,
+        most=1,
+        values=(0.3, 0.6, 1.0),
+    )
+    seamless: bool = option(
+        False,
+        "Make a texture without seams: copies of it, side by side, look like one large picture. For --texture only; "
+        "the size must be a multiple of 16.",
+        group="Picture",
+        applies=("photo",),
     )
     preset: str = option(
         "default",
@@ -201,6 +230,13 @@ class StyleOptions(RunOptions):
         values=("800M", "4G", "16G"),
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seamless and self.size % SEAMLESS_STEP:
+            nearest = max(SEAMLESS_STEP, SEAMLESS_STEP * round(self.size / SEAMLESS_STEP))
+            what = f"must be a multiple of {SEAMLESS_STEP} for a seamless texture, such as {nearest}"
+            raise OptionError("size", f"{what}, not {self.size}")
+
     @property
     def losses(self) -> Preset:
         """The losses, layers and weights that these options select."""
@@ -210,7 +246,9 @@ class StyleOptions(RunOptions):
         """Return these options, with ``size`` and ``steps`` halved if ``draft`` is True."""
         if not self.draft:
             return self
-        return self.change(draft=False, size=max(1, self.size // 2), steps=max(1, self.steps // 2))
+        least = SEAMLESS_STEP if self.seamless else 1
+        size = max(least, self.size // 2 // least * least)
+        return self.change(draft=False, size=size, steps=max(1, self.steps // 2))
 
     @classmethod
     def of_first_version(cls, record: Mapping[str, Any]) -> dict[str, Any]:
@@ -233,8 +271,14 @@ class StyleOptions(RunOptions):
 class StylizeOptions(StyleOptions, PictureOptions):
     """The options of the command ``stylize``."""
 
-    photo: Path = option(
-        help="Photo, folder of photos, or video to paint.",
+    VARIABLE = (
+        *("style_weight", "content_weight", "tv_weight", "strength", "style_scale", "steps", "seed", "colors"),
+        *("style_loss", "preset", "optimizer"),
+    )
+
+    photo: Path | None = option(
+        None,
+        "Photo, folder of photos, or video to paint. It is required, unless --texture is given.",
         group="Input",
         compare=False,
         positional=True,
@@ -242,12 +286,28 @@ class StylizeOptions(StyleOptions, PictureOptions):
     )
     style: list[str] = option(
         help="Painting whose style to use: a file, or the name of a painting that the program draws itself (see "
-        "--list-styles). "
-        "To use several paintings, repeat this option.",
+        "--list-styles). To use several paintings, repeat this option. With --content-mask, none leaves a region as it "
+        "is in the photo.",
         group="Input",
         files=lambda name: [Path(name)],
         metavar="FILE|NAME",
         values=(["brushwork"], ["painting.jpg"], ["painting.jpg", "marbling"]),
+    )
+    texture: bool = option(
+        False,
+        "Make a square texture in the style of the painting, without a photo. With --seamless, copies of the texture "
+        "fit together.",
+        group="Input",
+        applies=("photo",),
+    )
+    keep: Path | None = option(
+        None,
+        "Picture in black and white whose white parts are kept: there, the result has exactly the pixels of the photo. "
+        "The style is measured only in the other parts. The picture must have the proportions of the photo.",
+        group="Input",
+        applies=("photo",),
+        metavar="FILE",
+        values=("mask.png", "masks/face.png", "mask.gif"),
     )
     content_mask: Path | None = option(
         None,
@@ -284,6 +344,16 @@ class StylizeOptions(StyleOptions, PictureOptions):
         files=model_files,
         metavar="NAME",
         values=("vgg16", "vgg19", "my_network.py:vgg"),
+    )
+    vary: list[str] | None = option(
+        None,
+        "Paint the photo several times with different values of an option, as in style_weight=1,3,10, and show the "
+        "pictures on one sheet. Shorter: --style-weight 1,3,10. If this option is given twice, the second option "
+        "varies from row to row.",
+        group="Output",
+        applies=("photo",),
+        metavar="NAME=X,X",
+        values=(["style_weight=1,3,10"], ["strength=0.3,0.6,1"], ["seed=1,2,3", "style_loss=wasserstein,nearest"]),
     )
     bits: Literal[8, 16] | None = option(
         None,
@@ -355,6 +425,44 @@ class StylizeOptions(StyleOptions, PictureOptions):
         values=("100M", "1G", "16G"),
     )
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.photo is None and not self.texture:
+            raise OptionError("photo", "is missing; give a photo, or --texture to make a texture without a photo")
+        if self.photo is not None and self.texture:
+            raise OptionError("texture", f"is for a picture without a photo: leave out {self.photo} or --texture")
+        if self.seamless and not self.texture:
+            raise OptionError("seamless", "is for textures: give --texture in place of the photo")
+        if self.vary is not None and self.checkpoint is not None:
+            raise OptionError("checkpoint", "is for a single picture: leave out --vary and values with commas")
+        self.variations()
+
+    def variations(self) -> list[dict[str, Any]]:
+        """Return the options of each picture on the sheet that ``vary`` asks for, row by row, as changes by name.
+
+        The result is a list of one empty dictionary if nothing varies.
+
+        Raises:
+            OptionError: an option cannot vary, is named twice, or a value is not allowed.
+        """
+        axes: dict[str, list[dict[str, Any]]] = {}
+        for text in self.vary or []:
+            name, _, values = text.partition("=")
+            name = name.replace("-", "_")
+            if name not in self.VARIABLE:
+                raise OptionError("vary", f"names {unknown('option that can vary', name, self.VARIABLE)}")
+            if name in axes:
+                raise OptionError("vary", f"must name an option once, but {name} is named twice")
+            changed = [self.change(vary=None, **{name: value}) for value in values.split(",")]
+            axes[name] = [{name: getattr(each, name)} for each in changed]
+        if len(axes) > 2:
+            raise OptionError("vary", f"must name one or two options, not {len(axes)}")
+        columns, *rows = [*axes.values()] or [[{}]]
+        pictures = [{**row, **column} for row in (rows[0] if rows else [{}]) for column in columns]
+        if len(pictures) > MOST_VARIATIONS:
+            raise OptionError("vary", f"must give at most {MOST_VARIATIONS} pictures, not {len(pictures)}")
+        return pictures
+
 
 @dataclass(frozen=True, kw_only=True)
 class ResumeOptions(RecipeOptions):
@@ -367,4 +475,30 @@ class ResumeOptions(RecipeOptions):
         group="Input",
         positional=True,
         values=("run.ckpt", "outputs/run.ckpt", "portrait"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FadeOptions(RecipeOptions):
+    """The options of the command ``stylize fade``, which changes the strength of a finished picture."""
+
+    picture: Path = option(
+        help="Painted picture whose style is to become weaker. Its file contains its recipe, which names the photo.",
+        group="Input",
+        positional=True,
+        values=("outputs/picture.png", "picture.jpg", "picture.webp"),
+    )
+    photo: Path | None = option(
+        None,
+        "Photo from which the picture was painted. By default, the file that the recipe names.",
+        group="Input",
+        metavar="FILE",
+        values=("photo.jpg", "photos/portrait.png", "../photo.tif"),
+    )
+    strength: float = option(
+        help="Strength of the style, from 0 to 1: 0.7 gives 70 % of the painted picture and 30 % of the photo.",
+        group="Picture",
+        least=0,
+        most=1,
+        values=(0.3, 0.6, 0.9),
     )

@@ -18,9 +18,11 @@ from dreamgram.image_optimization.optimize import State
 from dreamgram.image_optimization.video import VIDEO_ENDINGS, VIDEO_FORMATS
 from dreamgram.style_transfer.budget import Budget, read_budgets
 from dreamgram.style_transfer.checkpoint import prepare_checkpoint, read_checkpoint
+from dreamgram.style_transfer.fade import FADED
 from dreamgram.style_transfer.folder import paint_each
 from dreamgram.style_transfer.options import ResumeOptions, StylizeOptions
 from dreamgram.style_transfer.painter import CHANGED, PLOT_ENDING, Painter
+from dreamgram.style_transfer.sheet import paint_sheet
 from dreamgram.style_transfer.unfinished import ENDING, find_run, how_to_resume, is_kept_by_program, keeping_run
 from dreamgram.workbench.job import Done, Job, output_path
 from dreamgram.workbench.options import OptionError, ReplayOptions, check_applies
@@ -54,6 +56,12 @@ def paint(
     """
     options = options.drafted()
     photo_path = options.photo
+    if options.vary:
+        if original is not None:
+            raise ValueError("only a picture of one photo can be made again: replay the pictures of the sheet instead")
+        return paint_sheet(options, job)
+    if photo_path is None:
+        return _paint_one(options, job, original, state, state_path)
     if original is not None and (photo_path.is_dir() or photo_path.suffix.lower() in VIDEO_ENDINGS):
         kind = "folder" if photo_path.is_dir() else "video"
         raise ValueError(f"only a picture of one photo can be made again, and {photo_path} is a {kind}")
@@ -67,6 +75,13 @@ def paint(
 
         check_applies_to(options, "video")
         return paint_video(options, job)
+    return _paint_one(options, job, original, state, state_path)
+
+
+def _paint_one(
+    options: StylizeOptions, job: Job, original: Recipe | None, state: State | None, state_path: Path | None
+) -> Done:
+    """Paint one photo, or one texture without a photo. The arguments are those of :func:`paint`."""
     output = output_path(options.output, "stylized.png", options.overwrite or state is not None)
     _check_distinct(options, output)
     plan = None if original is None else plan_of(original)
@@ -74,9 +89,9 @@ def paint(
     # If a run is resumed, the caller has already claimed its file.
     with nullcontext() if options.checkpoint is None or state is not None else _new_checkpoint(options):
         painter = Painter(options, job, original=original)
-        makes = partial(painter.makes, photo_path)
+        makes = partial(painter.makes, options.photo)
         with keeping_run(output, makes) if keeps_state else nullcontext(state_path) as state_path:
-            return painter.paint_photo(photo_path, output, plan, state, state_path=state_path)
+            return painter.paint_photo(options.photo, output, plan, state, state_path=state_path)
 
 
 @contextmanager
@@ -104,6 +119,8 @@ def replay(options: ReplayOptions, job: Job) -> Done:
     """
 
     def make(repeated: StylizeOptions, original: Recipe) -> Done:
+        if original.made.get(FADED):
+            job.tell(f"{options.picture} was faded after it was painted: levels of the new picture can differ by one")
         return paint(repeated, job, original)
 
     return replay_recipe(options, job.tell, {"stylize": StylizeOptions}, make, CHANGED)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
+from copy import copy
 from dataclasses import astuple, replace
 from functools import partial
 from pathlib import Path
@@ -21,9 +22,8 @@ from dreamgram.image_optimization.timelapse import FRAME_SIDE, Timelapse, save_a
 from dreamgram.image_optimization.video import load_av
 from dreamgram.style_transfer.budget import WHOLE, Budget
 from dreamgram.style_transfer.checkpoint import Checkpoint
-from dreamgram.style_transfer.colors import finish
 from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES, draw_style
-from dreamgram.style_transfer.options import NAMED_STARTS, StylizeOptions
+from dreamgram.style_transfer.options import NAMED_STARTS, NO_STYLE, StylizeOptions
 from dreamgram.style_transfer.stylizer import Stylized, Stylizer
 from dreamgram.style_transfer.unfinished import how_to_resume, make_room
 from dreamgram.workbench.device import describe_setting, find_device, find_precision
@@ -66,7 +66,7 @@ class Painter:
             load_av()
         device = find_device(options.device)
         self.options = options
-        self.paintings = [self._read_style(name) for name in options.style]
+        self.paintings = [None if name == NO_STYLE else self._read_style(name) for name in options.style]
         self.model = self.inputs.load_model(*options.networks[0]).to(device)
         self.options = options.change(precision=find_precision(options.precision, device, self.model))
         self.setting = describe_setting(device, self.options.precision)
@@ -79,6 +79,7 @@ class Painter:
         self.masks_and_init: dict[str, Any] = {
             "content_mask": self._read_mask(options.content_mask),
             "style_masks": [self._read_mask(mask) for mask in options.style_mask or []],
+            "keep": self._read_mask(options.keep),
             "init": self._read_init(options.init),
         }
         self.stylizer: Stylizer | None = None
@@ -91,9 +92,18 @@ class Painter:
             side = smallest_size(self.model, options.losses.layers)
             self.prepare(torch.zeros(1, 3, side, side))
 
-    def prepare(self, photo: Tensor, plan: Sequence[Budget] | None = None) -> Stylizer:
+    def changed(self, **changes: Any) -> Painter:
+        """Return a copy of this painter, with the same paintings and network, in which some options have new values."""
+        other = copy(self)
+        other.options = self.options.change(**changes)
+        if self.stylizer is not None:
+            other.stylizer = self.stylizer.change(**changes)
+        return other
+
+    def prepare(self, photo: Tensor | None, plan: Sequence[Budget] | None = None) -> Stylizer:
         """Return a :class:`Stylizer`, which performs the style transfer, for a photo (1, 3, H, W) in [0, 1].
 
+        Without a photo, the result is a stylizer for a texture.
         Results that have been computed from the paintings are reused for later photos. ``plan`` holds one memory budget
         for each scale (a size at which the image is optimized). By default, the budgets are computed from the option
         ``max_memory`` or the free memory. The plan of the first call is used for all photos; later plans are ignored.
@@ -105,7 +115,7 @@ class Painter:
             self.stylizer = self.stylizer.change(photo=photo)
         return self.stylizer
 
-    def recipe(self, photo_path: Path, inputs: Inputs, result: Stylized | None = None) -> Recipe:
+    def recipe(self, photo_path: Path | None, inputs: Inputs, result: Stylized | None = None) -> Recipe:
         """Return the recipe, the settings to store in the picture that is painted from the file ``photo_path``.
 
         ``inputs`` holds the checksums of the input files. ``result`` is the result of the style transfer, or None if
@@ -117,14 +127,17 @@ class Painter:
             made = {"plan": [list(astuple(budget)) for budget in result.plan]}
         return Recipe.of("stylize", self.options.change(photo=photo_path), inputs, made)
 
-    def makes(self, photo_path: Path, recipe: Recipe) -> bool:
+    def makes(self, photo_path: Path | None, recipe: Recipe) -> bool:
         """Return whether ``photo_path`` will be painted with the settings that are recorded in ``recipe``."""
         inputs = self.inputs.copy()
-        inputs.add(photo_path)
+        if photo_path is not None:
+            inputs.add(photo_path)
         return self.recipe(photo_path, inputs).same_as(recipe)
 
-    def paint_of_folder(self, photo_path: Path, output: Path) -> Done | None:
+    def paint_of_folder(self, photo_path: Path | None, output: Path) -> Done | None:
         """Paint one photo from a folder and save it as ``output``. If painting is interrupted, nothing is saved.
+
+        If ``photo_path`` is None, a texture is painted.
 
         Return how painting ended. If ``output`` already is the finished picture of this photo, made with the current
         settings, return None.
@@ -132,7 +145,8 @@ class Painter:
         check_distinct("output", output, self.options.change(photo=photo_path).files())
         if output.exists():
             inputs = self.inputs.copy()
-            inputs.add(photo_path)
+            if photo_path is not None:
+                inputs.add(photo_path)
             if is_made(output, self.recipe(photo_path, inputs), self.options.overwrite):
                 self._look_at_version(output)
                 return None
@@ -157,7 +171,7 @@ class Painter:
 
     def paint_photo(
         self,
-        photo_path: Path,
+        photo_path: Path | None,
         output: Path,
         plan: Sequence[Budget] | None = None,
         state: State | None = None,
@@ -170,7 +184,7 @@ class Painter:
         interrupted, the unfinished picture is saved, unless ``in_folder`` is True.
 
         Args:
-            photo_path: the file of the photo.
+            photo_path: the file of the photo; None for a texture.
             output: the file to write.
             plan: one memory budget for each scale (a size at which the image is optimized). By default, the budgets are
                 computed from the option ``max_memory`` or the free memory.
@@ -184,14 +198,16 @@ class Painter:
                 is not saved.
         """
         options, inputs = self.options, self.inputs.copy()
-        given = inputs.read(photo_path)
-        images.choose_bits(output, options.bits, given.bits)
-        images.check_size(output, images.fitted_size(given.image, options.size))
-        self._tell_of(given, photo_path, output)
-        stylizer = self.prepare(given.image, plan)
+        given = None if photo_path is None else inputs.read(photo_path)
+        images.choose_bits(output, options.bits, given.bits if given else 8)
+        size = images.fitted_size(given.image, options.size) if given else (options.size, options.size)
+        images.check_size(output, size)
+        if given:
+            self._tell_of(given, photo_path, output)
+        stylizer = self.prepare(given.image if given else None, plan)
         timelapse = Timelapse(sum(stylizer.steps)) if options.timelapse else None
         keeper = self._checkpoint(photo_path, output, inputs, state, state_path)
-        with self.job.part(photo_path.name, self.setting) as bar:
+        with self.job.part(photo_path.name if photo_path else "texture", self.setting) as bar:
             listeners = [each for each in (timelapse, keeper, bar) if each]
             result = stylizer.run(state=state, listeners=listeners)
         if result.stopped == "interrupted" and in_folder:
@@ -200,7 +216,7 @@ class Painter:
         is_own = state is not None and recipe.compare(output) == ("", False)  # the unfinished picture of this run
         output = self._save(result, given, output, recipe, options.overwrite or in_folder or is_own)
         if timelapse and timelapse.kept_images:
-            self._save_timelapse(timelapse, given.image, output, inputs.checksums)
+            self._save_timelapse(timelapse, stylizer, output, inputs.checksums)
         if options.plot:
             from dreamgram.style_transfer.plot import save_plot  # matplotlib takes half a second to load
 
@@ -209,14 +225,14 @@ class Painter:
             self.job.wrote(plot)
         return self._done(result.stopped, keeper)
 
-    def _tell_of(self, given: images.Picture, photo_path: Path, output: Path) -> None:
+    def _tell_of(self, given: images.Picture, photo_path: Path | None, output: Path) -> None:
         if given.frames > 1:
             self.job.tell(f"{photo_path} has {given.frames} frames, of which the first is painted")
         if given.alpha is not None and output.suffix.lower() in (".jpg", ".jpeg"):
             self.job.tell(f"{output.name} cannot be transparent: the transparent parts of {photo_path} become white")
 
     def _checkpoint(
-        self, photo_path: Path, output: Path, inputs: Inputs, state: State | None, state_path: Path | None
+        self, photo_path: Path | None, output: Path, inputs: Inputs, state: State | None, state_path: Path | None
     ) -> Checkpoint | None:
         """Return the object that saves the state of the run during the optimization, or None if the state is not saved.
 
@@ -251,22 +267,29 @@ class Painter:
         keeper.path.unlink(missing_ok=True)
         return Done(stopped)
 
-    def _save(self, result: Stylized, given: images.Picture, path: Path, recipe: Recipe, overwrite: bool) -> Path:
+    def _save(
+        self, result: Stylized, given: images.Picture | None, path: Path, recipe: Recipe, overwrite: bool
+    ) -> Path:
+        """Save the result as ``path`` and return the path. ``given`` is the photo; None for a texture."""
         options = self.options
-        size = (result.image.shape[2], result.image.shape[3])
-        how: Mapping[str, Any] = {
-            "alpha": None if given.alpha is None else images.resize(given.alpha, size),
-            "exif": b"" if options.strip else given.exif,
-            "bits": images.choose_bits(path, options.bits, given.bits),
-            "quality": options.quality,
-        }
+        how: dict[str, Any] = {"quality": options.quality, "bits": images.choose_bits(path, options.bits, 8)}
+        if given is not None:
+            size = (result.image.shape[2], result.image.shape[3])
+            how = {
+                **how,
+                "alpha": None if given.alpha is None else images.resize(given.alpha, size),
+                "exif": b"" if options.strip else given.exif,
+                "bits": images.choose_bits(path, options.bits, given.bits),
+            }
         return self.job.save(result.image, path, recipe, overwrite, **how)
 
-    def _save_timelapse(self, timelapse: Timelapse, photo: Tensor, path: Path, input_files: Collection[str]) -> None:
-        size = images.fitted_size(photo, min(self.options.size, FRAME_SIDE))
+    def _save_timelapse(
+        self, timelapse: Timelapse, stylizer: Stylizer, path: Path, input_files: Collection[str]
+    ) -> None:
+        size = images.fitted_size(stylizer.photo, min(self.options.size, FRAME_SIDE))
 
         def show(image: Tensor) -> Image:
-            return images.to_pillow(finish(self.options.colors, images.resize(image, size), photo))
+            return images.to_pillow(stylizer.finish(images.resize(image, size)))
 
         path = beside(path, f".{self.options.timelapse}", self.replaces, input_files)
         save_animation(timelapse, show, path)

@@ -67,7 +67,7 @@ class Preset:
         return {**chosen, "content_layers": self._content_layers(), "style_layers": self._style_layers()}
 
     def _content_layers(self) -> Mapping[str, float]:
-        return self.content_layers or self._kind().CONTENT_LAYERS
+        return self._kind().CONTENT_LAYERS if self.content_layers is None else self.content_layers
 
     def _style_layers(self) -> Mapping[str, float]:
         return self.style_layers or self._kind().LAYERS

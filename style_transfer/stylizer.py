@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import astuple, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -52,13 +53,16 @@ from dreamgram.image_optimization.recording import is_own
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.models import load
 from dreamgram.style_transfer.budget import Budget, Planner, read_budgets, smallest_tile
-from dreamgram.style_transfer.colors import finish, prepare
+from dreamgram.style_transfer.colors import finish, is_gray, luminance, prepare
+from dreamgram.style_transfer.kept import Kept, PaintedImage, joined, read_mask
 from dreamgram.style_transfer.keywords import StyleKeywords, StylizerKeywords
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import INIT, NAMED_STARTS, StyleOptions
 from dreamgram.style_transfer.regions import check_proportions, divide
+from dreamgram.style_transfer.seamless import circular, enlarge
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
+from dreamgram.workbench.options import OptionError
 
 _logger = logging.getLogger(__name__)
 
@@ -105,8 +109,8 @@ class Stylized:
 
 
 def stylize(
-    photo: ImageLike,
-    paintings: Sequence[ImageLike] | ImageLike,
+    photo: ImageLike | None,
+    paintings: Sequence[ImageLike | None] | ImageLike,
     options: StyleOptions | None = None,
     *,
     state: State | None = None,
@@ -119,7 +123,8 @@ def stylize(
 
     Args:
         photo: the photo, (1, 3, H, W), RGB in [0, 1], or in a different form, such as a Pillow image or the path of a
-            file; see :func:`dreamgram.image_optimization.images.as_images`.
+            file; see :func:`dreamgram.image_optimization.images.as_images`. If it is None, the result is a square
+            texture.
         paintings: the paintings, in any of the forms that are allowed for the photo, and of any size. A single painting
             need not be in a list.
         options: the settings; by default those of ``StyleOptions()``.
@@ -155,13 +160,14 @@ class Stylizer:
     @usual_settings
     def __init__(
         self,
-        photo: ImageLike,
-        paintings: Sequence[ImageLike] | ImageLike,
+        photo: ImageLike | None,
+        paintings: Sequence[ImageLike | None] | ImageLike,
         options: StyleOptions | None = None,
         *,
         model: nn.Module | None = None,
         content_mask: ImageLike | None = None,
         style_masks: Sequence[ImageLike] | ImageLike | None = None,
+        keep: ImageLike | None = None,
         init: Literal["content", "noise"] | ImageLike = INIT,
         previous: Previous | None = None,
         scales: Sequence[int] | None = None,
@@ -175,10 +181,12 @@ class Stylizer:
         file; see :func:`dreamgram.image_optimization.images.as_images`.
 
         Args:
-            photo: the photo, (1, 3, H, W), RGB in [0, 1].
+            photo: the photo, (1, 3, H, W), RGB in [0, 1]. If it is None, the result is a square texture that has the
+                style of the paintings and no content. It starts from noise by default.
             paintings: the paintings, (1, 3, H, W) each, RGB in [0, 1], or a single painting. At each scale, a painting
                 is resized so that its longer side is ``style_scale`` times that of the image, or larger if its shorter
-                side would otherwise be below the network's minimum input size.
+                side would otherwise be below the network's minimum input size. If there is a content mask and no style
+                mask, None in place of a painting means that the region keeps the pixels of the photo.
             options: the settings; by default those of ``StyleOptions()``.
             model: a network with VGG's layer names, on the device on which to compute; by default ``load("vgg16")``.
             content_mask: a mask with the proportions of the photo, (1, 3, H, W) in [0, 1], in which each region has one
@@ -187,6 +195,9 @@ class Stylizer:
                 Each mask has the proportions of its painting. In the mask, the part of the painting to use for a region
                 has the color that the region has in the content mask. Without style masks, the region with the darkest
                 color takes the first painting, and so on to the lightest.
+            keep: a mask with the proportions of the photo, (1, 3, H, W) in [0, 1]. Where the mask is white, the result
+                has the pixels of the photo, which also do not count in the statistics that are compared with those of
+                the paintings. Soft edges of the mask mix the photo with the painted picture.
             init: the image to start from: ``content`` (the photo), ``noise``, or an image (1, 3, H, W) in [0, 1].
             previous: in a video, the previous painted frame, warped by :func:`follow`. It must have the size of the
                 result. The image starts from this frame and stays close to it. If a previous frame is given, there is
@@ -204,18 +215,14 @@ class Stylizer:
         """
         model = load("vgg16") if model is None else as_model(model)
         scales = None if scales is None else as_wholes(scales, "scales", least=1)
-        photo, paintings = _picture(photo, "photo"), _pictures(paintings, "painting")
-        content_mask = None if content_mask is None else _picture(content_mask, "content mask")
-        style_masks = [] if style_masks is None else _pictures(style_masks, "style mask")
-        if not isinstance(init, str) or (init not in NAMED_STARTS and Path(init).exists()):
-            init = _picture(init, "init")
         self._given: dict[str, Any] = {
-            "photo": photo,
-            "paintings": paintings,
+            "photo": None if photo is None else _picture(photo, "photo"),
+            "paintings": _pictures(paintings, "painting", may_lack=True),
             "model": model,
-            "content_mask": content_mask,
-            "style_masks": style_masks,
-            "init": init,
+            "content_mask": None if content_mask is None else _picture(content_mask, "content mask"),
+            "style_masks": [] if style_masks is None else _pictures(style_masks, "style mask"),
+            "keep": None if keep is None else _picture(keep, "mask of the parts to keep"),
+            "init": _start_picture(init),
             "previous": previous,
             "scales": scales,
             "plan": plan,
@@ -226,24 +233,54 @@ class Stylizer:
             raise ValueError("a draft has scales and a plan of its own: leave out draft, or scales and plan")
         self.options = combined.drafted()
         self._factory = None if isinstance(optimizer, str | None) else choose_optimizer(optimizer)
-        self.photo, self.model, self.plan = photo, self._given["model"], plan
+        self.model, self.plan = model, plan
         self.losses, self.device = self.options.losses, device_of(self.model)
-        self.size = fitted_size(photo, self.options.size)
-        self.scales = list(scales or (pyramid(photo, self.options.size) if previous is None else [self.options.size]))
+        if photo is None:
+            self._check_texture()
+            self.losses = replace(self.losses, content_layers={})
+        elif self.options.seamless:
+            raise OptionError("seamless", "is for textures, which have no photo")
+        self.photo: Tensor = _blank(self.options.size) if photo is None else self._given["photo"]
+        self.size = fitted_size(self.photo, self.options.size)
+        self.scales = list(
+            scales or (pyramid(self.photo, self.options.size) if previous is None else [self.options.size])
+        )
         # More steps at the earlier scales hardly lower the final loss, and a face then fades into the style.
         earlier = max(1, self.options.steps // 3)
         self.steps = [earlier] * (len(self.scales) - 1) + [self.options.steps]
-        shares = blend_shares(self.options.blend, len(paintings))
-        self.regions, self._masks, self._shares = divide(content_mask, style_masks, shares)
         self._smallest = smallest_size(self.model, self.losses.layers)
         self._check()
+        self._divide()
         self.previous = None if previous is None else _checked(previous, self.size, self.device)
-        self._photo, self._paintings = prepare(self.options.colors, photo, paintings)
-        self._start = self._image_to_start_from(init)
+        self._start = self._image_to_start_from(self._given["init"])
         pairs = zip(self._paintings, self._masks, strict=True)
         self._painting_hashes = [fingerprint(painting, *masks) for painting, masks in pairs]
         self._photo_hash = fingerprint(self._photo)
         self._cache, self._planner = Targets(), Planner(self.options.max_memory)
+
+    def _divide(self) -> None:
+        """Divide the photo among the paintings and the parts that are kept, and prepare the colors of all pictures."""
+        given = self._given
+        shares = blend_shares(self.options.blend, len(given["paintings"]))
+        self.regions, masks, parts = divide(given["content_mask"], given["style_masks"], shares)
+        mask = None if given["keep"] is None else read_mask(given["keep"])
+        painted = [number for number, painting in enumerate(given["paintings"]) if painting is not None]
+        if len(painted) < len(shares):
+            if given["content_mask"] is None or given["style_masks"]:
+                raise ValueError("a region can have no style only with a content mask, and without style masks")
+            # Without style masks, each painting belongs to the region with the same number.
+            mask = joined(mask, [region for number, region in enumerate(self.regions) if number not in painted])
+            self.regions = [self.regions[number] for number in painted]
+            masks, parts = ([[row[region] for region in painted] for row in table] for table in (masks, parts))
+        paintings = [given["paintings"][number] for number in painted]
+        self._masks, self._shares = ([table[number] for number in painted] for table in (masks, parts))
+        self._photo, self._paintings = prepare(self.options.colors, self.photo, paintings)
+        self._kept = None
+        if mask is not None:
+            self._kept = Kept(self._photo, mask)
+            self.regions = [self._kept.outside(region) for region in self.regions]
+        pictures = self._paintings if given["photo"] is None else [self._photo, *self._paintings]
+        self._is_gray = all(map(is_gray, pictures))
 
     def __repr__(self) -> str:
         """Return a one-line summary."""
@@ -266,8 +303,8 @@ class Stylizer:
     def _check(self) -> None:
         """Check that the arguments fit together and that the pictures are large enough for the network."""
         given, paintings = self._given, self._given["paintings"]
-        content_mask, style_masks, init, plan = (
-            given[name] for name in ("content_mask", "style_masks", "init", "plan")
+        content_mask, style_masks, keep, init, plan = (
+            given[name] for name in ("content_mask", "style_masks", "keep", "init", "plan")
         )
         if isinstance(init, str) and init not in NAMED_STARTS:
             raise ValueError(f"init must be 'content', 'noise' or an image, not {init!r}")
@@ -279,17 +316,34 @@ class Stylizer:
             raise TypeError(f"plan must be a list of budgets, as in Stylized.plan, not {shorten(plan)}")
         if plan is not None and len(plan) != len(self.scales):
             raise ValueError(f"the plan has {len(plan)} budgets for {len(self.scales)} scales")
-        for name, picture in {"content mask": content_mask, "image to start from": init}.items():
+        shaped = {"content mask": content_mask, "mask of the parts to keep": keep, "image to start from": init}
+        for name, picture in shaped.items():
             if isinstance(picture, Tensor):
                 check_proportions(name, picture, self.photo)
-        for mask, painting in zip(style_masks, paintings, strict=False):
-            check_proportions("style mask", mask, painting)
-        sizes = {f"style {number}": painting.shape[2:] for number, painting in enumerate(paintings, 1)}
+        numbered = {number: painting for number, painting in enumerate(paintings, 1) if painting is not None}
+        if not numbered:
+            raise ValueError(
+                "no style given" if not paintings else "no region has a style, so nothing would be painted"
+            )
+        for number, mask in enumerate(style_masks, 1):
+            if number in numbered:
+                check_proportions("style mask", mask, numbered[number])
+        sizes = {f"style {number}": painting.shape[2:] for number, painting in numbered.items()}
         sizes = {"photo": self.photo.shape[2:], "photo at its final size": self.size, **sizes}
         for name, (height, width) in sizes.items():
             if min(height, width) < self._smallest:
                 needed = f"{type(self.model).__name__} needs {self._smallest} each way"
                 raise ValueError(f"the {name} has {width}x{height} pixels; {needed}")
+
+    def _check_texture(self) -> None:
+        """Check that the arguments suit a texture, a picture without a photo."""
+        for name in ("content_mask", "style_masks", "keep", "previous"):
+            given = self._given[name]
+            if given is not None and not (isinstance(given, list) and not given):
+                raise ValueError(f"a texture has no photo, and {name} refers to a photo")
+        for name, needed in {"colors": "style", "strength": 1}.items():
+            if getattr(self.options, name) != needed:
+                raise OptionError(name, f"must be {needed} for a texture, which has no photo")
 
     def change(self, **changes: Any) -> Stylizer:
         """Return a copy of this stylizer with some arguments of :class:`Stylizer` or some options changed.
@@ -336,6 +390,7 @@ class Stylizer:
         dtype = choose_dtype(self.options.precision, self.device, self.model)
         self._cache.begin(self._photo_hash, self._painting_hashes)
         with (
+            circular(self.model) if self.options.seamless else nullcontext(),
             capture(self.model, self.losses.layers, dtype) as activations_of,
             seeded(self.options.seed),
             products_in_full_precision(self.device),
@@ -366,8 +421,18 @@ class Stylizer:
 
             _, stopped = in_turn(range(len(past.history), len(self.scales)), paint)
         assert past.image is not None  # at least the first scale has run
-        image = finish(self.options.colors, resize(past.image.cpu(), self.size), self.photo)
+        image = self.finish(resize(past.image.cpu(), self.size))
         return Stylized(image, past.history, stopped, past.budgets)
+
+    def finish(self, image: Tensor) -> Tensor:
+        """Return an optimized ``image`` (1, 3, H, W) in [0, 1] with its final colors, strength and kept parts.
+
+        The image can have any size with the proportions of the result.
+        """
+        image = finish(self.options.colors, self.options.strength, image, self.photo)
+        if self._kept is None:
+            return image
+        return replace(self._kept, photo=self.photo).resized((image.shape[2], image.shape[3])).over(image)
 
     def _paint_scale(
         self,
@@ -459,7 +524,7 @@ class Stylizer:
         given = zip(
             self._paintings, self._style_sizes(scale), self._shares, self._masks, self._painting_hashes, strict=True
         )
-        return total_loss(
+        loss = total_loss(
             activations_of,
             fit(self._photo.to(self.device), scale),
             [Style(*each) for each in given],
@@ -468,8 +533,14 @@ class Stylizer:
             self.regions,
             self.previous,
             self._cache,
-            (dtype, budget),  # pictures in different tiles are rounded differently
+            (dtype, budget, self.options.seamless),  # pictures in different tiles are rounded differently
+            self.options.seamless,
         )
+        if self.options.seamless and len(loss.tiles) > 1:
+            raise ValueError(
+                "a seamless texture cannot be painted in tiles: allow more memory or choose a smaller size"
+            )
+        return loss
 
     def _image_to_start_from(self, init: str | Tensor) -> Tensor | None:
         """Return the image to start from, on the device, or None for noise."""
@@ -477,19 +548,26 @@ class Stylizer:
             return self.previous.image
         if isinstance(init, Tensor):
             return init.to(self.device)
-        return self._photo.to(self.device) if init == "content" else None
+        return self._photo.to(self.device) if init == "content" and self._given["photo"] is not None else None
 
-    def _begin(self, image: Tensor | None, size: tuple[int, int]) -> PixelImage:
+    def _begin(self, image: Tensor | None, size: tuple[int, int]) -> PaintedImage:
         """Return the image from which the optimization at a scale starts. Its size (H, W), in pixels, is ``size``.
 
         The returned image is made from ``image``, the result of the previous scale. At the first scale, ``image`` is
         None, and the optimization starts from the image that the arguments ``init`` and ``previous`` select.
         """
-        if image is not None:
-            return PixelImage.from_image(refine(image.to(self.device), self._start, size))
-        if self._start is not None:
-            return PixelImage.from_image(resize(self._start, size))
-        return PixelImage.from_noise((1, 3, *size), device=self.device)
+        kept = None if self._kept is None else self._kept.resized(size, self.device)
+        if image is None and self._start is None:
+            shape = (1, 1 if self._is_gray else 3, *size)
+            return PaintedImage(PixelImage.from_noise(shape, device=self.device).leaf, kept)
+        if image is None:
+            start = resize(self._start, size)
+        elif self.options.seamless:
+            start = enlarge(image.to(self.device), size)
+        else:
+            start = refine(image.to(self.device), self._start, size)
+        start = start.clamp(0, 1)
+        return PaintedImage(luminance(start)[:, :1] if self._is_gray else start, kept)
 
 
 @dataclass(frozen=True)
@@ -570,7 +648,7 @@ class _Past:
         return [partial(tell, listener) for listener in listeners]
 
 
-def _picture(given: ImageLike, name: str) -> Tensor:
+def _picture(given: Any, name: str) -> Tensor:
     """Convert ``given``, a picture in any form, to a tensor (1, 3, H, W) in [0, 1] on the CPU.
 
     ``name`` describes the picture in error messages.
@@ -578,16 +656,30 @@ def _picture(given: ImageLike, name: str) -> Tensor:
     return as_image(given, name, channels=3).cpu()
 
 
-def _pictures(given: Sequence[ImageLike] | ImageLike, name: str) -> list[Tensor]:
+def _blank(size: int) -> Tensor:
+    """Return a gray picture (1, 3, H, W) whose height and width are ``size``, in place of the photo of a texture."""
+    return torch.full((1, 1, 1, 1), 0.5).expand(1, 3, size, size)
+
+
+def _start_picture(init: Any) -> Any:
+    """Convert ``init`` to a tensor (1, 3, H, W) in [0, 1] if it is a picture or the path of a file."""
+    if isinstance(init, str) and (init in NAMED_STARTS or not Path(init).exists()):
+        return init
+    return _picture(init, "init")
+
+
+def _pictures(given: Sequence[ImageLike | None] | ImageLike, name: str, may_lack: bool = False) -> list[Tensor | None]:
     """Convert ``given``, one or several pictures in any form, to a list of tensors (1, 3, H, W) in [0, 1] on the CPU.
 
     ``name`` describes a picture in error messages. If there are several pictures, the number of the picture follows the
-    name.
+    name. If ``may_lack`` is True, None in a list stays None.
     """
     if isinstance(given, Iterable) and not isinstance(given, Tensor | np.ndarray | Image.Image | str | Mapping):
         given = list(given)
         several = len(given) > 1
-        return [_picture(each, f"{name} {number}" if several else name) for number, each in enumerate(given, 1)]
+        names = [f"{name} {number}" if several else name for number in range(1, len(given) + 1)]
+        pairs = zip(given, names, strict=True)
+        return [None if each is None and may_lack else _picture(each, label) for each, label in pairs]
     return [image[None].cpu() for image in as_images(given, name, channels=3)]
 
 

@@ -24,6 +24,7 @@ from dreamgram.style_transfer.losses import (
     total_variation,
 )
 from dreamgram.style_transfer.presets import Preset
+from dreamgram.style_transfer.seamless import seamless_variation
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.tiling import Tile
 
@@ -202,6 +203,7 @@ def total_loss(
     previous: Previous | None = None,
     cache: Targets | None = None,
     key: tuple[object, ...] = (),
+    seamless: bool = False,
 ) -> TotalLoss:
     """Compute the targets of all losses, and return a function that computes the total loss of an image.
 
@@ -221,6 +223,7 @@ def total_loss(
         cache: a cache of targets, to which missing targets are added. By default, a new cache is used.
         key: all other settings on which the activations depend, besides the network, the pictures and the layers. An
             example is the precision of the network. These settings become part of the keys of the cache.
+        seamless: whether the total variation includes the differences between opposite edges of the image.
     """
     cache = Targets() if cache is None else cache
     tiles = tiles_of(photo)
@@ -240,7 +243,8 @@ def total_loss(
     ]
     terms += _style_terms(styles, known, preset, regions, layer_sizes, photo.device)
     variation, temporal = torch.tensor(preset.pixel_weights(photo.numel())).to(photo.device)
-    pixel_losses: dict[str, tuple[Tensor, PixelLoss]] = {"variation": (variation, total_variation)}
+    variation_of = seamless_variation if seamless else total_variation
+    pixel_losses: dict[str, tuple[Tensor, PixelLoss]] = {"variation": (variation, variation_of)}
     if previous is not None:
         pixel_losses["temporal"] = temporal, TemporalLoss(previous)
     return TotalLoss(activations_of, terms, tiles, pixel_losses)

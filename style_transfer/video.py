@@ -76,6 +76,7 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
         ValueError: another program is painting the same output at the same time, or an option or the video is invalid.
         OSError: a file is missing, or it cannot be read or written.
     """
+    assert options.photo is not None
     count = count_frames(options.photo, max_pixels=options.max_pixels)
     output = options.output or free(Path("outputs", "stylized.mp4"))
     images.check_output(output, options.overwrite, VIDEO_FORMATS)
@@ -91,9 +92,11 @@ def paint_video(options: StylizeOptions, job: Job) -> Done:
 
 def _paint_video(options: StylizeOptions, job: Job, output: Path, folder: Path, count: int) -> Done:
     """Paint a video of ``count`` frames and save the result as ``output``. Keep the painted frames in ``folder``."""
+    video = options.photo
+    assert video is not None
     painter = Painter(options, job, several=True)
-    painter.inputs.add(options.photo)
-    stylizer = _stylizer(painter, first_frame(options.photo, max_pixels=options.max_pixels))
+    painter.inputs.add(video)
+    stylizer = _stylizer(painter, first_frame(video, max_pixels=options.max_pixels))
     before: Before | None = None
     written = 0
     job.interrupted = ONWARD
@@ -101,7 +104,7 @@ def _paint_video(options: StylizeOptions, job: Job, output: Path, folder: Path, 
     def convert(number: int, frame: Tensor) -> Tensor:
         nonlocal before, written
         path = folder / f"{number:06}.png"
-        recipe = painter.recipe(options.photo, painter.inputs)
+        recipe = painter.recipe(video, painter.inputs)
         if not is_made(path, recipe, options.overwrite):
             gray = luminance(frame) if options.colors == "luminance" else frame
             result = paint_frame(stylizer, gray, before, [partial(_tell_share, bar, number, count)])
@@ -110,17 +113,17 @@ def _paint_video(options: StylizeOptions, job: Job, output: Path, folder: Path, 
             images.save(result.image, path, recipe.note(), overwrite=True)
         painted = images.load(path)  # a resumed run also reads the frame from the file
         if painted.shape[2:] != images.fitted_size(frame, painter.options.size):
-            raise ValueError(f"{path} differs in size from the frames of {options.photo}; delete it to paint it again")
+            raise ValueError(f"{path} differs in size from the frames of {video}; delete it to paint it again")
         before = painted, images.fit(frame, max(painted.shape[2:]))
         written = number + 1
-        return finish(options.colors, *before)
+        return finish(options.colors, options.strength, *before)
 
     try:
-        with job.part(options.photo.name, painter.setting) as bar:
-            convert_video(options.photo, output, convert, job.tell, max_pixels=options.max_pixels)
+        with job.part(video.name, painter.setting) as bar:
+            convert_video(video, output, convert, job.tell, max_pixels=options.max_pixels)
     except Stopped:
         return Done("interrupted", interrupted=ONWARD)
-    painter.inputs.check(options.photo)
+    painter.inputs.check(video)
     for number in range(written):
         (folder / f"{number:06}.png").unlink(missing_ok=True)
     with suppress(OSError):  # a folder that still contains files of the user is not deleted
@@ -134,11 +137,11 @@ def _stylizer(painter: Painter, first: Tensor) -> Stylizer:
 
     If the option ``colors`` is ``match`` or ``luminance``, the paintings are recolored once, to match the first
     frame. The stylizer paints all frames in the colors of these paintings. If the output is to have the
-    colors of the video, these colors are applied to a painted frame only when the frame is written to the output. The
-    next frame starts from the painted frame without the colors of the video.
+    colors of the video, or a smaller strength of the style, these are applied to a painted frame only when the frame is
+    written to the output. The next frame starts from the painted frame without them.
     """
     _, paintings = prepare(painter.options.colors, first, painter.paintings)
-    return painter.prepare(first).change(paintings=paintings, colors="style")
+    return painter.prepare(first).change(paintings=paintings, colors="style", strength=1.0)
 
 
 def _tell_share(listener: Listener, number: int, count: int, step: Step) -> None:

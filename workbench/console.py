@@ -642,11 +642,25 @@ def parse(parser: argparse.ArgumentParser, options: type[Options], arguments: Se
         if name.startswith("-"):
             raise ValueError(f"no option {name}; {did_you_mean(name, known)}--help lists all")
         raise ValueError(f"{name!r} is one argument too many; --help lists the arguments")
-    given = {each.name: getattr(found, each.name) for each in fields(options)}
+    given = _varied({each.name: getattr(found, each.name) for each in fields(options)}, options)
     for each in _required(options):
         if given[each.name] is None:
             raise ValueError(f"{flags_of(each)[0]} is missing; --help shows how it is given")
     return options(**{name: value for name, value in given.items() if value is not None})
+
+
+def _varied(given: dict[str, Any], options: type[Options]) -> dict[str, Any]:
+    """Return the options that are ``given`` on the command line, with several values moved to the option ``vary``.
+
+    For example, ``--style-weight 1,3`` has the same meaning as ``--vary style_weight=1,3``, if the name of the option
+    is in :attr:`Options.VARIABLE`.
+    """
+    if not options.VARIABLE:
+        return given
+    several = {name: given[name] for name in options.VARIABLE if "," in (given[name] or "")}
+    kept = {name: None if name in several else value for name, value in given.items()}
+    varied = [f"{name}={values}" for name, values in several.items()]
+    return {**kept, "vary": [*(given["vary"] or []), *varied] or None}
 
 
 def table(options: type[Options]) -> str:

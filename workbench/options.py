@@ -24,7 +24,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, Field, dataclass, field, fields, replace
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args, get_origin, get_type_hints
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, get_args, get_origin, get_type_hints
 
 from dreamgram.image_optimization.limits import MOST_PIXELS
 from dreamgram.image_optimization.names import LONGEST, must_be, shorten, unknown
@@ -170,6 +170,10 @@ class Options:
     Raises (on construction):
         OptionError: a value has the wrong type, is out of range or is not one of the allowed values.
     """
+
+    VARIABLE: ClassVar[Sequence[str]] = ()
+    """Names of the options that can have several values on the command line, separated by commas. A class with such
+    options has an option ``vary``, which holds texts such as ``style_weight=1,3``."""
 
     def __post_init__(self) -> None:
         for each in fields(self):

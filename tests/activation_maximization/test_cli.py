@@ -19,7 +19,6 @@ from dreamgram.activation_maximization.gradient_ascent import maximize
 from dreamgram.activation_maximization.objectives import channel
 from dreamgram.activation_maximization.options import DigitsOptions, UnitsOptions
 from dreamgram.activation_maximization.session import Session
-from dreamgram.activation_maximization.sheets import GAP, MARGIN, TEXT
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.image_writing import SIDE_LIMITS
 from dreamgram.image_optimization.names import must_be
@@ -28,6 +27,7 @@ from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS
 from dreamgram.models.digits import DigitCNN
 from dreamgram.models.registry import WEIGHTS
 from dreamgram.workbench.job import Job, Watcher
+from dreamgram.workbench.sheets import GAP, MARGIN, TEXT
 from tests.activation_maximization.recipes import Stopping, old_note, recipe, recorded, unresolved_note
 from tests.conftest import Command
 

@@ -5,8 +5,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dreamgram.activation_maximization.sheets import TILE, contact_sheet, lay_out, same_size
 from dreamgram.image_optimization.images import resize
+from dreamgram.workbench.sheets import TILE, contact_sheet, lay_out, same_size
 
 
 def test_every_picture_is_on_the_sheet_with_its_pixels() -> None:
