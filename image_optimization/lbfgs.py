@@ -55,7 +55,8 @@ class LBFGS:
     image separately, and in :class:`Coordinates` in which it varies less between low and high frequencies than it does
     in pixels. A large image has far more directions with different curvatures than there are pairs. With blocks, each
     pair describes the curvature along one direction in every block. Without blocks, it would describe the curvature
-    along only one direction in the whole image.
+    along only one direction in the whole image. Between the centers of neighboring blocks, the coefficients of the
+    pairs are interpolated, so that the edges of the blocks cannot be seen.
 
     The direction of a step is computed in the compact form of Byrd, Nocedal and Schnabel, "Representations of
     Quasi-Newton Matrices and Their Use in Limited Memory Methods", 1994. The compact form needs only a few products
@@ -100,13 +101,13 @@ class LBFGS:
         self.bounds = bounds
         self.steps = torch.zeros((), dtype=torch.long, device=leaf.device)
         self.coordinates = Coordinates(leaf, block, exponent)
-        blocks, size = self.coordinates.blocks()
+        blocks, (cells, size) = self.coordinates.block_count, self.coordinates.shape_of_cells()
         # The last accepted value of the leaf, and the gradient at this value.
         self.point, self.gradient = leaf.new_zeros(2, *leaf.shape)
         self.accepted = leaf.new_full((LOOK_BACK,), -math.inf)
         self.best, self.best_point = leaf.new_tensor(math.inf), leaf.detach().clone()
         # Curvature pairs: the moves of the leaf, and the changes of the gradient during these moves, in coordinates.
-        self.pairs = leaf.new_zeros(2, blocks, history, size)
+        self.pairs = leaf.new_zeros(2, cells, history, size)
         self.valid = torch.zeros(blocks, history, dtype=torch.bool, device=leaf.device)
         self.slots = torch.arange(history, device=leaf.device)
         # The products of pairs are stored in double precision, because systems of equations are solved with them.
@@ -184,11 +185,12 @@ class LBFGS:
         slot = ((self.steps - 1) % len(self.slots))[None]
         moved = self.coordinates.of_move(point - self.point)
         change = self.coordinates.of_gradient(gradient - self.gradient)
-        curvature, square = _products(moved, change), _products(change, change)
-        valid = wanted & (curvature > LEAST_COSINE * square.sqrt() * _products(moved, moved).sqrt())
+        curvature, square = self._products(moved, change), self._products(change, change)
+        valid = wanted & (curvature > LEAST_COSINE * square.sqrt() * self._products(moved, moved).sqrt())
         self.valid.copy_(torch.where(self.slots == slot, valid[:, None], self.valid))
+        unusable = self.coordinates.copy_to_cells(~valid[:, None])
         for vector, vectors in zip((moved, change), self.pairs, strict=True):
-            vectors[:, slot] = vector.masked_fill_(~valid[:, None], 0)[:, None]
+            vectors[:, slot] = vector.masked_fill_(unusable, 0)[:, None]
         self.scale.copy_(torch.where(valid, curvature / square, self.scale))
         by_move, by_change = self._with_pairs(change)
         self.move_change[:, :, slot] = by_move[:, :, None]  # only products with later changes are needed
@@ -219,11 +221,12 @@ class LBFGS:
         )
 
     def _times_inverse_hessian(self, vector: Tensor, scale: Tensor) -> Tensor:
-        """Multiply ``vector`` (blocks, n) by the approximate inverse Hessian of each block.
+        """Multiply ``vector`` (cells, n) by the approximate inverse Hessian of each block.
 
         The product is computed with equation 3.1 of the paper by Byrd, Nocedal and Schnabel that :class:`LBFGS` cites.
         In the notation of that paper, S holds the moves of the optimized tensor, Y holds the changes of the gradient,
-        and gamma is ``scale`` (blocks,).
+        and gamma is ``scale`` (blocks,). The coefficients with which the vectors are added up are interpolated between
+        the blocks.
         """
         by_age = (self.slots + self.steps) % len(self.slots)  # the slots from the oldest pair to the newest
         valid = self.valid[:, by_age].to(scale)
@@ -237,25 +240,25 @@ class LBFGS:
         rest = products.diagonal(dim1=1, dim2=2) * first
         rest += scale[:, None] * ((squares @ first[..., None])[..., 0] - by_change)
         second = torch.linalg.solve_triangular(upper.mT, rest[..., None], upper=False)[..., 0]
-        step = vector * scale[:, None].to(vector)
+        step = vector * self.coordinates.spread(scale[:, None].to(vector))
         for by_pair, vectors in zip((second, -scale[:, None] * first), self.pairs, strict=True):
             weights = torch.empty_like(by_pair)
             weights[:, by_age] = by_pair
-            step += (weights[:, None].to(vector) @ vectors)[:, 0]
+            step += (self.coordinates.spread(weights.to(vector))[:, None] @ vectors)[:, 0]
         return step
 
     def _with_pairs(self, vector: Tensor) -> Tensor:
-        """Return the dot products of ``vector`` (blocks, n) with both tensors of each curvature pair.
+        """Return the dot products of ``vector`` (cells, n) with both tensors of each curvature pair, in each block.
 
         The result (2, blocks, history) holds first the products with the moves, then the products with the gradient
         changes.
         """
-        return torch.stack([(vectors @ vector[:, :, None])[..., 0] for vectors in self.pairs]).to(self.scale)
+        products = [(vectors @ vector[:, :, None])[..., 0].to(self.scale) for vectors in self.pairs]
+        return torch.stack([self.coordinates.add_up(each) for each in products])
 
-
-def _products(a: Tensor, b: Tensor) -> Tensor:
-    """Return the dot product of ``a`` (blocks, n) and ``b`` (blocks, n) in each block, as a tensor (blocks,)."""
-    return (a * b).sum(1)
+    def _products(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return the dot product of ``a`` (cells, n) and ``b`` (cells, n) in each block, as a tensor (blocks,)."""
+        return self.coordinates.add_up((a * b).sum(1, keepdim=True))[:, 0]
 
 
 def _copy_where(wanted: Tensor, other: Tensor, vector: Tensor) -> Tensor:

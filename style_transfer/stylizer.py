@@ -56,7 +56,7 @@ from dreamgram.style_transfer.budget import Budget, Planner, read_budgets, small
 from dreamgram.style_transfer.colors import finish, is_gray, luminance, prepare
 from dreamgram.style_transfer.kept import Kept, PaintedImage, joined, read_mask
 from dreamgram.style_transfer.keywords import StyleKeywords, StylizerKeywords
-from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
+from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous, StyleLoss
 from dreamgram.style_transfer.options import INIT, NAMED_STARTS, StyleOptions
 from dreamgram.style_transfer.regions import check_proportions, divide
 from dreamgram.style_transfer.seamless import circular, enlarge
@@ -463,7 +463,8 @@ class Stylizer:
             learning_rate=ADAM_RATE,
             optimizer=self._factory or self.options.optimizer,
             history=budget.pairs,
-            block=STYLE_LOSSES[self.losses.style_loss].BLOCK,
+            # The edges of blocks would not fit together at opposite edges of a seamless texture.
+            block=StyleLoss.BLOCK if self.options.seamless else STYLE_LOSSES[self.losses.style_loss].BLOCK,
             state=state,
             listeners=counted(past.tell(listeners, loss.latest), number, self.steps, costs),
             record=is_own(STYLE_LOSSES[self.losses.style_loss]) and is_recordable(self.model),

@@ -44,19 +44,24 @@ def test_the_variation_includes_the_edges() -> None:
     torch.testing.assert_close(seamless_variation(image), once)
 
 
-def jumps(image: Tensor) -> tuple[float, float]:
-    """Return the mean difference across the seams of a picture (1, 3, H, W), and across all other neighbors."""
-    seams = (image - image.roll(1, 3))[:, :, :, 0].abs().mean() + (image - image.roll(1, 2))[:, :, 0].abs().mean()
-    others = (image - image.roll(1, 3))[:, :, :, 1:].abs().mean() + (image - image.roll(1, 2))[:, :, 1:].abs().mean()
-    return seams.item(), others.item()
+def jump(image: Tensor) -> float:
+    """Return the mean difference across the seams of a picture (1, 3, H, W), relative to that between other rows.
+
+    The pixels on both sides of the seams come from different pixels of the coarser scale. They are therefore compared
+    with every second row and column.
+    """
+    seams, others = 0.0, 0.0
+    for axis in (2, 3):
+        differences = (image - image.roll(1, axis)).abs().mean((0, 1, 5 - axis))[::2]
+        seams, others = seams + differences[0].item(), others + differences[1:].mean().item()
+    return seams / others
 
 
 def test_a_seamless_texture_has_no_seam(painting: Tensor, vgg16: nn.Module) -> None:
-    how = {"model": vgg16, "size": 160, "steps": 20}
-    with_seam, others = jumps(stylize(None, painting, **how).image)
-    assert with_seam > 1.5 * others
-    seam, others = jumps(stylize(None, painting, seamless=True, **how).image)
-    assert seam < 1.15 * others
+    how = {"model": vgg16, "size": 160, "steps": 15}
+    assert jump(stylize(None, painting, **how).image) > 1.8
+    jumps = [jump(stylize(None, painting, seamless=True, seed=seed, **how).image) for seed in range(3)]
+    assert sum(jumps) / len(jumps) < 1.25
 
 
 def test_a_texture_as_typed(command: Command) -> None:
