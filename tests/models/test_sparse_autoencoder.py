@@ -1,9 +1,16 @@
 from __future__ import annotations
 
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
+from safetensors.torch import load_file
 
 from dreamgram.models.sparse_autoencoder import SparseAutoencoder, train_sparse_autoencoder
+from tests.test_package import ROOT
 
 
 def test_a_sparse_autoencoder_by_hand() -> None:
@@ -26,3 +33,17 @@ def test_training_finds_the_directions_in_the_data() -> None:
     torch.testing.assert_close(sae.decoder.weight.norm(dim=0), torch.ones(24))
     cosines = (directions @ sae.decoder.weight).detach()
     assert (cosines.amax(1) > 0.9).all(), cosines.amax(1)
+
+
+def test_the_command_that_trains_and_shows_latents(tmp_path: Path) -> None:
+    sheet = tmp_path / "new" / "latents.png"
+    fewer = ["--latents", "40", "--steps", "50", "--copies", "1", "--shown", "3", "--output", str(sheet)]
+    run = subprocess.run(
+        [sys.executable, "-m", "benchmarks.latents", *fewer], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    assert "of 40 latents are dead" in run.stdout
+    assert "of the variance is not explained by 8 of 40 latents" in run.stdout
+    assert Image.open(sheet).width > 900
+    sae = SparseAutoencoder(100, 40, 8)
+    sae.load_state_dict(load_file(sheet.with_suffix(".safetensors")))
