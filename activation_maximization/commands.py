@@ -47,7 +47,7 @@ from dreamgram.activation_maximization.options import (
 )
 from dreamgram.activation_maximization.pictures import read_folder
 from dreamgram.activation_maximization.regularizers import blur, pixel_sum, total_variation
-from dreamgram.activation_maximization.session import Session, draw_sheet
+from dreamgram.activation_maximization.session import Session, draw_examples, draw_sheet
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.axes import describe_axes
 from dreamgram.image_optimization.files import same_file
@@ -62,7 +62,7 @@ from dreamgram.workbench.job import Done, Job
 from dreamgram.workbench.options import OptionError, PictureOptions, ReplayOptions
 from dreamgram.workbench.recipe import Inputs, Recipe
 from dreamgram.workbench.recipe import replay as replay_recipe
-from dreamgram.workbench.sheets import Look, contact_sheet, short
+from dreamgram.workbench.sheets import Look
 
 UNITS_ONWARD = "interrupted: saved the units that are finished; the same command continues with the others"
 
@@ -192,21 +192,9 @@ def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None)
     session.check_sheet(len(chosen) * (1 + most), default_shape(session.model, size)[1:], **look)
     dreams = session.ascend(channel(layer, chosen), size=size)
 
-    def draw(pictures: Tensor, activation_values: Sequence[float] = ()) -> Image.Image:
-        tiles: list[Tensor] = []
-        captions: list[str] = []
-        for number, (picture, found) in enumerate(zip(pictures, best, strict=False)):
-            value = f"\t{short(activation_values[number])}" if activation_values else ""
-            tiles += [picture, *(example.patch for example in found)]
-            captions += [f"{chosen[number]}{value}", *(f"{e.name}\t{short(e.activation)}" for e in found)]
-            # This unit might be activated by fewer pictures than other units.
-            tiles += [torch.ones_like(picture)] * (most - len(found))
-            captions += ["no other picture activates it" if found else "no picture activates it"][: most - len(found)]
-            captions += [""] * (len(tiles) - len(captions))
-        return contact_sheet(tiles, captions, **look)
-
+    draw: Callable[..., Image.Image] = partial(draw_examples, labels=chosen, examples=best, **look)
     session.warn_of_silent(dreams.silent, [f"unit {unit}" for unit in chosen])
-    session.save(draw(dreams.images, dreams.activations.tolist()), dreams.stopped)
+    session.save(draw(dreams.images, activation_values=dreams.activations.tolist()), dreams.stopped)
     session.save_timelapse(draw)
     if options.html:
         session.save_page(title, chosen, dreams, best)

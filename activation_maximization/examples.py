@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, overload
 
@@ -15,9 +15,16 @@ from torch.utils.data import Dataset
 
 from dreamgram.activation_maximization.arguments import as_layers
 from dreamgram.activation_maximization.defaults import EXAMPLES
-from dreamgram.activation_maximization.objectives import as_units, check_units, units_first
+from dreamgram.activation_maximization.encoders import Encoder, as_encoder
+from dreamgram.activation_maximization.objectives import (
+    as_units,
+    check_units,
+    features_name,
+    units_first,
+    with_features,
+)
 from dreamgram.activation_maximization.pictures import Batch, batches
-from dreamgram.image_optimization.capture import ActivationsOf, capture
+from dreamgram.image_optimization.capture import Activations, ActivationsOf, capture
 from dreamgram.image_optimization.checks import as_model, as_whole
 from dreamgram.image_optimization.layers import Layer, device_of, dry_run, find_layer
 from dreamgram.image_optimization.settings import usual_settings
@@ -53,7 +60,12 @@ class Example:
 
 @overload
 def top_examples(  # type: ignore[overload-overlap]  # text is a sequence of texts
-    model: nn.Module, layer: str | nn.Module, units: int | Iterable[int], pictures: Pictures, count: int = EXAMPLES
+    model: nn.Module,
+    layer: str | nn.Module,
+    units: int | Iterable[int],
+    pictures: Pictures,
+    count: int = EXAMPLES,
+    encoder: Encoder | None = None,
 ) -> list[list[Example]]: ...
 
 
@@ -64,6 +76,7 @@ def top_examples(
     units: int | Iterable[int] | Mapping[Any, Iterable[int]],
     pictures: Pictures,
     count: int = EXAMPLES,
+    encoder: Encoder | None = None,
 ) -> dict[str, list[list[Example]]]: ...
 
 
@@ -74,6 +87,7 @@ def top_examples(
     units: int | Iterable[int] | Mapping[Any, Iterable[int]],
     pictures: Pictures,
     count: int = EXAMPLES,
+    encoder: Encoder | None = None,
 ) -> list[list[Example]] | dict[str, list[list[Example]]]:
     """Find, for each of ``units``, the ``count`` pictures that activate the unit most.
 
@@ -109,11 +123,13 @@ def top_examples(
         count: largest number of examples for each unit. A picture yields at most one example for each unit. A picture
             for which the unit's largest activation is 0, as with an inactive ReLU, is never an example. Activations
             that are NaN are ignored.
+        encoder: encoder, as for :func:`dreamgram.activation_maximization.objectives.feature`, whose features ``units``
+            then selects. Pictures are cropped only if the encoder returns features for each position of the layer.
 
     Raises:
-        ValueError: no layer is given, a layer or a unit does not exist, there are no pictures, or a pixel value is
-            outside [0, 1].
-        TypeError: an item of ``pictures`` is not an image.
+        ValueError: no layer is given, a layer or a unit does not exist, there are no pictures, a pixel value is outside
+            [0, 1], or the encoder fails or returns features of a wrong shape.
+        TypeError: an item of ``pictures`` is not an image, or the encoder does not return a tensor.
     """
     single = isinstance(layer, str | nn.Module)
     names = list(dict.fromkeys(as_layers(as_model(model), layer)))
@@ -123,26 +139,43 @@ def top_examples(
         units = dict(zip(as_layers(model, units.keys()), units.values(), strict=True))
     wanted = {name: as_units(_units_of(name, units)) for name in names}
     count = as_whole(count, "count", least=1)
+    keys = names if encoder is None else [features_name(name) for name in names]
     device = device_of(model)
     best: dict[str, _Best] = {}
     shown = _Shown()
-    with torch.no_grad(), capture(model, names) as activations_of:
+    with torch.no_grad(), capture(model, names) as read:
+        activations_of = read if encoder is None else _with_encoder(read, names, as_encoder(encoder))
         for batch in batches(pictures, model):
             activations = activations_of(batch.images.to(device, non_blocking=True))
             if not best:
                 # An error in a layer after the last one does no harm, because only the layers up to it are needed.
                 layers, _ = dry_run(model, blank_image(batch.images.shape[1:]), receptive_fields=True)
-                for name, chosen in wanted.items():
-                    check_units(name, chosen, units_first(activations, name).shape[1])
-                    best[name] = _Best(name, find_layer(name, layers), torch.tensor(chosen, device=device), count)
-            for name in names:
-                shown.keep(batch, best[name].see(units_first(activations, name), shown.count))
+                for name, key in zip(names, keys, strict=True):
+                    activation, layer_found = units_first(activations, key), find_layer(name, layers)
+                    check_units(key, wanted[name], activation.shape[1])
+                    if activation.shape[2:] != units_first(activations, name).shape[2:]:
+                        layer_found = replace(layer_found, whole_image=True)  # the encoder has merged the positions
+                    best[name] = _Best(key, layer_found, torch.tensor(wanted[name], device=device), count)
+            for name, key in zip(names, keys, strict=True):
+                shown.keep(batch, best[name].see(units_first(activations, key), shown.count))
             shown.count += len(batch.images)
             shown.forget(best.values())
         if not best:
             raise ValueError("there are no pictures to search for examples")
         found = {name: each.examples(shown, activations_of) for name, each in best.items()}
     return found[names[0]] if single else found
+
+
+def _with_encoder(activations_of: ActivationsOf, layers: Sequence[str], encoder: Encoder) -> ActivationsOf:
+    """Return a function that adds the features of ``encoder`` for ``layers`` to the result of ``activations_of``."""
+
+    def read(images: Tensor) -> Activations:
+        activations = activations_of(images)
+        for layer in layers:
+            activations, _ = with_features(activations, layer, encoder)
+        return activations
+
+    return read
 
 
 def _units_of(layer: str, units: Any) -> Any:
@@ -193,7 +226,7 @@ class _Best:
         """Begin with no activations. For each unit, the ``count`` largest activations will be kept.
 
         ``unit_indices`` holds the indices of the units of ``layer``. ``name`` is the layer's name as the caller of
-        :func:`top_examples` gave it.
+        :func:`top_examples` gave it, or the name of its features.
         """
         self.name, self.layer, self.unit_indices, self.count = name, layer, unit_indices, count
         self.values = torch.empty(0, len(unit_indices), device=unit_indices.device)

@@ -54,6 +54,9 @@ An objective that combines other objectives calls them to compute its value. The
 exhausting Python's stack.
 """
 
+NOT_WRITTEN = ("photo", "encoder")
+"""Names of parameters that have no argument in an expression."""
+
 MOST_UNITS = 100_000
 """Largest allowed number of units in one call in an expression.
 
@@ -480,7 +483,7 @@ class _Parser:
         arguments that have been parsed so far.
         """
         usage = _usage(name, parameters)
-        free = [each for each in parameters if each != "photo"]
+        free = [each for each in parameters if each not in NOT_WRITTEN]
         if keyword is None:
             if len(given) == len(free):
                 raise self.unexpected(f"')' after the last argument of {usage}")
@@ -525,4 +528,4 @@ def _kind(parameter: inspect.Parameter) -> str:
 
 def _usage(name: str, parameters: Mapping[str, inspect.Parameter]) -> str:
     """Return the signature of the function ``name``, such as ``channel(layer, unit)``, for an error message."""
-    return f"{name}({', '.join(each for each in parameters if each != 'photo')})"
+    return f"{name}({', '.join(each for each in parameters if each not in NOT_WRITTEN)})"

@@ -22,6 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn.functional import cosine_similarity, normalize
 
+from dreamgram.activation_maximization.encoders import Encoder, as_encoder, encode
+from dreamgram.image_optimization.capture import Activations
 from dreamgram.image_optimization.checks import as_number, as_whole, as_wholes
 from dreamgram.image_optimization.images import ImageLike, as_images
 from dreamgram.image_optimization.names import described, shorten
@@ -255,19 +257,63 @@ def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
     return Objective(f"log-odds of {layer}:{label}", _layers(layer), value, len(units), units=tuple(units))
 
 
+def feature(layer: str, encoder: Encoder, unit: int | Iterable[int]) -> Objective:
+    """Return an objective: a feature that ``encoder`` computes from a layer's activations, averaged over positions.
+
+    Examples are the latents of a sparse autoencoder and the outputs of a linear probe. A latent that is zero has no
+    gradient, so the values before a ReLU or a top-k selection are easier to maximize. Expressions cannot call this
+    function, because an encoder is a Python object.
+
+    Example:
+        >>> dreams = maximize(load("digits"), feature("hidden", torch.nn.Linear(100, 2), [0, 1]))
+
+    Args:
+        layer: name of the layer.
+        encoder: module, method of a module such as ``sae.encode``, or function. It takes the activations with the units
+            on the last axis, such as (N, H, W, C) for a convolution, (N, T, C) for tokens or (N, C) for a fully
+            connected layer. It returns features of each position, (N, positions..., F), or of the whole image, (N, F).
+            A module, or the module of a method, is used in evaluation mode with constant weights, and its state is
+            restored afterwards. The activations get its device and data type. Any other function is called as it is.
+        unit: index of the feature. With several indices, one image is made for each.
+
+    Raises (when the objective is computed):
+        TypeError, ValueError: the encoder fails, passes no gradient back, or does not return ``unit`` for each image.
+    """
+    layers, encoder = _layers(layer), as_encoder(encoder)
+    units, label = _units_and_label(unit)
+    indices = _OnDevices(torch.tensor(units, device="cpu"))
+    return Objective(
+        f"feature of {layer}:{label}",
+        layers,
+        lambda a: _mean(_of_unit(*with_features(a, layer, encoder), units, indices)),
+        len(units),
+        units=tuple(units),
+        recordable=False,
+    )
+
+
 @objective
-def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -> Objective:
+def direction(
+    layer: str, vector: Tensor | NDArray[Any], cosine: bool = False, encoder: Encoder | None = None
+) -> Objective:
     """Return an objective: the dot product of a layer's activations with ``vector``, averaged over positions.
 
-    The objective :func:`channel` is the special case of a vector with a single 1 and zeros elsewhere.
+    The objective :func:`channel` is the special case of a vector with a single 1 and zeros elsewhere. If ``vector`` is
+    an embedding of a text or of a different image, as in CLIP (Radford et al., arXiv:2103.00020), the image is made to
+    resemble this text or image.
+
+    Example:
+        >>> dreams = maximize(clip, direction("visual_projection", text_embedding, cosine=True))
 
     Args:
         layer: name of the layer, which has C units.
         vector: a vector (C,) for all images, or (N, C) with one vector per image.
         cosine: if True, use the cosine of the angle between the activations and the vector in place of the dot
             product, so that the magnitude of the activations does not matter.
+        encoder: encoder whose C features to use in place of the activations, as for :func:`feature`. It can, for
+            example, project a class token to an embedding. Expressions have no encoders.
     """
-    layers = _layers(layer)
+    layers, encoder = _layers(layer), None if encoder is None else as_encoder(encoder)
     try:
         # The default device may have no values.
         given = torch.as_tensor(vector, device=vector.device if isinstance(vector, Tensor) else "cpu").detach()
@@ -282,16 +328,19 @@ def direction(layer: str, vector: Tensor | NDArray[Any], cosine: bool = False) -
     on_devices = _OnDevices(vectors.float() if vectors.is_floating_point() else vectors)
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
-        features = features_of(activations, layer)
+        seen, key = (activations, layer) if encoder is None else with_features(activations, layer, encoder)
+        features = features_of(seen, key)
         along = on_devices.of_batch(activations, features).to(features.dtype)[:, :, None]
         if along.shape[1] != features.shape[1]:
             raise ValueError(
-                f"a direction of {along.shape[1]} numbers in layer {layer!r}, which has {features.shape[1]} units"
+                f"a direction of {along.shape[1]} numbers in layer {key!r}, which has {features.shape[1]} units"
             )
         return (cosine_similarity(features, along) if cosine else (features * along).sum(1)).mean(1)
 
     kind = "cosine with a direction" if cosine else "direction"
-    return Objective(f"{kind} of {layer}", layers, value, len(vectors))
+    read = layer if encoder is None else features_name(layer)
+    recordable = None if encoder is None else False
+    return Objective(f"{kind} of {read}", layers, value, len(vectors), recordable=recordable)
 
 
 @objective
@@ -504,6 +553,21 @@ def units_first(activations: Mapping[str, Tensor], layer: str) -> Tensor:
     known: Mapping[str, int] = getattr(activations, "unit_axes", {})
     axis = known.get(layer, 2 if activation.ndim == 3 else 1)
     return activation if axis == 1 else activation.movedim(axis, 1)
+
+
+def features_name(layer: str) -> str:
+    """Return the name that messages use for the features of an encoder of ``layer``."""
+    return f"features of {layer}"
+
+
+def with_features(activations: Mapping[str, Tensor], layer: str, encoder: Encoder) -> tuple[Activations, str]:
+    """Return ``activations`` with the features of ``encoder`` for ``layer`` as another layer, and this layer's name.
+
+    The features are (N, F, positions...), or (N, F) if they describe the whole image.
+    """
+    features = encode(encoder, units_first(activations, layer).movedim(1, -1), layer).movedim(-1, 1)
+    name = features_name(layer)
+    return Activations({**activations, name: features}, {**getattr(activations, "unit_axes", {}), name: 1}), name
 
 
 def features_of(activations: Mapping[str, Tensor], layer: str) -> Tensor:

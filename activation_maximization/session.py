@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import torch
 from PIL import Image
 from torch import Tensor, nn
 
@@ -349,3 +350,28 @@ def draw_sheet(
     """
     values = [f"\t{short(activation)}" for activation in activation_values] or [""] * len(pictures)
     return contact_sheet(pictures, [f"{label}{value}" for label, value in zip(labels, values, strict=False)], **look)
+
+
+def draw_examples(
+    pictures: Tensor,
+    labels: Sequence[object],
+    examples: Sequence[Sequence[Example]],
+    activation_values: Sequence[float] = (),
+    **look: Unpack[Look],
+) -> Image.Image:
+    """Draw a contact sheet with one row for each unit: its optimized image, and its examples.
+
+    ``look`` must have 1 + the largest number of examples as columns. The other arguments are as for :func:`draw_sheet`.
+    """
+    most = max(map(len, examples))
+    tiles: list[Tensor] = []
+    captions: list[str] = []
+    for number, (picture, found) in enumerate(zip(pictures, examples, strict=False)):
+        value = f"\t{short(activation_values[number])}" if activation_values else ""
+        tiles += [picture, *(example.patch for example in found)]
+        captions += [f"{labels[number]}{value}", *(f"{e.name}\t{short(e.activation)}" for e in found)]
+        # This unit might be activated by fewer pictures than other units.
+        tiles += [torch.ones_like(picture)] * (most - len(found))
+        captions += ["no other picture activates it" if found else "no picture activates it"][: most - len(found)]
+        captions += [""] * (len(tiles) - len(captions))
+    return contact_sheet(tiles, captions, **look)

@@ -30,7 +30,7 @@ _HOMES = {
     "activation_maximization.objectives": (
         *("IMAGE", "NUMBER", "PHOTO", "PROGRESS", "SCALE"),
         *("Objective", "caricature", "channel", "deepdream", "direction", "diversity"),
-        *("log_odds", "logit", "match", "neuron", "objective", "ramp", "share"),
+        *("feature", "log_odds", "logit", "match", "neuron", "objective", "ramp", "share"),
     ),
     "activation_maximization.regularizers": (
         *("blur", "l1", "l2", "pixel_sum", "regularizer", "sparing", "total_variation"),

@@ -22,6 +22,7 @@ from dreamgram.activation_maximization.objectives import channel as channel
 from dreamgram.activation_maximization.objectives import deepdream as deepdream
 from dreamgram.activation_maximization.objectives import direction as direction
 from dreamgram.activation_maximization.objectives import diversity as diversity
+from dreamgram.activation_maximization.objectives import feature as feature
 from dreamgram.activation_maximization.objectives import log_odds as log_odds
 from dreamgram.activation_maximization.objectives import logit as logit
 from dreamgram.activation_maximization.objectives import match as match

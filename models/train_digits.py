@@ -109,7 +109,7 @@ def train(
     from tqdm import tqdm
 
     images, labels = digits
-    augment = _augmentation()
+    augment = augmentation()
     steps = epochs * (len(images) // batch)
     optimizer = torch.optim.SGD(net.parameters(), lr=learning_rate, momentum=0.9, nesterov=True, weight_decay=1e-5)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, learning_rate, total_steps=steps, pct_start=0.2)
@@ -138,7 +138,8 @@ def train(
     return test_accuracy
 
 
-def _augmentation() -> Callable[[Tensor], Tensor]:
+def augmentation() -> Callable[[Tensor], Tensor]:
+    """Return a function that slightly rotates, shifts, scales and shears images (N, 1, H, W), all in the same way."""
     from torchvision.transforms import v2
 
     bilinear = v2.InterpolationMode.BILINEAR
