@@ -10,6 +10,7 @@ from dreamgram.activation_maximization.options import (
     AccentuateOptions,
     AmplifyOptions,
     CaricatureOptions,
+    ClassesOptions,
     DigitsOptions,
     ExamplesOptions,
     InvertOptions,
@@ -60,6 +61,14 @@ DREAM_COMMANDS = {
             "examples",
             "Show what each unit (channel or neuron) of a layer looks for, beside the real pictures that activate the "
             "unit most. Each real picture is cropped to the part that the unit responds to.",
+        ),
+    ),
+    "classes": Command(
+        ClassesOptions,
+        _later(
+            "classes",
+            "Show what the classes of a classifier look like. The contact sheet shows one picture for each class, with "
+            "the name of the class and the activation of its output neuron.",
         ),
     ),
     "digits": Command(

@@ -8,6 +8,7 @@ printed.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
@@ -19,9 +20,10 @@ from PIL import Image
 from torch import Tensor
 
 from dreamgram.activation_maximization import deep_dream, gradient_ascent, objectives
+from dreamgram.activation_maximization.classes import Classes, class_objective
 from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.examples import top_examples
-from dreamgram.activation_maximization.expressions import parse_objective, vector_files
+from dreamgram.activation_maximization.expressions import parse_objective, parse_regularizer, vector_files
 from dreamgram.activation_maximization.folder import (
     FOUND,
     Each,
@@ -37,6 +39,7 @@ from dreamgram.activation_maximization.options import (
     AccentuateOptions,
     AmplifyOptions,
     CaricatureOptions,
+    ClassesOptions,
     DigitsOptions,
     ExamplesOptions,
     InvertOptions,
@@ -223,6 +226,47 @@ def _find_pictures(session: Session, folder: Path | None) -> Iterable[tuple[str,
     return read_folder(folder, default_shape(session.model), job.tell, job.fail, session.options.max_pixels)
 
 
+def classes(options: ClassesOptions, job: Job, original: Recipe | None = None) -> Done:
+    """Make a contact sheet with one image for each of the chosen classes, and one row for each network."""
+    session = Session("classes", "classes.png", options, job, original)
+    found: dict[torch.nn.Module, tuple[Classes, list[int]]] = {}
+    for label, model in zip(session.labels, session.models, strict=True):
+        with session.naming(label):
+            classes_of_model = Classes.of(model, options.layer, options.size)
+            found[model] = classes_of_model, classes_of_model.find(options.classes)
+    counts = dict.fromkeys(len(chosen) for _, chosen in found.values())
+    if len(counts) > 1:
+        raise OptionError("classes", f"names {' and '.join(map(str, counts))} classes of different networks")
+    known, chosen = found[session.model]
+    labels = [known.label(number) for number in chosen]
+    regularizer = parse_regularizer(options.regularizer)
+    minus = f"({options.regularizer})" if re.search("[+-]", options.regularizer) else options.regularizer
+    shown = "activation" if regularizer is None else f"activation - {minus}"
+
+    def make(model: torch.nn.Module, label: str) -> Dreams:
+        known, chosen = found[model]
+        objective = class_objective(chosen, known.layer)
+        if regularizer is None:
+            return session.ascend(objective, title=label, model=model, size=options.size)
+        made = session.ascend(objective - regularizer, title=label, model=model, size=options.size)
+        # The captions show the activation without the regularizer. After Ctrl-C, images may be missing.
+        alone = class_objective(chosen[: len(made.images)], known.layer)
+        return replace(made, activations=evaluate(model, alone, made.images))
+
+    if len(session.models) > 1:
+        return session.make_rows(shown, labels, session.largest_size(options.size), make)
+    session.options = session.options.change(layer=known.layer)
+    look: Look = {"columns": options.columns, "title": f"{options.model}  {known.layer}  {shown}"}
+    session.check_sheet(len(chosen), default_shape(session.model, options.size)[1:], **look)
+    dreams = make(session.model, "")
+    look["columns"] = session.choose_columns(len(dreams.images))
+    session.warn_of_silent(dreams.silent, [f"class {label}" for label in labels])
+    sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=labels, **look)
+    session.save(sheet(dreams.images, activation_values=dreams.activations.tolist()), dreams.stopped)
+    session.save_timelapse(sheet)
+    return Done(dreams.stopped)
+
+
 def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> Done:
     """Make a contact sheet of digit classes with two rows for each network.
 
@@ -395,6 +439,7 @@ def accentuate(options: AccentuateOptions, job: Job, original: Recipe | None = N
 WORK = {
     "dream units": units,
     "dream examples": examples,
+    "dream classes": classes,
     "dream digits": digits,
     "dream maximize": maximize,
     "dream amplify": amplify,

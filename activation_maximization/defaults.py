@@ -28,5 +28,8 @@ suit every network.
 NEARNESS = 30.0
 """Weight of the term in :func:`accentuate` that keeps the image close to the photo."""
 
+CLASS_REGULARIZER = "none"
+"""Regularizer for pictures of classes, as an expression."""
+
 EXAMPLES = 9
 """Largest number of examples for each unit; examples are the real pictures that activate the unit most."""

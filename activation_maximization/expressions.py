@@ -92,6 +92,24 @@ def parse_objective(
     return value
 
 
+def parse_regularizer(text: str) -> Objective | None:
+    """Return the regularizer that ``text`` describes, such as ``share() * blur(7)``, or None if ``text`` is ``none``.
+
+    The expression can call the regularizers and the functions ``ramp`` and ``share``.
+
+    Raises:
+        ValueError: the text is malformed, calls an unknown function, or calls a function with wrong arguments.
+    """
+    if isinstance(text, str) and text.strip() == "none":
+        return None
+    parser = _Parser(text, {**REGULARIZERS, **{name: OBJECTIVES[name] for name in ("ramp", "share")}})
+    value = parser.sum()
+    parser.end()
+    if not isinstance(value, Objective):
+        raise parser.error("a number alone is no regularizer")
+    return value
+
+
 def vector_files(text: str) -> list[Path]:
     """List the vector files (.npy or .safetensors) that are named in ``text``, whether they exist or not.
 

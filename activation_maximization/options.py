@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from dreamgram.activation_maximization.defaults import (
     BLUR,
+    CLASS_REGULARIZER,
     EXAMPLES,
     NEARNESS,
     OCTAVE_STEPS,
@@ -43,6 +44,7 @@ LAYER = (
 UNITS_HELP = "to show: all, or numbers and ranges such as 0-11 or 3,7."
 LAYERS_OF_DIGITS, LAYERS_OF_VGG = ("conv1", "pool2", "hidden"), ("relu2_2", "relu4_1", "relu5_1")
 COUNTS = ("0-11", "3,7", "all")
+RANGE_OF_UNITS = r"\s*([0-9]+)(?:-([0-9]*))?\s*"
 MANY_STEPS = (32, 128, 512)
 STEPS_HELP = "Number of optimization steps. More steps give a clearer picture, but little improves after 500 steps."
 PHOTO_SIZES = (128, 224, 512)
@@ -72,6 +74,15 @@ def _check_transform(text: str) -> str:
     return text
 
 
+def _check_regularizer(text: str) -> str:
+    """Return ``text`` if it is ``none`` or describes a regularizer, such as ``blur(7)``, or else raise a ValueError."""
+    try:
+        _expressions().parse_regularizer(text)
+    except ValueError as error:
+        raise ValueError(f"must be an expression such as total_variation(10): {error}") from None
+    return text
+
+
 def _vector_files(text: str) -> list[Path]:
     """Return the vector files that are named in ``text``, an expression for an objective."""
     found: list[Path] = _expressions().vector_files(text)
@@ -86,7 +97,7 @@ def parse_ranges(text: str) -> list[range] | None:
     """
     if text.strip() == "all":
         return None
-    found = [re.fullmatch(r"\s*([0-9]+)(?:-([0-9]*))?\s*", part) for part in text.split(",")]
+    found = [re.fullmatch(RANGE_OF_UNITS, part) for part in text.split(",")]
     ranges = [range(int(each[1]), int(each[2] or each[1]) + 1) for each in found if each]
     if len(ranges) != len(found) or not all(ranges):
         raise ValueError(f"must be 'all', or numbers and ranges such as 0-11 or 3,7, not {shorten(text)}")
@@ -96,6 +107,24 @@ def parse_ranges(text: str) -> list[range] | None:
 def _check_ranges(text: str) -> str:
     """Return ``text`` if it names units, such as ``0-11``, ``3,7`` or ``all``, or else raise a ValueError."""
     parse_ranges(text)
+    return text
+
+
+def is_range(text: str) -> bool:
+    """Return whether ``text`` is a number or a range of numbers, such as ``3`` or ``7-9``."""
+    return re.fullmatch(RANGE_OF_UNITS, text) is not None
+
+
+def _check_classes(text: str) -> str:
+    """Return ``text`` if it can name classes, such as ``tabby,3,7-9`` or ``all``, or else raise a ValueError.
+
+    The names of the classes are checked when the network is known.
+    """
+    for part in text.split(","):
+        if not part.strip():
+            raise ValueError(f"must be 'all', or names, numbers and ranges such as tabby,3,7-9, not {shorten(text)}")
+        if is_range(part):
+            parse_ranges(part)
     return text
 
 
@@ -351,6 +380,37 @@ class DigitsOptions(ComparingOptions, AscentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ClassesOptions(ComparingOptions, SizeOptions, SheetOptions):
+    """The options of ``dream classes``."""
+
+    classes: str = option(
+        "0-9",
+        "Classes to show: all, or names, numbers and ranges, such as 'tabby,espresso,3,7-9'.",
+        group=OBJECTIVE,
+        metavar="NAME,N,N-N|all",
+        parse=_check_classes,
+        values=("tabby,espresso", "3,7-9", "all"),
+    )
+    layer: str | None = option(
+        None,
+        "Layer with one unit for each class. The default is the layer called logits or, if there is none, the last "
+        "layer that is not a softmax.",
+        group=OBJECTIVE,
+        metavar="NAME",
+        values=("logits", "fc", "classifier.6"),
+    )
+    regularizer: str = option(
+        CLASS_REGULARIZER,
+        "Expression to subtract from the activation of each class, such as 'share() * blur(7) + total_variation(0.5)'. "
+        "`dream maximize --help` lists the regularizers. none: no regularizer.",
+        group=OBJECTIVE,
+        metavar="EXPRESSION",
+        parse=_check_regularizer,
+        values=("none", "sparing()", "share() * blur(7)"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class MaximizeOptions(ComparingOptions, SizeOptions, SheetOptions):
     """The options of ``dream maximize``."""
 
@@ -505,6 +565,7 @@ class EachOptions(Options):
 OPTIONS_OF_COMMANDS: dict[str, type[PictureOptions]] = {
     "dream units": UnitsOptions,
     "dream examples": ExamplesOptions,
+    "dream classes": ClassesOptions,
     "dream digits": DigitsOptions,
     "dream maximize": MaximizeOptions,
     "dream amplify": AmplifyOptions,

@@ -21,6 +21,7 @@ _HOMES = {
     "image_optimization.optimize": ("OPTIMIZERS", "StopRun", "optimize"),
     "image_optimization.parameterizations": ("FourierImage", "PhaseImage", "PixelImage"),
     "image_optimization.transforms": ("robust",),
+    "activation_maximization.classes": ("find_classes",),
     "activation_maximization.deep_dream": ("amplify",),
     "activation_maximization.examples": ("Example", "top_examples"),
     "activation_maximization.expressions": ("parse_objective", "parse_transform"),

@@ -1,5 +1,6 @@
 """The public names of Dreamgram with their types. At run time, each name is imported when it is first used."""
 
+from dreamgram.activation_maximization.classes import find_classes as find_classes
 from dreamgram.activation_maximization.deep_dream import amplify as amplify
 from dreamgram.activation_maximization.dreams import Dreams as Dreams
 from dreamgram.activation_maximization.examples import Example as Example

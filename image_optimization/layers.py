@@ -183,6 +183,24 @@ def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[
         raise ValueError(_refusal(model, image.shape[1:], beyond, failure)) from failure
 
 
+def output_layer(model: nn.Module, image: Tensor) -> Layer:
+    """Return the layer called ``logits`` or, if there is none, the last layer of ``model`` that is not a softmax.
+
+    A layer that contains other layers does not count. ``image`` (N, C, H, W) is an image that the network takes.
+
+    Raises:
+        ValueError: the forward pass fails, or there is no such layer.
+    """
+    layers, failure = dry_run(model, image)
+    if failure is not None:
+        raise ValueError(_refusal(model, image.shape[1:], "", failure)) from failure
+    single = {name for name, module in unwrapped(model).named_modules() if next(module.children(), None) is None}
+    found = [each for each in layers if each.module in single and "softmax" not in each.kind.lower()]
+    if not found:
+        raise ValueError(f"{type(unwrapped(model)).__name__} has no layer whose units are classes: name a layer")
+    return next((each for each in found if each.name == "logits"), found[-1])
+
+
 @usual_settings
 def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
     """Return the side, in pixels, of the smallest square image whose forward pass reaches all of ``layers``.

@@ -22,6 +22,7 @@ class DigitCNN(nn.Module):
     """
 
     input_shape = (1, 28, 28)
+    class_names = tuple("0123456789")
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,6 +54,7 @@ class DigitMLP(nn.Module):
     """
 
     input_shape = (1, 28, 28)
+    class_names = tuple("0123456789")
 
     def __init__(self) -> None:
         super().__init__()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -51,6 +51,22 @@ def take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], s
     model.register_forward_pre_hook(lambda module, args: ((args[0] - module.image_mean) / module.image_std, *args[1:]))
     model.input_shape = tuple(shape)  # type: ignore[assignment]
     return model
+
+
+def prepare_timm(timm: Any, model: nn.Module) -> nn.Module:
+    """Make ``model``, a network of the library ``timm``, take images in [0, 1], name its classes, and return it."""
+    config = timm.data.resolve_model_data_config(model)
+    names = model.pretrained_cfg.get("label_names") or ()  # type: ignore[union-attr, operator]
+    # The library recognizes a set of classes, such as that of ImageNet, by the number of its classes.
+    if not names and (classes := timm.data.infer_imagenet_subset(model)):
+        names = timm.data.ImageNetInfo(classes).label_descriptions()
+    name_classes(model, names if isinstance(names, list | tuple) else ())
+    return take_images(model, config["input_size"], config["mean"], config["std"])
+
+
+def name_classes(model: nn.Module, names: Sequence[str]) -> None:
+    """Store ``names``, the names of the classes in the order of the outputs, in the attribute ``class_names``."""
+    model.class_names = tuple(names)  # type: ignore[assignment]
 
 
 def unfetched(what: str, error: Exception, instead: str = "a local file as the weights") -> OSError:

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from dreamgram.models.fitting import fill, fitting, take_images, unfetched
+from dreamgram.models.fitting import fill, fitting, name_classes, prepare_timm, take_images, unfetched
 from dreamgram.models.registry import read_weights
 
 if TYPE_CHECKING:
@@ -76,8 +76,7 @@ def _from_timm(name: str, weights: Path | None, folder: bool) -> nn.Module:
     # Some versions of timm would run code in a pickled file of weights.
     file = _weights_file(name, folder) if weights is None else weights
     model = fitting(f"hf:{name}", file, lambda: fill(model, read_weights(file)))
-    config = timm.data.resolve_model_data_config(model)
-    return take_images(model, config["input_size"], config["mean"], config["std"])
+    return prepare_timm(timm, model)
 
 
 def _weights_file(name: str, folder: bool) -> Path:
@@ -114,6 +113,8 @@ def _from_transformers(name: str, weights: Path | None, folder: bool) -> nn.Modu
     vision = getattr(model, "vision_model", model)
     if vision.main_input_name != "pixel_values":
         raise ValueError(f"hf:{name} takes {vision.main_input_name}, not images")
+    labels: dict[int, str] = getattr(config, "id2label", None) or {}
+    name_classes(vision, [labels[number] for number in sorted(labels)])
     return _with_processor(vision.float(), processor, _input_shape(vision.config, processor))
 
 

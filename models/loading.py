@@ -18,7 +18,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dreamgram.image_optimization.names import described, unknown
-from dreamgram.models.fitting import classes_of, fill, fitting, renamed, take_images, unfetched
+from dreamgram.models.fitting import (
+    classes_of,
+    fill,
+    fitting,
+    name_classes,
+    prepare_timm,
+    renamed,
+    take_images,
+    unfetched,
+)
 from dreamgram.models.hub import from_hub
 from dreamgram.models.project import Project
 from dreamgram.models.registry import Network, read_weights, registered
@@ -78,7 +87,7 @@ def load(name: str | os.PathLike[str], weights: str | os.PathLike[str] | None = 
         model = _from_file(Path(source), rest, weights)
     elif name in (shipped := networks()):
         entry = shipped[name]
-        model = fitting(name, weights, lambda: entry.build(weights or entry.weights))
+        model = fitting(name, weights, lambda: entry.build(weights or entry.find_weights()))
     else:
         others = "torchvision:NAME, timm:NAME, hf:NAME or path/to/file.py:function"
         raise ValueError(unknown("network", name, shipped) + f", or {others}")
@@ -120,6 +129,7 @@ def _torchvision(name: str, weights: Path | None) -> nn.Module:
     # A preset for segmentation has no crop size. One for detection has no mean, either: the network normalizes images.
     size = getattr(model, "image_size", getattr(preset, "crop_size", [224])[0])
     mean, std = getattr(preset, "mean", [0.0] * 3), getattr(preset, "std", [1.0] * 3)
+    name_classes(model, pretrained.meta.get("categories", ()))
     return take_images(model, (3, size, size), mean, std)
 
 
@@ -163,8 +173,7 @@ def _timm(name: str, weights: Path | None) -> nn.Module:
             raise unfetched(f"the weights of timm:{name}", error) from error
     else:
         model = fitting(name, weights, lambda: _timm_filled(timm, name, weights))
-    config = timm.data.resolve_model_data_config(model)
-    return take_images(model, config["input_size"], config["mean"], config["std"])
+    return prepare_timm(timm, model)
 
 
 def _timm_filled(timm: Any, name: str, weights: Path) -> nn.Module:

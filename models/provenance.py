@@ -6,7 +6,7 @@ import hashlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from dreamgram.models.loading import loaded_files
+from dreamgram.models.loading import loaded_files, networks
 
 if TYPE_CHECKING:
     from torch import nn
@@ -27,6 +27,12 @@ def sources(name: str, weights: Path | None) -> list[Path]:
     if name.startswith("hf:") and folder.is_dir():
         files = [folder]
     return files if weights is None else [*files, weights]
+
+
+def is_shipped(name: str) -> bool:
+    """Return whether the default weights of the network called ``name`` are part of this package."""
+    entry = networks().get(name)
+    return entry is not None and entry.shipped
 
 
 def state_hash(model: nn.Module) -> str:

@@ -31,23 +31,32 @@ class Network:
     build: Callable[[Path], nn.Module]
     """Function that builds the network from a weights file."""
 
-    weights: Path
-    """Weights file to use unless the user names a different one."""
+    find_weights: Callable[[], Path]
+    """Function that returns the weights file to use unless the user names a different one.
+
+    It raises a ModuleNotFoundError if the weights are in a package that is not installed."""
+
+    shipped: bool
+    """True if the weights file is part of this package."""
 
 
 registered: dict[str, Network] = {}
 """Networks of this package by name. A network is added when the module that defines it is imported."""
 
 
-def network(name: str, weights: str) -> Callable[[Builder], Builder]:
+def network(name: str, weights: str | Callable[[], Path]) -> Callable[[Builder], Builder]:
     """Register the decorated function as the builder of the network ``name``, so that ``load(name)`` calls it.
 
     The function must build the network from a weights file. ``weights`` is the name of the file in
-    ``models/weights/`` to use unless the user names a different one.
+    ``models/weights/`` to use unless the user names a different one. If this file is part of a different package,
+    ``weights`` is a function that returns its path, as :attr:`Network.find_weights` does.
     """
 
     def register(build: Builder) -> Builder:
-        registered[name] = Network(build, WEIGHTS / weights)
+        if isinstance(weights, str):
+            registered[name] = Network(build, lambda: WEIGHTS / weights, shipped=True)
+        else:
+            registered[name] = Network(build, weights, shipped=False)
         return build
 
     return register

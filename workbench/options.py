@@ -40,7 +40,8 @@ GROUPS = ("Input", "Objective", "Picture", "Losses", "Optimization", "Network", 
 """Headings of the groups of options, in the order in which the help shows them."""
 
 NETWORKS = (
-    "digits, digits-robust, digits-mlp, vgg16, vgg19, torchvision:NAME, timm:NAME, hf:NAME or path/to/file.py:function"
+    "digits, digits-robust, digits-mlp, vgg16, vgg19, efficientnet-lite0, torchvision:NAME, timm:NAME, hf:NAME or "
+    "path/to/file.py:function"
 )
 """List of networks in the help of the option ``--model``.
 

@@ -25,7 +25,7 @@ from dreamgram.image_optimization.limits import MOST_PIXELS
 from dreamgram.image_optimization.names import LISTED, LONGEST, shorten
 from dreamgram.image_optimization.optimize import Ending
 from dreamgram.models import load
-from dreamgram.models.provenance import sources, state_hash
+from dreamgram.models.provenance import is_shipped, sources, state_hash
 from dreamgram.workbench.options import ImageShape, Options, ReplayOptions, declaration, file_name
 from dreamgram.workbench.trust import check_trusted
 from dreamgram.workbench.version import __version__
@@ -136,7 +136,7 @@ class Inputs:
             if before.get(path, self.checksums[str(path)]) != self.checksums[str(path)]:
                 raise ValueError(f"{path} changed while the network was loaded; run the command again")
         # A network that comes with the package is identified by the version of the package.
-        self.networks.append(state_hash(model) if files or ":" in name else "")
+        self.networks.append("" if is_shipped(name) and not files else state_hash(model))
         return model
 
 

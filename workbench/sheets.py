@@ -102,7 +102,8 @@ def contact_sheet(
         images: gray or RGB images (N, C, H, W) in [0, 1], or a list of images (C, H, W). Other forms that
             :func:`dreamgram.image_optimization.images.as_images` accepts can be used, too. All images are shown at the
             size of the first image. Small images are enlarged by an integer factor with nearest-neighbor interpolation.
-        captions: one caption for each image. The text after a tab character is printed in gray, aligned to the right.
+        captions: one caption for each image. The text after a tab character is printed in gray, aligned to the right. A
+            caption that would run into this text or into the next caption is cut.
         columns: number of images in a row. By default, there are about as many columns as rows.
         title: title above the whole sheet.
         rows: headings of the rows, from the top row down. If there are fewer headings than rows, the last rows have no
@@ -135,9 +136,23 @@ def contact_sheet(
         sheet.paste(picture.resize(tile, resampling), (x, y + layout.label_height))
         name, _, value = caption.partition("\t")
         below = y + layout.label_height + tile[1] + GAP // 2
-        draw.text((x, below), name, TEXT_COLOR, font)
+        if value:
+            right = x + tile[0] - font.getlength(value) - GAP // 2
+        else:  # up to the next caption in the row
+            others = texts[index + 1 : index + layout.columns - column]
+            free = next((number for number, text in enumerate(others) if text), None)
+            right = sheet.width if free is None else x + (free + 1) * layout.pitch[1] - GAP // 2
+        draw.text((x, below), _cut(name, right - x, font), TEXT_COLOR, font)
         draw.text((x + tile[0], below), value, VALUE_COLOR, font, anchor="ra")
     return sheet
+
+
+def _cut(text: str, width: float, font: Any) -> str:
+    """Return ``text``, or its beginning followed by dots if the whole text is wider than ``width`` pixels."""
+    if font.getlength(text) <= width:
+        return text
+    lengths = (end for end in range(len(text) - 1, 0, -1) if font.getlength(f"{text[:end]}...") <= width)
+    return f"{text[: next(lengths, 0)].rstrip()}..."
 
 
 def same_size(images: Sequence[Tensor]) -> list[Tensor]:

@@ -20,6 +20,7 @@ def saved_vit(folder: Path) -> Any:
     config = zoo.ViTConfig(
         hidden_size=16, num_hidden_layers=1, num_attention_heads=2, intermediate_size=16, image_size=32, patch_size=8
     )
+    config.id2label = {1: "tabby, tabby cat", 0: "tench"}
     network = zoo.ViTForImageClassification(config)
     network.save_pretrained(folder)
     zoo.ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=[0.1, 0.2, 0.3]).save_pretrained(folder)
@@ -34,6 +35,7 @@ def test_a_network_of_transformers_from_a_folder(tmp_path: Path) -> None:
     image = torch.rand(2, 3, 32, 32)
     normalized = (image - torch.tensor([0.1, 0.2, 0.3]).view(3, 1, 1)) / 0.5
     torch.testing.assert_close(model(image).logits, original(normalized).logits)
+    assert model.class_names == ("tench", "tabby, tabby cat")
 
 
 def test_other_weights_for_a_network_of_transformers(tmp_path: Path) -> None:

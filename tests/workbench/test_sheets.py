@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
 from dreamgram.image_optimization.images import resize
-from dreamgram.workbench.sheets import TILE, contact_sheet, lay_out, same_size
+from dreamgram.workbench.sheets import GAP, MARGIN, TILE, contact_sheet, lay_out, same_size
 
 
 def test_every_picture_is_on_the_sheet_with_its_pixels() -> None:
@@ -71,6 +73,21 @@ def test_images_of_several_sizes_are_enlarged() -> None:
     assert (found[1][:, :, 5] == 1).all()
     assert torch.equal(found[1][:, :, :5], resize(middle[None], (4, 5))[0])
     assert torch.equal(found[2], large)
+
+
+def test_a_long_caption_does_not_run_into_other_text() -> None:
+    long = "American Staffordshire terrier"
+
+    def ink(*captions: str) -> np.ndarray[Any, Any]:
+        """Return which columns of pixels below the pictures have ink."""
+        sheet = contact_sheet(torch.zeros(3, 1, 28, 28), captions, columns=3)
+        return (np.asarray(sheet)[MARGIN + TILE + 1 :] < 255).any(axis=(0, 2))
+
+    second = MARGIN + TILE + GAP
+    for start, *captions in ((MARGIN + 80, f"{long}\t12.3", "", ""), (second - 2, long, "b", "c")):
+        alone = ink(captions[0].removeprefix(long), *captions[1:])
+        assert np.array_equal(ink(*captions)[start:], alone[start:])
+    assert ink(long, "", "")[second:].any()
 
 
 def test_bad_arguments() -> None:
