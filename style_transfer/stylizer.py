@@ -271,9 +271,10 @@ class Stylizer:
             # Without style masks, each painting belongs to the region with the same number.
             mask = joined(mask, [region for number, region in enumerate(self.regions) if number not in painted])
             self.regions = [self.regions[number] for number in painted]
-            masks, parts = ([[row[region] for region in painted] for row in table] for table in (masks, parts))
+            masks = [[row[region] for region in painted] for row in masks]
+            parts = [[row[region] for region in painted] for row in parts]
         paintings = [given["paintings"][number] for number in painted]
-        self._masks, self._shares = ([table[number] for number in painted] for table in (masks, parts))
+        self._masks, self._shares = ([masks[number] for number in painted], [parts[number] for number in painted])
         self._photo, self._paintings = prepare(self.options.colors, self.photo, paintings)
         self._kept = None
         if mask is not None:
@@ -558,15 +559,14 @@ class Stylizer:
         None, and the optimization starts from the image that the arguments ``init`` and ``previous`` select.
         """
         kept = None if self._kept is None else self._kept.resized(size, self.device)
-        if image is None and self._start is None:
+        if image is not None:
+            given = image.to(self.device)
+            start = enlarge(given, size) if self.options.seamless else refine(given, self._start, size)
+        elif self._start is not None:
+            start = resize(self._start, size)
+        else:
             shape = (1, 1 if self._is_gray else 3, *size)
             return PaintedImage(PixelImage.from_noise(shape, device=self.device).leaf, kept)
-        if image is None:
-            start = resize(self._start, size)
-        elif self.options.seamless:
-            start = enlarge(image.to(self.device), size)
-        else:
-            start = refine(image.to(self.device), self._start, size)
         start = start.clamp(0, 1)
         return PaintedImage(luminance(start)[:, :1] if self._is_gray else start, kept)
 

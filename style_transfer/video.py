@@ -140,7 +140,8 @@ def _stylizer(painter: Painter, first: Tensor) -> Stylizer:
     colors of the video, or a smaller strength of the style, these are applied to a painted frame only when the frame is
     written to the output. The next frame starts from the painted frame without them.
     """
-    _, paintings = prepare(painter.options.colors, first, painter.paintings)
+    paintings = [painting for painting in painter.paintings if painting is not None]
+    _, paintings = prepare(painter.options.colors, first, paintings)
     return painter.prepare(first).change(paintings=paintings, colors="style", strength=1.0)
 
 
