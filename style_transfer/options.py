@@ -234,7 +234,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
     """The options of the command ``stylize``."""
 
     photo: Path = option(
-        help="Photo, folder of photos, or video to paint.",
+        help="Photo, folder of photos, video, or animated GIF or WebP to paint.",
         group="Input",
         compare=False,
         positional=True,

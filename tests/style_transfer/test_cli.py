@@ -256,13 +256,13 @@ def test_bits_opacity_and_exif_of_the_photo_are_kept(command: Command, photo: Te
 
 def test_the_first_frame_of_an_animation_is_painted(command: Command) -> None:
     frames = [Image.effect_noise((60, 60), 50).convert("RGB") for _ in range(3)]
-    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
-    run = command("stylize", "a.gif", "--style", "marbling", *QUICK)
+    frames[0].save("a.tif", save_all=True, append_images=frames[1:])
+    run = command("stylize", "a.tif", "--style", "marbling", *QUICK)
     assert run.code == 0, run.err
-    assert "a.gif has 3 frames, of which the first is painted" in run.err
+    assert "a.tif has 3 frames, of which the first is painted" in run.err
     Image.effect_noise((60, 60), 50).save("photo.png")
-    run = command("stylize", "photo.png", "--style", "a.gif", *QUICK)
-    assert (run.code, run.err) == (0, "a.gif has 3 frames, of which the first is the style\n")
+    run = command("stylize", "photo.png", "--style", "a.tif", *QUICK)
+    assert (run.code, run.err) == (0, "a.tif has 3 frames, of which the first is the style\n")
 
 
 def test_list_styles(command: Command) -> None:
