@@ -303,6 +303,17 @@ class StylizeOptions(StyleOptions, PictureOptions):
         most=100,
         values=(75, 90, 100),
     )
+    dpi: int | None = option(
+        None,
+        "Resolution to store in the file for printing, in dots per inch. At 300 dpi, a picture of 3000 pixels is 25 cm "
+        "wide. By default, none is stored.",
+        group="Output",
+        compare=False,
+        applies=("photo", "folder"),
+        least=1,
+        most=10_000,
+        values=(72, 300, 600),
+    )
     strip: bool = option(
         False,
         "Do not copy the photo's metadata (EXIF), such as the camera and the date, into the result.",

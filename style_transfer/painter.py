@@ -259,6 +259,7 @@ class Painter:
             "exif": b"" if options.strip else given.exif,
             "bits": images.choose_bits(path, options.bits, given.bits),
             "quality": options.quality,
+            "dpi": options.dpi,
         }
         return self.job.save(result.image, path, recipe, overwrite, **how)
 

@@ -254,6 +254,16 @@ def test_bits_opacity_and_exif_of_the_photo_are_kept(command: Command, photo: Te
     assert (run.code, run.err) == (2, "error: c.jpg can have 8 bits, not 16\n")
 
 
+def test_the_resolution_for_printing(command: Command, photo: Tensor) -> None:
+    images.save(photo, "photos/a.png")
+    line = ["--style", "marbling", *QUICK, "--dpi", 300]
+    assert command("stylize", "photos", *line, "-o", "out").code == 0
+    assert command("stylize", "photos/a.png", *line, "-o", "b.jpg").code == 0
+    for name in ("out/a.png", "b.jpg"):
+        with Image.open(name) as picture:
+            assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+
+
 def test_the_first_frame_of_an_animation_is_painted(command: Command) -> None:
     frames = [Image.effect_noise((60, 60), 50).convert("RGB") for _ in range(3)]
     frames[0].save("a.tif", save_all=True, append_images=frames[1:])
