@@ -58,6 +58,7 @@ CASES = {
     ),
     "folder": Case(["stylize", "photos", *QUICK, "-o", "out"], ["out/0.png", "out/1.png", "out/2.png"]),
     "video": Case(["stylize", "clip.mp4", *QUICK, "-o", "out.mp4"], ["out.mp4"]),
+    "animation": Case(["stylize", "clip.gif", *QUICK, "-o", "out.gif"], ["out.gif"]),
     "units": Case(
         ["dream", "units", "--units", "0-7", "--batch", "2", "--steps", "64", "--folder", "out", "-o", "sheet.png"],
         ["sheet.png", *(f"out/{unit:04}.png" for unit in range(8))],
@@ -66,11 +67,12 @@ CASES = {
 
 
 def prepare(folder: Path) -> None:
-    """Write small random photos and, if PyAV is installed, a video into ``folder``."""
+    """Write small random photos, an animated GIF and, if PyAV is installed, a video into ``folder``."""
     noise = np.random.default_rng(0)
     (folder / "photos").mkdir(parents=True)
     pictures = [Image.fromarray(noise.integers(0, 256, (64, 48, 3), dtype=np.uint8)) for _ in range(3)]
     pictures[0].save(folder / "0.png")
+    pictures[0].save(folder / "clip.gif", save_all=True, append_images=pictures[1:])
     for number, picture in enumerate(pictures):
         picture.save(folder / "photos" / f"{number}.png")
     try:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import psutil
 import torch
-from PIL import Image, ImageCms
+from PIL import ExifTags, Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 from PIL.TiffImagePlugin import ImageFileDirectory_v2
 from torch import Tensor
@@ -152,6 +152,7 @@ def save(
     exif: bytes = b"",
     bits: int = 8,
     quality: int = 95,
+    dpi: int | None = None,
 ) -> Path:
     """Write ``image`` to ``path``. If writing fails, an existing file is not changed.
 
@@ -172,6 +173,7 @@ def save(
         bits: bits per channel: 8 or 16. Only PNG and TIFF can have 16 bits per channel. A Pillow image cannot be saved
             with 16 bits.
         quality: compression quality of JPEG and WebP, up to 100. A higher quality gives a larger file.
+        dpi: resolution in dots per inch to store in the file; None to store none.
 
     Returns:
         ``path`` as a :class:`~pathlib.Path`.
@@ -196,7 +198,7 @@ def save(
     if choose_bits(path, bits, 8) == 16:
         if not isinstance(image, Tensor):
             raise ValueError("a Pillow image cannot be saved with 16 bits; pass a tensor")
-        data = _encode_deep(image, alpha, kind, note, exif)
+        data = _encode_deep(image, alpha, kind, note, exif, dpi)
         with replacing(path) as beside:
             beside.write_bytes(data)
         return path
@@ -205,7 +207,7 @@ def save(
     if alpha is not None and kind != "JPEG":
         picture = picture.convert("RGB")
         picture.putalpha(to_pillow(alpha))
-    pillow_options = _metadata(kind, picture.mode in ("RGB", "RGBA"), note, exif)
+    pillow_options = _metadata(kind, picture.mode in ("RGB", "RGBA"), note, exif, dpi)
     if kind in ("JPEG", "WEBP"):
         pillow_options["quality"] = quality
     with replacing(path) as beside:
@@ -251,12 +253,17 @@ def _host() -> str:
     return re.sub(r"[^\w-].*", "", platform.node())[:20]
 
 
-def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[str, Any]:
-    """Return the options of Pillow's ``save`` that store the note, the EXIF data and an sRGB profile.
+def _metadata(kind: str, colored: bool, note: str | None, exif: bytes, dpi: int | None) -> dict[str, Any]:
+    """Return the options of Pillow's ``save`` that store the note, the EXIF data, the resolution and an sRGB profile.
 
     The profile is omitted if ``colored`` is False. EXIF data that is too long for a JPEG is omitted.
     """
     pillow_options: dict[str, Any] = {"icc_profile": _srgb_profile()} if colored else {}
+    if dpi is not None:
+        if exif or kind in ("WEBP", "TIFF"):
+            exif = _with_resolution(exif, dpi)
+        if kind in ("PNG", "JPEG"):
+            pillow_options["dpi"] = (dpi, dpi)
     if exif and kind == "TIFF":
         pillow_options["exif"] = Image.Exif()
         pillow_options["exif"].load(exif)
@@ -276,19 +283,31 @@ def _metadata(kind: str, colored: bool, note: str | None, exif: bytes) -> dict[s
     return pillow_options
 
 
+def _with_resolution(exif: bytes, dpi: int) -> bytes:
+    """Return the encoded EXIF data ``exif`` with a resolution of ``dpi`` dots per inch."""
+    tags = Image.Exif()
+    if exif:
+        tags.load(exif)
+    tags[ExifTags.Base.XResolution] = tags[ExifTags.Base.YResolution] = dpi
+    tags[ExifTags.Base.ResolutionUnit] = 2  # inches
+    return tags.tobytes()
+
+
 def _srgb_profile() -> bytes:
     """Return an sRGB profile with its creation date erased, so that saving a picture twice gives identical files."""
     made = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     return made[:24] + bytes(12) + made[36:]
 
 
-def _encode_deep(image: Tensor, alpha: Tensor | None, kind: str, note: str | None, exif: bytes) -> bytes:
+def _encode_deep(
+    image: Tensor, alpha: Tensor | None, kind: str, note: str | None, exif: bytes, dpi: int | None
+) -> bytes:
     """Return the bytes of a PNG or TIFF with 16-bit channels, which Pillow can write only in gray."""
     channels = [image.reshape(image.shape[-3:]), *([] if alpha is None else [alpha[0]])]
     numbers = (torch.cat([each.detach().cpu() for each in channels]).clamp(0, 1) * 65535).round()
     levels = numbers.permute(1, 2, 0).numpy().astype(np.uint16)
     encode = _encode_deep_tiff if kind == "TIFF" else _encode_deep_png
-    return encode(levels, _metadata(kind, levels.shape[2] > 1, note, exif))
+    return encode(levels, _metadata(kind, levels.shape[2] > 1, note, exif, dpi))
 
 
 def _encode_deep_tiff(levels: Array, pillow_options: dict[str, Any]) -> bytes:
@@ -336,6 +355,9 @@ def _encode_deep_png(levels: Array, pillow_options: dict[str, Any]) -> bytes:
         extra.append((b"iCCP", b"sRGB\0\0" + zlib.compress(pillow_options["icc_profile"])))
     if "pnginfo" in pillow_options:
         extra += [chunk[:2] for chunk in pillow_options["pnginfo"].chunks]
+    if "dpi" in pillow_options:
+        per_meter = round(pillow_options["dpi"][0] / 0.0254)
+        extra.append((b"pHYs", struct.pack(">IIB", per_meter, per_meter, 1)))  # 1 stands for meters
     if "exif" in pillow_options:
         extra.append((b"eXIf", pillow_options["exif"].removeprefix(b"Exif\0\0")))
     chunks = [

@@ -1,18 +1,22 @@
-"""Convert a video frame by frame, keeping its timestamps and its sound. This module needs PyAV."""
+"""Convert a video or an animation frame by frame, keeping its timestamps and its sound.
+
+PyAV is needed, except to convert an animated GIF or WebP into one of these formats.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack
 from fractions import Fraction
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from dreamgram.image_optimization.animations import ANIMATION_FORMATS, Animation, AnimationWriter, Frame
 from dreamgram.image_optimization.errors import TooLargeError
 from dreamgram.image_optimization.files import check_regular
 from dreamgram.image_optimization.images import replacing, to_pillow
@@ -29,32 +33,28 @@ Such a video is decoded as BT.601 if its height is smaller. Video players use th
 and BT.709.
 """
 
+Video = Path | Animation
+"""Type of a video to read: the path of a video file, or an animation."""
+
 Tell = Callable[[str], None]
 """Type of a function that shows the user a message. Its argument is the message, which is one line of text."""
 
 
-class Frame(NamedTuple):
-    """A frame of a video."""
-
-    image: Tensor
-    """Upright image of the frame, (1, 3, H, W) in [0, 1]."""
-    time: Fraction
-    """Time, in seconds, at which the frame appears in the video."""
-
-
-def count_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> int:
+def count_frames(video: Video, *, max_pixels: int = MOST_PIXELS) -> int:
     """Return the number of frames of a video, as stated in its header or estimated from its duration and frame rate.
 
     Raises:
         ValueError: ``video`` cannot be opened as a video, or it has no video stream.
     """
+    if isinstance(video, Animation):
+        return video.count
     with _open(video, max_pixels) as container:
         stream = container.streams.best("video")
         length = float(container.duration or 0) / 1e6 * float(stream.average_rate or 0)
         return stream.frames or round(length) or 1
 
 
-def read_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> Iterator[Frame]:
+def read_frames(video: Video, *, max_pixels: int = MOST_PIXELS) -> Iterator[Frame]:
     """Yield the frames of a video in order, upright and resized to the size of the first frame.
 
     Damaged frames are skipped. ``max_pixels`` is the largest allowed number of pixels in a frame.
@@ -63,11 +63,14 @@ def read_frames(video: Path, *, max_pixels: int = MOST_PIXELS) -> Iterator[Frame
         TooLargeError: the frames have more than ``max_pixels`` pixels.
         ValueError: ``video`` cannot be opened as a video, or it has no video stream.
     """
+    if isinstance(video, Animation):
+        yield from video.frames()
+        return
     with _open(video, max_pixels) as container:
         yield from (each for each in _read(container, [], lambda line: None) if isinstance(each, Frame))
 
 
-def first_frame(video: Path, *, max_pixels: int = MOST_PIXELS) -> Tensor:
+def first_frame(video: Video, *, max_pixels: int = MOST_PIXELS) -> Tensor:
     """Return the first readable frame of a video, as an upright image (1, 3, H, W) in [0, 1].
 
     Raises:
@@ -79,7 +82,7 @@ def first_frame(video: Path, *, max_pixels: int = MOST_PIXELS) -> Tensor:
 
 
 def convert_video(
-    video: Path,
+    video: Video,
     output: Path,
     convert: Callable[[int, Tensor], Tensor],
     tell: Tell,
@@ -88,11 +91,12 @@ def convert_video(
 ) -> None:
     """Convert the frames of ``video`` and write them to ``output``, with the timestamps and the sound of ``video``.
 
-    Damaged frames are skipped.
+    Damaged frames of a video file are skipped. An animation that is made from a video file is repeated without end.
 
     Args:
-        video: file to read.
-        output: file to write. If the conversion fails, an existing file is not changed.
+        video: video or animation to read.
+        output: file to write, whose extension is in :data:`VIDEO_FORMATS` or :data:`ANIMATION_FORMATS`. If the
+            conversion fails, an existing file is not changed.
         convert: function that receives the zero-based index of a frame and its image (1, 3, H, W) in [0, 1], and
             returns the converted image, (1, 3, H, W) in [0, 1].
         tell: function that shows the user a message. It is called if parts of ``video`` are damaged, or if the format
@@ -104,20 +108,21 @@ def convert_video(
         ValueError: ``video`` cannot be opened as a video, or none of its frames can be read.
     """
     with replacing(output) as beside, ExitStack() as stack:
-        source = stack.enter_context(_open(video, max_pixels))
-        sounds = _fitting(source.streams.audio, output, tell)
+        source: Any = video if isinstance(video, Animation) else stack.enter_context(_open(video, max_pixels))
+        sounds = [] if isinstance(video, Animation) else _fitting(source.streams.audio, output, tell)
+        parts = video.frames() if isinstance(video, Animation) else _read(source, sounds, tell)
         heard: list[av.Packet[Any]] = []  # audio packets that come before the first image
-        writer: _Writer | None = None
+        writer: _Writer | AnimationWriter | None = None
         number = 0
-        for each in _read(source, sounds, tell):
+        for each in parts:
             if isinstance(each, Frame):
-                image = convert(number, each.image)
+                frame = each._replace(image=convert(number, each.image))
                 if writer is None:
-                    form = VIDEO_FORMATS[output.suffix.lower()]
-                    writer = stack.enter_context(_Writer(beside, form, source, sounds, image))
+                    writer = _open_writer(beside, output, source, sounds, frame.image)
+                    stack.enter_context(writer)
                     for packet in heard:
                         writer.hear(packet)
-                writer.show(image, each.time)
+                writer.show(frame)
                 number += 1
             elif writer is None:
                 heard.append(each)
@@ -184,7 +189,7 @@ def _read(container: Any, sounds: list[Any], tell: Tell) -> Iterator[Frame | av.
             size = size or (frame.width, frame.height)
             time = Fraction(frame.pts * frame.time_base) if timed and frame.pts is not None else last + gap
             last = time if time > last else last + gap
-            yield Frame(_to_image(frame, size), last)
+            yield Frame(_to_image(frame, size), last, Fraction(frame.duration * frame.time_base) or gap)
     if damaged:
         tell(f"{container.name}: {damaged} packets are damaged and were skipped")
 
@@ -198,18 +203,35 @@ def _to_image(frame: av.VideoFrame, size: tuple[int, int]) -> Tensor:
     return torch.from_numpy(upright.transpose(2, 0, 1).astype(np.float32) / 255)[None]
 
 
+def _open_writer(path: Path, output: Path, source: Any, sounds: list[Any], first: Tensor) -> _Writer | AnimationWriter:
+    """Return a writer of ``path`` in the format of ``output``; see :class:`_Writer` for the other arguments."""
+    ending = output.suffix.lower()
+    if ending in VIDEO_FORMATS:
+        return _Writer(path, VIDEO_FORMATS[ending], source, sounds, first)
+    if isinstance(source, Animation):
+        return AnimationWriter(path, ANIMATION_FORMATS[ending], source.plays)
+    wide = source.streams.best("video").sample_aspect_ratio or Fraction(1)
+    return AnimationWriter(path, ANIMATION_FORMATS[ending], wide=wide)
+
+
 class _Writer:
     """A writer of a video file that contains new images and the sound of another video, ``source``."""
 
     def __init__(self, path: Path, form: str, source: Any, sounds: list[Any], first: Tensor) -> None:
-        pictures = source.streams.best("video")
         self.container = load_av().open(str(path), "w", format=form)
-        self.container.metadata.update(source.metadata)
         size = (first.shape[2], first.shape[3])
-        rate = pictures.average_rate or Fraction(25)
-        self.stream = add_pictures(self.container, size, rate, pictures.time_base)
-        if pictures.sample_aspect_ratio:
-            self.stream.codec_context.sample_aspect_ratio = pictures.sample_aspect_ratio
+        if isinstance(source, Animation):
+            rate = (source.count / source.length).limit_denominator(1000)
+            self.stream = add_pictures(self.container, size, rate or Fraction(1, 1000), Fraction(1, 1000))
+            # If frames were stored in a different order, an MP4 would lose the duration of the last frame.
+            self.stream.codec_context.max_b_frames = 0
+        else:
+            pictures = source.streams.best("video")
+            self.container.metadata.update(source.metadata)
+            self.stream = add_pictures(self.container, size, pictures.average_rate or Fraction(25), pictures.time_base)
+            if pictures.sample_aspect_ratio:
+                self.stream.codec_context.sample_aspect_ratio = pictures.sample_aspect_ratio
+        self.durations: dict[int, int | None] = {}
         self.sounds = {}
         for sound in sounds:
             self.sounds[sound.index] = self.container.add_stream_from_template(sound)
@@ -220,14 +242,21 @@ class _Writer:
 
     def __exit__(self, *error: object) -> None:
         if error[0] is None:
-            self.container.mux(self.stream.encode())
+            self._mux(self.stream.encode())
         self.container.close()
 
-    def show(self, image: Tensor, time: Fraction) -> None:
-        """Write ``image``, (1, 3, H, W) in [0, 1], as the frame that appears at ``time``, in seconds."""
+    def show(self, frame: Frame) -> None:
+        """Write ``frame``."""
         base = self.stream.codec_context.time_base
-        pts = round(time / base)
-        self.container.mux(self.stream.encode(to_frame(np.asarray(to_pillow(image)), self.stream, pts, base)))
+        pts = round(frame.time / base)
+        self.durations[pts] = round(frame.duration / base)
+        self._mux(self.stream.encode(to_frame(np.asarray(to_pillow(frame.image)), self.stream, pts, base)))
+
+    def _mux(self, packets: Iterable[av.Packet[Any]]) -> None:
+        """Write encoded frames with their durations, which the encoder does not keep."""
+        for packet in packets:
+            packet.duration = self.durations.pop(packet.pts or 0, packet.duration)
+            self.container.mux(packet)
 
     def hear(self, packet: av.Packet[Any]) -> None:
         """Write an audio packet without re-encoding it."""
@@ -242,8 +271,10 @@ def _fitting(sounds: Sequence[Any], output: Path, tell: Tell) -> list[Any]:
     If the format cannot hold all of ``sounds``, ``tell`` is called with a message for the user.
     """
     names = [sound.codec_context.codec.canonical_name for sound in sounds]
-    with load_av().open(BytesIO(), "w", format=VIDEO_FORMATS[output.suffix.lower()]) as nothing:
-        held = nothing.supported_codecs
+    held: set[str] = set()
+    if form := VIDEO_FORMATS.get(output.suffix.lower()):
+        with load_av().open(BytesIO(), "w", format=form) as nothing:
+            held = nothing.supported_codecs
     if left := sorted(set(names) - held):
         tell(f"{output} cannot hold the video's sound, {', '.join(left)}: it is left out")
     return [sound for sound, name in zip(sounds, names, strict=True) if name in held]

@@ -278,7 +278,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
 
     photo: Path | None = option(
         None,
-        "Photo, folder of photos, or video to paint. It is required, unless --texture is given.",
+        "Photo, folder of photos, video, or animated GIF or WebP to paint. It is required, unless --texture is given.",
         group="Input",
         compare=False,
         positional=True,
@@ -372,6 +372,17 @@ class StylizeOptions(StyleOptions, PictureOptions):
         least=1,
         most=100,
         values=(75, 90, 100),
+    )
+    dpi: int | None = option(
+        None,
+        "Resolution to store in the file for printing, in dots per inch. At 300 dpi, a picture of 3000 pixels is 25 cm "
+        "wide. By default, none is stored.",
+        group="Output",
+        compare=False,
+        applies=("photo", "folder"),
+        least=1,
+        most=10_000,
+        values=(72, 300, 600),
     )
     strip: bool = option(
         False,

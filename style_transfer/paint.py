@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.animations import Animation, find_animation
 from dreamgram.image_optimization.files import check_distinct
 from dreamgram.image_optimization.image_opening import READABLE
 from dreamgram.image_optimization.optimize import State
@@ -39,7 +40,9 @@ def paint(
     state: State | None = None,
     state_path: Path | None = None,
 ) -> Done:
-    """Paint what ``options.photo`` names: a photo, a folder of photos, or a video.
+    """Paint what ``options.photo`` names: a photo, a folder of photos, a video, or an animated GIF or WebP.
+
+    If a picture is made again, only the first frame of an animation is painted, as in a folder of photos.
 
     Args:
         options: the input, the paintings and all settings.
@@ -62,19 +65,21 @@ def paint(
         return paint_sheet(options, job)
     if photo_path is None:
         return _paint_one(options, job, original, state, state_path)
-    if original is not None and (photo_path.is_dir() or photo_path.suffix.lower() in VIDEO_ENDINGS):
-        kind = "folder" if photo_path.is_dir() else "video"
-        raise ValueError(f"only a picture of one photo can be made again, and {photo_path} is a {kind}")
+    is_video = photo_path.suffix.lower() in VIDEO_ENDINGS
+    if original is not None and (photo_path.is_dir() or is_video or "frame" in original.made):
+        kind = "a folder" if photo_path.is_dir() else "a video" if is_video else "an animation"
+        raise ValueError(f"only a picture of one photo can be made again, and {photo_path} is {kind}")
     if photo_path.is_dir():
         check_applies_to(options, "folder")
         output = _output_folder(options.output)
         painter = Painter(options, job, several=True)
         return paint_each(photo_path, output, painter.paint_of_folder, job)
-    if photo_path.suffix.lower() in VIDEO_ENDINGS:
+    animation = None if is_video or original else find_animation(photo_path, max_pixels=options.max_pixels)
+    if is_video or animation:
         from dreamgram.style_transfer.video import paint_video  # OpenCV and PyAV, which only videos need
 
-        check_applies_to(options, "video")
-        return paint_video(options, job)
+        check_applies_to(options, "video", animation)
+        return paint_video(options, job, animation)
     return _paint_one(options, job, original, state, state_path)
 
 
@@ -215,10 +220,10 @@ def _check_distinct(options: StylizeOptions, output: Path) -> None:
         check_distinct("checkpoint", options.checkpoint, [("output", output), *written, *options.files()])
 
 
-def check_applies_to(options: StylizeOptions, kind: str) -> None:
+def check_applies_to(options: StylizeOptions, kind: str, animation: Animation | None = None) -> None:
     """Check that every option that differs from its default can be used with the ``kind`` of input.
 
-    ``kind`` is ``folder`` or ``video``.
+    ``kind`` is ``folder`` or ``video``. ``animation`` is the input if it is an animation, which counts as a video.
 
     Raises:
         OptionError: an option cannot be used with this kind of input.
@@ -226,10 +231,10 @@ def check_applies_to(options: StylizeOptions, kind: str) -> None:
     try:
         check_applies(options, kind)
     except OptionError as error:
-        if error.name != "checkpoint":
-            raise
-        hint = ": to resume, run the same command again, which skips what is already painted"
-        raise OptionError(error.name, error.problem + hint) from None
+        problem = error.problem + (f", and {animation.path} has {animation.count} frames" if animation else "")
+        if error.name == "checkpoint":
+            problem += ": to resume, run the same command again, which skips what is already painted"
+        raise OptionError(error.name, problem) from None
 
 
 def _output_folder(output: Path | None) -> Path:

@@ -272,7 +272,11 @@ class Painter:
     ) -> Path:
         """Save the result as ``path`` and return the path. ``given`` is the photo; None for a texture."""
         options = self.options
-        how: dict[str, Any] = {"quality": options.quality, "bits": images.choose_bits(path, options.bits, 8)}
+        how: dict[str, Any] = {
+            "quality": options.quality,
+            "bits": images.choose_bits(path, options.bits, 8),
+            "dpi": options.dpi,
+        }
         if given is not None:
             size = (result.image.shape[2], result.image.shape[3])
             how = {

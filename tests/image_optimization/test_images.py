@@ -433,6 +433,27 @@ def test_gray_with_alpha_of_sixteen_bits(tmp_path: Path) -> None:
     torch.testing.assert_close(found.image, (gray * alpha + 1 - alpha).expand(1, 3, 5, 7))
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "a.webp"])
+def test_resolution(name: str, bits: int, tmp_path: Path) -> None:
+    """The field of the format and the EXIF tags agree, and no resolution is stored unless it is given."""
+    path, picture = tmp_path / name, torch.rand(1, 3, 9, 9)
+    tags = [ExifTags.Base[tag] for tag in ("ResolutionUnit", "XResolution", "YResolution")]
+    exif = Image.Exif()
+    exif.update(dict.fromkeys(tags, 3))
+    bits = images.choose_bits(path, None, bits)
+    for given, dpi in ((b"", None), (b"", 300), (exif.tobytes(), 300)):
+        images.save(picture, path, overwrite=True, exif=given, bits=bits, dpi=dpi)
+        with Image.open(path) as file:
+            kept = dict(file.getexif())
+            tagged = dpi and (given or name in ("a.tif", "a.webp"))
+            assert [kept.get(tag) for tag in tags] == ([2, 300, 300] if tagged else [None] * 3)
+            unknown = (1, 1) if name == "a.tif" else None  # what Pillow takes for the resolution
+            wanted = None if name == "a.webp" else pytest.approx((300, 300), abs=0.01)  # a WebP has no field of its own
+            assert file.info.get("dpi") == (wanted if dpi else unknown)
+        assert images.read(path).bits == bits
+
+
 def test_frames_and_bits(tmp_path: Path) -> None:
     frames = [Image.new("RGB", (8, 8), color) for color in ("red", "blue", "green")]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])

@@ -9,6 +9,7 @@ import av
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 
 from benchmarks.hostile import mutate
@@ -124,10 +125,12 @@ def test_an_avi_has_no_times(square: Tensor, tmp_path: Path) -> None:
 
 
 def test_wide_pixels_stay_wide(square: Tensor, tmp_path: Path) -> None:
-    clip = film(tmp_path / "clip.mp4", [square] * 2, wide=Fraction(4, 3))
+    clip = film(tmp_path / "clip.mp4", [square] * 2, sound=False, wide=Fraction(4, 3))
     convert_video(clip, tmp_path / "out.mp4", negative, silent)
     with av.open(str(tmp_path / "out.mp4")) as container:
         assert container.streams.video[0].sample_aspect_ratio == Fraction(4, 3)
+    convert_video(clip, tmp_path / "out.gif", negative, silent)
+    assert Image.open(tmp_path / "out.gif").size == (85, 64)
 
 
 def test_colors_survive(tmp_path: Path) -> None:

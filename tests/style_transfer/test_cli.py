@@ -254,15 +254,25 @@ def test_bits_opacity_and_exif_of_the_photo_are_kept(command: Command, photo: Te
     assert (run.code, run.err) == (2, "error: c.jpg can have 8 bits, not 16\n")
 
 
+def test_the_resolution_for_printing(command: Command, photo: Tensor) -> None:
+    images.save(photo, "photos/a.png")
+    line = ["--style", "marbling", *QUICK, "--dpi", 300]
+    assert command("stylize", "photos", *line, "-o", "out").code == 0
+    assert command("stylize", "photos/a.png", *line, "-o", "b.jpg").code == 0
+    for name in ("out/a.png", "b.jpg"):
+        with Image.open(name) as picture:
+            assert picture.info["dpi"] == pytest.approx((300, 300), abs=0.01)
+
+
 def test_the_first_frame_of_an_animation_is_painted(command: Command) -> None:
     frames = [Image.effect_noise((60, 60), 50).convert("RGB") for _ in range(3)]
-    frames[0].save("a.gif", save_all=True, append_images=frames[1:])
-    run = command("stylize", "a.gif", "--style", "marbling", *QUICK)
+    frames[0].save("a.tif", save_all=True, append_images=frames[1:])
+    run = command("stylize", "a.tif", "--style", "marbling", *QUICK)
     assert run.code == 0, run.err
-    assert "a.gif has 3 frames, of which the first is painted" in run.err
+    assert "a.tif has 3 frames, of which the first is painted" in run.err
     Image.effect_noise((60, 60), 50).save("photo.png")
-    run = command("stylize", "photo.png", "--style", "a.gif", *QUICK)
-    assert (run.code, run.err) == (0, "a.gif has 3 frames, of which the first is the style\n")
+    run = command("stylize", "photo.png", "--style", "a.tif", *QUICK)
+    assert (run.code, run.err) == (0, "a.tif has 3 frames, of which the first is the style\n")
 
 
 def test_list_styles(command: Command) -> None:

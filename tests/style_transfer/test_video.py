@@ -4,14 +4,18 @@ import os
 import shutil
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 from dreamgram.image_optimization import images
+from dreamgram.image_optimization.animations import find_animation
 from dreamgram.image_optimization.optimize import Step
 from dreamgram.image_optimization.video_conversion import read_frames
 from dreamgram.style_transfer.flow import flicker
@@ -24,7 +28,9 @@ from tests.conftest import Command
 from tests.videos import destroy, film, packets
 
 QUICK = ["--style", "marbling", "--size", 45, "--steps", 4, "--style-layers", "relu1_1,relu2_1"]  # which are quick
+QUICKER = [*QUICK[:2], "--size", 32, "--steps", 1, *QUICK[-2:]]
 COUNT = 5
+DURATIONS = [40, 170, 1230]
 
 
 @pytest.fixture
@@ -53,18 +59,25 @@ def test_a_video_as_typed(command: Command, clip: Path) -> None:
     assert Path("out.mp4").read_bytes() != before
 
 
-def test_a_run_that_is_stopped_goes_on(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # keeps the frames for comparison
-    assert command("stylize", clip, *QUICK, "-o", "unbroken.mp4").code == 0
+@contextmanager
+def interrupted(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[float]]:
+    """Press Ctrl-C in the only step of the second frame, and yield a list of the steps' shares of the work."""
     steps: list[float] = []
 
     def progress(terminal: Terminal, step: Step) -> None:
         steps.append(step.done)
-        if len(steps) == 5:  # the one step of the second frame
+        if len(steps) == 5:
             os.kill(os.getpid(), signal.SIGINT)
 
     with monkeypatch.context() as patch:
         patch.setattr(Terminal, "progress", progress)
+        yield steps
+
+
+def test_a_run_that_is_stopped_goes_on(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Path, "unlink", lambda path, missing_ok=False: None)  # keeps the frames for comparison
+    assert command("stylize", clip, *QUICK, "-o", "unbroken.mp4").code == 0
+    with interrupted(monkeypatch) as steps:
         run = command("stylize", clip, *QUICK, "-o", "broken.mp4")
     assert run.code == 130
     assert run.err.splitlines()[-1] == "interrupted: run the same command again to resume"
@@ -159,7 +172,7 @@ def test_bad_input(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
     run = command("stylize", clip, *QUICK, "-o", "out.png")
     assert (run.code, run.err) == (
         2,
-        "error: cannot write 'out.png': the file name must end in .mp4, .m4v, .mov, .mkv, .webm\n",
+        "error: cannot write 'out.png': the file name must end in .mp4, .m4v, .mov, .mkv, .webm, .gif, .webp\n",
     )
     run = command("stylize", "gone.mp4", *QUICK)
     assert (run.code, run.err) == (2, "error: gone.mp4 is not a video that can be read: No such file or directory\n")
@@ -175,9 +188,91 @@ def test_bad_input(command: Command, clip: Path, monkeypatch: pytest.MonkeyPatch
     assert run.code == 0
     assert run.err == "out.webm cannot hold the video's sound, aac: it is left out\n"
     monkeypatch.setitem(sys.modules, "av", None)
+    images.save(torch.rand(1, 3, 40, 40), "photo.png")
     for line in ((clip,), ("photo.png", "--timelapse", "mp4")):
         run = command("stylize", *line, *QUICK)
         assert (run.code, run.err) == (2, "error: videos need PyAV: pip install 'dreamgram[video]'\n")
+
+
+@pytest.fixture
+def gif(clip: Path, tmp_path: Path) -> Path:
+    """Write an animated GIF of the first frames of the video."""
+    frames = [images.to_pillow(frame.image) for frame in read_frames(clip)][:3]
+    frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:], duration=DURATIONS, loop=3)
+    return Path("a.gif")
+
+
+def look(path: str) -> tuple[str, int, list[float]]:
+    """Return the format, number of plays and durations in milliseconds of an animation."""
+    animation = find_animation(Path(path))
+    assert animation
+    return animation.form, animation.plays, [float(1000 * frame.duration) for frame in animation.frames()]
+
+
+def test_animations_as_typed(command: Command, gif: Path, clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "av", None)  # animations do not need PyAV
+        run = command("stylize", gif, *QUICK)
+        assert (run.code, run.err, run.out.split()[0]) == (0, "", "outputs/stylized.gif")
+        assert command("stylize", gif, *QUICKER, "-o", "b.webp").code == 0
+        assert command("stylize", "b.webp", *QUICKER).code == 0
+        run = command("stylize", gif, *QUICK, "-o", "c.mp4")
+        assert (run.code, run.err) == (2, "error: videos need PyAV: pip install 'dreamgram[video]'\n")
+    assert {path.name for path in Path("outputs").iterdir()} == {"stylized.gif", "stylized.webp"}
+    assert look("outputs/stylized.gif") == ("GIF", 4, DURATIONS)
+    for path in ("b.webp", "outputs/stylized.webp"):
+        assert look(path) == ("WEBP", 4, DURATIONS)
+    assert (images.load("outputs/stylized.gif") - images.resize(images.load(gif), (34, 45))).abs().mean() > 0.05
+    assert command("stylize", gif, *QUICKER, "-o", "c.mp4").code == 0
+    assert [1000 * each.duration for each in read_frames(Path("c.mp4"))] == DURATIONS
+    run = command("stylize", clip, *QUICKER, "-o", "d.gif")
+    assert (run.code, run.err) == (0, "d.gif cannot hold the video's sound, aac: it is left out\n")
+    assert look("d.gif") == ("GIF", 0, [40] * COUNT)
+    Image.open(gif).convert("RGB").save("still.gif")
+    run = command("stylize", "still.gif", *QUICKER)
+    assert (run.code, run.err, run.out.split()[0]) == (0, "", "outputs/stylized.png")
+
+
+def test_an_animation_that_is_stopped_goes_on(command: Command, gif: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert command("stylize", gif, *QUICK, "-o", "unbroken.gif").code == 0
+    with interrupted(monkeypatch):
+        assert command("stylize", gif, *QUICK, "-o", "broken.gif").code == 130
+    assert not Path("broken.gif").exists()
+    run = command("stylize", "replay", "broken.gif.frames/000000.png")
+    assert run.err == "error: only a picture of one photo can be made again, and a.gif is an animation\n"
+    assert command("stylize", gif, *QUICK, "-o", "broken.gif").code == 0
+    assert Path("broken.gif").read_bytes() == Path("unbroken.gif").read_bytes()
+    assert not Path("broken.gif.frames").exists()
+
+
+def test_bad_animations(command: Command, gif: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("cut.gif").write_bytes(gif.read_bytes()[:-500])
+    clear = Image.new("RGBA", (64, 48))
+    clear.save("clear.gif", save_all=True, append_images=[Image.new("RGBA", (64, 48), "red")])
+    monkeypatch.setattr("dreamgram.style_transfer.video.most_bytes", lambda max_pixels: 9000)
+    for line, message in (
+        (["cut.gif"], "cut.gif is a damaged image: "),
+        (["a.gif", "-o", "out.png"], "a.gif has 3 frames, and out.png can hold only one: the file name must end in "),
+        (["a.gif", "--plot"], "--plot is for photos, not for a video, and a.gif has 3 frames"),
+        (["a.gif", "--max-pixels", "3k"], "a.gif has 0.003072 megapixels, and the limit is 0.003 (--max-pixels)"),
+        (["clear.gif", "-o", "out.webp"], "out.webp: 2 frames of 45x34 pixels take 9.18e-06 GB, and the limit is 9e-"),
+    ):
+        run = command("stylize", *line, *QUICK)
+        *told, error = run.err.splitlines()
+        assert run.code == 2
+        assert error.startswith(f"error: {message}")
+        assert told == ["the transparent parts of clear.gif become white"] * (line[0] == "clear.gif")
+    assert not list(Path().glob("out*"))
+
+
+def test_an_animation_among_photos(command: Command, gif: Path) -> None:
+    """In a folder of photos, the first frame is painted, and its picture can be made again."""
+    Path("photos").mkdir()
+    shutil.copy(gif, "photos/a.gif")
+    run = command("stylize", "photos", *QUICKER, "-o", "out")
+    assert (run.code, run.err) == (0, "photos/a.gif has 3 frames, of which the first is painted\n")
+    assert command("stylize", "replay", "out/a.png", "-o", "again.png").code == 0
+    assert torch.equal(images.load("again.png"), images.load("out/a.png"))
 
 
 def test_files_of_the_users_among_the_frames_stay(command: Command, clip: Path) -> None:
