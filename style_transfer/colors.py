@@ -13,7 +13,7 @@ from torch import Tensor
 from dreamgram.image_optimization.images import LUMA, resize
 from dreamgram.style_transfer.options import Colors
 
-GRAY = 2.5 / 255
+GRAY_SPREAD = 2.5 / 255
 """Largest difference between the channels of a pixel, in [0, 1], that still counts as gray."""
 
 
@@ -75,7 +75,7 @@ def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple
 
 def is_gray(image: Tensor) -> bool:
     """Return whether all pixels of an image (1, 3, H, W) in [0, 1] are gray, except for rounding errors of a JPEG."""
-    return bool((image.amax(1) - image.amin(1)).max() <= GRAY)
+    return bool((image.amax(1) - image.amin(1)).max() <= GRAY_SPREAD)
 
 
 def finish(colors: Colors, strength: float, image: Tensor, photo: Tensor) -> Tensor:

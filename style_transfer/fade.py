@@ -43,7 +43,7 @@ def fade(options: FadeOptions, job: Job) -> Done:
     output = output_path(options.output or source.with_name(name), name, options.overwrite)
     check_distinct("output", output, [("picture", source), ("photo", photo_path)])
     if not photo_path.exists():
-        raise ValueError(f"{photo_path}, from which {source} was painted, is missing: name it with --photo")
+        raise ValueError(f"{photo_path}, from which {source} was painted, is missing: name the file that it is now")
     photo = images.read(photo_path, max_pixels=options.max_pixels)
     if recipe.files.get(str(made.photo), photo.checksum) != photo.checksum:
         raise ValueError(f"{photo_path} is not the photo from which {source} was painted, or has changed since")

@@ -16,7 +16,7 @@ SLACK = 0.02
 """Largest difference from black or white, in [0, 1], of a mask's pixel that still counts as black or white. JPEG
 compression changes the pixels of a mask by about this amount."""
 
-ROUNDING = 0.002
+MASK_ROUNDING = 0.002
 """Largest rounding error of a resized mask. Values that differ less from 0 or 1 become 0 or 1, so that the pixels of
 kept parts are exactly those of the photo."""
 
@@ -34,7 +34,7 @@ class Kept:
     def resized(self, size: tuple[int, int], device: torch.device | str = "cpu") -> Kept:
         """Return a copy on ``device`` whose photo and mask have the given ``size`` (H, W), in pixels."""
         mask = resize(self.mask.to(device), size)
-        mask = ((mask - ROUNDING) / (1 - 2 * ROUNDING)).clamp(0, 1)
+        mask = ((mask - MASK_ROUNDING) / (1 - 2 * MASK_ROUNDING)).clamp(0, 1)
         return Kept(resize(self.photo.to(device), size), mask)
 
     def over(self, image: Tensor) -> Tensor:

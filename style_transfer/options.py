@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreamgram.image_optimization.names import unknown
+from dreamgram.image_optimization.names import must_be
 from dreamgram.style_transfer.default_layers import CONTENT_LAYERS, FIVE, FOUR
-from dreamgram.style_transfer.presets import PRESETS, choose_preset
+from dreamgram.style_transfer.presets import PRESETS, choose_preset, style_losses
 from dreamgram.workbench.options import (
     ImageShape,
     OptionError,
@@ -49,12 +49,6 @@ NO_STYLE = "none"
 NAMED_STARTS = ("content", "noise")
 """Values of the option ``init`` that have a special meaning: ``content`` is the photo, and ``noise`` is random noise.
 All other values are file names."""
-
-
-def _style_losses() -> list[str]:
-    from dreamgram.style_transfer.losses import STYLE_LOSSES
-
-    return list(STYLE_LOSSES)
 
 
 def _optimizers() -> list[str]:
@@ -141,7 +135,7 @@ class StyleOptions(RunOptions):
         "of the painting; it gives cleaner strokes but takes about twice as long as wasserstein. [default: "
         "wasserstein; gatys: gram]",
         group=LOSSES,
-        choices=_style_losses,
+        choices=lambda: list(style_losses()),
         metavar="NAME",
         values=("wasserstein", "gram", "nearest"),
     )
@@ -439,13 +433,13 @@ class StylizeOptions(StyleOptions, PictureOptions):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.photo is None and not self.texture:
-            raise OptionError("photo", "is missing; give a photo, or --texture to make a texture without a photo")
+            raise OptionError("photo", "must be given, unless a texture is made, which needs no photo")
         if self.photo is not None and self.texture:
-            raise OptionError("texture", f"is for a picture without a photo: leave out {self.photo} or --texture")
+            raise OptionError("texture", f"must be left out if a photo, such as {self.photo}, is painted")
         if self.seamless and not self.texture:
-            raise OptionError("seamless", "is for textures: give --texture in place of the photo")
+            raise OptionError("seamless", "must be left out if a photo is painted: only textures can be seamless")
         if self.vary is not None and self.checkpoint is not None:
-            raise OptionError("checkpoint", "is for a single picture: leave out --vary and values with commas")
+            raise OptionError("checkpoint", "is for a single picture, not for a sheet of variations")
         self.variations()
 
     def variations(self) -> list[dict[str, Any]]:
@@ -461,7 +455,8 @@ class StylizeOptions(StyleOptions, PictureOptions):
             name, _, values = text.partition("=")
             name = name.replace("-", "_")
             if name not in self.VARIABLE:
-                raise OptionError("vary", f"names {unknown('option that can vary', name, self.VARIABLE)}")
+                names = must_be(name, self.VARIABLE).removeprefix("must be ")
+                raise OptionError("vary", f"must name an option: {names}")
             if name in axes:
                 raise OptionError("vary", f"must name an option once, but {name} is named twice")
             changed = [self.change(vary=None, **{name: value}) for value in values.split(",")]

@@ -63,30 +63,25 @@ def paint(
         if original is not None:
             raise ValueError("only a picture of one photo can be made again: replay the pictures of the sheet instead")
         return paint_sheet(options, job)
-    if photo_path is None:
-        return _paint_one(options, job, original, state, state_path)
-    is_video = photo_path.suffix.lower() in VIDEO_ENDINGS
-    if original is not None and (photo_path.is_dir() or is_video or "frame" in original.made):
-        kind = "a folder" if photo_path.is_dir() else "a video" if is_video else "an animation"
+    is_video = photo_path is not None and photo_path.suffix.lower() in VIDEO_ENDINGS
+    is_folder = photo_path is not None and photo_path.is_dir()
+    if original is not None and (is_folder or is_video or "frame" in original.made):
+        kind = "a folder" if is_folder else "a video" if is_video else "an animation"
         raise ValueError(f"only a picture of one photo can be made again, and {photo_path} is {kind}")
-    if photo_path.is_dir():
+    if is_folder:
+        assert photo_path is not None
         check_applies_to(options, "folder")
         output = _output_folder(options.output)
         painter = Painter(options, job, several=True)
         return paint_each(photo_path, output, painter.paint_of_folder, job)
-    animation = None if is_video or original else find_animation(photo_path, max_pixels=options.max_pixels)
+    animation = None
+    if photo_path is not None and not is_video and original is None:
+        animation = find_animation(photo_path, max_pixels=options.max_pixels)
     if is_video or animation:
         from dreamgram.style_transfer.video import paint_video  # OpenCV and PyAV, which only videos need
 
         check_applies_to(options, "video", animation)
         return paint_video(options, job, animation)
-    return _paint_one(options, job, original, state, state_path)
-
-
-def _paint_one(
-    options: StylizeOptions, job: Job, original: Recipe | None, state: State | None, state_path: Path | None
-) -> Done:
-    """Paint one photo, or one texture without a photo. The arguments are those of :func:`paint`."""
     output = output_path(options.output, "stylized.png", options.overwrite or state is not None)
     _check_distinct(options, output)
     plan = None if original is None else plan_of(original)
@@ -94,9 +89,9 @@ def _paint_one(
     # If a run is resumed, the caller has already claimed its file.
     with nullcontext() if options.checkpoint is None or state is not None else _new_checkpoint(options):
         painter = Painter(options, job, original=original)
-        makes = partial(painter.makes, options.photo)
+        makes = partial(painter.makes, photo_path)
         with keeping_run(output, makes) if keeps_state else nullcontext(state_path) as state_path:
-            return painter.paint_photo(options.photo, output, plan, state, state_path=state_path)
+            return painter.paint_photo(photo_path, output, plan, state, state_path=state_path)
 
 
 @contextmanager

@@ -73,9 +73,14 @@ class Preset:
         return self.style_layers or self._kind().LAYERS
 
     def _kind(self) -> type[StyleLoss]:
-        from dreamgram.style_transfer.losses import STYLE_LOSSES
+        return style_losses()[self.style_loss]
 
-        return STYLE_LOSSES[self.style_loss]
+
+def style_losses() -> dict[str, type[StyleLoss]]:
+    """Return :data:`STYLE_LOSSES`, the classes of the style losses by name."""
+    from dreamgram.style_transfer.losses import STYLE_LOSSES
+
+    return STYLE_LOSSES
 
 
 PRESETS = {

@@ -239,12 +239,11 @@ class Stylizer:
             self._check_texture()
             self.losses = replace(self.losses, content_layers={})
         elif self.options.seamless:
-            raise OptionError("seamless", "is for textures, which have no photo")
+            raise OptionError("seamless", "must be left out if a photo is painted: only textures can be seamless")
         self.photo: Tensor = _blank(self.options.size) if photo is None else self._given["photo"]
         self.size = fitted_size(self.photo, self.options.size)
-        self.scales = list(
-            scales or (pyramid(self.photo, self.options.size) if previous is None else [self.options.size])
-        )
+        usual = pyramid(self.photo, self.options.size) if previous is None else [self.options.size]
+        self.scales = list(scales or usual)
         # More steps at the earlier scales hardly lower the final loss, and a face then fades into the style.
         earlier = max(1, self.options.steps // 3)
         self.steps = [earlier] * (len(self.scales) - 1) + [self.options.steps]

@@ -518,6 +518,8 @@ def make_parser(program: str, command: Command, others: Sequence[str] = ()) -> a
     needed = [
         f"{' '.join([flags_of(each)[0], declaration(each).metavar]).strip()}" for each in _required(command.options)
     ]
+    optional = [each for each in fields(command.options) if declaration(each).positional and not is_required(each)]
+    needed = [*(f"[{flags_of(each)[0]}]" for each in optional), *needed]
     parser = _Parser(
         program,
         usage=" ".join([program, *needed, "[OPTIONS]"]),

@@ -78,9 +78,9 @@ def test_a_texture_as_typed(command: Command) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ([], "PHOTO is missing; give a photo, or --texture"),
-        (["photo.png", "--texture"], "leave out photo.png or --texture"),
-        (["photo.png", "--seamless"], "is for textures"),
+        ([], "PHOTO must be given, unless a texture is made"),
+        (["photo.png", "--texture"], "if a photo, such as photo.png, is painted"),
+        (["photo.png", "--seamless"], "only textures can be seamless"),
         (["--texture", "--seamless", "--size", "100"], "multiple of 16 for a seamless texture, such as 96, not 100"),
         (["--texture", "--colors", "content"], "must be style for a texture"),
         (["--texture", "--strength", "0.5"], "must be 1 for a texture"),

@@ -63,11 +63,11 @@ def test_two_options_vary_by_row_and_column(command: Command, portrait: Path) ->
         (["--style-weight", "1,x"], "must be a number, not 'x'"),
         (["--style-weight", "1,-2"], "must be at least 0, not -2"),
         (["--vary", "style_wight=1,2"], "did you mean 'style_weight'"),
-        (["--vary", "size=64,128"], "no option that can vary"),
+        (["--vary", "size=64,128"], "must name an option: 'style_weight'"),
         (["--style-weight", "1,2", "--vary", "style_weight=3,4"], "named twice"),
         (["--seed", "1,2", "--steps", "1,2", "--strength", "0,1"], "one or two options, not 3"),
         (["--seed", ",".join(map(str, range(101)))], "at most 100 pictures"),
-        (["--seed", "1,2", "--checkpoint", "a.ckpt"], "is for a single picture"),
+        (["--seed", "1,2", "--checkpoint", "a.ckpt"], "for a single picture, not for a sheet"),
     ],
 )
 def test_bad_variations_get_one_line(options: list[str], message: str, command: Command, portrait: Path) -> None:
@@ -107,7 +107,9 @@ def test_what_cannot_fade_gets_one_line(command: Command, portrait: Path, photo:
         assert (run.code, len(run.err.splitlines())) == (2, 1)
         assert message in run.err
     portrait.rename("moved.png")
-    assert "is missing: name it with --photo" in command("stylize", "fade", "picture.png", "--strength", 0.3).err
+    assert (
+        "is missing: name the file that it is now" in command("stylize", "fade", "picture.png", "--strength", 0.3).err
+    )
     assert command("stylize", "fade", "picture.png", "--strength", 0.3, "--photo", "moved.png").code == 0
     images.to_pillow(photo.flip(3)).save("other.png")
     run = command("stylize", "fade", "picture.png", "--strength", 0.2, "--photo", "other.png")

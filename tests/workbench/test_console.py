@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
@@ -242,7 +242,7 @@ def test_the_options_as_a_table() -> None:
 def test_every_telling_value_of_an_option_of_stylize_can_be_typed() -> None:
     parser = make_parser("stylize", Command(StylizeOptions, lambda options, job: Done()))
     base = StylizeOptions(photo=Path("a.jpg"), style=["marbling"])
-    for each, known in ((each, each.metadata["declaration"]) for each in StylizeOptions.__dataclass_fields__.values()):
+    for each, known in ((each, each.metadata["declaration"]) for each in fields(StylizeOptions)):
         for value in known.values:
             typed = value if isinstance(value, list) else [value]
             flag = [] if known.positional else [f"--{each.name.replace('_', '-')}"]
@@ -276,10 +276,10 @@ def test_stylize_and_its_other_commands(command: conftest.Command, photo: Tensor
     ):
         assert expected in command("stylize", *line.split()).err
     assert "stained-glass" in command("stylize", "--list-styles", "resume").out
-    assert command("stylize", "-h", "replay").out.startswith("usage: stylize PHOTO")
+    assert command("stylize", "-h", "replay").out.startswith("usage: stylize [PHOTO]")
     helped = command("stylize", "--help")
     assert helped.out.split("Input:\n")[1].split()[0] == "PHOTO"
-    assert "See also: stylize replay, stylize resume." in " ".join(helped.out.split())
+    assert "See also: stylize replay, stylize resume, stylize fade." in " ".join(helped.out.split())
     assert command("stylize", "replay", "--help").out.startswith("usage: stylize replay PICTURE [OPTIONS]\n")
     for line in (["replay"], ["resume"]):
         assert command("stylize", *line).code == 2
