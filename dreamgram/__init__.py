@@ -33,7 +33,7 @@ _HOMES = {
         *("log_odds", "logit", "match", "neuron", "objective", "ramp", "share"),
     ),
     "activation_maximization.regularizers": (
-        *("blur", "l1", "l2", "pixel_sum", "regularizer", "sparing", "total_variation"),
+        *("blur", "border", "l1", "l2", "pixel_sum", "regularizer", "sparing", "total_variation"),
     ),
     "activation_maximization.sheets": ("contact_sheet",),
     "style_transfer.presets": ("PRESETS", "Preset"),
