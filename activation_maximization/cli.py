@@ -76,7 +76,8 @@ DREAM_COMMANDS = {
         _later(
             "digits",
             "Show what the output neurons of a digit classifier look for. The pictures in the first row maximize only "
-            "the activation. In the second row, penalties on ink and on sharp edges make the digits readable.",
+            "the activation. In the second row, the class must also stand out from the other classes, and penalties "
+            "on ink, above all near the border, and on sharp edges make the digits readable.",
         ),
     ),
     "maximize": Command(
@@ -85,10 +86,10 @@ DREAM_COMMANDS = {
             "maximize",
             "Make pictures that maximize an objective, which is written as an expression. The expression can combine "
             "the objectives channel, neuron, logit, log_odds, direction, deepdream, diversity, match and caricature, "
-            "and can subtract the regularizers total_variation, blur, l1, l2, pixel_sum and sparing. The function ramp "
-            "gives a weight that changes over the steps. The function share scales a regularizer so that the same "
-            "weight suits every network. A single picture is saved by itself, and several pictures are saved as a "
-            "contact sheet.",
+            "and can subtract the regularizers total_variation, blur, border, l1, l2, pixel_sum and sparing. The "
+            "function ramp gives a weight that changes over the steps. The function share scales a regularizer so that "
+            "the same weight suits every network. A single picture is saved by itself, and several pictures are saved "
+            "as a contact sheet.",
         ),
     ),
     "amplify": Command(

@@ -33,7 +33,7 @@ from dreamgram.activation_maximization.folder import (
     make_each,
 )
 from dreamgram.activation_maximization.gradient_ascent import batch_size, evaluate
-from dreamgram.activation_maximization.objectives import channel, deepdream, logit, match, neuron, ramp
+from dreamgram.activation_maximization.objectives import channel, deepdream, log_odds, logit, match, neuron, ramp
 from dreamgram.activation_maximization.options import (
     OPTIONS_OF_COMMANDS,
     AccentuateOptions,
@@ -49,7 +49,7 @@ from dreamgram.activation_maximization.options import (
     parse_position,
 )
 from dreamgram.activation_maximization.pictures import read_folder
-from dreamgram.activation_maximization.regularizers import blur, pixel_sum, total_variation
+from dreamgram.activation_maximization.regularizers import blur, border, pixel_sum, total_variation
 from dreamgram.activation_maximization.session import Session, draw_examples, draw_sheet
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.axes import describe_axes
@@ -271,19 +271,17 @@ def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> 
     """Make a contact sheet of digit classes with two rows for each network.
 
     In the first row of a network, each image is optimized only for the activation of its class. The images in the
-    second row are also regularized. ``options.compare`` adds a last row, which is made like the second row, but with
-    the network ``digits-robust``.
+    second row are optimized for :func:`readable_digits`. ``options.compare`` adds a last row, which is made like the
+    second row, but with the network ``digits-robust``.
     """
     session = Session("digits", "digits.png", options, job, original)
     chosen = session.parse_units(options.classes, "logits")
-    ink = ramp(0.4 * options.pixel_sum, options.pixel_sum) * pixel_sum(1)  # a digit is drawn before ink is removed
-    regularized = logit(chosen) - (ink + blur(options.blur))
-    minus = f"activation - {options.pixel_sum:g} x sum of pixels - {options.blur:g} x what a blur would change"
+    readable, formula = readable_digits(options, chosen), _formula(options)
     rows = []
     for label, model in zip(session.labels, session.models, strict=True):
-        rows += [(f"{label}: activation", model, logit(chosen)), (f"{label}: {minus}", model, regularized)]
+        rows += [(f"{label}: activation", model, logit(chosen)), (f"{label}: {formula}", model, readable)]
     if options.compare:
-        rows.append((f"digits-robust: {minus}", load("digits-robust").to(session.device), regularized))
+        rows.append((f"digits-robust: {formula}", load("digits-robust").to(session.device), readable))
 
     def make_row(row: tuple[str, torch.nn.Module, objectives.Objective]) -> Dreams:
         _, model, wanted = row
@@ -303,6 +301,25 @@ def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> 
     session.save(sheet(images_of_rows, activation_values=activation_values), stopped)
     session.save_timelapse(sheet)
     return Done(stopped)
+
+
+def readable_digits(options: DigitsOptions, classes: Sequence[int]) -> objectives.Objective:
+    """Return the objective of the regularized rows of ``dream digits``. One image is made for each of ``classes``."""
+    wanted = logit(classes)
+    if options.log_odds:
+        wanted = (1 - options.log_odds) * wanted + options.log_odds * log_odds(classes)
+    penalty = ramp(0.4 * options.pixel_sum, options.pixel_sum) * pixel_sum(1)  # a digit is drawn before ink is removed
+    if options.border:
+        penalty = penalty + border(options.border)
+    return wanted - (penalty + blur(options.blur))
+
+
+def _formula(options: DigitsOptions) -> str:
+    """Return a description of the objective :func:`readable_digits` for the heading of a row."""
+    odds = options.log_odds
+    wanted = f"{1 - odds:g} x activation + {odds:g} x log-odds" if odds else "activation"
+    edge = f" - {options.border:g} x brightness near the border" if options.border else ""
+    return f"{wanted} - {options.pixel_sum:g} x sum of pixels{edge} - {options.blur:g} x what a blur would change"
 
 
 def maximize(options: MaximizeOptions, job: Job, original: Recipe | None = None) -> Done:

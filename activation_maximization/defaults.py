@@ -11,11 +11,13 @@ PHOTO_STEPS = 256
 OCTAVES, OCTAVE_STEPS = 4, 10
 """Number of octaves (image sizes) of a deep dream, and number of optimization steps at each octave."""
 
-PIXEL_SUM, BLUR = 0.09, 1300.0
-"""Weights of two regularizers that make the digits in images optimized for the network ``digits`` readable.
+LOG_ODDS, PIXEL_SUM, BORDER, BLUR = 0.5, 0.01, 350.0, 1200.0
+"""Weights of the terms of the objective with which ``dream digits`` makes digits that people can read.
 
-``PIXEL_SUM`` is the weight of the sum of all pixel values. ``BLUR`` is the weight of the mean squared difference
-between the image and its blurred copy.
+``LOG_ODDS`` is the weight of the log-odds of the class; the weight of its logit is 1 minus this weight. ``PIXEL_SUM``
+is the weight of the sum of all pixel values, ``BORDER`` the weight of the regularizer :func:`border`, and ``BLUR`` the
+weight of the regularizer :func:`blur`. The script ``benchmarks/digit_judges.py`` measures how well these weights suit
+the three digit networks.
 """
 
 INK_SHARE, BLUR_SHARE = 0.5, 10.0

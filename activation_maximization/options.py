@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 
 from dreamgram.activation_maximization.defaults import (
     BLUR,
+    BORDER,
     CLASS_REGULARIZER,
     EXAMPLES,
+    LOG_ODDS,
     NEARNESS,
     OCTAVE_STEPS,
     OCTAVES,
@@ -47,6 +49,7 @@ COUNTS = ("0-11", "3,7", "all")
 RANGE_OF_UNITS = r"\s*([0-9]+)(?:-([0-9]*))?\s*"
 MANY_STEPS = (32, 128, 512)
 STEPS_HELP = "Number of optimization steps. More steps give a clearer picture, but little improves after 500 steps."
+SECOND = "The weight is used in all rows of the contact sheet except the first row of each --model."
 PHOTO_SIZES = (128, 224, 512)
 PHOTO_SIZE_HELP = "Longer side of the picture in pixels. A larger picture shows finer patterns and takes longer."
 PHOTOS = ("photo.jpg", "photos/cat.png", "../photo.webp")
@@ -354,22 +357,40 @@ class DigitsOptions(ComparingOptions, AscentOptions):
         parse=_check_ranges,
         values=("0-9", "3,7", "8"),
     )
+    log_odds: float = option(
+        LOG_ODDS,
+        "Weight of the log-odds of a class, from 0 to 1. The weight of its activation is 1 minus this weight. The "
+        "log-odds fall if the picture also activates other classes, so a larger weight makes it less ambiguous. "
+        f"{SECOND}",
+        group=OBJECTIVE,
+        missing=0.0,
+        least=0,
+        most=1,
+        values=(0.0, 0.5, 1.0),
+    )
     pixel_sum: float = option(
         PIXEL_SUM,
-        "Weight of the penalty on the sum of all pixel values. The penalty is used in all rows of the contact sheet "
-        "except the first row of each --model. A larger weight leaves fewer bright pixels. Too large a weight leaves "
-        "an empty picture.",
+        f"Weight of the penalty on the sum of all pixel values. {SECOND} A larger weight leaves fewer bright pixels. "
+        "Too large a weight leaves an empty picture.",
         group=OBJECTIVE,
         formerly="ink",
-        values=(0.0, 0.09, 0.2),
+        values=(0.0, 0.01, 0.1),
+    )
+    border: float = option(
+        BORDER,
+        f"Weight of the penalty on bright pixels far from the middle of the picture. {SECOND} A larger weight gives "
+        "smaller digits in the middle.",
+        group=OBJECTIVE,
+        missing=0.0,
+        values=(0.0, 350.0, 1000.0),
     )
     blur: float = option(
         BLUR,
-        "Weight of the penalty on the difference between a picture and its blurred copy. The penalty is used in all "
-        "rows of the contact sheet except the first row of each --model. A larger weight gives softer edges.",
+        f"Weight of the penalty on the difference between a picture and its blurred copy. {SECOND} A larger weight "
+        "gives softer edges.",
         group=OBJECTIVE,
         formerly="smoothness",
-        values=(0.0, 1300.0, 5000.0),
+        values=(0.0, 1200.0, 5000.0),
     )
     compare: bool = option(
         False,

@@ -34,7 +34,7 @@ _HOMES = {
         *("feature", "log_odds", "logit", "match", "neuron", "objective", "ramp", "share"),
     ),
     "activation_maximization.regularizers": (
-        *("blur", "l1", "l2", "pixel_sum", "regularizer", "sparing", "total_variation"),
+        *("blur", "border", "l1", "l2", "pixel_sum", "regularizer", "sparing", "total_variation"),
     ),
     "workbench.sheets": ("contact_sheet",),
     "style_transfer.presets": ("PRESETS", "Preset"),

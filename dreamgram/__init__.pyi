@@ -32,6 +32,7 @@ from dreamgram.activation_maximization.objectives import objective as objective
 from dreamgram.activation_maximization.objectives import ramp as ramp
 from dreamgram.activation_maximization.objectives import share as share
 from dreamgram.activation_maximization.regularizers import blur as blur
+from dreamgram.activation_maximization.regularizers import border as border
 from dreamgram.activation_maximization.regularizers import l1 as l1
 from dreamgram.activation_maximization.regularizers import l2 as l2
 from dreamgram.activation_maximization.regularizers import pixel_sum as pixel_sum

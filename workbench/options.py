@@ -98,6 +98,9 @@ class Declaration:
     ``--style-weight`` for ``style_weight``."""
     formerly: str = ""
     """Name that the option had in an earlier version, and still has in the recipes stored by that version."""
+    missing: Any = None
+    """Value of the option in a recipe that lacks it, because it was stored before the option existed. None means the
+    default of the option."""
     metavar: str = ""
     """Placeholder for the value in the help, such as ``FILE``. By default, the option's type determines the
     placeholder."""
@@ -236,8 +239,9 @@ class Options:
         """Return the options that are stored in ``record``, and a list of the keys of ``record`` that are not options.
 
         ``record`` has the form of the dictionary that :meth:`record` returns. Keys that are not options come, for
-        example, from a different version of Dreamgram. An option that is missing in ``record`` gets its default. The
-        value of an option that was renamed is found under the old name or the new name.
+        example, from a different version of Dreamgram. An option that is missing in ``record`` gets the value that its
+        declaration calls ``missing``, or else its default. The value of an option that was renamed is found under the
+        old name or the new name.
 
         Raises:
             OptionError: a value has the wrong type or is out of range.
@@ -247,7 +251,9 @@ class Options:
         renamed = {declaration(each).formerly: name for name, each in known.items() if declaration(each).formerly}
         record = {renamed.get(name, name): value for name, value in record.items()}
         recorded = {name for name, each in known.items() if declaration(each).recorded}
-        values = {name: value for name, value in record.items() if name in recorded}
+        older = {name: declaration(each).missing for name, each in known.items()}
+        values = {name: value for name, value in older.items() if value is not None}
+        values |= {name: value for name, value in record.items() if name in recorded}
         missing = [name for name in recorded - set(values) if is_required(known[name])]
         if missing:
             raise ValueError(f"the recipe does not say {', '.join(sorted(missing))}")

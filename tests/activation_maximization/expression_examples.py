@@ -28,6 +28,7 @@ EXAMPLES: dict[str, tuple[str, Objective]] = {
     "pixel_sum": ("logit(3) - pixel_sum", dg.logit(3) - dg.pixel_sum()),
     "sparing": ("logit(0-9) - sparing(blur_share=8)", dg.logit(range(10)) - dg.sparing(blur_share=8)),
     "share": ("logit(3) - share() * l1(.4, 0)", dg.logit(3) - dg.share() * dg.l1(0.4, 0)),
+    "border": ("border(2)", dg.border(2)),
     "l1": ("l1(2, center=0)", dg.l1(2, 0)),
     "l2": ("l2(2)", dg.l2(2)),
     "total_variation": ("match(conv2) - total_variation(0.5)", dg.match("conv2", DIGIT) - dg.total_variation(0.5)),

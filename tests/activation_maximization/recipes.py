@@ -12,7 +12,7 @@ from dreamgram.image_optimization.optimize import Step
 from dreamgram.workbench.job import Job, Watcher
 from dreamgram.workbench.recipe import Recipe
 
-NEWER = ("transform", "parameterization")
+NEWER = ("transform", "parameterization", "log_odds", "border")
 """Options that version 0.1.0 did not have."""
 
 

@@ -254,7 +254,7 @@ def test_transforms_and_parameterizations_as_typed(job: list[object], command: C
 @pytest.mark.parametrize(
     "job",
     [
-        ["digits", "--classes", "0-2", "--pixel-sum", 0.1, "--steps", 4, "--compare"],
+        ["digits", "--classes", "0-2", "--pixel-sum", 0.1, "--log-odds", 0, "--border", 0, "--steps", 4, "--compare"],
         ["units", "--layer", "conv2", "--units", "3,5", "--position", "2,3", "--steps", 4],
         ["accentuate", "photo.png", "--unit", 3, "--layer", "relu2_2", "--size", 48, "--steps", 2],
     ],
@@ -350,6 +350,19 @@ def test_digits_compared_as_typed(command: Command) -> None:
     assert command("dream", "digits", "--classes", "0-2", "--steps", 2, "--compare").code == 0
     two, three = Image.open("outputs/digits.png").size[1], Image.open("outputs/digits-2.png").size[1]
     assert three > 1.3 * two
+
+
+def test_the_weights_of_digits_as_typed(command: Command) -> None:
+    """Each weight changes only the second row."""
+    job = ["dream", "digits", "--classes", "3", "--steps", 8]
+    assert command(*job, "-o", "usual.png").code == 0
+    usual = row_of(Path("usual.png"), 0, 1), row_of(Path("usual.png"), 1, 1)
+    for flag in ("--log-odds", "--pixel-sum", "--border", "--blur"):
+        assert command(*job, flag, 0, "-o", "changed.png", "--overwrite").code == 0
+        assert (row_of(Path("changed.png"), 0, 1) == usual[0]).all()
+        assert (row_of(Path("changed.png"), 1, 1) != usual[1]).any(), flag
+    run = command(*job, "--log-odds", 2)
+    assert (run.code, run.err) == (2, "error: --log-odds must be from 0 to 1, not 2.0\n")
 
 
 def test_a_silent_unit_is_named(command: Command) -> None:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import copy
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -16,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dreamgram.activation_maximization import deep_dream
+from dreamgram.activation_maximization.commands import readable_digits
 from dreamgram.activation_maximization.deep_dream import amplify
 from dreamgram.activation_maximization.dreams import Dreams
 from dreamgram.activation_maximization.gradient_ascent import activations, evaluate, maximize
@@ -32,6 +34,7 @@ from dreamgram.activation_maximization.objectives import (
     neuron,
     ramp,
 )
+from dreamgram.activation_maximization.options import DigitsOptions
 from dreamgram.activation_maximization.regularizers import blur, l1, l2, pixel_sum, sparing, total_variation
 from dreamgram.image_optimization.adam import Adam
 from dreamgram.image_optimization.optimize import Step
@@ -126,6 +129,21 @@ def test_a_dreamed_class_is_recognized_and_ink_is_saved(painter: str, digits_mlp
     known = digit_sample()[0].flatten(1)
     distances = [torch.cdist(each.flatten(1), known).min(1).values.mean() for each in (plain, regularized)]
     assert distances[1] < 0.6 * distances[0]
+
+
+@pytest.mark.parametrize("painter", ["digits", "digits-robust", "digits-mlp"])
+def test_digits_as_the_command_makes_them_can_be_read(painter: str) -> None:
+    """Networks that they were not made for read all ten, and they are about as far from real digits as real digits."""
+    network, classes = load(painter), torch.arange(10)
+    plain = maximize(network, logit(range(10)), seed=7).images
+    readable = maximize(network, readable_digits(DigitsOptions(), range(10)), seed=7).images
+    for other in {"digits", "digits-robust", "digits-mlp"} - {painter}:
+        assert (load(other)(readable).argmax(1) == classes).all()
+    known, labels = digit_sample()
+    distances = torch.cdist(torch.cat([plain, readable, known]).flatten(1), known.flatten(1))
+    assert (labels[distances[10:20].topk(5, largest=False).indices].mode(1).values == classes).sum() >= 9
+    among_real = distances[20:].fill_diagonal_(math.inf).amin(1).mean()
+    assert distances[10:20].amin(1).mean() < 1.2 * among_real < 0.6 * distances[:10].amin(1).mean()
 
 
 def test_the_sign_flips_once(digits: nn.Module) -> None:

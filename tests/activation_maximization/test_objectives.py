@@ -20,7 +20,7 @@ from dreamgram.activation_maximization.objectives import (
     neuron,
     ramp,
 )
-from dreamgram.activation_maximization.regularizers import blur, l1, l2, pixel_sum, total_variation
+from dreamgram.activation_maximization.regularizers import blur, border, l1, l2, pixel_sum, total_variation
 
 ACTIVATIONS = {
     "conv": torch.arange(2 * 3 * 4 * 4.0).reshape(2, 3, 4, 4),
@@ -138,6 +138,9 @@ def test_regularizers_of_a_picture_by_hand() -> None:
     assert l2(1, center=0)(seen).tolist() == [(0.25 + 1 + 0.25) / 4]
     assert total_variation(1)(seen).tolist() == [0.5 + 0.5]  # down: 1 and 0; across: 0.5 and 0.5
     assert blur(1)(seen).tolist() == [(0.25 + 0 + 0.25 + 0) / 4]  # the mean around each is 0.5
+    white = {IMAGE: torch.ones(1, 1, 3, 5)}  # the columns are at -1, -1/2, 0, 1/2 and 1
+    distances = [sum(at**2 for at in (y, x)) ** 2 for y in (-1, 0, 1) for x in (-1, -0.5, 0, 0.5, 1)]
+    assert border(2)(white).tolist() == pytest.approx([2 * sum(distances) / 15])
     constant = {IMAGE: torch.full((2, 3, 8, 8), 0.5)}
     for regularizer in (l1(1), l2(1), total_variation(1), blur(1)):
         assert regularizer(constant).tolist() == pytest.approx([0, 0])

@@ -59,6 +59,7 @@ class Brush(Options):
     memory: int | None = option(None, "Memory.", group="Network", parse=parse_bytes, least=1, compare=False)
     output: Path | None = option(None, "File to write.", group="Output", recorded=False, compare=False)
     paper: Size | None = option(None, "Size of the paper.", group="Picture", least=1)
+    stiffness: float = option(0.5, "Stiffness, which all brushes lacked at first.", group="Picture", missing=0.0)
 
 
 @pytest.mark.parametrize(
@@ -215,7 +216,7 @@ def test_a_record_is_json_and_makes_the_same_options() -> None:
 def test_a_record_of_another_version() -> None:
     """It lacks the newer options and has others that are not known here."""
     brush, strange = Brush.from_record({"hairs": 3, "bristles": "hog", "output": "a.png", "handle": None})
-    assert vars(brush) == vars(Brush(hairs=3))  # the name of a file to write is never taken from a record
+    assert vars(brush) == vars(Brush(hairs=3, stiffness=0))  # the name of a file to write is never taken from a record
     assert strange == ["bristles", "handle"]
     with pytest.raises(ValueError, match="the recipe does not say style"):
         StylizeOptions.from_record({"size": 40})
