@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from dreamgram.image_optimization.images import resize
 
-BORDER = 8
+REPEATED = 8
 """Smallest width, in pixels, of the border that is repeated around a texture before it is enlarged. Bicubic
 interpolation reads two pixels on each side."""
 
@@ -49,7 +49,7 @@ def _border(before: int, after: int) -> tuple[int, int]:
     Both widths are whole numbers with the same ratio as the sides.
     """
     smallest = before // math.gcd(before, after)
-    width = min(smallest * -(-BORDER // smallest), before)
+    width = min(smallest * -(-REPEATED // smallest), before)
     return width, width * after // before
 
 
