@@ -85,11 +85,11 @@ DREAM_COMMANDS = {
         _later(
             "maximize",
             "Make pictures that maximize an objective, which is written as an expression. The expression can combine "
-            "the objectives channel, neuron, logit, log_odds, direction, deepdream, diversity, match and caricature, "
-            "and can subtract the regularizers total_variation, blur, border, l1, l2, pixel_sum and sparing. The "
-            "function ramp gives a weight that changes over the steps. The function share scales a regularizer so that "
-            "the same weight suits every network. A single picture is saved by itself, and several pictures are saved "
-            "as a contact sheet.",
+            "the objectives channel, neuron, logit, log_odds, log_probability, direction, deepdream, diversity, match "
+            "and caricature, and can subtract the regularizers total_variation, blur, border, l1, l2, pixel_sum and "
+            "sparing. The function ramp gives a weight that changes over the steps. The function share scales a "
+            "regularizer so that the same weight suits every network. A single picture is saved by itself, and "
+            "several pictures are saved as a contact sheet.",
         ),
     ),
     "amplify": Command(

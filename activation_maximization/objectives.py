@@ -257,6 +257,21 @@ def log_odds(unit: int | Iterable[int], layer: str = "logits") -> Objective:
     return Objective(f"log-odds of {layer}:{label}", _layers(layer), value, len(units), units=tuple(units))
 
 
+@objective
+def log_probability(unit: int | Iterable[int], layer: str = "logits") -> Objective:
+    """Return an objective: the log of the softmax probability of a class.
+
+    Its gradient vanishes when the network is sure of the class, so that other terms can then shape the picture.
+    """
+    odds = log_odds(unit, layer)
+    _, label = _units_and_label(unit)
+
+    def value(activations: Mapping[str, Tensor]) -> Tensor:
+        return torch.nn.functional.logsigmoid(odds.value(activations))
+
+    return Objective(f"log-probability of {layer}:{label}", odds.layers, value, odds.images, units=odds.units)
+
+
 def feature(layer: str, encoder: Encoder, unit: int | Iterable[int]) -> Objective:
     """Return an objective: a feature that ``encoder`` computes from a layer's activations, averaged over positions.
 

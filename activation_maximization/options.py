@@ -219,8 +219,9 @@ class AscentOptions(PictureOptions):
         None,
         "Representation of the image during optimization. pixels: the values of the pixels, for the sharpest "
         "picture. fourier: Fourier coefficients in decorrelated colors, for a smoother and more natural picture. "
-        "phases: only the phases of the Fourier coefficients; the magnitudes stay those of natural photos. The default "
-        "is fourier for color images and pixels for gray images.",
+        "phases: only the phases of the Fourier coefficients; the magnitudes stay those of natural photos. pyramid: a "
+        "sum of images of many sizes, in which large forms appear first. The default is fourier for color images and "
+        "pixels for gray images.",
         group=OPTIMIZATION,
         choices=_parameterizations,
         metavar="NAME",

@@ -19,7 +19,7 @@ _HOMES = {
     "image_optimization.layers": ("list_layers",),
     "image_optimization.memory": ("keep_freed_memory",),
     "image_optimization.optimize": ("OPTIMIZERS", "StopRun", "optimize"),
-    "image_optimization.parameterizations": ("FourierImage", "PhaseImage", "PixelImage"),
+    "image_optimization.parameterizations": ("FourierImage", "PhaseImage", "PixelImage", "PyramidImage"),
     "image_optimization.transforms": ("robust",),
     "activation_maximization.classes": ("find_classes",),
     "activation_maximization.deep_dream": ("amplify",),
@@ -31,8 +31,9 @@ _HOMES = {
     "activation_maximization.objectives": (
         *("IMAGE", "NUMBER", "PHOTO", "PROGRESS", "SCALE"),
         *("Objective", "caricature", "channel", "deepdream", "direction", "diversity"),
-        *("feature", "log_odds", "logit", "match", "neuron", "objective", "ramp", "share"),
+        *("feature", "log_odds", "log_probability", "logit", "match", "neuron", "objective", "ramp", "share"),
     ),
+    "activation_maximization.natural": ("natural",),
     "activation_maximization.regularizers": (
         *("blur", "border", "l1", "l2", "pixel_sum", "regularizer", "sparing", "total_variation"),
     ),

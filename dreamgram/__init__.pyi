@@ -12,6 +12,7 @@ from dreamgram.activation_maximization.gradient_ascent import accentuate as acce
 from dreamgram.activation_maximization.gradient_ascent import activations as activations
 from dreamgram.activation_maximization.gradient_ascent import evaluate as evaluate
 from dreamgram.activation_maximization.gradient_ascent import maximize as maximize
+from dreamgram.activation_maximization.natural import natural as natural
 from dreamgram.activation_maximization.objectives import IMAGE as IMAGE
 from dreamgram.activation_maximization.objectives import NUMBER as NUMBER
 from dreamgram.activation_maximization.objectives import PHOTO as PHOTO
@@ -25,6 +26,7 @@ from dreamgram.activation_maximization.objectives import direction as direction
 from dreamgram.activation_maximization.objectives import diversity as diversity
 from dreamgram.activation_maximization.objectives import feature as feature
 from dreamgram.activation_maximization.objectives import log_odds as log_odds
+from dreamgram.activation_maximization.objectives import log_probability as log_probability
 from dreamgram.activation_maximization.objectives import logit as logit
 from dreamgram.activation_maximization.objectives import match as match
 from dreamgram.activation_maximization.objectives import neuron as neuron
@@ -49,6 +51,7 @@ from dreamgram.image_optimization.optimize import optimize as optimize
 from dreamgram.image_optimization.parameterizations import FourierImage as FourierImage
 from dreamgram.image_optimization.parameterizations import PhaseImage as PhaseImage
 from dreamgram.image_optimization.parameterizations import PixelImage as PixelImage
+from dreamgram.image_optimization.parameterizations import PyramidImage as PyramidImage
 from dreamgram.image_optimization.transforms import robust as robust
 from dreamgram.models import load as load
 from dreamgram.style_transfer.drawn_styles import draw_style as draw_style

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 import numpy as np
 import torch
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -231,6 +232,95 @@ class PhaseImage:
         """Return the images (N, C, H, W), with values in [0, 1], as a differentiable function of ``self.leaf``."""
         turned = torch.polar(self.magnitude.expand_as(self.leaf), self.leaf * self.GAIN)
         return _picture(turned, self.size, self.colors)
+
+
+@parameterization("pyramid")
+class PyramidImage:
+    """Images that are the sum of images of many sizes, each enlarged to the full size.
+
+    The leaf, the optimized tensor, holds the pixels of all these images in decorrelated colors. The sigmoid of the sum,
+    converted to channels, gives the pixel values. A step of the optimizer changes large forms and fine detail at the
+    same time, and fine detail less, because the images above :attr:`COARSE` pixels are multiplied by a factor that
+    falls with the square root of their size. See Fort and Whitaker, "Direct Ascent Synthesis: Revealing Hidden
+    Generative Capabilities in Discriminative Models", arXiv:2502.07753.
+    """
+
+    bounds = (-math.inf, math.inf)
+
+    COARSE = 7
+    """Longer side, in pixels, of the largest image that is added without a smaller factor."""
+
+    NOISE = 0.01
+    """Standard deviation of the optimized tensor at the start, if :meth:`from_noise` gets a ``strength`` of 1."""
+
+    def __init__(self, leaf: Tensor, size: tuple[int, int]) -> None:
+        """Start from a copy of ``leaf`` (N, C, P), the pixels of the images of all sizes, beginning with the full size.
+
+        ``size`` is the size (H, W) of the images that are rendered.
+        """
+        self.leaf = leaf.detach().clone().requires_grad_()
+        self.size = size
+        self.colors = _colors(leaf.shape[1]).to(leaf.device)
+        # On a GPU, the gradient of ``interpolate`` would differ from run to run, unlike that of a product.
+        self.enlarging = [
+            [_interpolation(*sides).to(leaf.device) for sides in zip(level, size, strict=True)]
+            for level in self._sizes(size)[1:]
+        ]
+
+    @classmethod
+    def from_noise(cls, shape: Shape, strength: float = 1.0, device: Device = None) -> Self:
+        """Return images of ``shape`` (N, C, H, W) that start from gray plus noise; all images get the same noise.
+
+        The standard deviation of the elements of the optimized tensor is ``strength * NOISE``.
+        """
+        n, c, h, w = shape
+        count = sum(map(math.prod, cls._sizes((h, w))))
+        return cls(strength * cls.NOISE * _noise((n, c, count), device), (h, w))
+
+    @classmethod
+    def from_image(cls, image: Tensor) -> Self:
+        """Return a parameterization whose images initially equal ``image``, (N, C, H, W) in [0, 1].
+
+        All of the image is in the finest level. Only values whose distance from 0 or 1 is smaller than
+        :attr:`FourierImage.DARKEST` are changed.
+        """
+        size = (image.shape[2], image.shape[3])
+        colors = _colors(image.shape[1]).to(image.device)
+        logits = torch.logit(image, eps=FourierImage.DARKEST).flatten(2)
+        finest = torch.linalg.inv(colors) @ logits / cls._factor(size)
+        others = sum(map(math.prod, cls._sizes(size)[1:]))
+        return cls(torch.cat([finest, finest.new_zeros(*finest.shape[:2], others)], 2), size)
+
+    def render(self) -> Tensor:
+        """Return the images (N, C, H, W), with values in [0, 1], as a differentiable function of ``self.leaf``."""
+        sizes = self._sizes(self.size)
+        finest, *others = (
+            level.unflatten(2, size) * self._factor(size)
+            for level, size in zip(self.leaf.split([*map(math.prod, sizes)], 2), sizes, strict=True)
+        )
+        whole = finest
+        for level, (down, across) in zip(others, self.enlarging, strict=True):
+            whole = whole + down @ level @ across.T
+        return torch.sigmoid((self.colors @ whole.flatten(2)).view(whole.shape))
+
+    @staticmethod
+    def _sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
+        """Return the size (H, W) of each level: the full size, and each further level half as large, down to 1 x 1."""
+        sizes = [size]
+        while max(sizes[-1]) > 1:
+            height, width = sizes[-1]
+            sizes.append((-(-height // 2), -(-width // 2)))
+        return sizes
+
+    @classmethod
+    def _factor(cls, size: tuple[int, int]) -> float:
+        """Return the factor by which the image of a level of ``size`` (H, W) is multiplied before it is added."""
+        return math.sqrt(min(1.0, cls.COARSE / max(size)))
+
+
+def _interpolation(before: int, after: int) -> Tensor:
+    """Return the matrix (after, before) of the linear interpolation from ``before`` to ``after`` pixels."""
+    return interpolate(torch.eye(before)[None], after, mode="linear", align_corners=False)[0].T
 
 
 def spectrum_of(image: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ EXAMPLES: dict[str, tuple[str, Objective]] = {
     "channel": ("channel(conv2, 3-5, 9)", dg.channel("conv2", [3, 4, 5, 9])),
     "neuron": ("neuron(conv2, 3, position=(4, 5))", dg.neuron("conv2", 3, (4, 5))),
     "logit": ("logit(3,7)", dg.logit([3, 7])),
+    "log_probability": ("log_probability(3)", dg.log_probability(3)),
     "log_odds": ("log_odds(unit=0-9, layer=logits)", dg.log_odds(range(10))),
     "direction": ("direction(conv2, vector.npy, cosine=true)", dg.direction("conv2", VECTOR, cosine=True)),
     "deepdream": ("deepdream(layer='conv2')", dg.deepdream("conv2")),

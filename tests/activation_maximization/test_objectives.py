@@ -15,6 +15,7 @@ from dreamgram.activation_maximization.objectives import (
     direction,
     diversity,
     log_odds,
+    log_probability,
     logit,
     match,
     neuron,
@@ -53,6 +54,13 @@ def test_neuron_is_one_number() -> None:
     assert value(neuron("conv", [0, 1], position=(0, 3))) == [conv[0, 0, 0, 3], conv[1, 1, 0, 3]]
     assert value(neuron("tokens", 0, position=(4,))) == [12, 27]
     assert value(logit([0, 2])) == [1, 6]
+
+
+def test_log_probabilities_are_those_of_the_softmax() -> None:
+    expected = ACTIVATIONS["logits"].log_softmax(1)
+    for unit in range(3):
+        assert value(log_probability(unit)) == pytest.approx(expected[:, unit].tolist(), rel=1e-5)
+    assert value(log_probability([0, 2])) == [value(log_probability(0))[0], value(log_probability(2))[1]]
 
 
 def test_log_odds_are_those_of_the_softmax() -> None:

@@ -77,7 +77,7 @@ def test_what_changes_nothing_in_a_unit_is_not_compared() -> None:
         ({"units": "5-3"}, "units must be 'all', or numbers and ranges such as 0-11 or 3,7, not '5-3'"),
         ({"units": ""}, "units must be 'all', or"),
         ({"position": "a"}, "position must be ROW,COLUMN, or TOKEN in a transformer, not 'a'"),
-        ({"parameterization": "pixel"}, "parameterization must be 'pixels', 'fourier' or 'phases'"),
+        ({"parameterization": "pixel"}, "parameterization must be 'pixels', 'fourier', 'phases' or 'pyramid'"),
     ],
 )
 def test_options_from_python_are_checked_at_once(wrong: dict[str, Any], problem: str) -> None:

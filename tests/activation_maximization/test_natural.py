@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import dreamgram as dg
+from dreamgram.activation_maximization.natural import natural, normalized_layers
+
+
+def network() -> nn.Module:
+    """Return a network with two batch normalizations of images, which have seen random images."""
+    torch.manual_seed(3)
+    layers = [nn.Conv2d(3, 6, 3, 2), nn.BatchNorm2d(6), nn.ReLU(inplace=True), nn.Conv2d(6, 4, 3), nn.BatchNorm2d(4)]
+    model = nn.Sequential(*layers, nn.ReLU(), nn.Flatten(), nn.LazyLinear(5), nn.BatchNorm1d(5))
+    for each in model.train():
+        if isinstance(each, nn.BatchNorm2d):
+            nn.init.normal_(each.weight, 0, 1)
+            nn.init.normal_(each.bias)
+    for _ in range(150):
+        model(natural_images(16))
+    model.input_shape = (3, 24, 24)  # type: ignore[assignment]
+    return model.eval()
+
+
+def natural_images(count: int) -> Tensor:
+    return (0.5 + 0.1 * torch.randn(count, 3, 24, 24)).clamp(0, 1)
+
+
+def expected(model: nn.Module, image: Tensor) -> float:
+    """Compute the objective from its definition, with the inputs of the batch normalizations."""
+    parts = []
+    assert isinstance(model, nn.Sequential)
+    for each in model:
+        if isinstance(each, nn.BatchNorm2d):
+            assert each.running_mean is not None
+            assert each.running_var is not None
+            whole = each.running_var + each.eps
+            mean, deviation = image.mean((0, 2, 3)), image.std((0, 2, 3), correction=0)
+            off = (mean - each.running_mean).square() + (deviation - each.running_var.sqrt()).square()
+            parts.append((off / whole).mean() / (each.running_var / whole).mean())
+        image = each(image)
+    return -torch.stack(parts).mean().item()
+
+
+def test_the_objective_is_that_of_its_definition() -> None:
+    model = network()
+    assert normalized_layers(model) == ["1", "4"]
+    images = torch.rand(3, 3, 24, 24)
+    values = dg.evaluate(model, natural(model), images)
+    for image, found in zip(images, values.tolist(), strict=True):
+        assert found == pytest.approx(expected(model, image[None]), rel=1e-3)
+
+
+def test_natural_images_have_larger_values() -> None:
+    model = network()
+    objective = natural(model)
+    like = dg.evaluate(model, objective, natural_images(4))
+    unlike = dg.evaluate(model, objective, torch.rand(4, 3, 24, 24))
+    assert like.min() > unlike.max()
+
+
+def test_it_changes_the_picture_and_leaves_the_network_alone() -> None:
+    model = network()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    how = {"steps": 40, "learning_rate": 0.05, "transform": None, "precision": "float32"}
+    alone = dg.maximize(model, dg.logit(2, "7"), **how)
+    kept = dg.maximize(model, dg.logit(2, "7") + 10 * natural(model), **how)
+    of_alone, of_kept = (dg.evaluate(model, natural(model), dreams.images).item() for dreams in (alone, kept))
+    assert of_kept > of_alone / 2
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+
+
+def test_a_network_without_batch_normalization_is_refused(digits: nn.Module) -> None:
+    with pytest.raises(ValueError, match="has no batch normalization, which would store natural statistics"):
+        natural(digits)
