@@ -325,9 +325,9 @@ class Stylizer:
             raise ValueError(
                 "no style given" if not paintings else "no region has a style, so nothing would be painted"
             )
-        for number, mask in enumerate(style_masks, 1):
-            if number in numbered:
-                check_proportions("style mask", mask, numbered[number])
+        if content_mask is not None and len(style_masks) == len(paintings):  # otherwise, _divide raises an error
+            for number, painting in numbered.items():
+                check_proportions("style mask", style_masks[number - 1], painting)
         sizes = {f"style {number}": painting.shape[2:] for number, painting in numbered.items()}
         sizes = {"photo": self.photo.shape[2:], "photo at its final size": self.size, **sizes}
         for name, (height, width) in sizes.items():
