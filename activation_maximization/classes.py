@@ -10,7 +10,8 @@ from typing import Any
 
 from torch import nn
 
-from dreamgram.activation_maximization.objectives import Objective, check_units, logit
+from dreamgram.activation_maximization.natural import natural, normalized_layers
+from dreamgram.activation_maximization.objectives import Objective, check_units, log_probability, logit
 from dreamgram.activation_maximization.options import ClassesOptions, is_range, parse_ranges
 from dreamgram.image_optimization.checks import as_model
 from dreamgram.image_optimization.input_shapes import default_shape
@@ -117,8 +118,14 @@ def find_classes(model: nn.Module, classes: str, layer: str | None = None) -> li
     return Classes.of(as_model(model), layer).find(classes)
 
 
-def class_objective(classes: Sequence[int], layer: str) -> Objective:
-    """Return the objective that is maximized for pictures of classes: the logit of each class."""
+def class_objective(model: nn.Module, classes: Sequence[int], layer: str, weight: float) -> Objective:
+    """Return the objective that is maximized for pictures of classes.
+
+    If ``model`` has batch normalizations and ``weight`` is not 0, the objective is the log-probability of each class
+    plus ``weight`` times :func:`natural`. Otherwise, it is the logit of each class.
+    """
+    if weight and normalized_layers(model):
+        return log_probability(classes, layer) + weight * natural(model)
     return logit(classes, layer)
 
 

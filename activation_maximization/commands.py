@@ -245,12 +245,13 @@ def classes(options: ClassesOptions, job: Job, original: Recipe | None = None) -
 
     def make(model: torch.nn.Module, label: str) -> Dreams:
         known, chosen = found[model]
-        objective = class_objective(chosen, known.layer)
-        if regularizer is None:
-            return session.ascend(objective, title=label, model=model, size=options.size)
-        made = session.ascend(objective - regularizer, title=label, model=model, size=options.size)
-        # The captions show the activation without the regularizer. After Ctrl-C, images may be missing.
-        alone = class_objective(chosen[: len(made.images)], known.layer)
+        objective = class_objective(model, chosen, known.layer, options.natural)
+        objective = objective if regularizer is None else objective - regularizer
+        channels = default_shape(model, options.size)[0]
+        kind = options.parameterization or options.default_parameterization(channels)
+        made = session.ascend(objective, title=label, model=model, size=options.size, parameterization=kind)
+        # The captions show the activation without other terms. After Ctrl-C, images may be missing.
+        alone = logit(chosen[: len(made.images)], known.layer)
         return replace(made, activations=evaluate(model, alone, made.images))
 
     if len(session.models) > 1:

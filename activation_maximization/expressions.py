@@ -39,7 +39,7 @@ from dreamgram.activation_maximization.regularizers import REGULARIZERS
 from dreamgram.image_optimization.files import check_regular
 from dreamgram.image_optimization.names import described, did_you_mean, shorten, unknown
 from dreamgram.image_optimization.parameterizations import PARAMETERIZATIONS, Parameterization
-from dreamgram.image_optimization.transforms import Chain, Transform, robust
+from dreamgram.image_optimization.transforms import Chain, Transform, noise, robust
 
 VECTOR_FILES = (".npy", ".safetensors")
 """Extensions of the files that :func:`load_vector` can read."""
@@ -213,7 +213,12 @@ def jitter(translate: float = 0.05) -> Transform:
     return robust(degrees=0, translate=translate, scale=(1, 1), shear=0)
 
 
-TRANSFORMS: Mapping[str, Callable[..., Transform]] = {"none": none, "jitter": jitter, "robust": robust}
+TRANSFORMS: Mapping[str, Callable[..., Transform]] = {
+    "none": none,
+    "jitter": jitter,
+    "robust": robust,
+    "noise": noise,
+}
 """Functions that return transforms, by name."""
 
 

@@ -13,8 +13,11 @@ from dreamgram.activation_maximization.defaults import (
     BLUR,
     BORDER,
     CLASS_REGULARIZER,
+    CLASS_STEPS,
+    CLASS_TRANSFORM,
     EXAMPLES,
     LOG_ODDS,
+    NATURAL_WEIGHT,
     NEARNESS,
     OCTAVE_STEPS,
     OCTAVES,
@@ -197,6 +200,18 @@ class LayersOptions(SizeOptions, NetworkOptions):
     json: bool = option(False, "Print JSON for other programs instead of a table.", group=OUTPUT)
 
 
+TRANSFORM_HELP = (
+    "Transform that is applied to the image before the network sees it, with new random parameters in each step. "
+    "It keeps the picture from becoming noise. robust: slight rotations, shifts, zooms and shears, whose limits "
+    "can be set; for example, robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most "
+    "0.1 of each side, for pictures that must stay upright, such as spectrograms. noise(0.1): adds noise of this "
+    "strength, so that only strong, large forms remain. none: no transform; the objective then reaches a higher "
+    "value, but the picture looks mostly like noise. Several transforms, such as 'jitter(0.1) + robust(5)', are "
+    "applied from left to right."
+)
+TRANSFORM_VALUES = ("robust(degrees=5)", "jitter(0.1) + robust(5)", "none")
+
+
 @dataclass(frozen=True, kw_only=True)
 class AscentOptions(PictureOptions):
     """Options common to the commands that make pictures by gradient ascent at a single size."""
@@ -204,16 +219,11 @@ class AscentOptions(PictureOptions):
     steps: int = option(STEPS, STEPS_HELP, group=OPTIMIZATION, least=1, values=MANY_STEPS)
     transform: str = option(
         "robust",
-        "Transform that is applied to the image before the network sees it, with new random parameters in each step. "
-        "It keeps the picture from becoming noise. robust: slight rotations, shifts, zooms and shears, whose limits "
-        "can be set; for example, robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most "
-        "0.1 of each side, for pictures that must stay upright, such as spectrograms. none: no transform; the "
-        "objective then reaches a higher value, but the picture looks mostly like noise. Several transforms, such as "
-        "'jitter(0.1) + robust(5)', are applied from left to right.",
+        TRANSFORM_HELP,
         group=OPTIMIZATION,
         metavar="EXPRESSION",
         parse=_check_transform,
-        values=("robust(degrees=5)", "jitter(0.1) + robust(5)", "none"),
+        values=TRANSFORM_VALUES,
     )
     parameterization: str | None = option(
         None,
@@ -228,13 +238,19 @@ class AscentOptions(PictureOptions):
         values=("pixels", "fourier", "phases"),
     )
 
+    @staticmethod
+    def default_parameterization(channels: int) -> str:
+        """Return the name of the default parameterization for images with ``channels`` channels."""
+        name: str = _expressions().default_parameterization(channels)
+        return name
+
     def resolved(self, shape: ImageShape | None = None) -> Self:
         """Return a copy in which the parameterization and all parameters of the transform are set."""
         expressions = _expressions()
         resolved = super().resolved(shape)
         parameterization = resolved.parameterization
         if parameterization is None and shape is not None:
-            parameterization = expressions.default_parameterization(shape[0])
+            parameterization = self.default_parameterization(shape[0])
         transform = expressions.write_out_transform(resolved.transform)
         return resolved.change(transform=transform, parameterization=parameterization)
 
@@ -405,6 +421,25 @@ class DigitsOptions(ComparingOptions, AscentOptions):
 class ClassesOptions(ComparingOptions, SizeOptions, SheetOptions):
     """The options of ``dream classes``."""
 
+    steps: int = option(CLASS_STEPS, STEPS_HELP, group=OPTIMIZATION, least=1, values=MANY_STEPS)
+    transform: str = option(
+        CLASS_TRANSFORM,
+        TRANSFORM_HELP,
+        group=OPTIMIZATION,
+        metavar="EXPRESSION",
+        parse=_check_transform,
+        values=TRANSFORM_VALUES,
+    )
+    natural: float = option(
+        NATURAL_WEIGHT,
+        "Weight with which the activations of all layers are kept like those of natural pictures. The batch "
+        "normalizations of a network have stored what is natural. With 0, or if the network has no batch "
+        "normalization, only the activation of the class is maximized. Larger values give a calmer picture, in which "
+        "the class may be harder to recognize.",
+        group=OBJECTIVE,
+        least=0,
+        values=(0.0, 1.0, 3.0),
+    )
     classes: str = option(
         "0-9",
         "Classes to show: all, or names, numbers and ranges, such as 'tabby,espresso,3,7-9'.",
@@ -430,6 +465,11 @@ class ClassesOptions(ComparingOptions, SizeOptions, SheetOptions):
         parse=_check_regularizer,
         values=("none", "sparing()", "share() * blur(7)"),
     )
+
+    @staticmethod
+    def default_parameterization(channels: int) -> str:
+        """Return the name of the default parameterization of pictures of classes with ``channels`` channels."""
+        return "pyramid" if channels == 3 else "pixels"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -247,10 +247,13 @@ class PyramidImage:
 
     bounds = (-math.inf, math.inf)
 
+    GAIN = 0.5
+    """Factor by which the optimized tensor is multiplied. It is chosen so that the learning rates 0.05 to 0.1 suit."""
+
     COARSE = 7
     """Longer side, in pixels, of the largest image that is added without a smaller factor."""
 
-    NOISE = 0.01
+    NOISE = 0.02
     """Standard deviation of the optimized tensor at the start, if :meth:`from_noise` gets a ``strength`` of 1."""
 
     def __init__(self, leaf: Tensor, size: tuple[int, int]) -> None:
@@ -315,7 +318,7 @@ class PyramidImage:
     @classmethod
     def _factor(cls, size: tuple[int, int]) -> float:
         """Return the factor by which the image of a level of ``size`` (H, W) is multiplied before it is added."""
-        return math.sqrt(min(1.0, cls.COARSE / max(size)))
+        return cls.GAIN * math.sqrt(min(1.0, cls.COARSE / max(size)))
 
 
 def _interpolation(before: int, after: int) -> Tensor:

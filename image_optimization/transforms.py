@@ -102,6 +102,53 @@ class RandomView:
         return seen.view(n, c, height, width)
 
 
+def noise(deviation: float = 0.1) -> RandomNoise:
+    """Return a transform that adds normally distributed noise with the given standard ``deviation`` to the images.
+
+    The pixel values of the images are in [0, 1]; those of the result can lie outside this range. All images of a batch
+    get the same noise. A pattern survives only if it is stronger than the noise. Fine, weak patterns to which only one
+    network responds are suppressed, and large, strong forms remain.
+    """
+    number = as_number(deviation, "the deviation")
+    if number < 0:
+        raise ValueError(f"the deviation must be at least 0, not {shorten(deviation)}")
+    return RandomNoise(number)
+
+
+@dataclass(frozen=True)
+class RandomNoise:
+    """The transform that :func:`noise` returns."""
+
+    deviation: float
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Return ``images`` (N, C, H, W) plus random noise, which is the same for all images."""
+        return images + self.deviation * torch.randn(1, *images.shape[1:]).to(images)
+
+    def ahead(self, steps: int) -> Transform:
+        """Return a transform that adds one picture of noise, at a random offset in each of ``steps`` calls.
+
+        At each offset, the picture continues at its opposite edges. The random numbers are drawn in the first call.
+        """
+        drawn: list[Tensor] = []
+
+        def add(images: Tensor) -> Tensor:
+            if not drawn:
+                offsets = torch.randint(2**31, (steps, 2))
+                tensors = self.deviation * torch.randn(1, *images.shape[1:]), offsets, torch.zeros(1, dtype=torch.long)
+                drawn[:] = (each.to(images.device, non_blocking=images.is_cuda) for each in tensors)
+            picture, offsets, number = drawn
+            [offset] = offsets.index_select(0, number)
+            number.add_(1)
+            rows, columns = (
+                (torch.arange(side, device=images.device) + start) % side
+                for side, start in zip(images.shape[2:], offset, strict=True)
+            )
+            return images + picture.index_select(2, rows).index_select(3, columns)
+
+        return add
+
+
 @dataclass(frozen=True)
 class Chain:
     """Several transforms that are applied one after another."""
@@ -121,15 +168,18 @@ def is_own_transform(transform: Transform) -> bool:
 
 
 def drawn_ahead(transform: Transform, steps: int) -> Transform:
-    """Return a transform that does the same as ``transform`` for ``steps`` calls, but draws all random numbers at once.
+    """Return a transform that does the same as ``transform`` for ``steps`` calls, but draws its random numbers at once.
 
     In the first call, the transformation matrices of all steps are drawn and copied to the device together, so that no
     later step waits for a copy. The number of the current step is also on the device, so that one call can be recorded
     as a CUDA graph and replayed (:mod:`dreamgram.image_optimization.recording`). In a :class:`Chain`, each transform is
-    replaced in this way. A transform that is neither a :class:`RandomView` nor a :class:`Chain` is returned unchanged.
+    replaced in this way. For a :class:`RandomNoise`, see :meth:`RandomNoise.ahead`. All other transforms are returned
+    unchanged.
     """
     if isinstance(transform, Chain):
         return Chain(tuple(drawn_ahead(each, steps) for each in transform.transforms))
+    if isinstance(transform, RandomNoise):
+        return transform.ahead(steps)
     if not isinstance(transform, RandomView):
         return transform
     drawn: list[Tensor] = []

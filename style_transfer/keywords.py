@@ -26,6 +26,8 @@ class StyleKeywords(TypedDict, total=False):
     blend: list[float] | None
     style_scale: float
     colors: Colors
+    strength: float
+    seamless: bool
     preset: str
     style_loss: str | None
     content_weight: float | None
@@ -44,6 +46,7 @@ class StylizerKeywords(StyleKeywords, total=False):
     model: nn.Module | None
     content_mask: ImageLike | None
     style_masks: Sequence[ImageLike] | ImageLike | None
+    keep: ImageLike | None
     init: Literal["content", "noise"] | ImageLike
     previous: Previous | None
     scales: Sequence[int] | None

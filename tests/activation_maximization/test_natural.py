@@ -1,11 +1,17 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 import dreamgram as dg
 from dreamgram.activation_maximization.natural import natural, normalized_layers
+from dreamgram.activation_maximization.options import ClassesOptions
+from dreamgram.workbench.recipe import Recipe
+from tests.conftest import Command
 
 
 def network() -> nn.Module:
@@ -74,3 +80,20 @@ def test_it_changes_the_picture_and_leaves_the_network_alone() -> None:
 def test_a_network_without_batch_normalization_is_refused(digits: nn.Module) -> None:
     with pytest.raises(ValueError, match="has no batch normalization, which would store natural statistics"):
         natural(digits)
+
+
+def test_class_pictures_are_kept_natural(tmp_path: Path, command: Command) -> None:
+    Path("nets.py").write_text(
+        "from tests.activation_maximization.test_natural import network\n"
+        "def net():\n    model = network()\n    model.class_names = ['a', 'b', 'c', 'd', 'e']\n    return model\n",
+        encoding="utf-8",
+    )
+    how = ["classes", "--model", "nets.py:net", "--layer", "7", "--classes", "b,d", "--steps", 30]
+    assert command("dream", *how, "-o", "kept.png").code == 0
+    assert command("dream", *how, "--natural", 0, "-o", "alone.png").code == 0
+    assert Path("kept.png").read_bytes() != Path("alone.png").read_bytes()
+    assert command("dream", "replay", "kept.png", "--trust", "-o", "again.png").code == 0
+    assert Image.open("again.png").tobytes() == Image.open("kept.png").tobytes()
+    found = Recipe.read(Path("kept.png"), {"dream classes": ClassesOptions}).options
+    assert isinstance(found, ClassesOptions)
+    assert (found.natural, found.parameterization) == (1.0, "pyramid")

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import itertools
+
+import pytest
 import torch
 from torch import Tensor
 
 from dreamgram.image_optimization.optimize import seeded
-from dreamgram.image_optimization.transforms import robust
+from dreamgram.image_optimization.transforms import drawn_ahead, noise, robust
 
 
 def test_views_have_the_size_of_the_image_and_differ(photo: Tensor) -> None:
@@ -64,3 +67,24 @@ def test_distances_in_the_picture() -> None:
         assert 0 < abs(moved[1, 0, 30, 50]) <= 10
         sheared = spacing(robust(0, 0, (1, 1), 30)(ramps))
         torch.testing.assert_close(torch.linalg.det(sheared), torch.tensor(1.0))
+
+
+def test_noise_has_the_deviation_and_is_the_same_for_all_images() -> None:
+    images = torch.full((2, 3, 64, 48), 0.5)
+    seen = noise(0.2)(images) - images
+    assert torch.equal(seen[0], seen[1])
+    assert seen.std().item() == pytest.approx(0.2, rel=0.05)
+    assert torch.equal(noise(0)(images), images)
+    with pytest.raises(ValueError, match="the deviation must be at least 0, not -1"):
+        noise(-1)
+
+
+def test_noise_drawn_ahead_differs_in_every_step() -> None:
+    images = torch.full((2, 3, 64, 48), 0.5)
+    ahead = drawn_ahead(noise(0.2), 4)
+    steps = [ahead(images) - images for _ in range(4)]
+    for seen in steps:
+        assert torch.equal(seen[0], seen[1])
+        assert seen.std().item() == pytest.approx(0.2, rel=0.05)
+    for first, second in itertools.combinations(steps, 2):
+        assert (first * second).mean().abs() < 0.2 * 0.04  # the noise is moved, so that it is not correlated
