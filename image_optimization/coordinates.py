@@ -15,7 +15,7 @@ EXPONENT = 0.35
 low frequencies of the image than along the high frequencies. In :class:`Coordinates` with this exponent, the curvature
 is more even across frequencies."""
 
-CELL = 8
+CELL = 16
 """Approximate side of a cell, in pixels."""
 
 

@@ -30,13 +30,13 @@ def test_products_of_moves_and_gradients_do_not_change(pair: tuple[Coordinates, 
 
 
 def test_blocks_cover_the_image_and_are_nearly_square() -> None:
-    coordinates = Coordinates(torch.zeros(1, 3, 100, 130), 32)  # 3 x 4 blocks of 4 x 4 cells of 9 x 9 pixels
+    coordinates = Coordinates(torch.zeros(1, 3, 100, 130), 32)  # 3 x 4 blocks of 2 x 2 cells of 17 x 17 pixels
     assert coordinates.block_count == 12
-    assert coordinates.shape_of_cells() == (12 * 16, 3 * 9 * 9)
+    assert coordinates.shape_of_cells() == (12 * 4, 3 * 17 * 17)
     whole = Coordinates(torch.zeros(1, 3, 100, 130))
     assert (whole.block_count, whole.shape_of_cells()) == (1, (1, 3 * 100 * 130))
     marked = torch.zeros(1, 3, 100, 130)
-    marked[:, :, :9, :9] = 1
+    marked[:, :, :17, :17] = 1
     assert coordinates.cut(marked)[0].eq(1).all()
     assert not coordinates.cut(marked)[1:].any()
 
@@ -49,17 +49,17 @@ def test_cells_and_their_blocks(count: int) -> None:
     expected = image.view(count, 3, 2, 48, 3, 48).sum((1, 3, 5)).reshape(-1, 1)
     torch.testing.assert_close(sums, expected, rtol=0, atol=1e-3)
     numbers = torch.arange(6.0 * count)[:, None]
-    painted = coordinates.paste(coordinates.copy_to_cells(numbers).expand(-1, 3 * 8 * 8))
+    painted = coordinates.paste(coordinates.copy_to_cells(numbers).expand(-1, 3 * 16 * 16))
     blocks = numbers.view(count, 1, 2, 3).repeat_interleave(48, 2).repeat_interleave(48, 3)
     assert torch.equal(painted, blocks.expand(-1, 3, -1, -1))
 
 
 def test_numbers_of_blocks_are_interpolated() -> None:
     coordinates = Coordinates(torch.zeros(1, 1, 48, 144), 48)
-    spread = coordinates.spread(torch.tensor([[0.0], [12.0], [6.0]])).view(6, 18)
-    torch.testing.assert_close(spread, spread[:1].expand(6, -1))
-    expected = [0, 0, 0, 1, 3, 5, 7, 9, 11, 11.5, 10.5, 9.5, 8.5, 7.5, 6.5, 6, 6, 6]
-    assert spread[0].tolist() == pytest.approx(expected)
+    spread = coordinates.spread(torch.tensor([[0.0], [12.0], [6.0]])).view(3, 9)
+    torch.testing.assert_close(spread, spread[:1].expand(3, -1))
+    expected = [0, 0, 4, 8, 12, 10, 8, 6, 6]
+    assert spread[0].tolist() == pytest.approx(expected, abs=1e-5)
 
 
 def test_low_frequencies_move_further() -> None:
