@@ -128,8 +128,11 @@ def conv_relu(convolution: nn.Conv2d, image: Tensor, *, pooled: bool = False) ->
     ``max_pool2d``.
     """
     weight, bias = convolution.weight, convolution.bias
-    image = image.to(weight.dtype)
-    how: Any = convolution.stride, convolution.padding, convolution.dilation, convolution.groups
+    image, padding = image.to(weight.dtype), convolution.padding
+    if convolution.padding_mode == "circular":
+        across, down = convolution._reversed_padding_repeated_twice[1::2]
+        image, padding = pad(image, (across, across, down, down), mode="circular"), (0, 0)
+    how: Any = convolution.stride, padding, convolution.dilation, convolution.groups
     if image.is_cuda:
         known = _ON_GPU and torch.backends.cudnn.enabled
     elif image.device.type == "cpu":

@@ -6,10 +6,14 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from dreamgram.image_optimization.images import resize
+
+EDGES = 16
+"""The edges of a painting, which are not measured, are as wide as its shorter side divided by this number."""
 
 REPEATED = 8
 """Smallest width, in pixels, of the border that is repeated around a texture before it is enlarged. Bicubic
@@ -30,6 +34,17 @@ def circular(model: nn.Module) -> Iterator[None]:
     finally:
         for each in changed:
             each.padding_mode = "zeros"
+
+
+def without_edges(painting: Tensor) -> Tensor:
+    """Return a mask (1, 1, H, W) that is 0 near the edges of ``painting`` (1, 3, H, W), and 1 elsewhere.
+
+    Activations near an edge depend on the zeros with which convolutions pad their input. A seamless texture has no
+    edges, so that its activations should not resemble those near the edges of a painting.
+    """
+    width = min(painting.shape[2:]) // EDGES
+    mask = torch.ones(1, 1, painting.shape[2] - 2 * width, painting.shape[3] - 2 * width)
+    return pad(mask, (width, width, width, width))
 
 
 def enlarge(image: Tensor, size: tuple[int, int]) -> Tensor:

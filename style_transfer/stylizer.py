@@ -59,7 +59,7 @@ from dreamgram.style_transfer.keywords import StyleKeywords, StylizerKeywords
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous, StyleLoss
 from dreamgram.style_transfer.options import INIT, NAMED_STARTS, StyleOptions
 from dreamgram.style_transfer.regions import check_proportions, divide
-from dreamgram.style_transfer.seamless import circular, enlarge
+from dreamgram.style_transfer.seamless import circular, enlarge, without_edges
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
 from dreamgram.workbench.options import OptionError
@@ -281,6 +281,8 @@ class Stylizer:
             self.regions = [self._kept.outside(region) for region in self.regions]
         pictures = self._paintings if given["photo"] is None else [self._photo, *self._paintings]
         self._is_gray = all(map(is_gray, pictures))
+        if self.options.seamless:
+            self._masks = [[without_edges(painting)] for painting in self._paintings]
 
     def __repr__(self) -> str:
         """Return a one-line summary."""
@@ -390,7 +392,6 @@ class Stylizer:
         dtype = choose_dtype(self.options.precision, self.device, self.model)
         self._cache.begin(self._photo_hash, self._painting_hashes)
         with (
-            circular(self.model) if self.options.seamless else nullcontext(),
             capture(self.model, self.losses.layers, dtype) as activations_of,
             seeded(self.options.seed),
             products_in_full_precision(self.device),
@@ -456,19 +457,21 @@ class Stylizer:
         if self.options.compile:
             loss = replace(loss, activations_of=activations_of.compiled())
         costs = [scale**2 + CONSTANT_WORK for scale in self.scales]
-        run = optimize(
-            parameterization,
-            loss,
-            steps=self.steps[number],
-            learning_rate=ADAM_RATE,
-            optimizer=self._factory or self.options.optimizer,
-            history=budget.pairs,
-            # The edges of blocks would not fit together at opposite edges of a seamless texture.
-            block=StyleLoss.BLOCK if self.options.seamless else STYLE_LOSSES[self.losses.style_loss].BLOCK,
-            state=state,
-            listeners=counted(past.tell(listeners, loss.latest), number, self.steps, costs),
-            record=is_own(STYLE_LOSSES[self.losses.style_loss]) and is_recordable(self.model),
-        )
+        # The paintings have been measured with their usual edges: they are not seamless.
+        with circular(self.model) if self.options.seamless else nullcontext():
+            run = optimize(
+                parameterization,
+                loss,
+                steps=self.steps[number],
+                learning_rate=ADAM_RATE,
+                optimizer=self._factory or self.options.optimizer,
+                history=budget.pairs,
+                # The edges of blocks would not fit together at opposite edges of a seamless texture.
+                block=StyleLoss.BLOCK if self.options.seamless else STYLE_LOSSES[self.losses.style_loss].BLOCK,
+                state=state,
+                listeners=counted(past.tell(listeners, loss.latest), number, self.steps, costs),
+                record=is_own(STYLE_LOSSES[self.losses.style_loss]) and is_recordable(self.model),
+            )
         return past.after(parameterization.render().detach(), run.losses), run
 
     @property

@@ -8,16 +8,18 @@ from torch import Tensor, nn
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.capture import capture
 from dreamgram.style_transfer.losses import total_variation
-from dreamgram.style_transfer.seamless import circular, enlarge, seamless_variation
+from dreamgram.style_transfer.seamless import circular, enlarge, seamless_variation, without_edges
 from dreamgram.style_transfer.stylizer import stylize
 from tests.conftest import Command
 
 
 def test_activations_wrap_around(vgg16: nn.Module) -> None:
     image, layers = torch.rand(1, 3, 64, 96), ["relu1_1", "relu3_1", "relu4_1"]
-    with circular(vgg16), capture(vgg16, layers) as activations_of:
-        activations, rolled = activations_of(image), activations_of(image.roll((16, 32), (2, 3)))
-        tripled = activations_of(image.repeat(1, 1, 3, 3))
+    with capture(vgg16, layers) as activations_of:
+        activations_of(image)  # as for a painting, before the texture is optimized
+        with circular(vgg16):
+            activations, rolled = activations_of(image), activations_of(image.roll((16, 32), (2, 3)))
+            tripled = activations_of(image.repeat(1, 1, 3, 3))
     for layer, stride in zip(layers, (1, 4, 8), strict=True):
         expected = activations[layer].roll((16 // stride, 32 // stride), (2, 3))
         torch.testing.assert_close(rolled[layer], expected, rtol=1e-4, atol=1e-4 * expected.abs().max().item())
@@ -96,3 +98,10 @@ def test_bad_options_of_textures_get_one_line(
     assert run.code == 2
     assert message in run.err
     assert len(run.err.splitlines()) == 1
+
+
+def test_the_edges_of_a_painting_are_not_measured() -> None:
+    mask = without_edges(torch.rand(1, 3, 64, 96))
+    assert mask.shape == (1, 1, 64, 96)
+    assert mask[:, :, 4:-4, 4:-4].eq(1).all()
+    assert mask.sum() == 56 * 88
