@@ -238,7 +238,9 @@ def classes(options: ClassesOptions, job: Job, original: Recipe | None = None) -
     if len(counts) > 1:
         raise OptionError("classes", f"names {' and '.join(map(str, counts))} classes of different networks")
     known, chosen = found[session.model]
-    labels = [known.label(number) for number in chosen]
+    # The networks can have different names for the same column.
+    names = [[known.label(number) for number in chosen] for known, chosen in found.values()]
+    labels = [" / ".join(dict.fromkeys(column)) for column in zip(*names, strict=True)]
     regularizer = parse_regularizer(options.regularizer)
     minus = f"({options.regularizer})" if re.search("[+-]", options.regularizer) else options.regularizer
     shown = "activation" if regularizer is None else f"activation - {minus}"

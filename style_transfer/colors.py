@@ -58,18 +58,22 @@ def with_colors_of(image: Tensor, photo: Tensor) -> Tensor:
     return gray + color * room.amin(1, keepdim=True).clamp(max=1)
 
 
-def prepare(colors: Colors, photo: Tensor, paintings: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+def prepare(
+    colors: Colors, photo: Tensor, paintings: Sequence[Tensor], measured: Tensor | None = None
+) -> tuple[Tensor, list[Tensor]]:
     """Return the photo and the paintings, recolored for the optimization as the option ``colors`` requires.
 
     With ``match``, the colors of each painting get the mean and covariance of the colors of the photo. With
     ``luminance``, all pictures become gray, and the gray levels of each painting get the mean and variance of the
-    photo's gray levels. With ``style`` or ``content``, all pictures stay unchanged.
+    photo's gray levels. With ``style`` or ``content``, all pictures stay unchanged. ``measured`` holds those pixels of
+    the photo, (1, 3, 1, P), whose colors count; by default, all of them do.
     """
+    measured = photo if measured is None else measured
     if colors == "match":
-        return photo, [match_colors(painting, photo) for painting in paintings]
+        return photo, [match_colors(painting, measured) for painting in paintings]
     if colors == "luminance":
-        gray = luminance(photo)
-        return gray, [match_colors(luminance(painting), gray) for painting in paintings]
+        gray = luminance(measured)
+        return luminance(photo), [match_colors(luminance(painting), gray) for painting in paintings]
     return photo, list(paintings)
 
 

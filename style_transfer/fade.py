@@ -15,7 +15,7 @@ from dreamgram.workbench.trust import check_trusted
 
 FADED = "faded"
 """Name of the entry in a recipe which says that the strength was changed after the picture had been finished. The
-levels of such a picture can differ by one from those of a picture that was painted with this strength."""
+picture can therefore differ slightly from one that was painted with this strength."""
 
 
 def fade(options: FadeOptions, job: Job) -> Done:
@@ -34,6 +34,8 @@ def fade(options: FadeOptions, job: Job) -> Done:
     assert isinstance(made, StylizeOptions)
     if made.photo is None:
         raise ValueError(f"{source} is a texture: there is no photo to mix it with")
+    if made.vary:
+        raise ValueError(f"{source} is a sheet: fade one of the pictures in the folder beside it")
     if made.strength < 1:
         raise ValueError(f"{source} already has the strength {made.strength:g}: fade the picture of full strength")
     photo_path = options.photo or made.photo
@@ -48,6 +50,8 @@ def fade(options: FadeOptions, job: Job) -> Done:
     if recipe.files.get(str(made.photo), photo.checksum) != photo.checksum:
         raise ValueError(f"{photo_path} is not the photo from which {source} was painted, or has changed since")
     painted = images.read(source, max_pixels=options.max_pixels)
+    if painted.alpha is not None:
+        raise ValueError(f"{source} is transparent: paint it again with this strength instead")
     height, width = painted.image.shape[2:]
     if (height, width) != images.fitted_size(photo.image, made.size):
         raise ValueError(f"{source} has {width}x{height} pixels, which is not the size in its recipe")
@@ -55,6 +59,6 @@ def fade(options: FadeOptions, job: Job) -> Done:
     made = made.change(strength=options.strength)
     recipe = replace(recipe, options=made, made={**recipe.made, FADED: True})
     bits = images.choose_bits(output, None, painted.bits)
-    how = {"alpha": painted.alpha, "exif": painted.exif, "bits": bits, "quality": made.quality}
+    how = {"exif": painted.exif, "bits": bits, "quality": made.quality, "dpi": made.dpi}
     job.save(image, output, recipe, options.overwrite, **how)
     return Done()

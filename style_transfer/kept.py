@@ -45,6 +45,11 @@ class Kept:
         """
         return torch.lerp(image, self.photo, self.mask)
 
+    def painted_pixels(self) -> Tensor:
+        """Return the P pixels of the photo that are mostly painted, (1, 3, 1, P), or all pixels if there are none."""
+        painted = resize(self.mask, (self.photo.shape[2], self.photo.shape[3]))[0, 0] < 0.5
+        return self.photo[:, :, painted][:, :, None] if painted.any() else self.photo
+
     def outside(self, region: Tensor | None) -> Tensor:
         """Return the part of a ``region`` that is painted, as a mask (1, 1, H, W) in [0, 1].
 

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from dreamgram.image_optimization.names import must_be
+from dreamgram.image_optimization.names import must_be, shorten
 from dreamgram.style_transfer.default_layers import CONTENT_LAYERS, FIVE, FOUR
 from dreamgram.style_transfer.presets import PRESETS, choose_preset, style_losses
 from dreamgram.workbench.options import (
@@ -372,7 +373,6 @@ class StylizeOptions(StyleOptions, PictureOptions):
         "Resolution to store in the file for printing, in dots per inch. At 300 dpi, a picture of 3000 pixels is 25 cm "
         "wide. By default, none is stored.",
         group="Output",
-        compare=False,
         applies=("photo", "folder"),
         least=1,
         most=10_000,
@@ -450,24 +450,32 @@ class StylizeOptions(StyleOptions, PictureOptions):
         Raises:
             OptionError: an option cannot vary, is named twice, or a value is not allowed.
         """
-        axes: dict[str, list[dict[str, Any]]] = {}
-        for text in self.vary or []:
-            name, _, values = text.partition("=")
-            name = name.replace("-", "_")
-            if name not in self.VARIABLE:
-                names = must_be(name, self.VARIABLE).removeprefix("must be ")
-                raise OptionError("vary", f"must name an option: {names}")
-            if name in axes:
-                raise OptionError("vary", f"must name an option once, but {name} is named twice")
-            changed = [self.change(vary=None, **{name: value}) for value in values.split(",")]
-            axes[name] = [{name: getattr(each, name)} for each in changed]
-        if len(axes) > 2:
-            raise OptionError("vary", f"must name one or two options, not {len(axes)}")
-        columns, *rows = [*axes.values()] or [[{}]]
-        pictures = [{**row, **column} for row in (rows[0] if rows else [{}]) for column in columns]
-        if len(pictures) > MOST_VARIATIONS:
-            raise OptionError("vary", f"must give at most {MOST_VARIATIONS} pictures, not {len(pictures)}")
-        return pictures
+        # Nothing is converted before it is known that the list is short, because a recipe may come from a stranger.
+        texts = self.vary or []
+        if len(texts) > 2:
+            raise OptionError("vary", f"must name one or two options, not {len(texts)}")
+        count = math.prod(text.count(",") + 1 for text in texts)
+        if count > MOST_VARIATIONS:
+            raise OptionError("vary", f"must give at most {MOST_VARIATIONS} pictures, not {count}")
+        axes = [self._axis(text) for text in texts]
+        if len({name for axis in axes for name in axis[0]}) < len(axes):
+            raise OptionError("vary", f"must name an option once, but {next(iter(axes[0][0]))} is named twice")
+        columns, *rows = axes or [[{}]]
+        return [{**row, **column} for row in (rows[0] if rows else [{}]) for column in columns]
+
+    def _axis(self, text: str) -> list[dict[str, Any]]:
+        """Return the changes that ``text``, such as ``style_weight=1,3``, stands for, one dictionary for each value."""
+        name, _, values = text.partition("=")
+        name = name.replace("-", "_")
+        if name not in self.VARIABLE:
+            names = must_be(name, self.VARIABLE).removeprefix("must be ")
+            raise OptionError("vary", f"must name an option: {names}")
+        if not values:
+            raise OptionError("vary", f"must give values of {name}, as in {name}=X,X, not {shorten(text)}")
+        changed = [getattr(self.change(vary=None, **{name: value}), name) for value in values.split(",")]
+        if len(set(changed)) < len(changed):
+            raise OptionError("vary", f"must give different values of {name}, not {shorten(values)}")
+        return [{name: value} for value in changed]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -59,10 +59,6 @@ def paint(
     """
     options = options.drafted()
     photo_path = options.photo
-    if options.vary:
-        if original is not None:
-            raise ValueError("only a picture of one photo can be made again: replay the pictures of the sheet instead")
-        return paint_sheet(options, job)
     is_video = photo_path is not None and photo_path.suffix.lower() in VIDEO_ENDINGS
     is_folder = photo_path is not None and photo_path.is_dir()
     if original is not None and (is_folder or is_video or "frame" in original.made):
@@ -82,6 +78,10 @@ def paint(
 
         check_applies_to(options, "video", animation)
         return paint_video(options, job, animation)
+    if options.vary:
+        if original is not None:
+            raise ValueError("only a picture of one photo can be made again: replay the pictures of the sheet instead")
+        return paint_sheet(options, job)
     output = output_path(options.output, "stylized.png", options.overwrite or state is not None)
     _check_distinct(options, output)
     plan = None if original is None else plan_of(original)
@@ -120,7 +120,7 @@ def replay(options: ReplayOptions, job: Job) -> Done:
 
     def make(repeated: StylizeOptions, original: Recipe) -> Done:
         if original.made.get(FADED):
-            job.tell(f"{options.picture} was faded after it was painted: levels of the new picture can differ by one")
+            job.tell(f"{options.picture} was faded after it was painted, so the new picture can differ slightly")
         return paint(repeated, job, original)
 
     return replay_recipe(options, job.tell, {"stylize": StylizeOptions}, make, CHANGED)

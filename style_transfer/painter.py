@@ -94,6 +94,7 @@ class Painter:
 
     def changed(self, **changes: Any) -> Painter:
         """Return a copy of this painter, with the same paintings and network, in which some options have new values."""
+        changes = {name: value for name, value in changes.items() if getattr(self.options, name) != value}
         other = copy(self)
         other.options = self.options.change(**changes)
         if self.stylizer is not None:
@@ -103,10 +104,10 @@ class Painter:
     def prepare(self, photo: Tensor | None, plan: Sequence[Budget] | None = None) -> Stylizer:
         """Return a :class:`Stylizer`, which performs the style transfer, for a photo (1, 3, H, W) in [0, 1].
 
-        Without a photo, the result is a stylizer for a texture.
-        Results that have been computed from the paintings are reused for later photos. ``plan`` holds one memory budget
-        for each scale (a size at which the image is optimized). By default, the budgets are computed from the option
-        ``max_memory`` or the free memory. The plan of the first call is used for all photos; later plans are ignored.
+        Without a photo, the result is a stylizer for a texture. Results that have been computed from the paintings are
+        reused for later photos. ``plan`` holds one memory budget for each scale (a size at which the image is
+        optimized). By default, the budgets are computed from the option ``max_memory`` or the free memory. The plan of
+        the first call is used for all photos; later plans are ignored.
         """
         if self.stylizer is None:
             how = {**self.masks_and_init, "model": self.model, "plan": plan}

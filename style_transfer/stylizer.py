@@ -157,6 +157,11 @@ class Stylizer:
         >>> stronger = stylizer.change(style_weight=3).run().image
     """
 
+    _result: Stylized | None = None
+    """Result of the last run, before :meth:`finish`, if this run was not stopped early."""
+    _painted: Stylized | None = None
+    """Result, before :meth:`finish`, of a stylizer that differs from this one only in the strength."""
+
     @usual_settings
     def __init__(
         self,
@@ -274,12 +279,16 @@ class Stylizer:
             parts = [[row[region] for region in painted] for row in parts]
         paintings = [given["paintings"][number] for number in painted]
         self._masks, self._shares = ([masks[number] for number in painted], [parts[number] for number in painted])
-        self._photo, self._paintings = prepare(self.options.colors, self.photo, paintings)
+        measured = self.photo if mask is None else Kept(self.photo, mask).painted_pixels()
+        self._photo, self._paintings = prepare(self.options.colors, self.photo, paintings, measured)
         self._kept = None
         if mask is not None:
             self._kept = Kept(self._photo, mask)
             self.regions = [self._kept.outside(region) for region in self.regions]
-        pictures = self._paintings if given["photo"] is None else [self._photo, *self._paintings]
+            measured = self._kept.painted_pixels()
+        elif given["photo"] is not None:
+            measured = self._photo
+        pictures = self._paintings if given["photo"] is None else [measured, *self._paintings]
         self._is_gray = all(map(is_gray, pictures))
         if self.options.seamless:
             self._masks = [[without_edges(painting)] for painting in self._paintings]
@@ -351,7 +360,8 @@ class Stylizer:
         """Return a copy of this stylizer with some arguments of :class:`Stylizer` or some options changed.
 
         If the model stays the same, the copy reuses the activations and statistics that this stylizer has computed.
-        Only those that are still missing, such as the statistics of a new painting, are computed.
+        Only those that are still missing, such as the statistics of a new painting, are computed. If only the strength
+        changes, the picture of the last run is not painted again, and listeners are not called.
 
         Raises:
             ValueError: an argument is unknown or out of range.
@@ -365,7 +375,21 @@ class Stylizer:
             settings = [(each.options.max_memory, each.options.precision) for each in (self, changed)]
             if settings[0] == settings[1]:
                 changed._planner = self._planner
+            if self._paints_like(changed):
+                again = changed.options.strength == self.options.strength
+                changed._painted = self._painted if again else self._painted or self._result
         return changed
+
+    def _paints_like(self, other: Stylizer) -> bool:
+        """Return whether ``other``, a changed copy, optimizes the same image. The final strength may differ."""
+        names = ("content_mask", "style_masks", "keep", "init", "previous", "scales", "plan")
+        return (
+            self.options.change(strength=1.0) == other.options.change(strength=1.0)
+            and self._painting_hashes == other._painting_hashes
+            and self._factory is other._factory
+            and torch.equal(self.photo, other.photo)
+            and all(_is_same(self._given[name], other._given[name]) for name in names)
+        )
 
     @usual_settings
     def run(self, *, state: State | None = None, listeners: Sequence[Listener] | Listener = ()) -> Stylized:
@@ -387,6 +411,8 @@ class Stylizer:
             TypeError: a listener is not a function.
         """
         told = as_listeners(listeners)
+        if self._painted is not None and state is None:
+            return replace(self._painted, image=self.finish(self._painted.image))
         if not isinstance(state, Mapping | None):
             raise TypeError(f"state must be a dictionary of tensors, as Step.state returns it, not {described(state)}")
         dtype = choose_dtype(self.options.precision, self.device, self.model)
@@ -422,8 +448,9 @@ class Stylizer:
 
             _, stopped = in_turn(range(len(past.history), len(self.scales)), paint)
         assert past.image is not None  # at least the first scale has run
-        image = self.finish(resize(past.image.cpu(), self.size))
-        return Stylized(image, past.history, stopped, past.budgets)
+        result = Stylized(resize(past.image.cpu(), self.size), past.history, stopped, past.budgets)
+        self._result = result if stopped == "finished" else None
+        return replace(result, image=self.finish(result.image))
 
     def finish(self, image: Tensor) -> Tensor:
         """Return an optimized ``image`` (1, 3, H, W) in [0, 1] with its final colors, strength and kept parts.
@@ -528,7 +555,9 @@ class Stylizer:
         given = zip(
             self._paintings, self._style_sizes(scale), self._shares, self._masks, self._painting_hashes, strict=True
         )
-        loss = total_loss(
+        if self.options.seamless and scale > budget.side:
+            raise ValueError("a seamless texture cannot be painted in tiles: allow more memory or a smaller size")
+        return total_loss(
             activations_of,
             fit(self._photo.to(self.device), scale),
             [Style(*each) for each in given],
@@ -540,11 +569,6 @@ class Stylizer:
             (dtype, budget, self.options.seamless),  # pictures in different tiles are rounded differently
             self.options.seamless,
         )
-        if self.options.seamless and len(loss.tiles) > 1:
-            raise ValueError(
-                "a seamless texture cannot be painted in tiles: allow more memory or choose a smaller size"
-            )
-        return loss
 
     def _image_to_start_from(self, init: str | Tensor) -> Tensor | None:
         """Return the image to start from, on the device, or None for noise."""
@@ -657,6 +681,15 @@ def _picture(given: Any, name: str) -> Tensor:
     ``name`` describes the picture in error messages.
     """
     return as_image(given, name, channels=3).cpu()
+
+
+def _is_same(one: Any, other: Any) -> bool:
+    """Return whether two arguments of :class:`Stylizer` are the same object, or tensors with equal values."""
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(_is_same, one, other))
+    if isinstance(one, Tensor) and isinstance(other, Tensor):
+        return torch.equal(one, other)
+    return one is other or (isinstance(one, str) and one == other)
 
 
 def _blank(size: int) -> Tensor:

@@ -644,24 +644,27 @@ def parse(parser: argparse.ArgumentParser, options: type[Options], arguments: Se
         if name.startswith("-"):
             raise ValueError(f"no option {name}; {did_you_mean(name, known)}--help lists all")
         raise ValueError(f"{name!r} is one argument too many; --help lists the arguments")
-    given = _varied({each.name: getattr(found, each.name) for each in fields(options)}, options)
+    given = _varied({each.name: getattr(found, each.name) for each in fields(options)}, options, arguments)
     for each in _required(options):
         if given[each.name] is None:
             raise ValueError(f"{flags_of(each)[0]} is missing; --help shows how it is given")
     return options(**{name: value for name, value in given.items() if value is not None})
 
 
-def _varied(given: dict[str, Any], options: type[Options]) -> dict[str, Any]:
+def _varied(given: dict[str, Any], options: type[Options], arguments: Sequence[str]) -> dict[str, Any]:
     """Return the options that are ``given`` on the command line, with several values moved to the option ``vary``.
 
     For example, ``--style-weight 1,3`` has the same meaning as ``--vary style_weight=1,3``, if the name of the option
-    is in :attr:`Options.VARIABLE`.
+    is in :attr:`Options.VARIABLE`. Options are moved in the order of ``arguments``.
     """
     if not options.VARIABLE:
         return given
     several = {name: given[name] for name in options.VARIABLE if "," in (given[name] or "")}
     kept = {name: None if name in several else value for name, value in given.items()}
-    varied = [f"{name}={values}" for name, values in several.items()]
+    typed = [argument.split("=")[0] for argument in arguments]
+    flags = {each.name: flags_of(each) for each in fields(options)}
+    order = sorted(several, key=lambda name: max(typed.index(flag) for flag in flags[name] if flag in typed))
+    varied = [f"{name}={several[name]}" for name in order]
     return {**kept, "vary": [*(given["vary"] or []), *varied] or None}
 
 

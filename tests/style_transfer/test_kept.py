@@ -134,3 +134,23 @@ def test_the_strength_mixes_with_the_photo(photo: Tensor, painting: Tensor, vgg1
             result = stylize(photo, painting, colors=colors, strength=strength, **how).image
             torch.testing.assert_close(result, strength * whole + (1 - strength) * photo)
         assert torch.equal(stylize(photo, painting, strength=0, **how).image, photo)
+
+
+def test_another_strength_needs_no_new_run(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    steps: list[int] = []
+    stylizer = Stylizer(photo, painting, model=vgg16, size=64, steps=2)
+    whole = stylizer.run(listeners=lambda step: steps.append(step.number)).image
+    weaker = stylizer.change(strength=0.25).run(listeners=lambda step: steps.append(step.number)).image
+    assert steps == [1, 2]
+    torch.testing.assert_close(weaker, 0.25 * whole + 0.75 * photo)
+    assert torch.equal(weaker, stylize(photo, painting, model=vgg16, size=64, steps=2, strength=0.25).image)
+    other = stylizer.change(strength=0.25, style_weight=3.0).run(listeners=lambda step: steps.append(step.number)).image
+    assert steps == [1, 2, 1, 2]
+    assert not torch.equal(other, weaker)
+
+
+def test_kept_pixels_do_not_count_in_the_colors(photo: Tensor, painting: Tensor, vgg16: nn.Module) -> None:
+    mask, how = disk(64, 55), {"model": vgg16, "size": 64, "steps": 2, "colors": "match"}
+    changed = torch.where(mask.bool(), 1 - photo, photo)
+    stylizers = [Stylizer(each, painting, keep=mask, **how) for each in (photo, changed)]
+    assert torch.equal(stylizers[0]._paintings[0], stylizers[1]._paintings[0])

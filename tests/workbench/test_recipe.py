@@ -300,8 +300,8 @@ def test_a_new_option_is_two_places(checkout: Path, photo: Tensor, tmp_path: Pat
     )
     replaced(
         checkout / "style_transfer" / "stylizer.py",
-        "        return Stylized(image, past.history,",
-        "        return Stylized(image**self.options.darkness, past.history,",
+        "self.options.strength, image, self.photo)",
+        "self.options.strength, image, self.photo) ** self.options.darkness",
     )
     images.save(photo, tmp_path / "photo.png")
     line = [sys.executable, "-c", SESSION, "photo.png", *map(str, QUICK)]
