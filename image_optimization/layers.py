@@ -196,7 +196,8 @@ def output_layer(model: nn.Module, image: Tensor) -> Layer:
         raise ValueError(_refusal(model, image.shape[1:], "", failure)) from failure
     single = {name for name, module in unwrapped(model).named_modules() if next(module.children(), None) is None}
     plain = [each for each in layers if each.module in single and "softmax" not in each.kind.lower()]
-    found = [each for each in plain[-1:] if len(each.shape) == 1]  # the units of a layer with positions are no classes
+    # The units of a layer with several positions are no classes.
+    found = [each for each in plain[-1:] if math.prod(each.shape) == each.channels]
     found += [each for each in plain if each.name == "logits"]
     if not found:
         raise ValueError(f"{type(unwrapped(model)).__name__} has no layer whose units are classes: name a layer")

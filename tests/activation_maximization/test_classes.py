@@ -109,6 +109,7 @@ def rows(name: str, height: int) -> np.ndarray[Any, Any]:
 def test_classes_as_typed(command: Command) -> None:
     Path("nets.py").write_text(NETS)
     job = ["--model", "nets.py:named", "--steps", 3, "--columns", 2]
+    job += ["--transform", "robust", "--parameterization", "fourier"]
     run = command("dream", "classes", *job, "--classes", "Tabby,6", "-o", "a.png")
     assert run.code == 0, run.err
     options = recorded("a.png")
@@ -122,7 +123,7 @@ def test_classes_as_typed(command: Command) -> None:
 
 
 def test_classes_with_a_regularizer_as_typed(command: Command) -> None:
-    job = ["classes", "--classes", "3,7", "--steps", 3]
+    job = ["classes", "--classes", "3,7", "--steps", 3, "--transform", "robust"]
     assert command("dream", *job, "--regularizer", "sparing()", "--timelapse", "webp", "-o", "a.png").code == 0
     assert command("dream", "maximize", "logit(3,7) - sparing()", "--steps", 3, "-o", "b.png").code == 0
     assert command("dream", *job, "-o", "c.png").code == 0
@@ -142,3 +143,8 @@ def test_classes_of_imagenet_as_typed(command: Command) -> None:
     assert run.code == 0, run.err
     assert recorded("a.png")["layer"] == "logits"
     assert len(recipe("a.png").network) == 16  # The weights are not part of this package, so their hash is stored.
+
+
+def test_a_network_without_classes_is_refused(vgg16: nn.Module) -> None:
+    with pytest.raises(ValueError, match="VGG has no layer whose units are classes: name a layer"):
+        dg.find_classes(vgg16, "3")

@@ -12,6 +12,7 @@ from dreamgram.image_optimization.parameterizations import (
     Parameterization,
     PhaseImage,
     PixelImage,
+    PyramidImage,
     frequencies,
     parameterization,
     spectrum_of,
@@ -53,7 +54,8 @@ def with_channels(photo: Tensor, channels: int) -> Tensor:
 def test_it_can_fit_a_photo_from_noise(kind: type[Parameterization], channels: int, photo: Tensor) -> None:
     target = with_channels(photo, channels)
     image = kind.from_noise(target.shape)
-    optimize(image, lambda x: (x - target).square().mean(), steps=250, learning_rate=0.05)
+    rate = 0.1 if kind is PyramidImage else 0.05  # its fine detail changes slowly
+    optimize(image, lambda x: (x - target).square().mean(), steps=250, learning_rate=rate)
     assert (image.render() - target).abs().mean() < 0.02
 
 
