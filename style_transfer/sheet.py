@@ -39,14 +39,14 @@ def paint_sheet(options: StylizeOptions, job: Job) -> Done:
         paths = []
         for number, changes in enumerate(variations):
             painter = painter.changed(**changes) if number else painter
-            paths.append(folder / f"{_name(changes, '-', '=')}.png")
+            paths.append(folder / f"{_name(changes)}.png")
             done = painter.paint_of_folder(options.photo, paths[-1])
             if done is not None and done.stopped == "interrupted":
                 return Done("interrupted", interrupted=ONWARD)
         columns = len({str(changes[[*changes][-1]]) for changes in variations})
         sheet = contact_sheet(
             [images.load(path)[0] for path in paths],
-            [_name(changes, ", ", " ") for changes in variations],
+            [_caption(changes) for changes in variations],
             columns=columns,
             title="" if options.photo is None else options.photo.name,
         )
@@ -55,8 +55,15 @@ def paint_sheet(options: StylizeOptions, job: Job) -> Done:
     return Done(summary=f"{folder}: {len(paths)} pictures")
 
 
-def _name(changes: Mapping[str, Any], between: str, is_sign: str) -> str:
-    """Return a text that describes the options in ``changes``, such as ``style weight 3, seed 1``."""
-    texts = [f"{value:g}" if isinstance(value, float) else str(value) for value in changes.values()]
-    names = [name if is_sign == "=" else name.replace("_", " ") for name in changes]
-    return between.join(f"{name}{is_sign}{text}" for name, text in zip(names, texts, strict=True))
+def _name(changes: Mapping[str, Any]) -> str:
+    """Return the file name, without extension, of the picture with ``changes``, such as ``style_weight=3-seed=1``."""
+    return "-".join(f"{name}={_text(value)}" for name, value in changes.items())
+
+
+def _caption(changes: Mapping[str, Any]) -> str:
+    """Return the caption of the picture with ``changes``, such as ``style weight 3, seed 1``."""
+    return ", ".join(f"{name.replace('_', ' ')} {_text(value)}" for name, value in changes.items())
+
+
+def _text(value: Any) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -107,7 +107,7 @@ def test_a_fast_video_keeps_its_speed(form: str, shown: list[int], tmp_path: Pat
 
 
 def test_a_gif_has_one_palette(photo: torch.Tensor, tmp_path: Path) -> None:
-    """What does not change in the pictures does not change in the GIF."""
+    """A pixel that is the same in all pictures is also the same in all frames of the GIF."""
     still = images.resize(photo, (64, 64))
     with AnimationWriter(tmp_path / "a.gif", "GIF") as writer:
         for number in range(5):

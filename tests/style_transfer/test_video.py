@@ -266,7 +266,7 @@ def test_bad_animations(command: Command, gif: Path, monkeypatch: pytest.MonkeyP
 
 
 def test_an_animation_among_photos(command: Command, gif: Path) -> None:
-    """In a folder of photos, the first frame is painted, and its picture can be made again."""
+    """The first frame is painted if the animation is in a folder of photos. This picture can be made again."""
     Path("photos").mkdir()
     shutil.copy(gif, "photos/a.gif")
     run = command("stylize", "photos", *QUICKER, "-o", "out")
