@@ -36,6 +36,8 @@ class StyleKeywords(TypedDict, total=False):
     temporal_weight: float | None
     content_layers: LayerWeights | None
     style_layers: LayerWeights | None
+    focus: float | None
+    style_margin: float | None
     steps: int
     max_memory: int | None
 

@@ -86,6 +86,8 @@ class StyleLoss:
     CONTENT_LAYERS: Mapping[str, float] = CONTENT_LAYERS
     """Names of the default content layers, each with the factor by which the content weight is multiplied in that
     layer."""
+    FOCUS: float = 0.0
+    """Default of the option ``focus``, the emphasis of the content loss on salient parts of the photo, in [0, 1]."""
     BLOCK: int = 1_000_000
     """Side, in pixels, of square blocks of the image. L-BFGS learns the curvature of the loss in each block separately.
 
@@ -154,14 +156,21 @@ class ContentLoss:
     """The content loss: the mean squared difference between the activations of the image and of the photo.
 
     In equation 1 of Gatys et al., arXiv:1508.06576, the loss is half the sum of the squared differences. The mean is
-    used here so that a weight of the loss has the same meaning for pictures of every size.
+    used here so that a weight of the loss has the same meaning for pictures of every size. The mean can be weighted, so
+    that some parts of the photo count more than others (:mod:`dreamgram.style_transfer.salience`).
     """
 
     local = True
 
-    def __init__(self, target: Tensor) -> None:
-        """Store ``target``, the photo's activations (1, C, H, W)."""
+    def __init__(self, target: Tensor, weight: Tensor | None = None) -> None:
+        """Store ``target``, the photo's activations (1, C, H, W), and the ``weight`` of each position (H, W).
+
+        The weights add up to 1. By default, all weights are equal. ``weight`` can also be a scalar tensor, the weight
+        of every position.
+        """
         self.target = target.detach()
+        positions = target.shape[2] * target.shape[3]
+        self.weight = torch.tensor(1 / positions, device=target.device) if weight is None else weight
 
     @property
     def scale(self) -> float:
@@ -171,8 +180,9 @@ class ContentLoss:
     def measure(self, activation: Tensor, window: Window = EVERYWHERE) -> Tensor:
         """Return the contribution of the activations (1, C, H, W) in a ``window`` to the loss, as a scalar tensor."""
         rows, columns = window
-        distance: Tensor = _SquaredDistance.apply(activation, self.target[:, :, rows, columns])
-        return distance / self.target.numel()
+        weight = within(self.weight, window)
+        distance: Tensor = _SquaredDistance.apply(activation, self.target[:, :, rows, columns], weight)
+        return distance / self.target.shape[1]
 
     def __call__(self, measured: Tensor) -> Tensor:
         """Return ``measured`` unchanged, because the sum of the contributions of all tiles is the loss."""
@@ -180,21 +190,25 @@ class ContentLoss:
 
 
 class _SquaredDistance(torch.autograd.Function):
-    """Autograd function that computes the sum of the squared differences between two tensors, in float32 or float64.
+    """Autograd function that computes the weighted sum of the squared differences between two tensors (1, C, H, W).
 
-    Only the first tensor gets a gradient. The differences are computed in the type of the tensors, which takes fewer
-    passes over memory than to convert the tensors first.
+    The sum is computed in float32 or float64. ``weight`` (H, W) holds the weight of each position, or is a scalar
+    tensor. Only the first tensor gets a gradient. The differences are computed in the type of the tensors, which takes
+    fewer passes over memory than to convert the tensors first.
     """
 
     @staticmethod
-    def forward(ctx: Any, activation: Tensor, target: Tensor) -> Tensor:
-        ctx.save_for_backward(activation, target)
-        return exact(activation - target).square().sum()
+    def forward(ctx: Any, activation: Tensor, target: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(activation, target, weight)
+        return (exact(activation - target).square().sum((0, 1)) * weight).sum()
 
     @staticmethod
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
-        activation, target = ctx.saved_tensors
-        return (activation - target) * (2 * gradient), None
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None, None]:
+        activation, target, weight = ctx.saved_tensors
+        slope = 2 * gradient * weight
+        # A scalar tensor of another type does not change the type of the product. A tensor (H, W) would change it.
+        slope = slope.to(activation.dtype) if slope.ndim else slope
+        return (activation - target) * slope, None, None
 
 
 @style_loss("gram")
@@ -225,7 +239,9 @@ class WassersteinLoss(StyleLoss):
     """
 
     LAYERS: Mapping[str, float] = FOUR
-    CONTENT_LAYERS: Mapping[str, float] = {"relu3_1": 0.1, "relu4_2": 0.3}
+    CONTENT_LAYERS: Mapping[str, float] = {"relu3_1": 0.12, "relu4_2": 0.36}
+
+    FOCUS = 1.0
 
     BLOCK = 48
 
@@ -287,7 +303,7 @@ class NearestLoss(StyleLoss):
     As in Kolkin et al., "Neural Neighbor Style Transfer", arXiv:2203.13215, the mean of the painting's activations is
     subtracted from all activations before they are compared. In the paper, the nearest neighbors are updated only
     rarely and are found in the features of all layers together. Here, they are updated in every step and are found in
-    each layer separately. In each painting, at most about :attr:`CANDIDATES` positions are searched.
+    each layer separately. In each painting, only some positions are searched (:attr:`CANDIDATES`).
 
     The cosine distance alone can be small even if the image uses only a few of the painting's activations, or colors
     that the painting does not have. The moments (mean and covariance) are therefore matched as well, as in Kolkin et
@@ -296,11 +312,17 @@ class NearestLoss(StyleLoss):
 
     LAYERS: Mapping[str, float] = FOUR
 
+    FOCUS = 1.0
+
     BLOCK = 48
 
     CANDIDATES = 1024
     """Approximate maximum number of activations of a painting that are candidates for the nearest activation. If a mask
     selects a part of the painting, the candidates are taken from this part."""
+
+    PER_CHANNEL = 4
+    """Number of candidates for each channel of a layer, if they are at least 256 and at most :attr:`CANDIDATES`. The
+    fewer channels a layer has, the fewer candidates cover all kinds of activations."""
 
     SHARE = 0.7
     """Weight of the cosine distance. The Wasserstein loss, divided by :attr:`WassersteinLoss.scale`, has the weight
@@ -336,7 +358,8 @@ class NearestLoss(StyleLoss):
         """
         inside = (weight > weight.max() / 2) if weight.ndim else weight > 0
         total = int(inside.sum()) if weight.ndim else round(1 / weight.item())
-        chosen = lattice(activation, window, -(-total // NearestLoss.CANDIDATES))
+        count = min(NearestLoss.CANDIDATES, max(256, NearestLoss.PER_CHANNEL * activation.shape[1]))
+        chosen = lattice(activation, window, -(-total // count))
         features: Tensor = activation[0, :, chosen & within(inside, window)].T
         return WassersteinLoss.statistic(activation, weight, window), features
 

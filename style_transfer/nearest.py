@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-CHUNK = 4096
-"""Maximum number of positions whose nearest neighbors are found at once, to limit memory use."""
+CHUNK = 1024
+"""Maximum number of positions whose nearest neighbors are found at once. A larger table of cosines would not fit into
+the cache of a CPU core."""
 
 SHORTEST = 1e-12
 """Minimum norm by which an activation is divided, to avoid division by zero. A smaller norm is replaced by this
@@ -51,7 +52,8 @@ class _Nearest(torch.autograd.Function):
     """Autograd function of :func:`distance_of_nearest`.
 
     The gradient is computed in the forward pass, one chunk of positions at a time, so that the distances of a chunk do
-    not have to be kept for the backward pass.
+    not have to be kept for the backward pass. The nearest candidates are found in the type of the activations, such as
+    bfloat16, which is faster. The distance from them and its gradient are computed in the type of the candidates.
     """
 
     @staticmethod
@@ -60,16 +62,18 @@ class _Nearest(torch.autograd.Function):
         features = activation[0].permute(1, 2, 0).reshape(-1, channels)
         slopes = torch.empty_like(features) if ctx.needs_input_grad[0] else features[:0]
         weights = weight.expand(ctx.size).reshape(-1, 1)
-        distance = mean.new_zeros(())
+        distance, rough = mean.new_zeros(()), candidates.to(features.dtype)
         for first in range(0, len(features), CHUNK):
             part = slice(first, first + CHUNK)
             apart = features[part].to(mean.dtype) - mean
             length = apart.norm(dim=1, keepdim=True).clamp(min=SHORTEST)
             directions = apart / length
-            cosines, nearest = (directions @ candidates.T).max(1, keepdim=True)
+            # On a CPU, max is several times faster than argmax.
+            nearest = candidates[(directions.to(features.dtype) @ rough.T).max(1).indices]
+            cosines = (directions * nearest).sum(1, keepdim=True)
             distance += (weights[part] * (1 - cosines)).sum()
             if ctx.needs_input_grad[0]:
-                slopes[part] = (cosines * directions - candidates[nearest[:, 0]]) * (weights[part] / length)
+                slopes[part] = (cosines * directions - nearest) * (weights[part] / length)
         ctx.save_for_backward(slopes)
         return distance
 

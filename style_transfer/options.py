@@ -177,12 +177,12 @@ class StyleOptions(RunOptions):
         None,
         "Layers in which the activations should match those of the photo; overrides the preset. Each layer can have a "
         "weight, as in relu3_1=1,relu4_2=0.5. Early layers keep more of the photo's detail than late layers. [default: "
-        "relu3_1=0.1,relu4_2=0.3; for gram and nearest: relu4_2=1]",
+        "relu3_1=0.12,relu4_2=0.36; for gram and nearest: relu4_2=1]",
         group=LOSSES,
         parse=parse_layer_weights,
         least=0,
         metavar="LAYER=X,...",
-        values=("relu4_2", "relu3_1", "relu3_1=0.1,relu4_2=0.3"),
+        values=("relu4_2", "relu3_1", "relu3_1=0.12,relu4_2=0.36"),
     )
     style_layers: LayerWeights | None = option(
         None,
@@ -195,6 +195,26 @@ class StyleOptions(RunOptions):
         least=0,
         metavar="LAYER=X,...",
         values=("relu1_1,relu2_1", "relu1_1=1,relu3_1=0.5", "relu4_1"),
+    )
+    focus: float | None = option(
+        None,
+        "Emphasis of the content loss on parts of the photo that stand out to the network, such as faces and hands; "
+        "overrides the preset. With 1, they keep their details, and plain parts get bold strokes. With 0, all parts of "
+        "the photo count equally. [default: 1; for gram: 0]",
+        group=LOSSES,
+        least=0,
+        most=1,
+        values=(0.0, 0.5, 1.0),
+    )
+    style_margin: float | None = option(
+        None,
+        "Width of the strips along the edges of each painting that are left out, as a fraction of its shorter side; "
+        "overrides the preset. Scans of paintings often show a frame there. A painting with a style mask is used as a "
+        "whole. [default: 0.05; gatys: 0]",
+        group=LOSSES,
+        least=0,
+        most=0.4,
+        values=(0.0, 0.05, 0.2),
     )
     optimizer: str = option(
         "lbfgs",
@@ -247,12 +267,14 @@ class StyleOptions(RunOptions):
 
     @classmethod
     def of_first_version(cls, record: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a record of version 0.1.0 with the layers that were the defaults of that version, if it names none."""
-        defaults = {
+        """Return a record of version 0.1.0, completed with the defaults that this version had."""
+        defaults: dict[str, Any] = {
+            "focus": 0.0,
+            "style_margin": 0.0,
             "content_layers": CONTENT_LAYERS,
             "style_layers": FOUR if record.get("style_loss") == "nearest" else FIVE,
         }
-        return {**record, **{name: layers for name, layers in defaults.items() if not record.get(name)}}
+        return {**record, **{name: value for name, value in defaults.items() if not record.get(name)}}
 
     def resolved(self, shape: ImageShape | None = None) -> Self:
         """Return a copy in which the style loss, the layers and the weights of all losses are set.

@@ -36,6 +36,12 @@ class Preset:
     style_layers: Mapping[str, float] | None = None
     """Factor that multiplies the style weight, for each style layer. The default is the attribute ``LAYERS`` of the
     style loss."""
+    focus: float | None = None
+    """Emphasis of the content loss on salient parts of the photo, such as faces, in [0, 1]. With 0, all parts count
+    equally. The default is the attribute ``FOCUS`` of the style loss."""
+    style_margin: float = 0.05
+    """Width of the strips along the edges of a painting that are left out, as a fraction of its shorter side. Scans of
+    paintings often show a frame or the edge of the canvas there."""
 
     @property
     def content(self) -> dict[str, float]:
@@ -46,6 +52,11 @@ class Preset:
     def style(self) -> dict[str, float]:
         """The weight of the style loss in each style layer, by layer name."""
         return {name: self.style_weight * weight for name, weight in self._style_layers().items()}
+
+    @property
+    def emphasis(self) -> float:
+        """The emphasis of the content loss on salient parts of the photo, in [0, 1]."""
+        return self._kind().FOCUS if self.focus is None else self.focus
 
     def pixel_weights(self, numbers: int) -> tuple[float, float]:
         """Return the weight of the total variation and the weight of the temporal loss in the total loss.
@@ -64,7 +75,8 @@ class Preset:
     def as_options(self) -> dict[str, Any]:
         """Return this preset's fields, except ``relative``, as a dictionary of :class:`StyleOptions` fields."""
         chosen = {each.name: getattr(self, each.name) for each in fields(self) if each.name != "relative"}
-        return {**chosen, "content_layers": self._content_layers(), "style_layers": self._style_layers()}
+        layers = {"content_layers": self._content_layers(), "style_layers": self._style_layers()}
+        return {**chosen, **layers, "focus": self.emphasis}
 
     def _content_layers(self) -> Mapping[str, float]:
         return self._kind().CONTENT_LAYERS if self.content_layers is None else self.content_layers
@@ -86,7 +98,7 @@ def style_losses() -> dict[str, type[StyleLoss]]:
 PRESETS = {
     "default": Preset(1.0, 1.0, 0.5, 200.0, "wasserstein"),
     # neural-style's objective and weights (github.com/jcjohnson/neural-style), after Gatys et al., arXiv:1508.06576.
-    "gatys": Preset(5.0, 100.0, 1e-3, 1e-3, "gram", relative=False),
+    "gatys": Preset(5.0, 100.0, 1e-3, 1e-3, "gram", relative=False, style_margin=0.0),
 }
 
 

@@ -216,6 +216,17 @@ def divide(
     return [region[None] for region in regions], masks, parts.tolist()
 
 
+def without_margin(painting: Tensor, margin: float) -> Tensor:
+    """Return ``painting`` (1, 3, H, W) without strips along its edges, where scans often show a frame.
+
+    ``margin`` is the width of the strips, as a fraction of the painting's shorter side, from 0 up to but not including
+    0.5.
+    """
+    height, width = painting.shape[2:]
+    strip = round(margin * min(height, width))
+    return painting[:, :, strip : height - strip, strip : width - strip]
+
+
 def check_proportions(name: str, mask: Tensor, picture: Tensor) -> None:
     """Check that ``mask`` has approximately the same aspect ratio as ``picture``.
 

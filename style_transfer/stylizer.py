@@ -58,7 +58,15 @@ from dreamgram.style_transfer.kept import Kept, PaintedImage, joined, read_mask
 from dreamgram.style_transfer.keywords import StyleKeywords, StylizerKeywords
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous, StyleLoss
 from dreamgram.style_transfer.options import INIT, NAMED_STARTS, StyleOptions
-from dreamgram.style_transfer.regions import check_proportions, divide
+from dreamgram.style_transfer.regions import check_proportions, divide, without_margin
+from dreamgram.style_transfer.salience import (
+    SALIENCE_LAYER,
+    SALIENCE_SHORTEST,
+    SALIENCE_SIDE,
+    emphasized,
+    has_salience,
+    salience,
+)
 from dreamgram.style_transfer.seamless import circular, enlarge, without_edges
 from dreamgram.style_transfer.targets import Targets, fingerprint
 from dreamgram.style_transfer.total_loss import Style, TotalLoss, total_loss
@@ -159,6 +167,8 @@ class Stylizer:
 
     _result: Stylized | None = None
     """Result of the last run, before :meth:`finish`, if this run was not stopped early."""
+    _portions: Sequence[float]
+    """Length of the longer side of the part of each painting that is used, as a fraction of that of the painting."""
     _painted: Stylized | None = None
     """Result, before :meth:`finish`, of a stylizer that differs from this one only in the strength."""
 
@@ -277,7 +287,11 @@ class Stylizer:
             self.regions = [self.regions[number] for number in painted]
             masks = [[row[region] for region in painted] for row in masks]
             parts = [[row[region] for region in painted] for row in parts]
-        paintings = [given["paintings"][number] for number in painted]
+        wholes = [given["paintings"][number] for number in painted]
+        # A style mask says which part of its painting to use.
+        margin = 0.0 if given["style_masks"] else self.losses.style_margin
+        paintings = [without_margin(whole, margin) for whole in wholes]
+        self._portions = [max(part.shape) / max(whole.shape) for part, whole in zip(paintings, wholes, strict=True)]
         self._masks, self._shares = ([masks[number] for number in painted], [parts[number] for number in painted])
         measured = self.photo if mask is None else Kept(self.photo, mask).painted_pixels()
         self._photo, self._paintings = prepare(self.options.colors, self.photo, paintings, measured)
@@ -427,6 +441,8 @@ class Stylizer:
             else:
                 past = _Past.of(state, self._sizes)
                 state = {name: tensor for name, tensor in state.items() if name not in past.state()}
+            # The memory in use has been measured before. It must not include the memory that this pass needs.
+            emphasis = self._emphasis(dtype)
 
             def paint(number: int) -> Run:
                 nonlocal past, state
@@ -434,7 +450,7 @@ class Stylizer:
                 while True:
                     resumed, state = state, None
                     try:
-                        past, run = self._paint_scale(number, past, activations_of, dtype, resumed, told)
+                        past, run = self._paint_scale(number, past, activations_of, dtype, resumed, told, emphasis)
                     except (RuntimeError, MemoryError) as error:
                         if not is_out_of_memory(error):
                             raise
@@ -470,6 +486,7 @@ class Stylizer:
         dtype: torch.dtype,
         state: State | None,
         listeners: Sequence[Listener],
+        emphasis: Tensor | None,
     ) -> tuple[_Past, Run]:
         """Optimize the image at the scale with the index ``number``.
 
@@ -480,7 +497,7 @@ class Stylizer:
             release_kept_memory()  # memory blocks that the previous scale freed are too small for this scale
         budget = past.budgets[number]
         parameterization = self._begin(past.image, self._sizes[number])
-        loss = self._loss(self.scales[number], activations_of, budget, dtype)
+        loss = self._loss(self.scales[number], activations_of, budget, dtype, emphasis)
         if self.options.compile:
             loss = replace(loss, activations_of=activations_of.compiled())
         costs = [scale**2 + CONSTANT_WORK for scale in self.scales]
@@ -541,7 +558,8 @@ class Stylizer:
         ``scale`` is the longer side of the image, in pixels.
         """
         side = self.options.style_scale * scale
-        return [_style_size(painting, side, self._smallest) for painting in self._paintings]
+        pairs = zip(self._paintings, self._portions, strict=True)
+        return [_longer_side(painting, portion * side, self._smallest) for painting, portion in pairs]
 
     def _painting_sizes(self, scale: int) -> list[tuple[int, int]]:
         """Return the size (H, W), in pixels, to which to resize each painting at a scale.
@@ -550,7 +568,25 @@ class Stylizer:
         """
         return [fitted_size(*each) for each in zip(self._paintings, self._style_sizes(scale), strict=True)]
 
-    def _loss(self, scale: int, activations_of: Reader, budget: Budget, dtype: torch.dtype) -> TotalLoss:
+    def _emphasis(self, dtype: torch.dtype) -> Tensor | None:
+        """Return how much each part of the photo counts in the content loss, or None if all parts count equally.
+
+        ``dtype`` is the precision of the network. All parts also count equally if the network lacks the layer that
+        shows which parts stand out.
+        """
+        focus = self.losses.emphasis
+        if not focus or not self.losses.content or not has_salience(self.model):
+            return None
+        side = _longer_side(self._photo, min(SALIENCE_SIDE, self.options.size), SALIENCE_SHORTEST)
+
+        def measure() -> Tensor:
+            return salience(self.model, fit(self._photo.to(self.device), side), dtype)
+
+        return emphasized(self._cache.of_photo((SALIENCE_LAYER, side, dtype), measure), focus)
+
+    def _loss(
+        self, scale: int, activations_of: Reader, budget: Budget, dtype: torch.dtype, emphasis: Tensor | None
+    ) -> TotalLoss:
         """Return the total loss function for an image whose longer side has ``scale`` pixels."""
         given = zip(
             self._paintings, self._style_sizes(scale), self._shares, self._masks, self._painting_hashes, strict=True
@@ -568,6 +604,7 @@ class Stylizer:
             self._cache,
             (dtype, budget, self.options.seamless),  # pictures in different tiles are rounded differently
             self.options.seamless,
+            emphasis,
         )
 
     def _image_to_start_from(self, init: str | Tensor) -> Tensor | None:
@@ -746,12 +783,12 @@ def pyramid(photo: Tensor, size: int) -> list[int]:
     return scales
 
 
-def _style_size(painting: Tensor, side: float, smallest: int) -> int:
-    """Return the longer side, in pixels, to which to resize ``painting``.
+def _longer_side(picture: Tensor, side: float, smallest: int) -> int:
+    """Return the longer side, in pixels, to which to resize ``picture``, a painting or the photo.
 
     The longer side is ``side``, or larger if needed to keep the shorter side at ``smallest`` or above.
     """
-    short, long = sorted(painting.shape[2:])
+    short, long = sorted(picture.shape[2:])
     return max(round(side), math.ceil(smallest * long / short))
 
 

@@ -204,6 +204,7 @@ def total_loss(
     cache: Targets | None = None,
     key: tuple[object, ...] = (),
     seamless: bool = False,
+    emphasis: Tensor | None = None,
 ) -> TotalLoss:
     """Compute the targets of all losses, and return a function that computes the total loss of an image.
 
@@ -224,6 +225,8 @@ def total_loss(
         key: all other settings on which the activations depend, besides the network, the pictures and the layers. An
             example is the precision of the network. These settings become part of the keys of the cache.
         seamless: whether the total variation includes the differences between opposite edges of the image.
+        emphasis: how much each part of the photo counts in the content loss, (1, 1, h, w) of any height and width. By
+            default, all parts count equally.
     """
     cache = Targets() if cache is None else cache
     tiles = tiles_of(photo)
@@ -238,7 +241,7 @@ def total_loss(
         layers = (tuple(preset.content), tuple(preset.style))
         content, layer_sizes = cache.of_photo((fingerprint(photo), layers, *key), capture_photo)
     terms = [
-        _term("content", layer, weight, ContentLoss(content[layer]), preset, photo.device)
+        _term("content", layer, weight, _content_loss(content[layer], emphasis), preset, photo.device)
         for layer, weight in preset.content.items()
     ]
     terms += _style_terms(styles, known, preset, regions, layer_sizes, photo.device)
@@ -289,6 +292,13 @@ def _capture_photo(
         for layer, of_tiles in parts.items():
             of_tiles.append(activations[layer])
     return {layer: join(tiles, layer, parts.pop(layer)) for layer in [*parts]}, layer_sizes
+
+
+def _content_loss(target: Tensor, emphasis: Tensor | None) -> ContentLoss:
+    """Return the content loss of a layer, given the photo's activations (1, C, H, W) in the layer."""
+    weights = position_weights(emphasis, (target.shape[2], target.shape[3]), target.device)
+    assert weights is not None  # the emphasis is positive everywhere
+    return ContentLoss(target, weights)
 
 
 def _style_terms(
