@@ -5,6 +5,7 @@ The sheets are saved in ``outputs/gallery/``. This takes half an hour.
 - ``styles.jpg`` shows four photos in four styles with the default settings.
 - ``losses.jpg`` shows four pairs of a photo and a style, one in each row. There is a column for each style loss with
   VGG-16, and one for the default style loss with VGG-19.
+- ``focus.jpg`` shows two of these pairs with a focus of 0, 0.5 and 1.
 - ``sizes.jpg`` shows one of these pairs at 256, 512 and 1024 pixels.
 """
 
@@ -16,12 +17,14 @@ from typing import Annotated
 import torch
 import typer
 from torch import Tensor
+from typing_extensions import Unpack
 
 from benchmarks.gallery import GALLERY
 from benchmarks.process import PICTURES
 from dreamgram.image_optimization import images
 from dreamgram.models import load
 from dreamgram.style_transfer.drawn_styles import DRAWN_STYLES, draw_style
+from dreamgram.style_transfer.keywords import StyleKeywords
 from dreamgram.style_transfer.losses import STYLE_LOSSES
 from dreamgram.style_transfer.stylizer import stylize
 
@@ -60,14 +63,13 @@ def style(name: str, size: int) -> Tensor:
     return draw_style(name, size) if name in DRAWN_STYLES else images.load(PICTURES / name)
 
 
-def painted(content: str, painting: str, size: int, loss: str | None = None, network: str = "vgg16") -> Tensor:
+def painted(content: str, painting: str, size: int, network: str = "vgg16", **options: Unpack[StyleKeywords]) -> Tensor:
     """Paint the photo ``content`` in the style ``painting``, and return the result (1, 3, H, W).
 
-    The longer side has ``size`` pixels. ``loss`` is the name of the style loss; None means the default.
+    The longer side has ``size`` pixels. ``options`` are fields of :class:`StyleOptions`.
     """
-    print(content, painting, size, loss or "", network, flush=True)
-    model = load(network)
-    return stylize(photo(content), [style(painting, size)], model=model, size=size, style_loss=loss).image
+    print(content, painting, size, network, options, flush=True)
+    return stylize(photo(content), [style(painting, size)], model=load(network), size=size, **options).image
 
 
 def sheet(name: str, rows: Sequence[Sequence[Tensor]], cell: tuple[int, int] = CELL) -> None:
@@ -94,8 +96,13 @@ def styles() -> None:
 
 def losses() -> None:
     """Make and save ``losses.jpg``: four pairs of a photo and a style, with each style loss and with VGG-19."""
-    ways = [*((loss, "vgg16") for loss in STYLE_LOSSES), (None, "vgg19")]
-    sheet("losses.jpg", [[painted(*pair, 384, *way) for way in ways] for pair in PAIRS])
+    by_loss = [[painted(*pair, 384, style_loss=loss) for loss in STYLE_LOSSES] for pair in PAIRS]
+    sheet("losses.jpg", [[*row, painted(*pair, 384, "vgg19")] for row, pair in zip(by_loss, PAIRS, strict=True)])
+
+
+def focus() -> None:
+    """Make and save ``focus.jpg``: a portrait and a landscape, each with three values of the option ``focus``."""
+    sheet("focus.jpg", [[painted(*pair, 384, focus=value) for value in (0, 0.5, 1)] for pair in (PAIRS[0], PAIRS[3])])
 
 
 def sizes() -> None:
@@ -104,10 +111,10 @@ def sizes() -> None:
 
 
 def main(
-    only: Annotated[list[str] | None, typer.Argument(help="Sheets: styles, losses or sizes. By default, all.")] = None,
+    only: Annotated[list[str] | None, typer.Argument(help="styles, losses, focus or sizes. By default, all.")] = None,
 ) -> None:
     """Make sheets of pictures for judging style transfer by eye."""
-    for draw in (styles, losses, sizes):
+    for draw in (styles, losses, focus, sizes):
         if not only or draw.__name__ in only:
             draw()
 

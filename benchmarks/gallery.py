@@ -24,7 +24,7 @@ COMMANDS = {
     "accentuated.jpg": "dream accentuate CAT --unit 100 --size 320",
     "vgg16-relu2_2.png": "dream units --model vgg16 --layer relu2_2 --units 0-5 --columns 6",
     "vgg16-relu3_3.png": "dream units --model vgg16 --layer relu3_3 --units 0-5 --columns 6",
-    "vgg16-relu4_1.png": "dream units --model vgg16 --layer relu4_1 --units "
+    "vgg16-relu4_1.jpg": "dream units --model vgg16 --layer relu4_1 --units "
     + ",".join(map(str, range(0, 512, 16)))
     + " --columns 8",
     "vgg16-relu5_1.png": "dream units --model vgg16 --layer relu5_1 --units 0-5 --columns 6",

@@ -26,7 +26,7 @@ SALIENCE_SHORTEST = 16
 PLAIN_WEIGHT = 0.3
 """Weight, before normalization, of a part of the photo that does not stand out at all. The mean salience is 1."""
 
-MOST_SALIENCE = 2.0
+MOST_SALIENCE = 1.3
 """Largest salience. Larger values are replaced by this one, so that even a face is still painted."""
 
 SALIENCE_WINDOW = 3
