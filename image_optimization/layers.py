@@ -20,9 +20,18 @@ from dreamgram.image_optimization.checks import MOST_THINGS, as_model, as_wholes
 from dreamgram.image_optimization.input_shapes import find_shape
 from dreamgram.image_optimization.names import shorten, unknown
 from dreamgram.image_optimization.receptive_fields import Field
-from dreamgram.image_optimization.settings import usual_settings
+from dreamgram.image_optimization.settings import usual_settings, without_collecting
 from dreamgram.image_optimization.state import unwrapped
-from dreamgram.image_optimization.trial import Seen, Trial, Way, blank_image, is_about_sizes, try_out, try_shapes
+from dreamgram.image_optimization.trial import (
+    Seen,
+    Trial,
+    Way,
+    blank_image,
+    is_about_sizes,
+    try_out,
+    try_shapes,
+    try_two,
+)
 
 
 class RowsError(ValueError):
@@ -172,9 +181,14 @@ def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[
     Raises:
         ValueError: a layer is unknown, or the forward pass fails before it reaches the layer.
     """
+    return reach_layers_among_all(model, image, names)[0]
+
+
+def reach_layers_among_all(model: nn.Module, image: Tensor, names: Sequence[str]) -> tuple[list[Layer], list[Layer]]:
+    """Return the layers called ``names``, as :func:`reach_layers` does, and all layers that are reached."""
     layers, failure = dry_run(model, image)
     try:
-        return [find_layer(name, layers) for name in names]
+        return [find_layer(name, layers) for name in names], layers
     except ValueError:
         if failure is None:
             raise
@@ -233,6 +247,7 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
 
 
 @usual_settings
+@without_collecting
 def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
     """Find the layers of ``model`` with forward passes of copies of the first image in ``image`` (N, C, H, W).
 
@@ -268,7 +283,7 @@ def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, dict[tuple[str, int
     def passes(count: int, way: Way) -> Trial:
         return try_out(model, image.expand(count, *image.shape[1:]), way)
 
-    several = [passes(count, "shapes") for count in (2, 3)]
+    several = [try_two(model, image), passes(3, "shapes")]
     images = _images_of(several, True)
     if all(trial.failure is None for trial in several):
         places = [[seen.place for seen in trial.seen] for trial in several]
@@ -328,7 +343,7 @@ def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: 
         receptive_field=None,
         stride=None,
         start=None,
-        overwritten=seen.overwritten(),
+        overwritten=seen.overwritten,
         key=seen.key,
         unit_axis=unit_axis,
         image_axis=axis,
