@@ -121,6 +121,8 @@ def try_out(
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, args: Any, output: Any) -> None:
             for key, tensor in tensors_in(output):
+                if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # it exists only inside torch.vmap
+                    continue
                 what = name, calls[name], key, module, tensor.shape
                 found.append((what, fields.of(tensor) if fields else None, tensor, _version(tensor)))
             calls[name] += 1
@@ -140,6 +142,8 @@ def try_out(
         try:
             with torch.no_grad(), default_type(kind), reading, skipping or nullcontext(), fields or nullcontext():
                 functional_call(model, state, (image,))
+        except SystemExit as error:
+            trial.failure = RuntimeError(f"it ends the program with sys.exit({error.code})")
         except Exception as error:  # the user's network may raise anything
             trial.failure = error.with_traceback(None)  # the traceback would keep all activations in memory
         finally:
@@ -324,6 +328,8 @@ class _NoArithmetic(Mode):
         shape_of = SHAPES.get(func)
         output = None if shape_of is None else shape_of(*args, **kwargs)
         if output is None:  # invalid arguments must raise the error of the operator
+            if func.namespace not in OWN:
+                raise NeedsValues(f"the network calls {func}, which might fail for arbitrary values")
             output = func(*args, **kwargs)
         if isinstance(output, Tensor) and output.is_floating_point():
             return output
@@ -484,6 +490,10 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *others: Any, **option
 
 
 ATEN = torch.ops.aten
+
+OWN = ("aten", "prim", "prims")
+"""Namespaces of the operators of PyTorch itself. Operators of other packages might read memory that is not theirs if
+their arguments hold arbitrary values, such as NaN for a coordinate."""
 
 INDEXING = {
     *(ATEN.embedding.default, ATEN.gather.default, ATEN.index.Tensor, ATEN.index_select.default, ATEN.take.default),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -168,6 +169,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "Runs does not run beyond a, so b cannot be reached: KeyError",
     ),
     "quantized": (quantized, "6", "no gradient passes back from 6"),
+    "ends the program": (lambda: Runs(lambda n, x: sys.exit(7)), "a", "it ends the program with sys.exit"),
+    "under vmap": (lambda: Runs(lambda n, x: torch.vmap(n.a)(x[:, None])[:, 0]), "a", "no layer 'a'"),
+    "without modules": (lambda: Runs(lambda n, x: x * 2), "a", "no layer 'a': a forward pass calls no modules"),
     "reentrant": (
         lambda: Runs(lambda n, x: n.b(checkpoint(n.a, x, use_reentrant=True))),
         "b",

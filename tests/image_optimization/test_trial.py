@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import deform_conv2d
 
 from dreamgram.image_optimization.layers import find_layer, list_layers
 from dreamgram.image_optimization.trial import NeedsValues, try_out
@@ -44,6 +45,9 @@ READERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "unpooling": lambda x, table: functional.max_unpool2d(*functional.max_pool2d(x, 2, return_indices=True), 2),
     "item": lambda x, table: x * x.mean().item(),
     "mask": lambda x, table: x[x > 0],
+    "an operator of another package": lambda x, table: deform_conv2d(
+        x, x.repeat(1, 5, 1, 1)[:, :18], torch.ones(4, 4, 3, 3), padding=1
+    ),
 }
 
 
