@@ -42,6 +42,10 @@ FLOAT_BYTES = 4
 WEBP_BYTES = 12
 """Number of bytes per pixel that the WebP decoder needs, because it keeps three RGBA copies of the picture."""
 
+DECODING = {"WEBP": 24, "JPEG2000": 20}
+"""Numbers of bytes per pixel that are needed while a picture is decoded, for the formats that need more then than later,
+when the image is made."""
+
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 """Formats, other than TIFF, whose files can have several frames. In these formats, the frames are counted."""
 
@@ -98,7 +102,7 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
             installed. The format is recognized by the content of the file, not by its name.
         channels: number of channels of the image to return: 3 for color, 1 for gray.
         max_pixels: largest allowed number of pixels in the picture. In addition, the file and the decoded picture are
-            limited to 1 GB each, and the memory for the decoded picture and the image together to 1.7 GB. If
+            limited to 1 GB each, and the memory for the decoded picture and the image together to 1.4 GB. If
             ``max_pixels`` is larger than its default, these limits grow in proportion.
 
     Raises:
@@ -156,6 +160,7 @@ def _decode(data: bytes, channels: int, max_pixels: int) -> _Decoded:
         pixel = WEBP_BYTES if picture.format == "WEBP" else len(picture.getbands()) * -(-bits // 8)
         colors, alpha = _count_channels(picture)
         needed = (colors + alpha) * -(-bits // 8) + FLOAT_BYTES * (min(colors, channels) + alpha)
+        needed = max(needed, DECODING.get(picture.format or "", 0))
         check_limits(picture.size, pixel, max_pixels, needed)
         frames = getattr(picture, "n_frames", 1) if picture.format in ANIMATED else 1
         profile = picture.info.get("icc_profile")
@@ -254,7 +259,7 @@ def _from_pillow(picture: Image.Image, profile: bytes | None, data: bytes) -> Sa
         picture = picture.convert("RGB")
     if profile:
         picture = _convert(picture, profile)
-    levels: Array = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+    levels: Array = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
     values: Array = levels.reshape(*levels.shape[:2], -1)
     return Samples(np.concatenate([values, *alpha], axis=2) if alpha else values, values.shape[2])
 
