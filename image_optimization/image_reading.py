@@ -43,7 +43,7 @@ WEBP_BYTES = 12
 """Number of bytes per pixel that the WebP decoder needs, because it keeps three RGBA copies of the picture."""
 
 DECODING = {"WEBP": 24, "JPEG2000": 20}
-"""Numbers of bytes per pixel that are needed while a picture is decoded, for the formats that need more then than later,
+"""Bytes per pixel that are needed while a picture is decoded, for the formats that need more memory then than later,
 when the image is made."""
 
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
