@@ -110,6 +110,12 @@ ARBITRARY = (torch.fx.GraphModule, torch.jit.ScriptModule)
 """Classes of PyTorch modules that can contain arbitrary code."""
 
 
+def runs_own_code(module: nn.Module) -> bool:
+    """Return whether ``module``, apart from the modules inside it, might run code from outside :data:`PER_IMAGE`."""
+    own = type(module).__module__.partition(".")[0] not in PER_IMAGE or "forward" in vars(module)
+    return own or isinstance(module, ARBITRARY)
+
+
 def _may_mix_images(model: nn.Module, layers: Iterable[Layer]) -> bool:
     """Return whether ``model`` has a module whose output for an image might depend on the other images in the batch.
 
@@ -128,9 +134,8 @@ def _is_suspicious(module: nn.Module, outputs: Sequence[Layer]) -> bool:
     ``outputs`` are the layers that the calls of the module give. If the module treats one axis as a sequence, they show
     whether this is the batch axis.
     """
-    own = type(module).__module__.partition(".")[0] not in PER_IMAGE or "forward" in vars(module)
     normalizes = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
-    if own or normalizes or isinstance(module, ARBITRARY):
+    if normalizes or runs_own_code(module):
         return True
     if not isinstance(module, SEQUENTIAL):
         return False
