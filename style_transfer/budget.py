@@ -67,7 +67,7 @@ SAMPLES = 64, 128
 """Sides, in pixels, of two square images whose passes through the network are compared to find the memory per pixel.
 Each of the two measurements includes the network's weights, which cancel in the difference."""
 
-ROUNDING = 0.001
+DEVIATION = 0.001
 """Largest difference between the activations for a tile and those for a whole picture, as a fraction of the largest
 activation, that can be due to rounding."""
 
@@ -236,7 +236,7 @@ def check_tiles(model: nn.Module, layers: Sequence[str]) -> None:
         part, picture = tile.own(activations_of(tile.show(noise))), activations_of(noise)
     for name in layers:
         wanted = picture[name][:, :, tile.windows[name][0], tile.windows[name][1]]
-        if not (part[name] - wanted).abs().max() <= ROUNDING * wanted.abs().max():
+        if not (part[name] - wanted).abs().max() <= DEVIATION * wanted.abs().max():
             raise ValueError(
                 refusal(f"{name} is not the same for a part of a picture, for example because of its size")
             )
