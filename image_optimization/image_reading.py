@@ -29,12 +29,16 @@ from dreamgram.image_optimization.image_tiff import (
     size_of,
 )
 from dreamgram.image_optimization.limits import MOST_PIXELS, check_limits
+from dreamgram.image_optimization.memory import release_kept_memory
 
 PROFILE_TOLERANCE = 4
 """Tolerance, in 8-bit levels, for treating an ICC color profile as sRGB.
 
 A profile is treated as sRGB if converting colors from it to sRGB changes no channel by more than the tolerance.
 """
+
+LARGE = 50_000_000
+"""Number of bytes above which a decoded picture counts as large."""
 
 FLOAT_BYTES = 4
 """Number of bytes of a floating-point number in an image."""
@@ -102,7 +106,7 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
             installed. The format is recognized by the content of the file, not by its name.
         channels: number of channels of the image to return: 3 for color, 1 for gray.
         max_pixels: largest allowed number of pixels in the picture. In addition, the file and the decoded picture are
-            limited to 1 GB each, and the memory for the decoded picture and the image together to 1.4 GB. If
+            limited to 1 GB each, and the memory for the decoded picture and the image together to 1.25 GB. If
             ``max_pixels`` is larger than its default, these limits grow in proportion.
 
     Raises:
@@ -118,6 +122,8 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
         checksum = hashlib.sha256(data).hexdigest()[:16]
         del data  # frees memory: only the samples are needed from here on
         samples = decoded.samples
+        if samples.values.nbytes > LARGE:
+            release_kept_memory()  # memory that the decoder has freed could be too small for the image
         remark = samples.remark()
         image, alpha = samples.to_tensors(channels)
     return Picture(

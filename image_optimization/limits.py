@@ -14,7 +14,7 @@ If the caller allows more pixels than :data:`MOST_PIXELS`, this limit grows in p
 """
 
 
-MOST_MEMORY = 1_400_000_000
+MOST_MEMORY = 1_250_000_000
 """Largest allowed memory, in bytes, of a decoded picture together with the floating-point image that is made from it.
 
 With the program itself, this is about 2 GB. If the caller allows more pixels than :data:`MOST_PIXELS`, the limit grows
