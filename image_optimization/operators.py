@@ -65,8 +65,7 @@ class WriteGuard(Mode):
     """A mode that stops a forward pass before it writes into the memory of certain tensors.
 
     An operator that would write into this memory raises a :class:`WriteError` instead of running. So does a function
-    that gives Python, NumPy or another library direct access to the memory, because they could write into it without an
-    operator.
+    that gives other libraries, such as NumPy, direct access to the memory.
     """
 
     def __init__(self, tensors: Iterable[Tensor]) -> None:
@@ -122,11 +121,8 @@ DIRECT = {"__array__", "__dlpack__", "_typed_storage", "data_ptr", "numpy", "sto
 
 
 def _address(tensor: Tensor) -> int | None:
-    """Return the address of PyTorch's object for the memory of ``tensor``, or None for a tensor without strides.
-
-    Unlike the result of :func:`memory_of`, it identifies the memory only as long as the tensor exists. But no code runs
-    when it is deleted, where Python would ignore Ctrl-C.
-    """
+    """Return a key for the memory of ``tensor`` that is valid while it exists, or None if it has no strides."""
+    # Python would ignore Ctrl-C while it deletes a key that memory_of returns.
     return tensor.untyped_storage()._cdata if tensor.layout is torch.strided else None
 
 

@@ -222,8 +222,8 @@ def _listed(model: nn.Module, layers: Sequence[str], size: tuple[int, int]) -> l
 def check_tiles(model: nn.Module, layers: Sequence[str]) -> None:
     """Check that the activations of ``layers`` for a tile are the same as those for a whole picture.
 
-    The receptive fields do not show, for example, whether a network multiplies its activations by a number that depends
-    on the size of the image. Therefore, random noise and one of its tiles pass through the network.
+    Receptive fields do not show whether a network computes with the size of the image. Therefore, random noise and one
+    of its tiles pass through the network.
 
     Raises:
         ValueError: the activations differ.
