@@ -187,7 +187,7 @@ def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[
 
 
 def reach_layers_among_all(model: nn.Module, image: Tensor, names: Sequence[str]) -> tuple[list[Layer], list[Layer]]:
-    """Return the layers called ``names``, as :func:`reach_layers` does, and all layers that are reached."""
+    """Return the layers called ``names``, as in :func:`reach_layers`, and all layers."""
     layers, failure = dry_run(model, image)
     try:
         return [find_layer(name, layers) for name in names], layers

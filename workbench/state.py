@@ -20,8 +20,8 @@ STATE_VARIABLE = "DREAMGRAM_STATE"
 state of unfinished runs. If the variable is not set, :func:`state_folder` chooses the path."""
 
 ONLY_CLOSED = sys.platform == "win32"
-"""Whether the operating system deletes only files that no program has opened. There, a lock file is deleted after its
-lock has ended. Elsewhere, it is deleted before, so that no other program locks a file that is about to be deleted."""
+"""Whether the operating system deletes only files that no program has opened. Elsewhere, a lock file is deleted before
+its lock ends, so that no other program locks a file that is about to be deleted."""
 
 DAY = 24 * 60 * 60
 """Number of seconds in a day. Lock files of killed programs are deleted when they are more than a day old."""
