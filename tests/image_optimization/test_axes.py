@@ -271,7 +271,6 @@ def test_tensors_in_tuples_dictionaries_and_dataclasses() -> None:
     ],
 )
 def test_as_many_units_as_positions(arrange: Callable[[Tensor], Tensor], unit_axis: int) -> None:
-    """The lengths of the axes do not tell them apart, but the positions of what each axis holds do."""
     channels = 16 if arrange(torch.zeros(2, 3, 5, 7)).ndim == 3 else 4
     network = nn.Sequential(nn.Conv2d(3, channels, 8, stride=8), Does(arrange), nn.ReLU())
     for layer in list_layers(network, (3, 32, 32))[1:]:

@@ -270,7 +270,6 @@ def test_networks_whose_tiles_would_be_wrong_are_refused(first: nn.Module, seen:
     ],
 )
 def test_networks_that_depend_on_the_size_of_the_picture(run: Callable[[Tensor], Tensor], exact: bool) -> None:
-    """The receptive fields cannot show a number that is computed from the size, but passes of noise do."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 4, 5), Does(run), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3))
     budget, image = Budget(5, 64), torch.rand(1, 3, 100, 130)
