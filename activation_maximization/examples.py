@@ -33,6 +33,9 @@ from dreamgram.image_optimization.trial import blank_image
 Pictures = Iterable[Any] | Dataset[Any] | str | Path
 """Type of the pictures to search: a folder, a data set, a data loader or any other iterable."""
 
+Box = tuple[int, int, int, int]
+"""Type of a rectangle in a picture: its first row and column, and the row and column after its last."""
+
 ROW = 2**20
 """Factor with which a position (row, column) is stored as one number: row x ``ROW`` + column."""
 
@@ -42,20 +45,36 @@ MAPS = 512
 
 @dataclass(frozen=True)
 class Example:
-    """A picture that is among those that activate a unit most, cropped to the part that activates the unit."""
+    """A picture that is among those that activate a unit most, and the part of it that activates the unit."""
 
-    patch: Tensor
-    """Part of the picture inside the receptive field of the largest activation, (C, h, w) in [0, 1].
-
-    The patch is gray where the receptive field extends beyond the picture. If the layer's receptive field is unknown,
-    the patch is the smallest rectangle that contains all pixels for which the gradient of the activation is not zero.
-    The patch is the whole picture if each unit of the layer sees the whole picture, if the receptive field is both
-    higher and wider than the picture, or if the layer's activations are tokens of a transformer.
-    """
+    picture: Tensor
+    """The picture, (C, H, W) in [0, 1]. Examples of different units share it."""
     activation: float
     """Largest activation of the unit in the picture."""
     name: str
     """Name of the picture, such as ``frog #4194``, which consists of a label and the index of the picture."""
+    box: Box | None = None
+    """Receptive field of the largest activation: the first row and column, and the row and column after the last. A box
+    can extend beyond the picture.
+
+    If the layer's receptive field is unknown, the box is the smallest rectangle that contains all pixels for which the
+    gradient of the activation is not zero. The box is None, which stands for the whole picture, if each unit of the
+    layer sees the whole picture, if the receptive field is both higher and wider than the picture, or if the layer's
+    activations are tokens of a transformer.
+    """
+
+    @property
+    def patch(self) -> Tensor:
+        """Return the part of the picture inside the box, (C, h, w) in [0, 1], which is gray beyond the picture."""
+        if self.box is None:
+            return self.picture.clone()
+        top, left, bottom, right = self.box
+        height, width = self.picture.shape[1:]
+        patch = self.picture.new_full((len(self.picture), bottom - top, right - left), 0.5)
+        down, across = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
+        inside = self.picture[:, down, across]
+        patch[:, down.start - top : down.stop - top, across.start - left : across.stop - left] = inside
+        return patch
 
 
 @overload
@@ -115,8 +134,8 @@ def top_examples(
             images (C, H, W) or (N, C, H, W) in [0, 1], pairs (image, label) or pairs (name, image). Images can also be
             given in other forms, such as Pillow images, see :func:`dreamgram.image_optimization.images.as_images`. If
             no name is given for an image, its name consists of its label, if there is one, and its index among all
-            images. If ``pictures.classes`` is a list of names, an integer label is replaced by the class name
-            ``pictures.classes[label]``. The network processes the batches of a data loader without splitting or
+            images. If the data set has a list ``classes`` of names, an integer label is replaced by the class name
+            ``classes[label]``. The network processes the batches of a data loader without splitting or
             combining them. Consecutive single pictures of the same size are combined into batches. The pictures of a
             folder and its subfolders are resized and cropped to the network's input size, and named after their paths.
             A file that cannot be read is skipped, and a warning is logged.
@@ -275,17 +294,17 @@ class _Best:
             for value, number, place in zip(values, numbers, places, strict=True):
                 if value not in (0, -math.inf):
                     name, picture = shown.pictures[number]
-                    patch = self._patch(picture, unit, divmod(place, ROW), activations_of)
-                    found[-1].append(Example(patch, value, name))
+                    box = self._box(picture, unit, divmod(place, ROW), activations_of)
+                    found[-1].append(Example(picture, value, name, box))
         return found
 
-    def _patch(self, picture: Tensor, unit: int, place: tuple[int, int], activations_of: ActivationsOf) -> Tensor:
+    def _box(self, picture: Tensor, unit: int, place: tuple[int, int], activations_of: ActivationsOf) -> Box | None:
         """Return the part of ``picture`` (C, H, W) that ``unit`` sees at the position ``place`` (row, column)."""
         # For tokens, pictures are not cropped, because it is unknown which part of a picture a token represents.
         if len(self.layer.shape) != 3 or self.layer.whole_image:
-            return picture.clone()  # A view would keep the whole batch in memory.
+            return None
         if self.layer.receptive_field is not None:
-            return _crop(picture, self.layer, place)
+            return _field(picture, self.layer, place)
         with torch.enable_grad():
             image = picture[None].detach().clone().requires_grad_()
             activation = activations_of(image.to(self.unit_indices.device))[self.name][(0, unit, *place)]
@@ -308,38 +327,30 @@ def _largest(activation: Tensor) -> Tensor:
     return _with_positions(activation).amax(2)
 
 
-def _influence(activation: Tensor, image: Tensor) -> Tensor:
-    """Crop ``image`` (1, C, H, W) to the smallest rectangle with all pixels that influence ``activation``, a scalar.
+def _influence(activation: Tensor, image: Tensor) -> Box | None:
+    """Return the smallest rectangle with all pixels of ``image`` (1, C, H, W) that influence ``activation``, a scalar.
 
-    A pixel influences the activation if the gradient at this pixel is not zero. If no pixel does, return the whole
-    image.
+    A pixel influences the activation if the gradient at this pixel is not zero. If no pixel does, the result is None.
     """
-    picture = image.detach()[0]
     if not activation.requires_grad:
-        return picture
+        return None
     [gradient] = torch.autograd.grad(activation, image)
     pixels = (gradient[0] != 0).any(0)
     rows, columns = (pixels.any(axis).nonzero()[:, 0].tolist() for axis in (1, 0))
-    return picture[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].clone() if rows else picture
+    return (rows[0], columns[0], rows[-1] + 1, columns[-1] + 1) if rows else None
 
 
-def _crop(picture: Tensor, layer: Layer, place: tuple[int, int]) -> Tensor:
-    """Crop ``picture`` (C, H, W) to the receptive field of the position ``place`` (row, column) in ``layer``.
+def _field(picture: Tensor, layer: Layer, place: tuple[int, int]) -> Box | None:
+    """Return the receptive field, in ``picture`` (C, H, W), of the position ``place`` (row, column) in ``layer``.
 
-    The receptive field must be known. The result is gray where the receptive field extends beyond the picture. If the
-    receptive field is both higher and wider than the picture, the result is the whole picture, because a gray border
-    could take far more memory than the picture.
+    The receptive field must be known. If it is both higher and wider than the picture, the result is None, because a
+    gray border could take far more memory than the picture.
     """
     side, stride, start = layer.receptive_field, layer.stride, layer.start
     assert side is not None
     assert stride is not None
     assert start is not None
-    height, width = picture.shape[1:]
-    if side > max(height, width):
-        return picture.clone()
+    if side > max(picture.shape[1:]):
+        return None
     top, left = (round(start + stride * at) for at in place)
-    patch = picture.new_full((len(picture), side, side), 0.5)
-    down = slice(max(top, 0), min(top + side, height))
-    across = slice(max(left, 0), min(left + side, width))
-    patch[:, down.start - top : down.stop - top, across.start - left : across.stop - left] = picture[:, down, across]
-    return patch
+    return top, left, top + side, left + side

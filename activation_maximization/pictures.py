@@ -99,7 +99,7 @@ def _items(pictures: Any, model: nn.Module) -> Iterator[Batch]:
         pictures = [pictures]  # a single image
     if not hasattr(pictures, "__iter__") and not hasattr(pictures, "__getitem__"):
         raise TypeError(f"pictures must be a folder, a data set, a data loader or a list, not {described(pictures)}")
-    classes = _classes(getattr(pictures, "dataset", pictures))
+    classes = _classes(pictures)
     number = 0
     # A data set may define only __len__ and __getitem__, and a plain loop over it may never end.
     by_index = not hasattr(pictures, "__iter__") and hasattr(pictures, "__len__")
@@ -114,11 +114,20 @@ def _items(pictures: Any, model: nn.Module) -> Iterator[Batch]:
         number += len(pictured)
 
 
-def _classes(data: Any) -> Sequence[str]:
-    """Return the names of the classes of a data set, or () if its attribute ``classes`` is missing or not a list."""
-    classes: Any = getattr(data, "classes", ())
+def _classes(data: Any, depth: int = 8) -> Sequence[str]:
+    """Return the names of the classes of a data set or data loader, or () if they are unknown.
+
+    The names are in the list ``classes`` of the data set. If there is none, they are those of the data sets that it is
+    made of, like a ``Subset`` or a ``ConcatDataset``, if these agree. ``depth`` is the largest number of data sets
+    inside each other.
+    """
+    classes: Any = getattr(data, "classes", None)
     classes = classes.tolist() if hasattr(classes, "tolist") else classes
-    return classes if isinstance(classes, Sequence) and not isinstance(classes, str) else ()
+    if isinstance(classes, Sequence) and not isinstance(classes, str):
+        return classes
+    parts = [data.dataset] if hasattr(data, "dataset") else getattr(data, "datasets", ())
+    found = [_classes(part, depth - 1) for part in parts] if depth else []
+    return found[0] if found and all(list(each) == list(found[0]) for each in found) else ()
 
 
 def _labels(rest: Sequence[Any], count: int) -> list[int | str]:

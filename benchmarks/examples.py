@@ -34,6 +34,7 @@ CASES: Sequence[tuple[str, int, int, Sequence[str]]] = (
     ("vgg16", 64, 128, ("pool5",)),
     ("vgg16", 128, 64, ("pool5",)),
     ("vgg16", 128, 64, ("relu3_1", "relu4_1", "relu5_1", "pool5")),
+    ("efficientnet-lite0", 128, 128, ("logits",)),
 )
 """Network, side of the pictures in pixels, number of pictures, and layers of each row of the table."""
 

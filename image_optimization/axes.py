@@ -7,7 +7,7 @@ the axis of the units depends on the class of the module; :meth:`Units.axis` lis
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field
 
 from torch import nn
@@ -101,8 +101,13 @@ class Units:
     """For each number of axes, not counting the batch axis: the index of the unit axis in the latest layer of a known
     kind whose output has this number of axes."""
 
-    def axis(self, module: nn.Module, shape: Sequence[int]) -> int:
+    uncertain: bool = False
+    """Whether rule 2 of :meth:`axis` has had a choice between several axes."""
+
+    def axis(self, module: nn.Module, shape: Sequence[int], positions: Collection[int] = ()) -> int:
         """Return the index of the unit axis in ``shape``, the shape of an output of ``module`` without the batch axis.
+
+        ``positions`` are the indices of the axes along which the output has positions in the image, if they are known.
 
         For a class in :data:`UNITS_FIRST`, and for a layer normalization such as ``LayerNorm2d``, the unit axis is
         normally the first axis. For any other class in :data:`UNITS_LAST`, it is normally the last axis. There is one
@@ -112,9 +117,10 @@ class Units:
 
         1. If there is only one axis, it is the unit axis.
         2. The unit axis is the axis whose length equals the number of units of the latest layer of a known kind. If
-           several axes have this length, the unit axis is the one that was the unit axis in the latest layer of a known
-           kind with the same number of axes. If there is no such axis, it is the axis of this length that rule 4 would
-           choose, or else the first axis of this length.
+           several axes have this length, axes in ``positions`` are left out. If there are still several, the unit axis
+           is the one that was the unit axis in the latest layer of a known kind with the same number of axes. If there
+           is no such axis, it is the axis of this length that rule 4 would choose, or else the first axis of this
+           length.
         3. If there are two axes, and an earlier layer of a known kind has two axes, the unit axis is the same as in the
            latest such layer.
         4. If there are two axes, the unit axis is the last one, because the first one probably holds tokens. If there
@@ -127,7 +133,7 @@ class Units:
         first_known = isinstance(module, UNITS_FIRST) or (isinstance(module, nn.LayerNorm) and _is_2d(module))
         normalized = module.normalized_shape if isinstance(module, nn.LayerNorm | nn.RMSNorm) else ()
         if len(normalized) > 1 or not (first_known or isinstance(module, UNITS_LAST)):
-            return self._of_unknown_kind(shape)
+            return self._of_unknown_kind(shape, positions)
         axis, other = (0, last) if first_known else (last, 0)
         counts = [*(getattr(module, name, None) for name in UNIT_COUNTS), *normalized]
         if shape[axis] not in counts and shape[other] in counts:
@@ -135,9 +141,11 @@ class Units:
         self.count, self.axes[len(shape)] = shape[axis], axis
         return axis
 
-    def _of_unknown_kind(self, shape: Sequence[int]) -> int:
+    def _of_unknown_kind(self, shape: Sequence[int], positions: Collection[int]) -> int:
         latest, usual = self.axes.get(len(shape)), self._usual(shape)
         fitting = [axis for axis, length in enumerate(shape) if length == self.count]
+        self.uncertain |= len(fitting) > 1
+        fitting = [axis for axis in fitting if axis not in positions] or fitting
         if fitting:
             return next((axis for axis in (latest, usual) if axis in fitting and axis is not None), fitting[0])
         return latest if latest is not None and len(shape) == 2 else usual

@@ -17,8 +17,9 @@ from torch.func import functional_call
 from dreamgram.image_optimization.compilation import Program, compile_for
 from dreamgram.image_optimization.fusion import Group, fused, groups_in, hooks_of
 from dreamgram.image_optimization.gradient_scaling import Range
-from dreamgram.image_optimization.layers import Layer, OneByOneError, RowsError, reach_layers
+from dreamgram.image_optimization.layers import Layer, OneByOneError, RowsError, reach_layers_among_all
 from dreamgram.image_optimization.memory import is_out_of_memory
+from dreamgram.image_optimization.operators import WriteError, WriteGuard
 from dreamgram.image_optimization.recording import is_own
 from dreamgram.image_optimization.settings import TURN, default_type
 from dreamgram.image_optimization.state import Snapshot, same, unwrapped
@@ -102,26 +103,44 @@ PER_IMAGE = frozenset(["torch", "torchvision", "timm", "dreamgram"])
 """Packages whose modules compute the output for an image from this image alone, except for the classes :data:`MIXING`
 and batch normalization without running statistics."""
 
-MIXING = (
-    nn.RNNBase,
-    nn.MultiheadAttention,
-    nn.TransformerEncoderLayer,
-    nn.TransformerDecoderLayer,
-    torch.fx.GraphModule,
-    torch.jit.ScriptModule,
-)
-"""Classes of PyTorch modules that might treat a batch as a sequence, or that can contain arbitrary code."""
+SEQUENTIAL = (nn.RNNBase, nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerDecoderLayer)
+"""Classes of PyTorch modules that treat one axis as a sequence. Their attribute ``batch_first`` says which axis."""
+
+ARBITRARY = (torch.fx.GraphModule, torch.jit.ScriptModule)
+"""Classes of PyTorch modules that can contain arbitrary code."""
 
 
-def _may_mix_images(model: nn.Module) -> bool:
-    """Return whether ``model`` has a module whose output for an image might depend on the other images in the batch."""
-    return any(map(_is_suspicious, model.modules()))
-
-
-def _is_suspicious(module: nn.Module) -> bool:
+def runs_own_code(module: nn.Module) -> bool:
+    """Return whether ``module``, apart from the modules inside it, might run code from outside :data:`PER_IMAGE`."""
     own = type(module).__module__.partition(".")[0] not in PER_IMAGE or "forward" in vars(module)
+    return own or isinstance(module, ARBITRARY)
+
+
+def _may_mix_images(model: nn.Module, layers: Iterable[Layer]) -> bool:
+    """Return whether ``model`` has a module whose output for an image might depend on the other images in the batch.
+
+    ``layers`` are all layers of the network.
+    """
+    outputs: dict[str, list[Layer]] = {}
+    for layer in layers:
+        if layer.key in ("", "[0]"):
+            outputs.setdefault(layer.module, []).append(layer)
+    return any(_is_suspicious(module, outputs.get(name, [])) for name, module in model.named_modules())
+
+
+def _is_suspicious(module: nn.Module, outputs: Sequence[Layer]) -> bool:
+    """Return whether the output of ``module`` for an image might depend on the other images in the batch.
+
+    ``outputs`` are the layers that the calls of the module give. If the module treats one axis as a sequence, they show
+    whether this is the batch axis.
+    """
     normalizes = isinstance(module, nn.modules.batchnorm._BatchNorm) and module.running_mean is None
-    return own or normalizes or isinstance(module, MIXING)
+    if normalizes or runs_own_code(module):
+        return True
+    if not isinstance(module, SEQUENTIAL):
+        return False
+    batch_axis = 0 if getattr(module, "self_attn", module).batch_first else 1
+    return any(layer.singly or layer.image_axis != batch_axis or len(layer.shape) < 2 for layer in outputs)
 
 
 class _Complete(Exception):
@@ -154,6 +173,9 @@ class Reader:
         self.refuses_batches = False
         """Whether a batch of several images raises an error if the images have to pass through the network one at a
         time. If this attribute is False, such a batch is split into single images."""
+        self.guarded = True
+        """Whether passes that must not change the parameters use the parameters themselves, under a guard that stops a
+        pass before it changes them, or copies of the parameters."""
         self.leaves_traces: bool | None = None
         """Whether a forward pass changes the network, so that the network must be restored after each pass; None before
         the first pass."""
@@ -255,7 +277,7 @@ class Reader:
         if image.is_cuda and torch.cuda.is_current_stream_capturing():
             raise RuntimeError("a forward pass changes the network, so that it cannot be recorded")
         with Snapshot(self.model):
-            return self._read_with_copies(image)[0]
+            return self._read_safely(image)[0]
 
     def _pass_first(self, image: Tensor) -> Activations:
         """Return the activations for ``image``, and find out in which formats the network runs.
@@ -268,7 +290,7 @@ class Reader:
         """
         try:
             with Snapshot(self.model) as saved:
-                result, wrote = self._read_with_copies(image)
+                result, wrote = self._read_safely(image)
         except Exception as error:  # the user's network may raise anything
             if is_out_of_memory(error) or isinstance(error, RowsError):
                 raise
@@ -277,23 +299,35 @@ class Reader:
         self.leaves_traces = saved.changed or wrote
         return result
 
-    def _read_with_copies(self, image: Tensor) -> tuple[Activations, bool]:
-        """Run the network on ``image`` with copies of its parameters.
+    def _read_safely(self, image: Tensor) -> tuple[Activations, bool]:
+        """Run the network on ``image`` without changing its parameters.
 
-        Return the activations, and whether the network has changed its parameters.
+        Return the activations, and whether the network tried to change its parameters. Copies of all parameters take
+        time and memory, so they are made only if guarding the parameters is not possible (:attr:`guarded`).
+
+        Raises:
+            WriteError: the parameters are guarded, and the network tried to change them.
         """
         given = self.weights
-        own = {parameter.data_ptr() for parameter in self.model.parameters()}
-        copies = {name: weight.clone() for name, weight in given.items() if weight.data_ptr() in own}
+        guard = WriteGuard(given.values()) if self.guarded else None
+        # A network that gives other memory to a tensor, as in ``x.data = y``, does so to an alias.
+        lent = {name: weight.detach() if guard else weight.clone() for name, weight in given.items()}
         try:
-            self.weights = {**given, **copies}
-            result = self._read(self._run, image)
+            self.weights = lent
+            with guard or nullcontext():
+                result = self._read(self._run, image)
         finally:
             self.weights = given
-        return result, not all(same(copy, given[name]) for name, copy in copies.items())
+        if guard is None:
+            return result, not all(same(weight, given[name]) for name, weight in lent.items())
+        if guard.broken or any(weight.data_ptr() != given[name].data_ptr() for name, weight in lent.items()):
+            raise WriteError("the network has changed its weights")
+        return result, False
 
     def _change_format(self, error: Exception) -> None:
         """Choose a different memory format or number format, because the network has raised ``error``.
+
+        Or give up guarding the parameters, because the network changes them, or does not run while they are guarded.
 
         Raises:
             ValueError: there is no other format to try. The message contains the first line of the message of
@@ -304,6 +338,8 @@ class Reader:
         if "view size is not compatible" in str(error) and self.order == torch.channels_last:
             # Many networks call ``x.view(len(x), -1)`` after a convolution, which fails with channels last.
             self.order = torch.contiguous_format
+        elif self.guarded:
+            self.guarded = False
         elif self.dtype != torch.float32:
             if self.model not in _told:
                 _told.add(self.model)
@@ -331,7 +367,7 @@ class Reader:
         accelerators = [image.device] if image.is_cuda else []
         try:
             with torch.enable_grad(), torch.random.fork_rng(accelerators), Snapshot(self.model):
-                activations, _ = self._read_with_copies(images)
+                activations, _ = self._read_safely(images)
                 answers = [activations[name][1] for name in self.names if activations[name].requires_grad]
                 # Random weights keep gradients from canceling each other, for example after a normalization.
                 weights = [torch.rand(answer.shape, generator=generator).to(answer) for answer in answers]
@@ -400,9 +436,10 @@ class Reader:
         Raises:
             ValueError: a layer is unknown, or a forward pass of ``image`` does not reach the layer.
         """
-        self.layers = dict(zip(self.names, reach_layers(self.model, image, self.names), strict=True))
+        found, layers = reach_layers_among_all(self.model, image, self.names)
+        self.layers = dict(zip(self.names, found, strict=True))
         self.singly = any(layer.singly for layer in self.layers.values())
-        self.unproven = not self.singly and (_may_mix_images(self.model) or self._has_several_rows())
+        self.unproven = not self.singly and (_may_mix_images(self.model, layers) or self._has_several_rows())
         by_module: dict[str, list[str]] = {}
         for name, layer in self.layers.items():
             by_module.setdefault(layer.module, []).append(name)

@@ -19,6 +19,7 @@ from dreamgram.image_optimization.image_opening import open_file, open_image, re
 from dreamgram.image_optimization.image_samples import Array, Samples
 from dreamgram.image_optimization.image_tiff import (
     bits_of,
+    channels_of,
     check_parts,
     count_pages,
     decode_tiff,
@@ -28,6 +29,7 @@ from dreamgram.image_optimization.image_tiff import (
     size_of,
 )
 from dreamgram.image_optimization.limits import MOST_PIXELS, check_limits
+from dreamgram.image_optimization.memory import release_kept_memory
 
 PROFILE_TOLERANCE = 4
 """Tolerance, in 8-bit levels, for treating an ICC color profile as sRGB.
@@ -35,8 +37,18 @@ PROFILE_TOLERANCE = 4
 A profile is treated as sRGB if converting colors from it to sRGB changes no channel by more than the tolerance.
 """
 
+LARGE = 50_000_000
+"""Number of bytes above which a decoded picture counts as large."""
+
+FLOAT_BYTES = 4
+"""Number of bytes of a floating-point number in an image."""
+
 WEBP_BYTES = 12
 """Number of bytes per pixel that the WebP decoder needs, because it keeps three RGBA copies of the picture."""
+
+DECODING = {"WEBP": 24, "JPEG2000": 20}
+"""Bytes per pixel that are needed while a picture is decoded, for the formats that need more memory then than later,
+when the image is made."""
 
 ANIMATED = ("GIF", "PNG", "WEBP", "AVIF")
 """Formats, other than TIFF, whose files can have several frames. In these formats, the frames are counted."""
@@ -94,7 +106,8 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
             installed. The format is recognized by the content of the file, not by its name.
         channels: number of channels of the image to return: 3 for color, 1 for gray.
         max_pixels: largest allowed number of pixels in the picture. In addition, the file and the decoded picture are
-            limited to 1 GB each. If ``max_pixels`` is larger than its default, this limit grows in proportion.
+            limited to 1 GB each, and the memory for the decoded picture and the image together to 1.25 GB. If
+            ``max_pixels`` is larger than its default, these limits grow in proportion.
 
     Raises:
         FileNotFoundError, IsADirectoryError, PermissionError: ``path`` does not exist, is a folder, or is not readable.
@@ -105,10 +118,12 @@ def read(path: str | os.PathLike[str], channels: int = 3, *, max_pixels: int = M
     with open_file(path, max_pixels) as file:
         data = file.read()
     with reading(path):
-        decoded = (_decode_tiff if is_tiff(BytesIO(data)) else _decode)(data, max_pixels)
+        decoded = (_decode_tiff if is_tiff(BytesIO(data)) else _decode)(data, channels, max_pixels)
         checksum = hashlib.sha256(data).hexdigest()[:16]
         del data  # frees memory: only the samples are needed from here on
         samples = decoded.samples
+        if samples.values.nbytes > LARGE:
+            release_kept_memory()  # memory that the decoder has freed could be too small for the image
         remark = samples.remark()
         image, alpha = samples.to_tensors(channels)
     return Picture(
@@ -144,12 +159,15 @@ class _Decoded:
     frames: int
 
 
-def _decode(data: bytes, max_pixels: int) -> _Decoded:
-    """Decode a picture in any format except TIFF."""
+def _decode(data: bytes, channels: int, max_pixels: int) -> _Decoded:
+    """Decode a picture in any format except TIFF. ``channels`` is the number of channels of the image to make."""
     with open_image(BytesIO(data)) as picture:
         bits = stored_bits(picture, data)
         pixel = WEBP_BYTES if picture.format == "WEBP" else len(picture.getbands()) * -(-bits // 8)
-        check_limits(picture.size, pixel, max_pixels)
+        colors, alpha = _count_channels(picture)
+        needed = (colors + alpha) * -(-bits // 8) + FLOAT_BYTES * (min(colors, channels) + alpha)
+        needed = max(needed, DECODING.get(picture.format or "", 0))
+        check_limits(picture.size, pixel, max_pixels, needed)
         frames = getattr(picture, "n_frames", 1) if picture.format in ANIMATED else 1
         profile = picture.info.get("icc_profile")
         samples = decode_deep(picture, data)
@@ -159,11 +177,20 @@ def _decode(data: bytes, max_pixels: int) -> _Decoded:
         return _Decoded(samples, _kept_exif(picture.getexif), 8 if bits <= 8 else 16, frames)
 
 
-def _decode_tiff(data: bytes, max_pixels: int) -> _Decoded:
-    """Decode the first page of a TIFF."""
+def _count_channels(picture: Image.Image) -> tuple[int, int]:
+    """Return the number of color channels of ``picture``, 1 or 3, and whether it is transparent, 1 or 0."""
+    gray = picture.mode in ("1", "L", "LA", "La", "F") or picture.mode.startswith("I")
+    alpha = picture.mode.endswith(("A", "a")) or "transparency" in picture.info
+    return 1 if gray else 3, int(alpha)
+
+
+def _decode_tiff(data: bytes, channels: int, max_pixels: int) -> _Decoded:
+    """Decode the first page of a TIFF. ``channels`` is the number of channels of the image to make."""
     tags = read_tags(BytesIO(data))
     bits = bits_of(tags)
-    check_limits(size_of(tags), -(-sum(bits) // 8), max_pixels)
+    pixel, (colors, alpha) = -(-sum(bits) // 8), channels_of(tags)
+    needed = max(pixel, colors) + FLOAT_BYTES * (min(colors, channels) + alpha)
+    check_limits(size_of(tags), pixel, max_pixels, needed)
     frames = count_pages(data)
     if is_plain(tags):
         check_parts(tags)
@@ -217,12 +244,14 @@ def _from_pillow(picture: Image.Image, profile: bytes | None, data: bytes) -> Sa
 
     ``data`` is the content of the file; empty if the picture is not from a file. The picture is not turned upright.
     """
+    scale = 1 if picture.mode != "L" else SMALL_GRAYS.get(_raw_mode(picture), 1)
     picture.load()
     if picture.mode.startswith("I;16") or picture.mode in ("I", "F"):
         return _to_srgb(_deep_gray(picture, data), profile)
     alpha: list[Array] = []
     if picture.has_transparency_data:
-        _scale_transparency(picture, data)
+        if scale > 1:
+            picture.info["transparency"] *= scale
         picture = picture if picture.mode == "RGBA" else picture.convert("RGBA")
         if not profile:
             return Samples(np.asarray(picture), 3)
@@ -236,7 +265,7 @@ def _from_pillow(picture: Image.Image, profile: bytes | None, data: bytes) -> Sa
         picture = picture.convert("RGB")
     if profile:
         picture = _convert(picture, profile)
-    levels: Array = np.asarray(picture if picture.mode == "L" else picture.convert("RGB"))
+    levels: Array = np.asarray(picture if picture.mode in ("L", "RGB") else picture.convert("RGB"))
     values: Array = levels.reshape(*levels.shape[:2], -1)
     return Samples(np.concatenate([values, *alpha], axis=2) if alpha else values, values.shape[2])
 
@@ -254,13 +283,18 @@ def _deep_gray(picture: Image.Image, data: bytes) -> Samples:
     return Samples(values, 1, high=top)
 
 
-def _scale_transparency(picture: Image.Image, data: bytes) -> None:
-    """Scale to 8 bits the gray level that the chunk tRNS of a PNG with 2 or 4 bits per pixel declares transparent.
+SMALL_GRAYS = {"L;2": 85, "L;4": 17}
+"""Pillow's names for gray pixels of 2 and 4 bits, and the factors with which Pillow scales such pixels to 8 bits.
 
-    Pillow has already scaled the pixels in the same way, but it has not scaled this level.
-    """
-    if picture.mode == "L" and getattr(picture, "format", "") == "PNG" and data and data[24] in (2, 4):
-        picture.info["transparency"] *= 255 // (2 ** data[24] - 1)
+In a PNG, a gray level can be declared transparent. Pillow does not scale this level.
+"""
+
+
+def _raw_mode(picture: Image.Image) -> str:
+    """Return Pillow's name for the pixels in the file of ``picture``, or "" if the picture has been decoded already."""
+    tile = getattr(picture, "tile", ())
+    given = tile[0][3] if tile and getattr(picture, "format", "") == "PNG" else ""
+    return str(given[0] if isinstance(given, tuple) and given else given)
 
 
 def _convert(picture: Image.Image, profile: bytes) -> Image.Image:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+
+import torch
 from torch import Tensor
 from torch.nn.functional import interpolate
 
@@ -11,6 +14,16 @@ from dreamgram.image_optimization.image_arguments import ImageLike, as_images
 MOST_REDUCED = 32
 """Largest factor by which a side of an image is reduced on an NVIDIA GPU. Larger reductions are computed on the CPU,
 because PyTorch fails on the GPU if the factor is much larger."""
+
+
+STRIP_PIXELS = 2**22
+"""Approximate number of pixels in a strip of a large image."""
+
+
+def strips_of(image: Tensor) -> tuple[Tensor, ...]:
+    """Divide ``image`` (N, C, H, W) into strips of rows that can be processed one at a time, which saves memory."""
+    strips: tuple[Tensor, ...] = image.split(max(STRIP_PIXELS // image.shape[3], 1), dim=2)
+    return strips
 
 
 def fit(image: ImageLike, size: int) -> Tensor:
@@ -51,7 +64,14 @@ def resize(image: ImageLike, size: tuple[int, int]) -> Tensor:
         return image
     if image.is_cuda and max(image.shape[2] / size[0], image.shape[3] / size[1]) > MOST_REDUCED:
         return resize(image.cpu(), size).to(image.device)
-    return interpolate(image, size, mode="bicubic", antialias=True).clamp(0, 1)
+    # PyTorch, too, first changes the width and then the height, so strips give the same result.
+    if math.prod(image.shape[2:]) > STRIP_PIXELS and size[1] < image.shape[3] and not image.requires_grad:
+        image = torch.cat([_interpolated(strip, (strip.shape[2], size[1])) for strip in strips_of(image)], 2)
+    return _interpolated(image, size).clamp(0, 1)
+
+
+def _interpolated(image: Tensor, size: tuple[int, int]) -> Tensor:
+    return interpolate(image, size, mode="bicubic", antialias=True)
 
 
 def refine(image: Tensor, start: Tensor | None, size: tuple[int, int]) -> Tensor:

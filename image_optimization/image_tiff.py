@@ -118,6 +118,12 @@ def bits_of(tags: Tags) -> tuple[int, ...]:
     return bits * channels if len(bits) == 1 and 0 < channels < 100 else bits
 
 
+def channels_of(tags: Tags) -> tuple[int, int]:
+    """Return the number of color channels of the picture, 1 or 3, and whether it has an opacity, 1 or 0."""
+    kind = tags.get(Tag.PhotometricInterpretation, RGB if len(bits_of(tags)) >= 3 else GRAY)
+    return 1 if kind in (WHITE_IS_ZERO, GRAY) else 3, int(EXTRA_SAMPLES in tags)
+
+
 def is_plain(tags: Tags) -> bool:
     """Return whether a file is plain, which means that Pillow decodes it instead of this module.
 

@@ -14,9 +14,9 @@ from torch import nn
 
 from dreamgram.image_optimization.checks import MOST_THINGS
 from dreamgram.image_optimization.names import shorten
-from dreamgram.image_optimization.settings import usual_settings
+from dreamgram.image_optimization.settings import usual_settings, without_collecting
 from dreamgram.image_optimization.state import unwrapped
-from dreamgram.image_optimization.trial import Start, blank_image, is_about_sizes, try_shapes
+from dreamgram.image_optimization.trial import Start, blank_image, is_about_sizes, try_shapes, try_two
 
 _logger = logging.getLogger(__name__)
 
@@ -184,6 +184,7 @@ class _Search:
         """Results of :meth:`_try` for all shapes that have been tried."""
 
     @usual_settings
+    @without_collecting
     def find(self, sides: tuple[int, int] | None) -> InputShape | None:
         """Return the shape of the images, with the height and width ``sides`` if given, or None if the search fails."""
         stored = _library_shape(self.model)
@@ -206,13 +207,16 @@ class _Search:
         return shape and InputShape(shape, "guessed")
 
     def _try(self, shape: _Shape) -> tuple[Start | None, Exception | None]:
-        """Pass an image of ``shape`` through the network; return the first layer with weights, and the error.
+        """Pass images of ``shape`` through the network; return the first layer with weights, and the error.
 
         The first item of the result is None if the forward pass reaches no layer with weights. The second item is None
         if the forward pass raises no error.
         """
         if shape not in self.tried:
-            trial = try_shapes(self.model, blank_image(shape))
+            image = blank_image(shape)
+            trial = try_two(self.model, image)
+            if trial.failure is not None:  # perhaps it takes only one image at a time
+                trial = try_shapes(self.model, image)
             self.tried[shape] = trial.start, trial.failure
         return self.tried[shape]
 

@@ -20,9 +20,18 @@ from dreamgram.image_optimization.checks import MOST_THINGS, as_model, as_wholes
 from dreamgram.image_optimization.input_shapes import find_shape
 from dreamgram.image_optimization.names import shorten, unknown
 from dreamgram.image_optimization.receptive_fields import Field
-from dreamgram.image_optimization.settings import usual_settings
+from dreamgram.image_optimization.settings import usual_settings, without_collecting
 from dreamgram.image_optimization.state import unwrapped
-from dreamgram.image_optimization.trial import Seen, Trial, Way, blank_image, is_about_sizes, try_out, try_shapes
+from dreamgram.image_optimization.trial import (
+    Seen,
+    Trial,
+    Way,
+    blank_image,
+    is_about_sizes,
+    try_out,
+    try_shapes,
+    try_two,
+)
 
 
 class RowsError(ValueError):
@@ -152,6 +161,8 @@ def find_layer(name: str, layers: Sequence[Layer]) -> Layer:
             ``name`` is a module that runs several times in one forward pass; the message then lists the names of its
             calls.
     """
+    if not layers:
+        raise ValueError(f"no layer {shorten(name)}: a forward pass calls no modules inside the network")
     names = [layer.name for layer in layers]
     for wrapper in ("", "module.", "_orig_mod."):  # nn.DataParallel and torch.compile put these before all names
         inner = name.removeprefix(wrapper)
@@ -172,9 +183,14 @@ def reach_layers(model: nn.Module, image: Tensor, names: Sequence[str]) -> list[
     Raises:
         ValueError: a layer is unknown, or the forward pass fails before it reaches the layer.
     """
+    return reach_layers_among_all(model, image, names)[0]
+
+
+def reach_layers_among_all(model: nn.Module, image: Tensor, names: Sequence[str]) -> tuple[list[Layer], list[Layer]]:
+    """Return the layers called ``names``, as in :func:`reach_layers`, and all layers."""
     layers, failure = dry_run(model, image)
     try:
-        return [find_layer(name, layers) for name in names]
+        return [find_layer(name, layers) for name in names], layers
     except ValueError:
         if failure is None:
             raise
@@ -233,6 +249,7 @@ def smallest_size(model: nn.Module, layers: Sequence[str]) -> int:
 
 
 @usual_settings
+@without_collecting
 def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> tuple[list[Layer], Exception | None]:
     """Find the layers of ``model`` with forward passes of copies of the first image in ``image`` (N, C, H, W).
 
@@ -250,10 +267,15 @@ def dry_run(model: nn.Module, image: Tensor, receptive_fields: bool = False) -> 
     model = unwrapped(model)
     image = blank_image(image.shape[1:]) if image.is_meta else image[:1].detach()
     one, images = _passes(model, image)
-    layers = _layers(one, images, Units((image.shape[2], image.shape[3])))
-    if receptive_fields:
+    size = image.shape[2], image.shape[3]
+    units = Units(size)
+    layers = _layers(one, images, units)
+    if receptive_fields or units.uncertain:
         fields = {seen.place: seen.field for seen in try_shapes(model, image, follow_fields=True).seen}
-        layers = [_with_field(layer, fields.get(seen.place)) for layer, seen in zip(layers, one.seen, strict=True)]
+        if units.uncertain:
+            layers = _layers(one, images, Units(size), fields)
+        if receptive_fields:
+            layers = [_with_field(layer, fields.get(seen.place)) for layer, seen in zip(layers, one.seen, strict=True)]
     return layers, one.failure
 
 
@@ -268,7 +290,7 @@ def _passes(model: nn.Module, image: Tensor) -> tuple[Trial, dict[tuple[str, int
     def passes(count: int, way: Way) -> Trial:
         return try_out(model, image.expand(count, *image.shape[1:]), way)
 
-    several = [passes(count, "shapes") for count in (2, 3)]
+    several = [try_two(model, image), passes(3, "shapes")]
     images = _images_of(several, True)
     if all(trial.failure is None for trial in several):
         places = [[seen.place for seen in trial.seen] for trial in several]
@@ -298,24 +320,37 @@ def _images_of(several: Sequence[Trial], sure: bool) -> dict[tuple[str, int, str
     return {place: images for place, images in found.items() if images and (sure or images.fold == 1)}
 
 
-def _layers(trial: Trial, images: Mapping[tuple[str, int, str], Images], unit_finder: Units) -> list[Layer]:
-    """Return the layers that ran in ``trial``. ``images`` maps :attr:`Seen.place` to batch axes."""
+def _layers(
+    trial: Trial,
+    images: Mapping[tuple[str, int, str], Images],
+    unit_finder: Units,
+    fields: Mapping[tuple[str, int, str], Field | None] | None = None,
+) -> list[Layer]:
+    """Return the layers that ran in ``trial``.
+
+    ``images`` and ``fields`` map :attr:`Seen.place` to batch axes and to receptive fields, if these are known.
+    """
     calls = Counter(name for name, _ in {(seen.name, seen.call) for seen in trial.seen})
-    return [_layer(seen, calls[seen.name] > 1, images.get(seen.place), unit_finder) for seen in trial.seen]
+    return [
+        _layer(seen, calls[seen.name] > 1, images.get(seen.place), unit_finder, (fields or {}).get(seen.place))
+        for seen in trial.seen
+    ]
 
 
-def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: Units) -> Layer:
+def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: Units, field: Field | None) -> Layer:
     """Return the layer for the tensor ``seen``.
 
     ``images`` describes the batch axis of the tensor. None means that the batch axis is unknown, so that each forward
-    pass is limited to a single image.
+    pass is limited to a single image. ``field`` holds the receptive fields of the tensor, if they are known.
     """
     shape = list(seen.shape)
     axis = images.axis if images else 0 if len(shape) > 1 and shape[0] == 1 else None
     rows = images.fold if images else 1
     if axis is not None:
         del shape[axis]
-    unit_axis = unit_finder.axis(seen.module, shape)
+    places = (field.axes if field else None) or ()
+    positions = [place - (axis is not None and place > axis) for place in places if place != axis]
+    unit_axis = unit_finder.axis(seen.module, shape, positions)
     if rows > 1 and axis is not None:
         shape.insert(axis, rows)
         unit_axis += axis <= unit_axis and len(shape) > 1
@@ -328,7 +363,7 @@ def _layer(seen: Seen, several_calls: bool, images: Images | None, unit_finder: 
         receptive_field=None,
         stride=None,
         start=None,
-        overwritten=seen.overwritten(),
+        overwritten=seen.overwritten,
         key=seen.key,
         unit_axis=unit_axis,
         image_axis=axis,

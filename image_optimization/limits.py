@@ -14,17 +14,27 @@ If the caller allows more pixels than :data:`MOST_PIXELS`, this limit grows in p
 """
 
 
+MOST_MEMORY = 1_250_000_000
+"""Largest allowed memory, in bytes, of a decoded picture together with the floating-point image that is made from it.
+
+With the program itself, this is about 2 GB. If the caller allows more pixels than :data:`MOST_PIXELS`, the limit grows
+in proportion.
+"""
+
+
 def most_bytes(max_pixels: int) -> int:
     """Return the largest allowed size, in bytes, of a decoded picture if ``max_pixels`` pixels are allowed."""
     return max(max_pixels, MOST_PIXELS) * MOST_BYTES // MOST_PIXELS
 
 
-def check_limits(size: tuple[int, int], pixel: int, max_pixels: int) -> None:
+def check_limits(size: tuple[int, int], pixel: int, max_pixels: int, needed: int = 0) -> None:
     """Check that a picture of ``size``, (H, W) or (W, H), with ``pixel`` bytes per pixel is small enough to be decoded.
 
+    ``needed`` is the number of bytes per pixel that the picture and the image made from it need together.
+
     Raises:
-        TooLargeError: the picture has more than ``max_pixels`` pixels, or more bytes than :func:`most_bytes` allows.
-            The message does not name the file.
+        TooLargeError: the picture has more than ``max_pixels`` pixels, or more bytes than :func:`most_bytes` allows, or
+            needs more memory than :data:`MOST_MEMORY`. The message does not name the file.
     """
     pixels = size[0] * size[1]
     if pixels > max_pixels:
@@ -32,3 +42,6 @@ def check_limits(size: tuple[int, int], pixel: int, max_pixels: int) -> None:
     if pixels * pixel > most_bytes(max_pixels):
         limit = most_bytes(max_pixels) / 1e9
         raise TooLargeError(f"unpacks to {pixels * pixel / 1e9:.3g} GB, and the limit is {limit:.3g} GB")
+    memory = max(max_pixels, MOST_PIXELS) * MOST_MEMORY // MOST_PIXELS
+    if pixels * needed > memory:
+        raise TooLargeError(f"needs {pixels * needed / 1e9:.3g} GB of memory, and the limit is {memory / 1e9:.3g} GB")

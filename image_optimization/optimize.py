@@ -450,7 +450,8 @@ def _check_finite(losses: list[Tensor], start: int) -> None:
     totals = torch.stack(losses[start:]).reshape(len(losses) - start, -1)
     for number, total in enumerate(totals.sum(1).tolist(), start + 1):
         if not math.isfinite(total):
-            raise NonFiniteLoss(f"the loss is {total} at step {number}; a smaller learning rate or weight may help")
+            advice = "a smaller learning rate or weight may help" if number > 1 else "check the weights of the network"
+            raise NonFiniteLoss(f"the loss is {total} at step {number}; {advice}")
 
 
 def _converged(losses: list[Tensor], tolerance: float, patience: int) -> bool:

@@ -13,9 +13,8 @@ receptive fields are unknown.
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from typing import Any, NamedTuple
@@ -25,8 +24,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.weak import WeakTensorKeyDictionary
+
+from dreamgram.image_optimization.operators import Mode, memory_of, signature_of, tensors_among
 
 IMAGINED = 4096
 """Number of imagined positions beyond each border of the image. Their receptive fields are computed, too. Otherwise,
@@ -310,20 +310,6 @@ class Field:
 ALL_PIXELS, UNKNOWN = Field(()), Field(None)
 
 
-class Mode(TorchDispatchMode):
-    """A PyTorch dispatch mode, which intercepts every operator that a forward pass calls, until it is turned off."""
-
-    def __init__(self) -> None:
-        """Create the mode, with :attr:`active` set to True."""
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.active = True
-        """Whether the mode does anything. If False, it runs all operators unchanged."""
-
-    @classmethod
-    def _should_skip_dynamo(cls) -> bool:
-        return False  # otherwise, PyTorch loads its compiler for the first mode, which takes more than a second
-
-
 class ReceptiveFields(Mode):
     """A mode that computes the receptive fields in the result of every operator that a forward pass calls."""
 
@@ -337,7 +323,7 @@ class ReceptiveFields(Mode):
         self.known: WeakTensorKeyDictionary = WeakTensorKeyDictionary()
         # Tensors may share memory. A field is valid until something else is written into the memory of its tensor.
         self.writes: dict[StorageWeakRef, int] = {}
-        self.weight_memory = {memory for weight in weights if (memory := _memory(weight))}
+        self.weight_memory = {memory for weight in weights if (memory := memory_of(weight))}
         self.filled: set[StorageWeakRef] = set()
         """Memory of tensors whose elements all have the same value, which does not depend on the image."""
         self.lost = False
@@ -345,7 +331,7 @@ class ReceptiveFields(Mode):
 
     def of(self, tensor: Tensor) -> Field | None:
         """Return the receptive fields in ``tensor``, or None if it does not depend on the image."""
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
         writes = self.writes.get(memory) if memory else None
         if writes is None:
             return None
@@ -365,20 +351,23 @@ class ReceptiveFields(Mode):
         if not self.active:
             return func(*args, **kwargs)
         # The fields are read before the operator runs, because it may overwrite its argument.
-        signature = _signature(func)
+        signature = signature_of(func)
         given = {**signature.defaults, **dict(zip(signature.defaults, args, strict=False)), **kwargs}
-        fields = {id(each): field for each in _tensors(given.values()) if (field := self.of(each)) is not None}
+        fields = {id(each): field for each in tensors_among(given.values()) if (field := self.of(each)) is not None}
         result = func(*args, **kwargs)
-        self.filled.difference_update(_memory(each) for each in _tensors(given[name] for name in signature.written))
-        if signature.name in FILLED and not signature.written and (memory := _memory(result)):
+        self.filled.difference_update(
+            memory_of(each) for each in tensors_among(given[name] for name in signature.written)
+        )
+        if signature.name in FILLED and not signature.written and (memory := memory_of(result)):
             self.filled.add(memory)
         if not fields or signature.name in CONSTANT:
             return result
         self.lost |= signature.reads or any(
-            id(each) in fields and each.dtype in (torch.bool, torch.uint8) for each in _tensors([given.get("indices")])
+            id(each) in fields and each.dtype in (torch.bool, torch.uint8)
+            for each in tensors_among([given.get("indices")])
         )
         written = [given[name] for name in signature.written if isinstance(given[name], Tensor)]
-        for number, output in enumerate(_tensors([result])):
+        for number, output in enumerate(tensors_among([result])):
             call = Call(func, signature.name, given, fields, output, number, self.weight_memory, self.filled)
             before = next((fields.get(id(each)) for each in written if each is output), None)
             field = UNKNOWN if self.lost else call.result()
@@ -387,12 +376,12 @@ class ReceptiveFields(Mode):
             else:
                 self._learn(output, field)
         for each in written:
-            if all(each is not output for output in _tensors([result])):
+            if all(each is not output for output in tensors_among([result])):
                 self._overwrite(each, UNKNOWN)
         return result
 
     def _learn(self, tensor: Tensor, field: Field) -> None:
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
         if memory is None:
             self.lose()
         else:
@@ -404,53 +393,10 @@ class ReceptiveFields(Mode):
             tensor.layout is torch.strided
             and tensor.untyped_storage().nbytes() == tensor.numel() * tensor.element_size()
         )
-        memory = _memory(tensor)
+        memory = memory_of(tensor)
         if memory:
             self.writes[memory] = self.writes.get(memory, 0) + 1
         self._learn(tensor, field if alone else UNKNOWN)
-
-
-class Signature(NamedTuple):
-    """The parameters of an operator, and facts about it that the rules need."""
-
-    name: str
-    """Name of the operator. The underscore at the end of the names of in-place operators is removed."""
-    defaults: Mapping[str, Any]
-    """Default values of all arguments, by name, in the order of the arguments."""
-    written: tuple[str, ...]
-    """Names of the arguments that the operator overwrites."""
-    reads: bool
-    """Whether the operator returns Python numbers, or tensors whose shapes depend on the values of the arguments."""
-    pointwise: bool
-    """Whether each element of the result depends only on the elements with the same index in the arguments."""
-
-
-@functools.cache
-def _signature(func: Any) -> Signature:
-    schema = func._schema
-    name = schema.name.removeprefix("aten::")
-    return Signature(
-        name=name.rstrip("_"),
-        defaults={each.name: each.default_value for each in schema.arguments},
-        written=tuple(each.name for each in schema.arguments if each.alias_info and each.alias_info.is_write),
-        reads=torch.Tag.data_dependent_output in func.tags
-        or (torch.Tag.dynamic_output_shape in func.tags and name != "index"),
-        pointwise=torch.Tag.pointwise in func.tags or name.rstrip("_") in POINTWISE,
-    )
-
-
-def _memory(tensor: Tensor) -> StorageWeakRef | None:
-    """Return a key for the memory of ``tensor``, or None for a tensor without strides, such as a sparse one."""
-    return StorageWeakRef(tensor.untyped_storage()) if tensor.layout is torch.strided else None
-
-
-def _tensors(things: Iterable[Any]) -> Iterator[Tensor]:
-    """Yield the tensors in ``things``, including those in nested lists and tuples."""
-    for thing in things:
-        if isinstance(thing, Tensor):
-            yield thing
-        elif isinstance(thing, list | tuple):
-            yield from _tensors(thing)
 
 
 @dataclass(frozen=True)
@@ -474,7 +420,7 @@ class Call:
 
     def result(self) -> Field:
         """Return the receptive fields of the elements of :attr:`output`."""
-        if _signature(self.func).pointwise:
+        if signature_of(self.func).pointwise:
             return self.pointwise()
         rule = RULES.get(self.name)
         understood = rule is not None and self.output.numel() > 0 and (self.name in JOINING or self.only_first())
@@ -512,11 +458,11 @@ class Call:
 
     def is_weight(self, tensor: Tensor) -> bool:
         """Return whether ``tensor`` is a weight of the network, or a view of one."""
-        return _memory(tensor) in self.weight_memory
+        return memory_of(tensor) in self.weight_memory
 
     def placed(self, field: Field, constants: Iterable[Tensor]) -> Field:
         """Return ``field`` after a computation with ``constants``, arguments that do not depend on the image."""
-        varying = (self._varies(each, field) and _memory(each) not in self.filled for each in constants)
+        varying = (self._varies(each, field) and memory_of(each) not in self.filled for each in constants)
         return field.placed() if field.lines and any(varying) else field
 
     # The rules, each of which returns the receptive fields of the output of some operators.
@@ -524,7 +470,7 @@ class Call:
     def pointwise(self) -> Field:
         """Return the fields after a pointwise operator, which computes each element from those with the same index."""
         count = self.output.ndim
-        tensors = list(_tensors(self.given.values()))
+        tensors = list(tensors_among(self.given.values()))
         if self.name == "copy":
             tensors = tensors[1:]
         fields = [
@@ -771,7 +717,7 @@ class Call:
         if all(field.lines for field in fields) or all(field.whole for field in fields):
             field = _together(fields)
             field = replace(field, dense=field.dense and not constants)
-            return field if all(_memory(each) in self.filled for each in constants) else field.placed()
+            return field if all(memory_of(each) in self.filled for each in constants) else field.placed()
         same = not constants and len({(field.axes, field.lines is None) for field in fields}) == 1
         return fields[0] if same else UNKNOWN
 
@@ -859,12 +805,6 @@ def _each(value: Any, count: int) -> list[int]:
     values = [value] if isinstance(value, int) else list(value)
     return values * count if len(values) == 1 else values
 
-
-POINTWISE = {
-    *("_to_copy", "alias", "copy", "detach", "hardswish", "lift_fresh", "log_sigmoid_forward", "_prelu_kernel"),
-}
-"""Names of operators that compute each element from the elements with the same index, but that PyTorch does not tag as
-pointwise."""
 
 CONSTANT = {
     *("empty_like", "full_like", "ones_like", "rand_like", "randn_like", "zeros_like"),

@@ -8,7 +8,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 import torch
@@ -20,6 +20,13 @@ Networks, the random states and the default type of tensors are shared by all th
 the network, turns off its training mode and the gradients of its parameters, seeds random number generators, and may
 change the default type."""
 
+
+FINDINGS: dict[Any, Any] = {}
+"""Results about networks that several functions need. They are deleted when the outermost function that is decorated
+with :func:`usual_settings` ends, because its caller might then change the networks."""
+
+_running: list[object] = []
+"""The decorated functions that are running, the outermost first."""
 
 Given = ParamSpec("Given")
 Returned = TypeVar("Returned")
@@ -40,7 +47,9 @@ def usual_settings(function: Callable[Given, Returned]) -> Callable[Given, Retur
             before = _Settings()
             on_cpu = nullcontext() if torch.get_default_device().type == "cpu" else torch.device("cpu")
             normal = torch.inference_mode(False) if torch.is_inference_mode_enabled() else nullcontext()
+            depth = len(_running)
             try:
+                _running.append(function)
                 with on_cpu, normal:
                     torch.set_grad_enabled(True)
                     torch.set_default_dtype(torch.float32)
@@ -48,6 +57,9 @@ def usual_settings(function: Callable[Given, Returned]) -> Callable[Given, Retur
                         torch.set_autocast_enabled(device, False)
                     return function(*args, **kwargs)
             finally:
+                del _running[depth:]  # Ctrl-C at the wrong moment might have left more or fewer entries
+                if not depth:
+                    FINDINGS.clear()
                 before.put_back()
 
     return run

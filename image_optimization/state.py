@@ -213,11 +213,11 @@ class Snapshot:
     def _save_dictionary(self, thing: dict[Any, Any]) -> None:
         # A subclass might override these methods to do something different.
         base: Any = OrderedDict if isinstance(thing, OrderedDict) else dict
-        before = dict(dict.items(thing))
+        before = thing.copy() if type(thing) is dict else dict(dict.items(thing))
         copied = {}
-        if not set(map(type, before.values())).isdisjoint(self._copied):
+        if not self._copied.isdisjoint(map(type, before.values())):
             copied = {key: self._copies[id(value)] for key, value in before.items() if id(value) in self._copies}
-        lent = [*{**before, **copied}.values()]
+        lent = [*({**before, **copied} if copied else before).values()]
 
         def undo() -> bool:
             changed = list(before) != list(thing) or not all(map(is_, lent, dict.values(thing)))

@@ -19,8 +19,9 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.weak import WeakTensorKeyDictionary
 
 from dreamgram.image_optimization.memory import check_memory
-from dreamgram.image_optimization.receptive_fields import Field, Mode, ReceptiveFields
-from dreamgram.image_optimization.settings import default_type
+from dreamgram.image_optimization.operators import Mode
+from dreamgram.image_optimization.receptive_fields import Field, ReceptiveFields
+from dreamgram.image_optimization.settings import FINDINGS, default_type
 from dreamgram.image_optimization.state import Snapshot
 
 SMALL_IMAGE = 3 * 256 * 256
@@ -48,8 +49,8 @@ class Seen:
     """Index or key of the tensor in the output, such as "[0]" or "[mask]"; empty if the output is a single tensor."""
     module: nn.Module
     shape: torch.Size
-    overwritten: Callable[[], bool]
-    """Function that returns whether an in-place operation has overwritten the tensor since it was recorded."""
+    overwritten: bool
+    """Whether an in-place operation has overwritten the tensor later in the forward pass."""
     field: Field | None
     """Receptive fields of the positions; None if they were not computed or if the tensor does not depend on the
     image."""
@@ -114,12 +115,16 @@ def try_out(
         check_memory(1, len(image), image.shape[1:], torch.device(device))
     image = torch.empty_like(image, device=device, dtype=kind) if meta else image.to(device, kind).contiguous()
     trial, calls = Trial(), Counter[str]()
+    found: list[tuple[tuple[str, int, str, nn.Module, torch.Size], Field | None, Tensor, int]] = []
     fields = ReceptiveFields(image, (state[name] for name, _ in model.named_parameters())) if follow_fields else None
 
     def hook(name: str) -> Callable[[nn.Module, Any, Any], None]:
         def record(module: nn.Module, args: Any, output: Any) -> None:
             for key, tensor in tensors_in(output):
-                trial.seen.append(_see(name, calls[name], key, module, tensor, fields))
+                if torch._C._functorch.is_functorch_wrapped_tensor(tensor):  # it exists only inside torch.vmap
+                    continue
+                what = name, calls[name], key, module, tensor.shape
+                found.append((what, fields.of(tensor) if fields else None, tensor, _version(tensor)))
             calls[name] += 1
 
         return record
@@ -137,6 +142,8 @@ def try_out(
         try:
             with torch.no_grad(), default_type(kind), reading, skipping or nullcontext(), fields or nullcontext():
                 functional_call(model, state, (image,))
+        except SystemExit as error:
+            trial.failure = RuntimeError(f"it ends the program with sys.exit({error.code})")
         except Exception as error:  # the user's network may raise anything
             trial.failure = error.with_traceback(None)  # the traceback would keep all activations in memory
         finally:
@@ -144,6 +151,21 @@ def try_out(
                 if mode is not None:
                     mode.active = False  # Ctrl-C at the wrong moment leaves a mode on, which must then do nothing
     trial.start = reading.start
+    trial.seen = [Seen(*what, _version(tensor) != version, field) for what, field, tensor, version in found]
+    return trial
+
+
+def try_two(model: nn.Module, image: Tensor) -> Trial:
+    """Return the trial of two copies of ``image`` (1, C, H, W) in the way "shapes".
+
+    The search for the shape of images and the following search for the layers need the same trial. Therefore, a trial
+    is kept until a public function ends, or until it has been used again.
+    """
+    key = id(model), image.shape
+    kept = FINDINGS.pop(key, None)
+    if kept is not None:
+        return cast("Trial", kept)
+    trial = FINDINGS[key] = try_out(model, image.expand(2, *image.shape[1:]), "shapes")
     return trial
 
 
@@ -155,14 +177,9 @@ def try_shapes(model: nn.Module, image: Tensor, follow_fields: bool = False) -> 
     return trial
 
 
-def _see(name: str, call: int, key: str, module: nn.Module, tensor: Tensor, fields: ReceptiveFields | None) -> Seen:
-    """Return the record of ``tensor``, which has the index or key ``key`` in the output of a call of ``module``."""
-    version = 0 if tensor.is_inference() else tensor._version
-
-    def overwritten() -> bool:
-        return not tensor.is_inference() and tensor._version != version
-
-    return Seen(name, call, key, module, tensor.shape, overwritten, fields.of(tensor) if fields else None)
+def _version(tensor: Tensor) -> int:
+    """Return a number that increases when an in-place operation overwrites ``tensor``."""
+    return 0 if tensor.is_inference() else tensor._version
 
 
 def blank_image(shape: Sequence[int]) -> Tensor:
@@ -249,6 +266,8 @@ class _Reading(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         name = getattr(func, "__name__", "")
+        if name not in NOTABLE:
+            return func(*args, **kwargs)
         if self.start is None and name in WEIGHTED:
             self.start = _start(name, *args, **kwargs)
         if not self.active:
@@ -268,6 +287,12 @@ WEIGHTED = {
 }
 """Names of functions that compute a convolution or a fully connected layer."""
 
+PICKING = {"__getitem__", "index"}
+"""Names of functions that select elements with an index, which might be a boolean mask."""
+
+NOTABLE = READERS | WEIGHTED | PICKING | {"where", REPLACING.__name__}
+"""Names of all functions that :class:`_Reading` looks at."""
+
 
 def _start(name: str, input: Tensor, weight: Tensor, *others: Any, **options: Any) -> Start:
     """Describe the layer that is computed by a call of a function named in :data:`WEIGHTED`."""
@@ -277,7 +302,7 @@ def _start(name: str, input: Tensor, weight: Tensor, *others: Any, **options: An
 
 def _picks_by_mask(name: str, args: Any) -> bool:
     """Return whether a call selects elements with a boolean mask, so that the shape of the result depends on values."""
-    index = args[1] if name in ("__getitem__", "index") and len(args) > 1 else ()
+    index = args[1] if name in PICKING and len(args) > 1 else ()
     parts = index if isinstance(index, tuple | list) else [index]
     return any(isinstance(part, Tensor) and part.dtype in (torch.bool, torch.uint8) for part in parts)
 
@@ -303,7 +328,11 @@ class _NoArithmetic(Mode):
         shape_of = SHAPES.get(func)
         output = None if shape_of is None else shape_of(*args, **kwargs)
         if output is None:  # invalid arguments must raise the error of the operator
+            if func.namespace not in OWN:
+                raise NeedsValues(f"the network calls {func}, which might fail for arbitrary values")
             output = func(*args, **kwargs)
+        if isinstance(output, Tensor) and output.is_floating_point():
+            return output
         integers = [each for _, each in tensors_in(output) if not each.is_floating_point()]
         given = (each for _, each in tensors_in([*args, *kwargs.values()]))
         if integers and any(each.is_floating_point() or each in self.arbitrary for each in given):
@@ -364,6 +393,19 @@ def _product(one: Tensor, two: Tensor) -> Tensor | None:
     return one.new_empty(*one.shape[:-1], two.shape[-1])
 
 
+def _concatenation(tensors: list[Tensor], dim: int = 0) -> Tensor | None:
+    """Return a tensor that has the shape of concatenated tensors, or None if the operator itself has to run."""
+    first, *others = tensors
+    dim %= max(first.ndim, 1)
+    outside = first.shape[:dim], first.shape[dim + 1 :]
+    alike = (each.dtype == first.dtype and (each.shape[:dim], each.shape[dim + 1 :]) == outside for each in others)
+    if not first.is_floating_point() or first.ndim < 2 or not all(alike):
+        return None
+    if not all(each.is_contiguous() for each in tensors):  # the order in memory might differ
+        return None
+    return first.new_empty(*outside[0], sum(each.shape[dim] for each in tensors), *outside[1])
+
+
 def _convolution(
     input: Tensor,
     weight: Tensor,
@@ -395,6 +437,35 @@ def _max_pool(
     return output, torch.empty_like(output, dtype=torch.int64)
 
 
+def _average_pool(
+    input: Tensor, kernel: Any, stride: Any = (), padding: Any = (0,), ceil_mode: bool = False, *others: Any
+) -> Tensor | None:
+    """Return a tensor that has the shape of the result of average pooling, or None if the operator has to run."""
+    pooled = _max_pool(input, kernel, stride, padding, (1,), ceil_mode) if input.is_floating_point() else None
+    return pooled and pooled[0]
+
+
+def _adaptive_pool(input: Tensor, size: list[int]) -> Tensor | None:
+    """Return a tensor that has the shape of the result of adaptive average pooling, or None for integers."""
+    return input.new_empty(*input.shape[:-2], *size) if input.is_floating_point() and min(input.shape) > 0 else None
+
+
+def _mean(input: Tensor, dims: list[int] | None, keepdim: bool = False, *, dtype: Any = None) -> Tensor | None:
+    """Return a tensor that has the shape of means along ``dims``, or None if the operator itself has to run."""
+    if (
+        not dims
+        or dtype is not None
+        or not input.is_floating_point()
+        or not all(-input.ndim <= d < input.ndim for d in dims)
+    ):
+        return None
+    gone = {dim % input.ndim for dim in dims}
+    if len(gone) < len(dims):
+        return None
+    sides = [1 if dim in gone else side for dim, side in enumerate(input.shape) if keepdim or dim not in gone]
+    return input.new_empty(sides)
+
+
 def _sides(lengths: Sequence[int], kernel: Any, stride: Any, padding: Any, dilation: Any) -> list[int]:
     """Return the number of positions of a sliding window along each axis."""
     each = ([*values] * (len(lengths) if len(values) == 1 else 1) for values in (kernel, stride, padding, dilation))
@@ -419,6 +490,10 @@ def _attention(query: Tensor, key: Tensor, value: Tensor, *others: Any, **option
 
 
 ATEN = torch.ops.aten
+
+OWN = ("aten", "prim", "prims")
+"""Namespaces of the operators of PyTorch itself. Operators of other packages might read memory that is not theirs if
+their arguments hold arbitrary values, such as NaN for a coordinate."""
 
 INDEXING = {
     *(ATEN.embedding.default, ATEN.gather.default, ATEN.index.Tensor, ATEN.index_select.default, ATEN.take.default),
@@ -447,6 +522,10 @@ SHAPES: dict[Any, Callable[..., Any]] = {
     ),
     **dict.fromkeys((ATEN.add.Tensor, ATEN.sub.Tensor, ATEN.mul.Tensor, ATEN.div.Tensor), _arithmetic),
     **dict.fromkeys((ATEN.add_.Tensor, ATEN.sub_.Tensor, ATEN.mul_.Tensor, ATEN.div_.Tensor), _arithmetic_in_place),
+    ATEN._adaptive_avg_pool2d.default: _adaptive_pool,
+    ATEN.avg_pool2d.default: _average_pool,
+    ATEN.mean.dim: _mean,
+    ATEN.cat.default: _concatenation,
     ATEN.convolution.default: _convolution,
     ATEN.native_batch_norm.default: _normalized,
     **dict.fromkeys((ATEN.mm.default, ATEN.bmm.default), _product),

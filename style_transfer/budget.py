@@ -14,12 +14,12 @@ import psutil
 import torch
 from torch import Tensor, nn
 
-from dreamgram.image_optimization.capture import ActivationsOf
-from dreamgram.image_optimization.layers import device_of, list_layers
+from dreamgram.image_optimization.capture import ActivationsOf, capture, runs_own_code
+from dreamgram.image_optimization.layers import Layer, device_of, list_layers
 from dreamgram.image_optimization.lbfgs import HISTORY
 from dreamgram.image_optimization.memory import release_kept_memory
 from dreamgram.image_optimization.names import shorten
-from dreamgram.style_transfer.tiling import Tile, smallest_side, split, whole
+from dreamgram.style_transfer.tiling import Tile, refusal, smallest_side, split, whole
 
 SHARE = 0.9
 """Fraction of the free memory that a run is allowed to use if the user sets no memory limit."""
@@ -67,6 +67,10 @@ SAMPLES = 64, 128
 """Sides, in pixels, of two square images whose passes through the network are compared to find the memory per pixel.
 Each of the two measurements includes the network's weights, which cancel in the difference."""
 
+DEVIATION = 0.001
+"""Largest difference between the activations for a tile and those for a whole picture, as a fraction of the largest
+activation, that can be due to rounding."""
+
 SMALLEST_TILE = 256
 """Minimum side of a tile, in pixels. A tile is a part of a picture together with the surrounding pixels on which the
 part's activations depend. A smaller tile would consist almost entirely of surrounding pixels."""
@@ -104,8 +108,10 @@ class Budget:
         height, width = image.shape[2:]
         if height * width <= self.side**2:
             return [whole(layers)]
-        there = [layer for layer in list_layers(model, image.shape[1:]) if layer.name in layers]
-        return split(there, (height, width), self.side)
+        tiles = split(_listed(model, layers, (height, width)), (height, width), self.side)
+        if len(tiles) > 1 and any(map(runs_own_code, model.modules())):
+            check_tiles(model, layers)
+        return tiles
 
 
 WHOLE = Budget(HISTORY, 10**6)
@@ -205,8 +211,35 @@ class Planner:
 
 def smallest_tile(model: nn.Module, layers: Sequence[str]) -> int:
     """Return the minimum side of a tile, in pixels, if the losses use the activations of ``layers``."""
-    there = [layer for layer in list_layers(model, (3, SAMPLES[1], SAMPLES[1])) if layer.name in layers]
-    return max(smallest_side(there), SMALLEST_TILE)
+    return max(smallest_side(_listed(model, layers, (SAMPLES[1], SAMPLES[1]))), SMALLEST_TILE)
+
+
+def _listed(model: nn.Module, layers: Sequence[str], size: tuple[int, int]) -> list[Layer]:
+    """Return the layers called ``layers`` as listed for an image of ``size`` (H, W)."""
+    return [layer for layer in list_layers(model, (3, *size)) if layer.name in layers]
+
+
+def check_tiles(model: nn.Module, layers: Sequence[str]) -> None:
+    """Check that the activations of ``layers`` for a tile are the same as those for a whole picture.
+
+    Receptive fields do not show whether a network computes with the size of the image. Therefore, random noise and one
+    of its tiles pass through the network.
+
+    Raises:
+        ValueError: the activations differ.
+    """
+    around = smallest_side(_listed(model, layers, (SAMPLES[1], SAMPLES[1]))) // 3
+    side = max(4 * around, SAMPLES[0])
+    [tile, *_] = split(_listed(model, layers, (side, side)), (side, side), max(3 * around, SAMPLES[0] // 2))
+    noise = torch.rand(1, 3, side, side, generator=torch.Generator().manual_seed(0)).to(device_of(model))
+    with torch.no_grad(), capture(model, layers) as activations_of:
+        part, picture = tile.own(activations_of(tile.show(noise))), activations_of(noise)
+    for name in layers:
+        wanted = picture[name][:, :, tile.windows[name][0], tile.windows[name][1]]
+        if not (part[name] - wanted).abs().max() <= DEVIATION * wanted.abs().max():
+            raise ValueError(
+                refusal(f"{name} is not the same for a part of a picture, for example because of its size")
+            )
 
 
 def plan(

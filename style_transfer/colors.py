@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from dreamgram.image_optimization.image_sizes import strips_of
 from dreamgram.image_optimization.images import LUMA, resize
 from dreamgram.style_transfer.options import Colors
 
@@ -79,7 +80,7 @@ def prepare(
 
 def is_gray(image: Tensor) -> bool:
     """Return whether all pixels of an image (1, 3, H, W) in [0, 1] are gray, except for rounding errors of a JPEG."""
-    return bool((image.amax(1) - image.amin(1)).max() <= GRAY_SPREAD)
+    return all(bool((strip.amax(1) - strip.amin(1)).max() <= GRAY_SPREAD) for strip in strips_of(image))
 
 
 def finish(colors: Colors, strength: float, image: Tensor, photo: Tensor) -> Tensor:

@@ -138,15 +138,20 @@ def _reach(layers: Sequence[Layer]) -> tuple[int, int]:
     for layer in layers:
         reason = _obstacle(layer)
         if reason:
-            raise ValueError(
-                f"the memory does not suffice for the whole picture, and tiles would be wrong, because {reason}: allow "
-                "more memory, choose other layers or a smaller size"
-            )
+            raise ValueError(refusal(reason))
     step = math.lcm(*(round(_stride(layer)) for layer in layers))
     fields = [(layer.start or 0.0, layer.receptive_field or 0, _stride(layer)) for layer in layers]
     before = max(-start for start, _, _ in fields)
     after = max(start + field - stride for start, field, stride in fields)
     return step, step * -int(-max(before, after, 0) // step)
+
+
+def refusal(reason: str) -> str:
+    """Return the error message that says that a picture cannot be divided into tiles because of ``reason``."""
+    return (
+        f"the memory does not suffice for the whole picture, and tiles would be wrong, because {reason}: allow more "
+        "memory, choose other layers or a smaller size"
+    )
 
 
 def _obstacle(layer: Layer) -> str:

@@ -19,6 +19,10 @@ STATE_VARIABLE = "DREAMGRAM_STATE"
 """Environment variable that holds the path of the program's own folder, in which the program keeps, for example, the
 state of unfinished runs. If the variable is not set, :func:`state_folder` chooses the path."""
 
+ONLY_CLOSED = sys.platform == "win32"
+"""Whether the operating system deletes only files that no program has opened. Elsewhere, a lock file is deleted before
+its lock ends, so that no other program locks a file that is about to be deleted."""
+
 DAY = 24 * 60 * 60
 """Number of seconds in a day. Lock files of killed programs are deleted when they are more than a day old."""
 
@@ -74,9 +78,10 @@ def claimed(path: Path) -> Iterator[bool]:
         try:
             yield mine
         finally:
-            if mine:
-                with suppress(OSError):
-                    lock.unlink()
+            if mine and not ONLY_CLOSED:
+                _delete(lock)
+    if mine and ONLY_CLOSED:
+        _delete(lock)
 
 
 def delete_old_claims() -> None:
@@ -91,8 +96,17 @@ def delete_old_claims() -> None:
         with suppress(OSError):  # another program might have deleted it
             if time.time() - lock.stat().st_mtime > DAY:
                 with lock.open("ab") as file:
-                    if _lock(file.fileno()):
+                    free = _lock(file.fileno())
+                    if free and not ONLY_CLOSED:
                         lock.unlink()
+                if free and ONLY_CLOSED:
+                    lock.unlink()
+
+
+def _delete(path: Path) -> None:
+    """Delete the file ``path``, unless another program has deleted it, or has opened it on Windows."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _is_at(file: int, path: Path) -> bool:

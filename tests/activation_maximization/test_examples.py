@@ -11,7 +11,7 @@ import pytest
 import torch
 import torchvision
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset, TensorDataset
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
 from dreamgram.activation_maximization.examples import top_examples
 from dreamgram.image_optimization.images import save, to_pillow
@@ -53,6 +53,14 @@ def test_neurons_see_whole_pictures(digits: nn.Module) -> None:
     for unit, best in enumerate(found):
         assert all(labels[int(example.name)] == unit for example in best)
         assert torch.equal(best[0].patch, dict(pictures)[best[0].name][0])
+
+
+def test_examples_share_their_pictures_and_patches_are_new(digits: nn.Module) -> None:
+    found = top_examples(digits, "conv2", range(50), digits_by_name()[:3], count=3)
+    assert len({id(example.picture) for best in found for example in best}) == 3
+    first = found[3][0]
+    first.patch.zero_()
+    assert first.patch.any()
 
 
 def test_a_patch_at_the_border_is_gray_outside() -> None:
@@ -141,6 +149,12 @@ def test_pictures_of_a_data_set(digits: nn.Module) -> None:
     named = TensorDataset(data.images, data.labels)
     named.classes = np.array(Digits.classes)  # type: ignore[attr-defined]
     forms.append((named, labeled))
+    everything = range(len(data))
+    half = len(data) // 2
+    parts = [Subset(data, everything[:half]), Subset(data, everything[half:])]
+    forms.append((DataLoader(Subset(Subset(data, everything), everything), batch_size=7), labeled))
+    forms.append((ConcatDataset(parts), labeled))
+    forms.append((ConcatDataset([parts[0], TensorDataset(data.images[half:], data.labels[half:])]), numbered))
     for pictures, names in forms:
         [found] = top_examples(digits, "conv2", [7], pictures, count=5)
         assert [example.name for example in found] == names

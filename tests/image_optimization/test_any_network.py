@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import dreamgram as dg
+from dreamgram.image_optimization.capture import capture
 from dreamgram.image_optimization.layers import list_layers
 from tests.modules import Does
 
@@ -167,6 +169,9 @@ REFUSED: dict[str, tuple[Callable[[], nn.Module], str, str]] = {
         "Runs does not run beyond a, so b cannot be reached: KeyError",
     ),
     "quantized": (quantized, "6", "no gradient passes back from 6"),
+    "ends the program": (lambda: Runs(lambda n, x: sys.exit(7)), "a", "it ends the program with sys.exit"),
+    "under vmap": (lambda: Runs(lambda n, x: torch.vmap(n.a)(x[:, None])[:, 0]), "a", "no layer 'a'"),
+    "without modules": (lambda: Runs(lambda n, x: x * 2), "a", "no layer 'a': a forward pass calls no modules"),
     "reentrant": (
         lambda: Runs(lambda n, x: n.b(checkpoint(n.a, x, use_reentrant=True))),
         "b",
@@ -262,6 +267,34 @@ def test_a_network_that_mixes_the_images_of_a_batch_gets_one_at_a_time(kind: str
     how: dict[str, Any] = {"size": (3, 8, 8), "steps": 3, "precision": "float32"}
     both, one = (dg.maximize(network, dg.channel("2", units), **how) for units in ([1, 2], 1))
     assert torch.equal(both.images[:1], one.images)
+
+
+@pytest.mark.parametrize("apart", [True, False])
+@pytest.mark.parametrize("of", [nn.TransformerEncoderLayer, nn.TransformerDecoderLayer, nn.MultiheadAttention, nn.GRU])
+def test_the_axis_of_a_sequence_shows_whether_it_mixes_images(of: Any, apart: bool) -> None:
+    """A layer of PyTorch that declares its axes needs no test with gradients if the first axis is the batch."""
+
+    class Attending(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tokens = nn.Conv2d(3, 4, 2, 2)
+            self.part = nn.GRU(4, 4, batch_first=apart) if of is nn.GRU else of(4, 2, batch_first=apart)
+
+        def forward(self, images: Tensor) -> Tensor:
+            tokens = self.tokens(images).flatten(2).mT
+            times = {nn.MultiheadAttention: 3, nn.TransformerDecoderLayer: 2}.get(of, 1)
+            result = self.part(*[tokens] * times)
+            return result[0] if isinstance(result, tuple) else result  # type: ignore[no-any-return]
+
+    Attending.__module__ = "torchvision.models"
+    torch.manual_seed(0)
+    network = Attending().eval()
+    images = torch.rand(3, 3, 8, 8)
+    with capture(network, ["part[0]" if of in (nn.GRU, nn.MultiheadAttention) else "part"]) as activations_of:
+        together = next(iter(activations_of(images).values()))
+        assert activations_of.singly == (not apart)
+        alone = next(iter(activations_of(images[:1]).values()))
+    torch.testing.assert_close(together[:1], alone)
 
 
 def test_noise_does_not_look_like_other_images() -> None:

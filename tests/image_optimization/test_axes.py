@@ -12,6 +12,7 @@ import dreamgram as dg
 from dreamgram.image_optimization.axes import Images, describe_axes, find_images
 from dreamgram.image_optimization.capture import capture
 from dreamgram.image_optimization.layers import Layer, find_layer, list_layers
+from tests.modules import Does
 
 
 class Network(nn.Module):
@@ -257,3 +258,23 @@ def test_tensors_in_tuples_dictionaries_and_dataclasses() -> None:
         torch.testing.assert_close(dg.activations(network, image, name)[name], image * times)
     network.input_shape = (3, 8, 8)  # type: ignore[assignment]
     assert dg.maximize(network, "channel(a[pair][0], 1)", steps=2).images.shape == (1, 3, 8, 8)
+
+
+@pytest.mark.parametrize(
+    ("arrange", "unit_axis"),
+    [
+        (lambda x: x.flatten(2), 0),
+        (lambda x: x.flatten(2).mT, 1),
+        (lambda x: x.permute(0, 2, 3, 1), 2),
+        (lambda x: x.permute(0, 3, 1, 2), 1),
+        (lambda x: x.flatten(2).permute(2, 0, 1), 1),
+    ],
+)
+def test_as_many_units_as_positions(arrange: Callable[[Tensor], Tensor], unit_axis: int) -> None:
+    channels = 16 if arrange(torch.zeros(2, 3, 5, 7)).ndim == 3 else 4
+    network = nn.Sequential(nn.Conv2d(3, channels, 8, stride=8), Does(arrange), nn.ReLU())
+    for layer in list_layers(network, (3, 32, 32))[1:]:
+        assert layer.unit_axis == unit_axis
+    image = torch.rand(2, 3, 32, 32)
+    found = dg.evaluate(network, dg.channel("2", 3), image)
+    torch.testing.assert_close(found, network[0](image).relu()[:, 3].mean((1, 2)))

@@ -334,6 +334,10 @@ def test_gray_in_png_and_the_gray_that_is_transparent(bits: int, tmp_path: Path)
     found = check(tmp_path / "b.png", np.where(hidden[..., None], 1, wanted))
     assert found.alpha is not None
     assert torch.equal(found.alpha[0, 0], torch.from_numpy(~hidden).float())
+    if bits < 16:
+        opened = Image.open(tmp_path / "b.png")
+        for _ in range(2):  # the second time, Pillow has decoded it already
+            torch.testing.assert_close(images.as_images(opened, "it", 3), found.image)
 
 
 @pytest.mark.parametrize("bits", [8, 16])

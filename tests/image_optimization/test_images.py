@@ -526,3 +526,14 @@ def test_images_to_save_and_to_resize_in_other_forms(scene: Image.Image, tmp_pat
         images.save("wrong.png", image)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"size must be a whole number, not \(4, 4\)"):
         images.fit(image, (4, 4))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("size", [(20, 31), (300, 30), (53, 65), (7, 200)])
+def test_strips_of_a_large_image_give_the_same_pixels(
+    size: tuple[int, int], channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image = torch.rand(1, channels, 97, 131).expand(1, 3, 97, 131)
+    wanted = images.resize(image, size)
+    monkeypatch.setattr("dreamgram.image_optimization.image_sizes.STRIP_PIXELS", 1000)
+    assert torch.equal(images.resize(image, size), wanted)

@@ -250,7 +250,7 @@ def test_few_passes_are_tried(monkeypatch: pytest.MonkeyPatch) -> None:
         trial, "try_out", lambda model, image, *how: tried.append(tuple(image.shape)) or real(model, image, *how)
     )
     find_shape(nn.Sequential(nn.Conv2d(3, 2, 3)))
-    assert tried == [(1, 3, 224, 224), (1, 3, 256, 256)]
+    assert tried == [(2, 3, 224, 224), (2, 3, 256, 256)]
     tried.clear()
     find_shape(TwoInputs())
     assert {shape[2] for shape in tried} == {224}

@@ -11,6 +11,7 @@ import threading
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, ClassVar
 
@@ -22,6 +23,7 @@ import torchvision
 from torch import Tensor, nn
 
 import dreamgram as dg
+from dreamgram.image_optimization.capture import capture
 from dreamgram.image_optimization.layers import list_layers, smallest_size
 from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import Snapshot
@@ -524,3 +526,59 @@ def test_ctrl_c_while_frames_are_cleared(monkeypatch: pytest.MonkeyPatch) -> Non
         work()
     assert network[1].training
     assert network[1].running_mean is mean
+
+
+def through_numpy(network: nn.Conv2d, image: Tensor) -> None:
+    network.weight.detach().numpy()[...] *= 1.1
+
+
+def swallowed(network: nn.Conv2d, image: Tensor) -> None:
+    with suppress(Exception), torch.no_grad():
+        network.weight.mul_(1.1)
+
+
+def with_gradients(network: nn.Conv2d, image: Tensor) -> None:
+    if image.requires_grad:
+        network.weight.data += 0.1
+
+
+def out_argument(network: nn.Conv2d, image: Tensor) -> None:
+    torch.mul(network.weight.detach(), 1.1, out=network.weight.detach())
+
+
+def other_memory(network: nn.Conv2d, image: Tensor) -> None:
+    network.weight.data = network.weight.data * 1.1
+
+
+def many_at_once(network: nn.Conv2d, image: Tensor) -> None:
+    torch._foreach_mul_([network.weight.detach(), network.bias.detach()], 1.1)  # type: ignore[union-attr]
+
+
+WRITING = (through_numpy, swallowed, with_gradients, out_argument, other_memory, many_at_once)
+
+
+@pytest.mark.parametrize("side", [1, 3])  # kernels of 1 x 1 are not copied into another order of memory
+@pytest.mark.parametrize("write", WRITING)
+def test_every_way_to_write_into_the_weights_is_found(write: Callable[[nn.Conv2d, Tensor], None], side: int) -> None:
+    class Writing(nn.Conv2d):
+        def forward(self, image: Tensor) -> Tensor:
+            write(self, image)
+            return super().forward(image)
+
+    torch.manual_seed(0)
+    network = nn.Sequential(Writing(3, 4, side), nn.ReLU())
+    image = torch.rand(1, 3, 8, 8, requires_grad=True)
+    before = portrait(network)
+    with capture(network, ["1"]) as activations_of:
+        first, second = (activations_of(image)["1"] for _ in range(2))
+        assert activations_of.leaves_traces
+    assert not differences(before, portrait(network))
+    torch.testing.assert_close(first, second)
+    torch.testing.assert_close(first, network(image))
+
+
+def test_weights_that_stay_as_they_are_are_not_copied(vgg16: nn.Module) -> None:
+    with capture(vgg16, ["relu2_1"]) as activations_of:
+        activations_of(torch.rand(1, 3, 16, 16))
+        assert activations_of.guarded
+        assert activations_of.leaves_traces is False

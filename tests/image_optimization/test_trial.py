@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torchvision.ops import deform_conv2d
 
 from dreamgram.image_optimization.layers import find_layer, list_layers
 from dreamgram.image_optimization.trial import NeedsValues, try_out
@@ -44,6 +45,9 @@ READERS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "unpooling": lambda x, table: functional.max_unpool2d(*functional.max_pool2d(x, 2, return_indices=True), 2),
     "item": lambda x, table: x * x.mean().item(),
     "mask": lambda x, table: x[x > 0],
+    "an operator of another package": lambda x, table: deform_conv2d(
+        x, x.repeat(1, 5, 1, 1)[:, :18], torch.ones(4, 4, 3, 3), padding=1
+    ),
 }
 
 
@@ -69,14 +73,17 @@ def test_an_index_that_the_network_holds_is_no_value_of_the_image() -> None:
         nn.Sequential(nn.Flatten(2), nn.Conv1d(3, 6, 5, padding="same"), nn.LayerNorm(20 * 22), nn.Softmax(2)),
         nn.Sequential(nn.Flatten(2), nn.TransformerEncoderLayer(20 * 22, 4, 16, batch_first=True)),
         nn.Sequential(nn.Flatten(), nn.Linear(3 * 20 * 22, 7), nn.LeakyReLU(inplace=True), nn.Hardswish(inplace=True)),
+        nn.Sequential(nn.AvgPool2d(3, 2, 1), nn.AvgPool2d((2, 3), ceil_mode=True), nn.AdaptiveAvgPool2d((2, 4))),
+        nn.Sequential(Does(lambda x: torch.cat([x, x[:, :1], x], 1)), Does(lambda x: x.mean((-1, 1), keepdim=True))),
+        nn.Sequential(Does(lambda x: torch.cat([x, x.mT.mT], -1)), Does(lambda x: x.mean(-2)), nn.Flatten()),
         nn.Sequential(nn.Unflatten(1, (1, 3)), nn.Conv3d(1, 2, 3, padding=1), nn.InstanceNorm3d(2), nn.ELU()),
     ],
 )
 def test_a_trial_for_shapes_has_the_shapes_of_the_values(network: nn.Module) -> None:
     image = torch.rand(2, 3, 20, 22)
     shapes, values = (try_out(network, image, way).seen for way in ("shapes", "values"))
-    assert [(seen.place, seen.shape, seen.overwritten()) for seen in shapes] == [
-        (seen.place, seen.shape, seen.overwritten()) for seen in values
+    assert [(seen.place, seen.shape, seen.overwritten) for seen in shapes] == [
+        (seen.place, seen.shape, seen.overwritten) for seen in values
     ]
 
 
@@ -87,6 +94,10 @@ def test_a_trial_for_shapes_has_the_shapes_of_the_values(network: nn.Module) -> 
         nn.Conv2d(3, 4, 99),
         nn.Linear(21, 3),
         nn.LayerNorm(21),
+        Does(lambda x: torch.cat([x, x[:, :, 1:]], 3)),
+        Does(lambda x: x.mean((1, 1))),
+        Does(lambda x: x.mean(4)),
+        nn.AvgPool2d(3, padding=2),
         nn.MaxPool2d(3, padding=2),
         nn.BatchNorm2d(4),
     ],

@@ -11,6 +11,7 @@ from torch.nn import functional
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.capture import capture
 from dreamgram.image_optimization.layers import list_layers
+from dreamgram.style_transfer.budget import Budget
 from dreamgram.style_transfer.losses import STYLE_LOSSES, Previous
 from dreamgram.style_transfer.options import StyleOptions
 from dreamgram.style_transfer.tiling import Tile, smallest_side, split, whole
@@ -257,6 +258,32 @@ def test_networks_whose_tiles_would_be_wrong_are_refused(first: nn.Module, seen:
             split(layers, (size, size), 64)
         with pytest.raises(ValueError, match="tiles would be wrong"):
             smallest_side(layers)
+
+
+@pytest.mark.parametrize(
+    ("run", "exact"),
+    [
+        (lambda x: x * (x.shape[2] / 64), False),
+        (lambda x: x + len(x.flatten(2)[0, 0]) / 1e4, False),
+        (lambda x: x * 2, True),
+        (lambda x: x.view_as(x).relu(), True),
+    ],
+)
+def test_networks_that_depend_on_the_size_of_the_picture(run: Callable[[Tensor], Tensor], exact: bool) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 4, 5), Does(run), nn.MaxPool2d(2), nn.Conv2d(4, 4, 3))
+    budget, image = Budget(5, 64), torch.rand(1, 3, 100, 130)
+    if not exact:
+        with pytest.raises(ValueError, match="because 3 is not the same for a part of a picture"):
+            budget.tiles(network, ["3"], image)
+        return
+    tiles = budget.tiles(network, ["3"], image)
+    assert len(tiles) > 1
+    with torch.no_grad(), capture(network, ["3"]) as activations_of:
+        picture = activations_of(image)["3"]
+        for tile in tiles:
+            found = tile.own(activations_of(tile.show(image)))["3"]
+            torch.testing.assert_close(found, picture[:, :, tile.windows["3"][0], tile.windows["3"][1]])
 
 
 def test_tokens_are_refused() -> None:
