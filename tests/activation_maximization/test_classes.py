@@ -96,9 +96,25 @@ def test_networks_without_a_layer_of_classes(digits: nn.Module) -> None:
 def test_names_of_imagenet(tmp_path: Path) -> None:
     torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "net.pt")
     assert dg.find_classes(dg.load("torchvision:squeezenet1_1", tmp_path / "net.pt"), "tabby,espresso") == [281, 967]
+
+
+def test_weights_that_timm_did_not_publish_get_no_names_of_imagenet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     timm = pytest.importorskip("timm", reason="the extra timm is not installed")
-    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "timm.pt")
-    assert dg.find_classes(dg.load("timm:test_resnet", tmp_path / "timm.pt"), "tabby cat,espresso") == [281, 967]
+    create, trained = timm.create_model, timm.create_model("test_resnet")
+    torch.save(trained.state_dict(), tmp_path / "own.pt")
+    with pytest.raises(ValueError, match="has 1000 units, and the network has 0 class_names"):
+        dg.find_classes(dg.load("timm:test_resnet", tmp_path / "own.pt"), "tabby cat")
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name, pretrained=False))
+    assert dg.find_classes(dg.load("timm:test_resnet"), "tabby cat,espresso") == [281, 967]
+    pytest.importorskip("huggingface_hub", reason="the extra hf is not installed")
+    monkeypatch.undo()
+    timm.models.save_for_hf(trained, tmp_path / "unnamed")
+    assert dg.load(f"hf:{tmp_path / 'unnamed'}").class_names == ()
+    own = [f"kind {number}" for number in range(1000)]
+    timm.models.save_for_hf(trained, tmp_path / "named", model_config={"label_names": own})
+    assert dg.find_classes(dg.load(f"hf:{tmp_path / 'named'}"), "kind 7") == [7]
 
 
 def rows(name: str, height: int) -> np.ndarray[Any, Any]:
