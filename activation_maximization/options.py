@@ -270,13 +270,12 @@ class SheetOptions(AscentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOptions(AscentOptions):
-    """Options common to the commands that show several units of a layer."""
+class PageOptions(AscentOptions):
+    """Base class with the option for a web page."""
 
-    layer: str = option("pool2", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_DIGITS)
     html: bool = option(
         False,
-        "Also save a web page that shows the same units as the picture. The page is a single file in the "
+        "Also save a web page that shows the same pictures. The page is a single file in the "
         "same folder as the picture, and has a search box.",
         group=OUTPUT,
         compare=False,
@@ -285,7 +284,41 @@ class LayerOptions(AscentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitsOptions(ComparingOptions, SizeOptions, LayerOptions, SheetOptions):
+class FolderOptions(SheetOptions, PageOptions):
+    """Options common to the commands that make one picture for each of many units or classes."""
+
+    batch: int | None = option(
+        None,
+        "Number of pictures that are optimized at the same time. The default is at most 64, or at most 256 on a GPU "
+        "with at least 32 GB of memory. If a run with --folder is killed, the pictures of one batch are lost. A "
+        "smaller batch takes less memory and more time.",
+        group=OPTIMIZATION,
+        compare=False,
+        least=1,
+        values=(1, 8, 64),
+    )
+    folder: Path | None = option(
+        None,
+        "Also save each picture as a separate file in this folder. The pictures are made in batches, and "
+        "are saved as soon as their batch is finished. To continue a run that was stopped, give the same command "
+        "again.",
+        group=OUTPUT,
+        compare=False,
+        recorded=False,
+        metavar="FOLDER",
+        values=("units", "outputs/conv2", "../dreams"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions(AscentOptions):
+    """Options common to the commands that show several units of a layer."""
+
+    layer: str = option("pool2", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_DIGITS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitsOptions(ComparingOptions, SizeOptions, LayerOptions, FolderOptions):
     """The options of ``dream units``."""
 
     units: str = option(
@@ -307,31 +340,10 @@ class UnitsOptions(ComparingOptions, SizeOptions, LayerOptions, SheetOptions):
         parse=_check_position,
         values=("0,0", "2,3", "5"),
     )
-    batch: int | None = option(
-        None,
-        "Number of pictures that are optimized at the same time. The default is at most 64, or at most 256 on a GPU "
-        "with at least 32 GB of memory. If a run with --folder is killed, the pictures of one batch are lost. A "
-        "smaller batch takes less memory and more time.",
-        group=OPTIMIZATION,
-        compare=False,
-        least=1,
-        values=(1, 8, 64),
-    )
-    folder: Path | None = option(
-        None,
-        "Also save the picture of each unit as a separate file in this folder. The pictures are made in batches, and "
-        "are saved as soon as their batch is finished. To continue a run that was stopped, give the same command "
-        "again.",
-        group=OUTPUT,
-        compare=False,
-        recorded=False,
-        metavar="FOLDER",
-        values=("units", "outputs/conv2", "../dreams"),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExamplesOptions(SizeOptions, LayerOptions):
+class ExamplesOptions(SizeOptions, LayerOptions, PageOptions):
     """The options of ``dream examples``."""
 
     units: str = option(
@@ -418,7 +430,7 @@ class DigitsOptions(ComparingOptions, AscentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassesOptions(ComparingOptions, SizeOptions, SheetOptions):
+class ClassesOptions(ComparingOptions, SizeOptions, FolderOptions):
     """The options of ``dream classes``."""
 
     steps: int = option(CLASS_STEPS, STEPS_HELP, group=OPTIMIZATION, least=1, values=MANY_STEPS)
@@ -444,6 +456,7 @@ class ClassesOptions(ComparingOptions, SizeOptions, SheetOptions):
         "0-9",
         "Classes to show: all, or names, numbers and ranges, such as 'tabby,espresso,3,7-9'.",
         group=OBJECTIVE,
+        compare=False,
         metavar="NAME,N,N-N|all",
         parse=_check_classes,
         values=("tabby,espresso", "3,7-9", "all"),

