@@ -67,7 +67,7 @@ from dreamgram.workbench.recipe import Inputs, Recipe
 from dreamgram.workbench.recipe import replay as replay_recipe
 from dreamgram.workbench.sheets import Look
 
-ONWARD = "interrupted: saved the pictures that are finished; the same command continues with the others"
+SHEET_ONWARD = "interrupted: saved the pictures that are finished; the same command continues with the others"
 
 
 def layers(options: LayersOptions, job: Job) -> Done:
@@ -170,7 +170,7 @@ def _make_sheet(
         each = Each(chosen, make(chosen, options.batch), {})
     else:
         batch = options.batch or batch_size(shape[1] * shape[2], session.device)
-        job.interrupted = ONWARD
+        job.interrupted = SHEET_ONWARD
         how: dict[str, Any] = {"batch": batch, "recipe": session.recipe(), "overwrite": options.overwrite}
         each = make_each(options.folder, chosen, lambda some: make(some, len(some)), **how)
     chosen, dreams, batches = each
@@ -187,7 +187,7 @@ def _make_sheet(
     session.save_timelapse(sheet)
     if options.html:
         session.save_page(title, chosen, dreams, names=names)
-    return Done(dreams.stopped, interrupted=ONWARD if options.folder else Done.interrupted)
+    return Done(dreams.stopped, interrupted=SHEET_ONWARD if options.folder else Done.interrupted)
 
 
 def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None) -> Done:
