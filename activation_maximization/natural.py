@@ -22,6 +22,11 @@ LEAST_WEIGHT = 1e-3
 output of a channel with a smaller factor hardly depends on its input."""
 
 
+LAST_SHARE = 0.05
+"""Weight of the last batch normalization in :func:`natural`, relative to that of the first. In deep layers, a picture
+of one class differs from the average of all pictures, so a large weight would hide the class."""
+
+
 def normalized_layers(model: nn.Module) -> list[str]:
     """Return the names of the layers of ``model`` that are batch normalizations of images with stored statistics."""
     modules = dict(unwrapped(model).named_modules())
@@ -62,8 +67,10 @@ def natural(model: nn.Module) -> Objective:
     A batch normalization stores the mean and the variance that each channel had in the pictures on which the network
     was trained. The objective is the negative mean, over all batch normalizations and channels, of the squared
     difference between the image's mean and the stored mean, plus that between the standard deviations. Both are
-    relative to the stored standard deviation. Yin et al., "Dreaming to Distill", arXiv:1912.08737, use such a term for
-    whole batches. Here, each image is compared by itself, so that it does not depend on the other images.
+    relative to the stored standard deviation. In the mean, the weights of the batch normalizations fall exponentially
+    from the first to the last, whose weight is :data:`LAST_SHARE` times that of the first. Yin et al., "Dreaming to
+    Distill", arXiv:1912.08737, use such a term for whole batches. Here, each image is compared by itself, so that it
+    does not depend on the other images.
 
     Example:
         >>> dreams = maximize(net, log_probability(281) + natural(net), parameterization="pyramid")
@@ -88,7 +95,8 @@ def natural(model: nn.Module) -> Objective:
             variance = (square - average.square()).clamp(min=0)
             off = (average - mean).square() + ((variance + 1e-8).sqrt() - deviation).square()
             distances.append((off / deviation.square() * counts).sum(1) / counts.sum())
-        return -torch.stack(distances).mean(0)
+        depth = torch.linspace(0, 1, len(distances), device=distances[0].device)
+        return -(torch.stack(distances) * (LAST_SHARE**depth / (LAST_SHARE**depth).sum())[:, None]).sum(0)
 
     return Objective("natural statistics", frozenset(names), value)
 

@@ -205,9 +205,9 @@ TRANSFORM_HELP = (
     "It keeps the picture from becoming noise. robust: slight rotations, shifts, zooms and shears, whose limits "
     "can be set; for example, robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most "
     "0.1 of each side, for pictures that must stay upright, such as spectrograms. noise(0.1): adds noise of this "
-    "strength, so that only strong, large forms remain. none: no transform; the objective then reaches a higher "
-    "value, but the picture looks mostly like noise. Several transforms, such as 'jitter(0.1) + robust(5)', are "
-    "applied from left to right."
+    "strength, so that only strong, large forms remain; noise(0.25, fall=0.8) becomes weaker by 80 % over the steps. "
+    "none: no transform; the objective then reaches a higher value, but the picture looks mostly like noise. Several "
+    "transforms, such as 'jitter(0.1) + robust(5)', are applied from left to right."
 )
 TRANSFORM_VALUES = ("robust(degrees=5)", "jitter(0.1) + robust(5)", "none")
 
@@ -230,8 +230,8 @@ class AscentOptions(PictureOptions):
         "Representation of the image during optimization. pixels: the values of the pixels, for the sharpest "
         "picture. fourier: Fourier coefficients in decorrelated colors, for a smoother and more natural picture. "
         "phases: only the phases of the Fourier coefficients; the magnitudes stay those of natural photos. pyramid: a "
-        "sum of images of many sizes, in which large forms appear first. The default is fourier for color images and "
-        "pixels for gray images.",
+        "sum of images of many sizes, in which large forms appear first. The default is fourier for color images, or "
+        "pyramid for pictures of classes, and pixels for gray images.",
         group=OPTIMIZATION,
         choices=_parameterizations,
         metavar="NAME",
@@ -450,7 +450,7 @@ class ClassesOptions(ComparingOptions, SizeOptions, FolderOptions):
         "the class may be harder to recognize.",
         group=OBJECTIVE,
         least=0,
-        values=(0.0, 1.0, 3.0),
+        values=(0.0, 0.5, 2.0),
     )
     classes: str = option(
         "0-9",

@@ -392,7 +392,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "torch's optimizer": (
         {"optimizer": torch.optim.Adam},
         TypeError,
-        "optimizer must be 'adam' or 'lbfgs', or a function .*, not the class Adam",
+        "optimizer must be 'adam', 'lbfgs' or 'uniform', or a function .*, not the class Adam",
     ),
     "no optimizer": ({"optimizer": None}, TypeError, "optimizer must be .*, not NoneType"),
     "class of images": (
