@@ -39,26 +39,28 @@ def _is_normalization(module: nn.Module | None) -> bool:
 
 
 class Moments(torch.autograd.Function):
-    """Means of activations (N, C, H, W) and of their squares over all positions, (N, C) each.
+    """Means over all positions of the differences of activations (N, C, H, W) from a center (C,), and of their squares.
 
-    They are products of matrices, which are several times as fast as ``torch.var_mean`` if the channels are the last
-    axis in memory. The gradient is computed in one pass.
+    Both results are (N, C). They are products of matrices, which are several times as fast as ``torch.var_mean`` if the
+    channels are the last axis in memory. The gradient is computed in one pass. A center near the mean keeps the
+    difference between the mean square and the squared mean exact.
     """
 
     @staticmethod
-    def forward(ctx: Any, activations: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the means of ``activations`` and of their squares."""
-        ctx.save_for_backward(activations)
-        pixels = activations.permute(0, 2, 3, 1).flatten(1, 2)
+    def forward(ctx: Any, activations: Tensor, center: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the two means."""
+        ctx.save_for_backward(activations, center)
+        pixels = activations.permute(0, 2, 3, 1).flatten(1, 2) - center
         weights = pixels.new_full((1, pixels.shape[1]), 1 / pixels.shape[1])
-        return (weights @ pixels)[:, 0], (weights @ pixels.square())[:, 0]
+        return (weights @ pixels)[:, 0], (weights @ pixels.square_())[:, 0]
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> Tensor:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         """Return the gradient with respect to the activations, given those with respect to the two means."""
-        [activations] = ctx.saved_tensors
-        of_mean, of_square = (each[:, :, None, None] / activations[0, 0].numel() for each in gradients)
-        return torch.addcmul(of_mean, activations, 2 * of_square)
+        activations, center = ctx.saved_tensors
+        of_mean, of_square = (each / activations[0, 0].numel() for each in gradients)
+        constant, slope = of_mean - 2 * of_square * center, 2 * of_square
+        return torch.addcmul(constant[:, :, None, None], activations, slope[:, :, None, None]), None
 
 
 def natural(model: nn.Module) -> Objective:
@@ -91,9 +93,9 @@ def natural(model: nn.Module) -> Objective:
         for name, (mean, deviation, counts) in targets.items():
             output = activations[name].float()
             mean, deviation, counts = (each.to(output.device) for each in (mean, deviation, counts))
-            average, square = Moments.apply(output)
-            variance = (square - average.square()).clamp(min=0)
-            off = (average - mean).square() + ((variance + 1e-8).sqrt() - deviation).square()
+            difference, square = Moments.apply(output, mean)
+            variance = (square - difference.square()).clamp(min=0)
+            off = difference.square() + ((variance + 1e-8).sqrt() - deviation).square()
             distances.append((off / deviation.square() * counts).sum(1) / counts.sum())
         depth = torch.linspace(0, 1, len(distances), device=distances[0].device)
         return -(torch.stack(distances) * (LAST_SHARE**depth / (LAST_SHARE**depth).sum())[:, None]).sum(0)
@@ -148,9 +150,8 @@ def distribution(
     targets = {name: _Sorted(features_of(found, name), name) for name in names}
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
-        return -torch.stack([target.distance(features_of(activations, name)) for name, target in targets.items()]).mean(
-            0
-        )
+        distances = [target.distance(features_of(activations, name)) for name, target in targets.items()]
+        return -torch.stack(distances).mean(0)
 
     return Objective(f"distribution of {', '.join(names)}", frozenset(names), value)
 

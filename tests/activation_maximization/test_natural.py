@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 import dreamgram as dg
 from dreamgram.activation_maximization.defaults import NATURAL_WEIGHT
-from dreamgram.activation_maximization.natural import distribution, natural, normalized_layers
+from dreamgram.activation_maximization.natural import Moments, distribution, natural, normalized_layers
 from dreamgram.activation_maximization.options import ClassesOptions
 from dreamgram.workbench.recipe import Recipe
 from tests.conftest import Command
@@ -58,6 +58,16 @@ def test_the_objective_is_that_of_its_definition() -> None:
     values = dg.evaluate(model, natural(model), images)
     for image, found in zip(images, values.tolist(), strict=True):
         assert found == pytest.approx(expected(model, image[None]), rel=1e-3)
+
+
+def test_means_and_their_gradient() -> None:
+    activations = torch.randn(2, 3, 4, 5, dtype=torch.float64, requires_grad=True)
+    center = torch.tensor([0.0, 1.0, 100.0], dtype=torch.float64)
+    difference, square = Moments.apply(activations, center)
+    torch.testing.assert_close(difference + center, activations.mean((2, 3)))
+    variance = activations.var((2, 3), correction=0)
+    torch.testing.assert_close(square - difference.square(), variance, rtol=1e-9, atol=1e-9)
+    assert torch.autograd.gradcheck(lambda given: Moments.apply(given, center), activations)
 
 
 def test_natural_images_have_larger_values() -> None:
