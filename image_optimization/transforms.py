@@ -124,7 +124,7 @@ def noise(deviation: float = 0.1, fall: float = 0.0) -> RandomNoise:
 
 @dataclass(frozen=True)
 class RandomNoise:
-    """The transform that :func:`noise` returns. The noise falls only if the number of steps is known to :meth:`ahead`."""
+    """The transform that :func:`noise` returns. Only :meth:`ahead` knows the number of steps over which noise falls."""
 
     deviation: float
     fall: float = 0.0
