@@ -48,7 +48,7 @@ Reader = Callable[[Tensor], Tensor]
 """Classifier: a function from images (N, 3, H, W) to the probabilities of the classes (N, 1000)."""
 
 
-def main(seed: int = 2, count: int = 20, folder: Path = FOLDER) -> None:
+def main(seed: int = 4, count: int = 20, folder: Path = FOLDER) -> None:
     """Draw classes at random, make their pictures, and let other networks read them."""
     readers = {name: reader for name in SIDES if (reader := find_reader(name))}
     net: Any = dg.load("efficientnet-lite0")

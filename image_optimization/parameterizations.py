@@ -249,7 +249,7 @@ class PyramidImage:
     OPTIMIZER: ClassVar[str] = "uniform"
     """Name of the optimizer that :func:`maximize` uses for these images by default."""
 
-    GAIN = 0.5
+    GAIN = 0.4
     """Factor by which the optimized tensor is multiplied. It is chosen so that the learning rate 0.1 suits."""
 
     SUMMED = 0.85
