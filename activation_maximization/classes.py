@@ -11,7 +11,7 @@ from typing import Any
 from torch import nn
 
 from dreamgram.activation_maximization.natural import natural, normalized_layers
-from dreamgram.activation_maximization.objectives import Objective, check_units, log_probability, logit
+from dreamgram.activation_maximization.objectives import Objective, check_units, log_odds, logit
 from dreamgram.activation_maximization.options import ClassesOptions, is_range, parse_ranges
 from dreamgram.image_optimization.checks import as_model
 from dreamgram.image_optimization.input_shapes import default_shape
@@ -121,11 +121,12 @@ def find_classes(model: nn.Module, classes: str, layer: str | None = None) -> li
 def class_objective(model: nn.Module, classes: Sequence[int], layer: str, weight: float) -> Objective:
     """Return the objective that is maximized for pictures of classes.
 
-    If ``model`` has batch normalizations and ``weight`` is not 0, the objective is the log-probability of each class
-    plus ``weight`` times :func:`natural`. Otherwise, it is the logit of each class.
+    If ``model`` has batch normalizations and ``weight`` is not 0, the objective is the log-odds of each class plus
+    ``weight`` times :func:`natural`. Otherwise, it is the logit of each class. Unlike the log-probability, the log-odds
+    keep a gradient when the network is sure of the class, so that other networks become sure of it, too.
     """
     if weight and normalized_layers(model):
-        return log_probability(classes, layer) + weight * natural(model)
+        return log_odds(classes, layer) + weight * natural(model)
     return logit(classes, layer)
 
 

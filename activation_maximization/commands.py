@@ -67,7 +67,7 @@ from dreamgram.workbench.recipe import Inputs, Recipe
 from dreamgram.workbench.recipe import replay as replay_recipe
 from dreamgram.workbench.sheets import Look
 
-UNITS_ONWARD = "interrupted: saved the units that are finished; the same command continues with the others"
+SHEET_ONWARD = "interrupted: saved the pictures that are finished; the same command continues with the others"
 
 
 def layers(options: LayersOptions, job: Job) -> Done:
@@ -108,77 +108,86 @@ def _describe_as_table(name: str, shape: Sequence[int], origin: Origin, found: S
 
 
 def units(options: UnitsOptions, job: Job, original: Recipe | None = None) -> Done:
-    """Make a contact sheet with one image for each of the chosen units of a layer.
+    """Make a contact sheet with one image for each of the chosen units of a layer, and one row for each network.
 
-    If the options name a folder, the image of each unit is also saved to a separate file in this folder. ``original``
-    is the recipe (the stored settings) of a picture that is to be made again. If a folder was named when that picture
-    was first made, the recipe records which units were optimized in the same batch, and these batches are used again.
+    :func:`_make_sheet` describes the files, and ``original``.
     """
-    if options.timelapse and options.folder:
-        raise OptionError("timelapse", "cannot be used with a folder: finished units have no intermediate frames")
     layer, size = options.layer, options.size
     where = None if options.position is None else parse_position(options.position)
     session = Session("units", "units.png", options, job, original, resumes=options.folder is not None)
-    shape = default_shape(session.model, size)
     what = f"{layer}  activation{f' at {options.position}' if where else ''}"
-    if len(session.models) > 1:
-        return _units_of_each(session, what)
-    title = f"{options.model}  {what}"
-    look: Look = {"columns": options.columns, "title": title}
+    chosen = session.parse_units(options.units, layer, size)
 
-    def make(some: list[int]) -> Dreams:
+    def make(model: torch.nn.Module, label: str, some: list[int], batch: int | None) -> Dreams:
         objective = channel(layer, some) if where is None else neuron(layer, some, where)
-        batch = len(some) if options.folder or found else options.batch
-        return session.ascend(objective, title=_name_units(some), size=size, batch=batch)
+        return session.ascend(objective, title=label, model=model, size=size, batch=batch)
 
+    if len(session.models) > 1:
+        largest = session.largest_size(size)
+        return session.make_rows(what, chosen, largest, lambda model, label: make(model, label, chosen, options.batch))
+
+    def make_some(some: list[int], batch: int | None) -> Dreams:
+        return make(session.model, _name_units("unit", "units", some), some, batch)
+
+    return _make_sheet(session, original, chosen, make_some, f"{options.model}  {what}")
+
+
+def _make_sheet(
+    session: Session,
+    original: Recipe | None,
+    chosen: list[int],
+    make: Callable[[list[int], int | None], Dreams],
+    title: str,
+    kind: str = "unit",
+    name_of: Callable[[int], str] = str,
+) -> Done:
+    """Make a contact sheet with one image for each of the ``chosen`` units of a network.
+
+    If the options name a folder, each image is also saved to a separate file in this folder. ``original`` is the recipe
+    (the stored settings) of a picture that is to be made again. If a folder was named when that picture was first made,
+    the recipe records which units were optimized in the same batch, and these batches are used again.
+
+    ``make`` makes the images of some units, given the number of images in a batch. ``kind`` is what a unit is called in
+    messages, and ``name_of`` returns the caption of a unit.
+    """
+    options, job = session.options, session.job
+    assert isinstance(options, UnitsOptions | ClassesOptions)
+    shape = default_shape(session.model, options.size)
+    look: Look = {"columns": options.columns, "title": title}
     if options.folder and same_file(session.path.parent, options.folder) and session.path.stem.isdigit():
-        raise OptionError("output", f"must not be {session.path}: the pictures of units are saved under such names")
+        raise OptionError("output", f"must not be {session.path}: pictures in the folder are saved under such names")
     found = original.made.get(FOUND) if original else None
     batches = {} if found is None else batches_of(found)
     alone = found is not None and "unit" in found  # The picture to make again shows a single unit, as in a folder.
-    chosen = list(batches) or session.parse_units(options.units, layer, size)
+    chosen = list(batches) or chosen
     if alone:
         session.check_picture(shape[1:])
     else:
         session.check_sheet(len(chosen), shape[1:], **look)
     if batches:
-        each = make_again(batches, make)
+        each = make_again(batches, lambda some: make(some, len(some)))
     elif options.folder is None:
-        each = Each(chosen, make(chosen), {})
+        each = Each(chosen, make(chosen, options.batch), {})
     else:
         batch = options.batch or batch_size(shape[1] * shape[2], session.device)
-        recipe = session.recipe()
-        job.interrupted = UNITS_ONWARD
-        each = make_each(options.folder, chosen, make, batch=batch, recipe=recipe, overwrite=options.overwrite)
+        job.interrupted = SHEET_ONWARD
+        how: dict[str, Any] = {"batch": batch, "recipe": session.recipe(), "overwrite": options.overwrite}
+        each = make_each(options.folder, chosen, lambda some: make(some, len(some)), **how)
     chosen, dreams, batches = each
-    session.warn_of_silent(dreams.silent, [f"unit {unit}" for unit in chosen])
+    names = [name_of(unit) for unit in chosen]
+    session.warn_of_silent(dreams.silent, [f"{kind} {name}" for name in names])
     if alone:
         about = {**describe_unit(dreams, 0, chosen), "batch": batches[chosen[0]]}
         session.save(dreams.images[0], dreams.stopped, {FOUND: about})
         return Done(dreams.stopped)
     look["columns"] = session.choose_columns(len(dreams.images))
-    sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=chosen, **look)
+    sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=names, **look)
     made = {FOUND: {"batches": batches}} if batches else None
     session.save(sheet(dreams.images, activation_values=dreams.activations.tolist()), dreams.stopped, made)
     session.save_timelapse(sheet)
     if options.html:
-        session.save_page(title, chosen, dreams)
-    return Done(dreams.stopped, interrupted=UNITS_ONWARD if options.folder else Done.interrupted)
-
-
-def _units_of_each(session: Session, title: str) -> Done:
-    """Make a contact sheet of the chosen units with one row for each network."""
-    options = session.options
-    assert isinstance(options, UnitsOptions)
-    layer, batch, size = options.layer, options.batch, options.size
-    where = None if options.position is None else parse_position(options.position)
-    chosen = session.parse_units(options.units, layer, size)
-    objective = channel(layer, chosen) if where is None else neuron(layer, chosen, where)
-
-    def make(model: torch.nn.Module, label: str) -> Dreams:
-        return session.ascend(objective, title=label, model=model, size=size, batch=batch)
-
-    return session.make_rows(title, chosen, session.largest_size(size), make)
+        session.save_page(title, chosen, dreams, names=names)
+    return Done(dreams.stopped, interrupted=SHEET_ONWARD if options.folder else Done.interrupted)
 
 
 def examples(options: ExamplesOptions, job: Job, original: Recipe | None = None) -> Done:
@@ -227,8 +236,11 @@ def _find_pictures(session: Session, folder: Path | None) -> Iterable[tuple[str,
 
 
 def classes(options: ClassesOptions, job: Job, original: Recipe | None = None) -> Done:
-    """Make a contact sheet with one image for each of the chosen classes, and one row for each network."""
-    session = Session("classes", "classes.png", options, job, original)
+    """Make a contact sheet with one image for each of the chosen classes, and one row for each network.
+
+    :func:`_make_sheet` describes the files, and ``original``.
+    """
+    session = Session("classes", "classes.png", options, job, original, resumes=options.folder is not None)
     found: dict[torch.nn.Module, tuple[Classes, list[int]]] = {}
     for label, model in zip(session.labels, session.models, strict=True):
         with session.naming(label):
@@ -237,37 +249,37 @@ def classes(options: ClassesOptions, job: Job, original: Recipe | None = None) -
     counts = dict.fromkeys(len(chosen) for _, chosen in found.values())
     if len(counts) > 1:
         raise OptionError("classes", f"names {' and '.join(map(str, counts))} classes of different networks")
-    known, chosen = found[session.model]
-    # The networks can have different names for the same column.
-    names = [[known.label(number) for number in chosen] for known, chosen in found.values()]
-    labels = [" / ".join(dict.fromkeys(column)) for column in zip(*names, strict=True)]
     regularizer = parse_regularizer(options.regularizer)
     minus = f"({options.regularizer})" if re.search("[+-]", options.regularizer) else options.regularizer
     shown = "activation" if regularizer is None else f"activation - {minus}"
 
-    def make(model: torch.nn.Module, label: str) -> Dreams:
-        known, chosen = found[model]
-        objective = class_objective(model, chosen, known.layer, options.natural)
+    def make(model: torch.nn.Module, label: str, some: list[int], batch: int | None) -> Dreams:
+        layer = found[model][0].layer
+        objective = class_objective(model, some, layer, options.natural)
         objective = objective if regularizer is None else objective - regularizer
         channels = default_shape(model, options.size)[0]
         kind = options.parameterization or options.default_parameterization(channels)
-        made = session.ascend(objective, title=label, model=model, size=options.size, parameterization=kind)
+        how: dict[str, Any] = {"size": options.size, "parameterization": kind, "batch": batch}
+        made = session.ascend(objective, title=label, model=model, **how)
         # The captions show the activation without other terms. After Ctrl-C, images may be missing.
-        alone = logit(chosen[: len(made.images)], known.layer)
-        return replace(made, activations=evaluate(model, alone, made.images))
+        return replace(made, activations=evaluate(model, logit(some[: len(made.images)], layer), made.images))
 
     if len(session.models) > 1:
-        return session.make_rows(shown, labels, session.largest_size(options.size), make)
+        # The networks can have different names for the same column.
+        names = [[known.label(number) for number in chosen] for known, chosen in found.values()]
+        labels = [" / ".join(dict.fromkeys(column)) for column in zip(*names, strict=True)]
+        largest = session.largest_size(options.size)
+        return session.make_rows(
+            shown, labels, largest, lambda model, label: make(model, label, found[model][1], options.batch)
+        )
+    known, chosen = found[session.model]
     session.options = session.options.change(layer=known.layer)
-    look: Look = {"columns": options.columns, "title": f"{options.model}  {known.layer}  {shown}"}
-    session.check_sheet(len(chosen), default_shape(session.model, options.size)[1:], **look)
-    dreams = make(session.model, "")
-    look["columns"] = session.choose_columns(len(dreams.images))
-    session.warn_of_silent(dreams.silent, [f"class {label}" for label in labels])
-    sheet: Callable[..., Image.Image] = partial(draw_sheet, labels=labels, **look)
-    session.save(sheet(dreams.images, activation_values=dreams.activations.tolist()), dreams.stopped)
-    session.save_timelapse(sheet)
-    return Done(dreams.stopped)
+
+    def make_some(some: list[int], batch: int | None) -> Dreams:
+        return make(session.model, _name_units("class", "classes", [*map(known.label, some)]), some, batch)
+
+    title = f"{options.model}  {known.layer}  {shown}"
+    return _make_sheet(session, original, chosen, make_some, title, "class", known.label)
 
 
 def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> Done:
@@ -490,6 +502,9 @@ def replay(options: ReplayOptions, job: Job) -> Done:
     return replay_recipe(options, job.tell, OPTIONS_OF_COMMANDS, make)
 
 
-def _name_units(numbers: Sequence[int]) -> str:
-    """Return a short label for units, such as ``units 0 to 11``, which names the first and the last of ``numbers``."""
-    return f"unit {numbers[0]}" if len(numbers) == 1 else f"units {numbers[0]} to {numbers[-1]}"
+def _name_units(one: str, several: str, names: Sequence[object]) -> str:
+    """Return a short label for units, such as ``units 0 to 11``, which contains the first and the last of ``names``.
+
+    ``one`` and ``several`` are what a unit is called, such as ``unit`` and ``units``.
+    """
+    return f"{one} {names[0]}" if len(names) == 1 else f"{several} {names[0]} to {names[-1]}"

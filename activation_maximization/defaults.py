@@ -30,10 +30,10 @@ suit every network.
 NEARNESS = 30.0
 """Weight of the term in :func:`accentuate` that keeps the image close to the photo."""
 
-CLASS_STEPS, NATURAL_WEIGHT = 192, 1.0
+CLASS_STEPS, NATURAL_WEIGHT = 320, 0.5
 """Number of optimization steps for pictures of classes, and weight of the term that keeps their activations natural."""
 
-CLASS_TRANSFORM = "robust(degrees=3, translate=0.14, scale=(0.9, 1.4), shear=0) + noise(0.1)"
+CLASS_TRANSFORM = "robust(degrees=3, translate=0.14, scale=(0.9, 1.4), shear=0) + noise(0.25, fall=0.8)"
 """Transform for pictures of classes. Without the noise, the pictures are filled with fine patterns."""
 
 CLASS_REGULARIZER = "none"

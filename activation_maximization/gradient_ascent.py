@@ -82,7 +82,7 @@ def maximize(
     size: int | Sequence[int] | None = None,
     steps: int = STEPS,
     learning_rate: float = 0.1,
-    optimizer: str | OptimizerFactory = "adam",
+    optimizer: str | OptimizerFactory | None = None,
     parameterization: type[Parameterization] | str | None = None,
     transform: Transform | Sequence[Transform] | str | None = None,
     init: ImageLike | None = None,
@@ -117,7 +117,8 @@ def maximize(
         learning_rate: step size of Adam, in the unit of the optimized values, such as pixel values or Fourier
             coefficients.
         optimizer: name of an optimizer, such as ``"adam"``, or a function that makes an optimizer, as for
-            :func:`dreamgram.image_optimization.optimize.optimize`.
+            :func:`dreamgram.image_optimization.optimize.optimize`. The default is ``"adam"`` or, for a parameterization
+            with the attribute ``OPTIMIZER``, such as :class:`PyramidImage`, the optimizer with that name.
         parameterization: class that computes the images from the tensor that is optimized, or the name of such a class
             in :data:`dreamgram.image_optimization.parameterizations.PARAMETERIZATIONS`, such as ``fourier``. The
             default is :class:`FourierImage` for images with 3 channels, and :class:`PixelImage` for all other images.
@@ -157,9 +158,9 @@ def maximize(
     count = max(objective.images, 1 if init is None else len(init))
     _check_count(objective, 1 if init is None else len(init), count)
     image_class = arguments.as_parameterization(parameterization, shape[0])
+    optimizer = getattr(image_class, "OPTIMIZER", "adam") if optimizer is None else optimizer
     view = arguments.as_transform(transform)
-    told = as_listeners(listeners)
-    device = device_of(model)
+    told, device = as_listeners(listeners), device_of(model)
     together = count if objective.joint else min(count, batch or batch_size(shape[1] * shape[2], device))
     # Beside the image, there are its gradient and the two moments or the curvature pairs of our own optimizers.
     check_memory(4 if isinstance(optimizer, str) else 2, together, shape, device)
@@ -421,12 +422,14 @@ class _Part:
             ValueError: the objective does not return one value for each image, or reads a layer that is not among its
                 ``layers``; or the transform does not return one image for each image, or lets no gradient pass back.
         """
+        return self._value_of(self._see(rendered, image, progress), moving)
+
+    def _see(self, rendered: Tensor, image: Tensor, progress: Tensor) -> Activations:
+        """Return everything that the objective can read. The arguments are those of :meth:`value`."""
         # The images and the photo are transformed in the same way. The photo's activations are not differentiated.
         views = self._transformed(rendered if self.photo is None else torch.cat([rendered, self.photo]))
         answers = self.activations_of(views[: len(rendered)])
         seen = {name: answer.float() for name, answer in answers.items()}
-        if moving is not None:
-            seen = {name: answer if name == moving else answer.detach() for name, answer in seen.items()}
         if self.photo is not None:
             with torch.no_grad():
                 of_photo = self.activations_of(views[len(rendered) :])
@@ -434,17 +437,27 @@ class _Part:
         seen |= {IMAGE: image, NUMBER: self.indices, PROGRESS: progress}
         if self.scale is not None:
             seen[SCALE] = self.scale
+        return Activations(seen, answers.unit_axes)
+
+    def _value_of(self, seen: Activations, moving: str | None = None) -> Tensor:
+        """Return the objective's value for each image, given the result of :meth:`_see`."""
+        if moving is not None:
+            seen = Activations(
+                {name: each if name in (moving, IMAGE) else each.detach() for name, each in seen.items()},
+                seen.unit_axes,
+            )
         try:
-            values = self.objective(Activations(seen, answers.unit_axes))
+            values = self.objective(seen)
         except KeyError as error:
             if error.args and error.args[0] in seen:
                 raise
             named = ", ".join(sorted(self.objective.layers))
             raise ValueError(f"{self.objective} reads {error}, which is not among its layers, {named}") from error
-        if not isinstance(values, torch.Tensor) or values.shape != (len(image),):
+        count = len(seen[IMAGE])
+        if not isinstance(values, torch.Tensor) or values.shape != (count,):
             given = f"shape {tuple(values.shape)}" if isinstance(values, torch.Tensor) else type(values).__name__
             raise ValueError(
-                f"{self.objective} must give one value for each image, shape ({len(image)},), not {given}; "
+                f"{self.objective} must give one value for each image, shape ({count},), not {given}; "
                 "take the mean of each image, such as activation.flatten(1).mean(1)"
             )
         return values
@@ -510,13 +523,14 @@ class _Part:
         tested = list(range(len(self.numbers))) if self.objective.joint else self.silent
         part = _Part(self.activations_of, self.objective, self.numbers[tested], self.device, self.transform)
         answers = torch.ones(len(tested), dtype=torch.bool)
+        rendered = parameterization.render()[tested]
+        # All images get the same noise, so that the noise does not depend on their number. It is drawn on the CPU.
+        noise = torch.randn(rendered.shape[1:]).to(rendered)
+        # A progress of 0.5 is used, because a weight that rises from 0 or falls to 0 is not 0 there.
+        halfway = torch.tensor(0.5, device=self.device)
+        seen = part._see(rendered + nudge * noise, rendered.detach(), halfway)
         for layer in self.objective.layers:
-            rendered = parameterization.render()[tested]
-            # All images get the same noise, so that the noise does not depend on their number. It is drawn on the CPU.
-            noise = torch.randn(rendered.shape[1:]).to(rendered)
-            # A progress of 0.5 is used, because a weight that rises from 0 or falls to 0 is not 0 there.
-            halfway = torch.tensor(0.5, device=self.device)
-            value = part.value(rendered + nudge * noise, rendered.detach(), halfway, layer)
+            value = part._value_of(seen, layer)
             if not value.requires_grad:
                 if nudge:  # the run is over, and its result may still be of use
                     return
@@ -655,7 +669,7 @@ def _gradient(value: Tensor, leaf: Tensor, layer: str) -> Tensor:
         ValueError: no gradient passes back from ``layer`` to ``leaf``.
     """
     try:
-        [gradient] = torch.autograd.grad(value, leaf, allow_unused=True)
+        [gradient] = torch.autograd.grad(value, leaf, retain_graph=True, allow_unused=True)
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise

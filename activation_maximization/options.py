@@ -205,9 +205,9 @@ TRANSFORM_HELP = (
     "It keeps the picture from becoming noise. robust: slight rotations, shifts, zooms and shears, whose limits "
     "can be set; for example, robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most "
     "0.1 of each side, for pictures that must stay upright, such as spectrograms. noise(0.1): adds noise of this "
-    "strength, so that only strong, large forms remain. none: no transform; the objective then reaches a higher "
-    "value, but the picture looks mostly like noise. Several transforms, such as 'jitter(0.1) + robust(5)', are "
-    "applied from left to right."
+    "strength, so that only strong, large forms remain; noise(0.25, fall=0.8) falls by 80 %. "
+    "none: no transform; the objective then reaches a higher value, but the picture looks mostly like noise. Several "
+    "transforms, such as 'jitter(0.1) + robust(5)', are applied from left to right."
 )
 TRANSFORM_VALUES = ("robust(degrees=5)", "jitter(0.1) + robust(5)", "none")
 
@@ -230,8 +230,8 @@ class AscentOptions(PictureOptions):
         "Representation of the image during optimization. pixels: the values of the pixels, for the sharpest "
         "picture. fourier: Fourier coefficients in decorrelated colors, for a smoother and more natural picture. "
         "phases: only the phases of the Fourier coefficients; the magnitudes stay those of natural photos. pyramid: a "
-        "sum of images of many sizes, in which large forms appear first. The default is fourier for color images and "
-        "pixels for gray images.",
+        "sum of images of many sizes, in which large forms appear first. The default is fourier for color images "
+        "(`dream classes`: pyramid) and pixels for gray images.",
         group=OPTIMIZATION,
         choices=_parameterizations,
         metavar="NAME",
@@ -270,13 +270,12 @@ class SheetOptions(AscentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class LayerOptions(AscentOptions):
-    """Options common to the commands that show several units of a layer."""
+class PageOptions(AscentOptions):
+    """Base class with the option for a web page."""
 
-    layer: str = option("pool2", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_DIGITS)
     html: bool = option(
         False,
-        "Also save a web page that shows the same units as the picture. The page is a single file in the "
+        "Also save a web page that shows the same pictures. The page is a single file in the "
         "same folder as the picture, and has a search box.",
         group=OUTPUT,
         compare=False,
@@ -285,7 +284,41 @@ class LayerOptions(AscentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class UnitsOptions(ComparingOptions, SizeOptions, LayerOptions, SheetOptions):
+class FolderOptions(SheetOptions, PageOptions):
+    """Options common to the commands that make one picture for each of many units or classes."""
+
+    batch: int | None = option(
+        None,
+        "Number of pictures that are optimized at the same time. The default is at most 64, or at most 256 on a GPU "
+        "with at least 32 GB of memory. If a run with --folder is killed, the pictures of one batch are lost. A "
+        "smaller batch takes less memory and more time.",
+        group=OPTIMIZATION,
+        compare=False,
+        least=1,
+        values=(1, 8, 64),
+    )
+    folder: Path | None = option(
+        None,
+        "Also save each picture as a separate file in this folder. The pictures are made in batches, and "
+        "are saved as soon as their batch is finished. To continue a run that was stopped, give the same command "
+        "again.",
+        group=OUTPUT,
+        compare=False,
+        recorded=False,
+        metavar="FOLDER",
+        values=("units", "outputs/conv2", "../dreams"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerOptions(AscentOptions):
+    """Options common to the commands that show several units of a layer."""
+
+    layer: str = option("pool2", LAYER, group=OBJECTIVE, metavar="NAME", values=LAYERS_OF_DIGITS)
+
+
+@dataclass(frozen=True, kw_only=True)
+class UnitsOptions(ComparingOptions, SizeOptions, LayerOptions, FolderOptions):
     """The options of ``dream units``."""
 
     units: str = option(
@@ -307,31 +340,10 @@ class UnitsOptions(ComparingOptions, SizeOptions, LayerOptions, SheetOptions):
         parse=_check_position,
         values=("0,0", "2,3", "5"),
     )
-    batch: int | None = option(
-        None,
-        "Number of pictures that are optimized at the same time. The default is at most 64, or at most 256 on a GPU "
-        "with at least 32 GB of memory. If a run with --folder is killed, the pictures of one batch are lost. A "
-        "smaller batch takes less memory and more time.",
-        group=OPTIMIZATION,
-        compare=False,
-        least=1,
-        values=(1, 8, 64),
-    )
-    folder: Path | None = option(
-        None,
-        "Also save the picture of each unit as a separate file in this folder. The pictures are made in batches, and "
-        "are saved as soon as their batch is finished. To continue a run that was stopped, give the same command "
-        "again.",
-        group=OUTPUT,
-        compare=False,
-        recorded=False,
-        metavar="FOLDER",
-        values=("units", "outputs/conv2", "../dreams"),
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
-class ExamplesOptions(SizeOptions, LayerOptions):
+class ExamplesOptions(SizeOptions, LayerOptions, PageOptions):
     """The options of ``dream examples``."""
 
     units: str = option(
@@ -418,7 +430,7 @@ class DigitsOptions(ComparingOptions, AscentOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassesOptions(ComparingOptions, SizeOptions, SheetOptions):
+class ClassesOptions(ComparingOptions, SizeOptions, FolderOptions):
     """The options of ``dream classes``."""
 
     steps: int = option(CLASS_STEPS, STEPS_HELP, group=OPTIMIZATION, least=1, values=MANY_STEPS)
@@ -438,12 +450,13 @@ class ClassesOptions(ComparingOptions, SizeOptions, SheetOptions):
         "the class may be harder to recognize.",
         group=OBJECTIVE,
         least=0,
-        values=(0.0, 1.0, 3.0),
+        values=(0.0, 0.5, 2.0),
     )
     classes: str = option(
         "0-9",
         "Classes to show: all, or names, numbers and ranges, such as 'tabby,espresso,3,7-9'.",
         group=OBJECTIVE,
+        compare=False,
         metavar="NAME,N,N-N|all",
         parse=_check_classes,
         values=("tabby,espresso", "3,7-9", "all"),

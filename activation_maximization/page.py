@@ -51,27 +51,31 @@ def page(
     activation_values: Sequence[float],
     examples: Sequence[Sequence[Example]] = (),
     settings: Mapping[str, Any] | None = None,
+    names: Sequence[str] = (),
 ) -> str:
     """Return the HTML of a web page that shows ``units``.
 
     Args:
         title: title of the page.
-        units: indices of the units. The page has a search box for the indices and for the names of examples.
+        units: indices of the units. The page has a search box for the indices and for the names of
+            units and examples.
         images: optimized images (N, C, H, W) in [0, 1], one for each unit. After Ctrl-C, the images of the last units
             can be missing.
         activation_values: activation of each unit for its image.
         examples: for each unit, the patches of real pictures that activate the unit most; empty if the page
             shows no examples.
         settings: settings to list on the page, by name.
+        names: name of each unit, such as that of a class; by default, its index.
     """
     cards = []
     for index, (unit, image, activation) in enumerate(zip(units, images, activation_values, strict=False)):
         found = examples[index] if examples else ()
+        name = names[index] if names else f"{unit}"
         cards.append(
             {
                 "number": unit,
-                "names": " ".join([str(unit), *(example.name for example in found)]),
-                "dream": _picture(image, f"{unit}", activation),
+                "names": " ".join([name, *(example.name for example in found)]),
+                "dream": _picture(image, name, activation),
                 "examples": [_picture(example.patch, example.name, example.activation) for example in found],
             }
         )

@@ -76,7 +76,7 @@ class Session:
         if not resumes:  # otherwise, the output is checked when the recipe is known
             self.path = output_path(options.output, file, options.overwrite)
         self.inputs = Inputs(options.max_pixels, job.tell)
-        self._check_several(options)
+        self._check_together(options)
         named = isinstance(options.weights, list)  # otherwise, the names of the networks distinguish them
         self.labels = [f"{name}  {weights}" if named else name for name, weights in options.networks]
         """Name of each network, followed by its weights if several weights were given."""
@@ -110,8 +110,12 @@ class Session:
         self.timelapse = Timelapse(steps) if options.timelapse else None
 
     @staticmethod
-    def _check_several(options: PictureOptions) -> None:
-        """Raise an OptionError if there are several networks and an option that works with only one network is used."""
+    def _check_together(options: PictureOptions) -> None:
+        """Raise an OptionError if options are given that exclude each other, such as those for only one network."""
+        if options.timelapse and getattr(options, "folder", None):
+            raise OptionError(
+                "timelapse", "cannot be used with a folder: finished pictures have no intermediate frames"
+            )
         if len(options.networks) > 1:
             for name in ("folder", "html", "timelapse", "columns"):
                 if getattr(options, name, None):
@@ -317,14 +321,19 @@ class Session:
             self.job.wrote(path)
 
     def save_page(
-        self, title: str, units: Sequence[int], dreams: Dreams, examples: Sequence[Sequence[Example]] = ()
+        self,
+        title: str,
+        units: Sequence[int],
+        dreams: Dreams,
+        examples: Sequence[Sequence[Example]] = (),
+        names: Sequence[str] = (),
     ) -> None:
-        """Save, beside the picture, a web page that shows the same units as the picture."""
+        """Save, beside the picture, a web page that shows the same units. ``names`` holds names to show for them."""
         from dreamgram.activation_maximization.page import page  # Jinja takes a while to load.
 
         recipe = self.recipe()
         settings = {"command": recipe.command, "version": recipe.version, **recipe.options.record()}
-        text = page(title, units, dreams.images, dreams.activations.tolist(), examples, settings)
+        text = page(title, units, dreams.images, dreams.activations.tolist(), examples, settings, names)
         path = beside(self.path, ".html", self.options.overwrite, self.inputs.checksums)
         with images.replacing(path) as written:
             written.write_text(text, encoding="utf-8")

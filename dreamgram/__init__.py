@@ -33,7 +33,7 @@ _HOMES = {
         *("Objective", "caricature", "channel", "deepdream", "direction", "diversity"),
         *("feature", "log_odds", "log_probability", "logit", "match", "neuron", "objective", "ramp", "share"),
     ),
-    "activation_maximization.natural": ("natural",),
+    "activation_maximization.natural": ("distribution", "natural"),
     "activation_maximization.regularizers": (
         *("blur", "border", "l1", "l2", "pixel_sum", "regularizer", "sparing", "total_variation"),
     ),

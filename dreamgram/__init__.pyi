@@ -12,6 +12,7 @@ from dreamgram.activation_maximization.gradient_ascent import accentuate as acce
 from dreamgram.activation_maximization.gradient_ascent import activations as activations
 from dreamgram.activation_maximization.gradient_ascent import evaluate as evaluate
 from dreamgram.activation_maximization.gradient_ascent import maximize as maximize
+from dreamgram.activation_maximization.natural import distribution as distribution
 from dreamgram.activation_maximization.natural import natural as natural
 from dreamgram.activation_maximization.objectives import IMAGE as IMAGE
 from dreamgram.activation_maximization.objectives import NUMBER as NUMBER

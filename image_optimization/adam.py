@@ -1,4 +1,4 @@
-"""The Adam optimizer for an image whose values are kept within bounds."""
+"""The Adam optimizer for an image whose values are kept within bounds, and a variant with one step size."""
 
 from __future__ import annotations
 
@@ -66,7 +66,12 @@ class Adam:
         self.settling = settling
         self.decay = leaf.new_tensor(DECAY, dtype=self.learning_rate.dtype)
         self.steps = torch.zeros((), dtype=torch.long, device=leaf.device)
-        self.mean, self.square = torch.zeros_like(leaf), torch.zeros_like(leaf)
+        self.mean, self.square = torch.zeros_like(leaf), self.squared(torch.zeros_like(leaf))
+
+    @staticmethod
+    def squared(gradient: Tensor) -> Tensor:
+        """Return the square of each element of ``gradient``."""
+        return gradient.square()
 
     @torch.no_grad()
     def step(self, loss: Tensor, gradient: Tensor, remaining: Tensor) -> None:
@@ -77,7 +82,7 @@ class Adam:
         """
         self.steps += 1
         self.mean.lerp_(gradient, 1 - DECAY[0])
-        self.square.lerp_(gradient.square(), 1 - DECAY[1])
+        self.square.lerp_(self.squared(gradient), 1 - DECAY[1])
         # Both running means start at zero. Dividing them by these factors removes the resulting bias.
         of_mean, of_square = 1 - self.decay**self.steps
         root = (self.square / of_square.to(self.square)).sqrt_()
@@ -114,3 +119,17 @@ class Adam:
         self.mean = state["mean"].to(self.mean)
         self.square = state["square"].to(self.square)
         self.steps = state["steps"].to(self.steps)
+
+
+class UniformAdam(Adam):
+    """Adam with the same step size for all elements of an image, so that each changes in proportion to its gradient.
+
+    Adam itself divides the step of each element by the root mean square of the element's gradient, so that all elements
+    change by similar amounts, whether the loss depends on them or not. Where it hardly does, the gradient is mostly
+    random if the loss is, and leaves grain. Here, the mean of the squares is taken over all elements of an image.
+    """
+
+    @staticmethod
+    def squared(gradient: Tensor) -> Tensor:
+        """Return the mean square (N, 1, ...) of all elements of each image in ``gradient`` (N, ...)."""
+        return gradient.square().mean(tuple(range(1, gradient.ndim)), keepdim=True)

@@ -12,7 +12,7 @@ from typing import ClassVar, Literal, Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from dreamgram.image_optimization.adam import Adam
+from dreamgram.image_optimization.adam import Adam, UniformAdam
 from dreamgram.image_optimization.checks import as_number, as_whole
 from dreamgram.image_optimization.lbfgs import HISTORY, LBFGS
 from dreamgram.image_optimization.names import described, either, must_be
@@ -90,7 +90,7 @@ OptimizerFactory = Callable[[Tensor, tuple[float, float]], Optimizer]
 """Function that creates an optimizer, given the tensor to optimize and the smallest and largest allowed value of its
 elements."""
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "lbfgs": LBFGS}
+OPTIMIZERS: dict[str, type[Optimizer]] = {"adam": Adam, "lbfgs": LBFGS, "uniform": UniformAdam}
 """Optimizer classes by name."""
 
 
@@ -232,7 +232,8 @@ def optimize(
         optimizer: a name in :data:`OPTIMIZERS`, or a function that creates an optimizer, given the tensor to optimize
             and the bounds of its elements. ``"adam"`` can minimize any loss, even one that varies at random, and
             its result is the last image. ``"lbfgs"`` is faster for a loss that does not vary at random, and its result
-            is the image with the lowest loss. A function receives neither ``learning_rate`` nor ``history`` nor
+            is the image with the lowest loss. ``"uniform"`` is Adam with one step size for all elements of an image. A
+            function receives neither ``learning_rate`` nor ``history`` nor
             ``block``.
         history: number of curvature pairs that L-BFGS stores. Each pair takes twice the memory of ``image.leaf``.
         block: side, in pixels, of the square blocks in which L-BFGS learns the curvature separately, if ``image.leaf``

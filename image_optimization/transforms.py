@@ -102,24 +102,32 @@ class RandomView:
         return seen.view(n, c, height, width)
 
 
-def noise(deviation: float = 0.1) -> RandomNoise:
+def noise(deviation: float = 0.1, fall: float = 0.0) -> RandomNoise:
     """Return a transform that adds normally distributed noise with the given standard ``deviation`` to the images.
 
     The pixel values of the images are in [0, 1]; those of the result can lie outside this range. All images of a batch
     get the same noise. A pattern survives only if it is stronger than the noise. Fine, weak patterns to which only one
     network responds are suppressed, and large, strong forms remain.
+
+    Args:
+        deviation: standard deviation of the noise in the first step.
+        fall: fraction by which the deviation has fallen in the last step, from 0 to 1. It falls linearly. Large forms
+            then appear first, and finer detail later.
     """
-    number = as_number(deviation, "the deviation")
+    number, share = as_number(deviation, "the deviation"), as_number(fall, "fall")
     if number < 0:
         raise ValueError(f"the deviation must be at least 0, not {shorten(deviation)}")
-    return RandomNoise(number)
+    if not 0 <= share <= 1:
+        raise ValueError(f"fall must be from 0 to 1, not {shorten(fall)}")
+    return RandomNoise(number, share)
 
 
 @dataclass(frozen=True)
 class RandomNoise:
-    """The transform that :func:`noise` returns."""
+    """The transform that :func:`noise` returns. Only :meth:`ahead` knows the number of steps over which noise falls."""
 
     deviation: float
+    fall: float = 0.0
 
     def __call__(self, images: Tensor) -> Tensor:
         """Return ``images`` (N, C, H, W) plus random noise, which is the same for all images."""
@@ -134,17 +142,19 @@ class RandomNoise:
 
         def add(images: Tensor) -> Tensor:
             if not drawn:
-                offsets = torch.randint(2**31, (steps, 2))
-                tensors = self.deviation * torch.randn(1, *images.shape[1:]), offsets, torch.zeros(1, dtype=torch.long)
+                offsets, sizes = torch.randint(2**31, (steps, 2)), torch.linspace(1, 1 - self.fall, steps)
+                picture = self.deviation * torch.randn(1, *images.shape[1:])
+                tensors = picture, offsets, sizes, torch.zeros(1, dtype=torch.long)
                 drawn[:] = (each.to(images.device, non_blocking=images.is_cuda) for each in tensors)
-            picture, offsets, number = drawn
+            picture, offsets, sizes, number = drawn
             [offset] = offsets.index_select(0, number)
+            size = sizes.index_select(0, number)
             number.add_(1)
             rows, columns = (
                 (torch.arange(side, device=images.device) + start) % side
                 for side, start in zip(images.shape[2:], offset, strict=True)
             )
-            return images + picture.index_select(2, rows).index_select(3, columns)
+            return images + size * picture.index_select(2, rows).index_select(3, columns)
 
         return add
 

@@ -53,12 +53,16 @@ def take_images(model: nn.Module, shape: Sequence[int], mean: Sequence[float], s
     return model
 
 
-def prepare_timm(timm: Any, model: nn.Module) -> nn.Module:
-    """Make ``model``, a network of the library ``timm``, take images in [0, 1], name its classes, and return it."""
+def prepare_timm(timm: Any, model: nn.Module, published: bool) -> nn.Module:
+    """Make ``model``, a network of the library ``timm``, take images in [0, 1], name its classes, and return it.
+
+    The names are those in the network's configuration. If it has none, the names are those of ImageNet, but only if
+    ``published`` says that timm published the weights: other weights can have 1000 classes of their own.
+    """
     config = timm.data.resolve_model_data_config(model)
     names = model.pretrained_cfg.get("label_names") or ()  # type: ignore[union-attr, operator]
     # The library recognizes a set of classes, such as that of ImageNet, by the number of its classes.
-    if not names and (classes := timm.data.infer_imagenet_subset(model)):
+    if not names and published and (classes := timm.data.infer_imagenet_subset(model)):
         names = timm.data.ImageNetInfo(classes).label_descriptions()
     name_classes(model, names if isinstance(names, list | tuple) else ())
     return take_images(model, config["input_size"], config["mean"], config["std"])

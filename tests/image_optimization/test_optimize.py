@@ -94,8 +94,28 @@ def test_listeners_hear_every_step() -> None:
     assert run.stopped == "finished"
 
 
+def test_uniform_steps_are_in_proportion_to_the_mean_gradients() -> None:
+    torch.manual_seed(0)
+    image, factors = PixelImage(torch.rand(2, 3, 4, 5)), 10 ** (2 * torch.rand(2, 3, 4, 5))
+    pixels = image.leaf.detach().clone()
+    noise = list(torch.randn(3, 2, 3, 4, 5))
+    draws = iter(noise)
+    optimize(image, lambda x: (x * factors * next(draws)).sum(), steps=3, learning_rate=0.01, optimizer="uniform")
+    for number in range(2):
+        mean, square = torch.zeros(3, 4, 5), 0.0
+        for step in range(3):
+            gradient = factors[number] * noise[step][number]
+            mean = 0.9 * mean + 0.1 * gradient
+            square = 0.99 * square + 0.01 * sum(each**2 for each in gradient.flatten().tolist()) / 60
+            root = (square / (1 - 0.99 ** (step + 1))) ** 0.5
+            rate = 0.01 * min(1, (3 - step) / 3 / 0.5)
+            pixels[number] = (pixels[number] - rate * mean / (1 - 0.9 ** (step + 1)) / root).clamp(0, 1)
+    torch.testing.assert_close(image.leaf.detach(), pixels)
+
+
 NAMES = {
     "adam": {"leaf", "mean", "square", "steps", "losses"},
+    "uniform": {"leaf", "mean", "square", "steps", "losses"},
     "lbfgs": {
         *("leaf", "point", "gradient", "accepted", "best", "best_point", "pairs", "valid"),
         *("move_change", "change_change", "scale", "steps", "losses"),

@@ -79,6 +79,16 @@ def test_noise_has_the_deviation_and_is_the_same_for_all_images() -> None:
         noise(-1)
 
 
+def test_noise_falls_over_the_steps() -> None:
+    images = torch.full((2, 3, 64, 48), 0.5)
+    ahead = drawn_ahead(noise(0.2, fall=0.75), 4)
+    for expected in (0.2, 0.15, 0.1, 0.05):
+        assert (ahead(images) - images).std().item() == pytest.approx(expected, rel=0.05)
+    assert (noise(0.2, fall=0.75)(images) - images).std().item() == pytest.approx(0.2, rel=0.05)
+    with pytest.raises(ValueError, match=r"fall must be from 0 to 1, not 1\.5"):
+        noise(0.2, 1.5)
+
+
 def test_noise_drawn_ahead_differs_in_every_step() -> None:
     images = torch.full((2, 3, 64, 48), 0.5)
     ahead = drawn_ahead(noise(0.2), 4)

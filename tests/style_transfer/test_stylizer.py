@@ -611,7 +611,7 @@ def test_options_in_other_forms(vgg16: nn.Module, photo: Tensor, painting: Tenso
         ({"options": nn.Flatten()}, "options must be StyleOptions, not Flatten"),
         ({"model": "vgg16"}, "model must be a torch.nn.Module, .* not str"),
         ({"model": {}}, "model is a state_dict"),
-        ({"optimizer": torch.optim.LBFGS}, "optimizer must be 'adam' or 'lbfgs', or a function .* not the class LBFGS"),
+        ({"optimizer": torch.optim.LBFGS}, "optimizer must be 'adam', 'lbfgs' or 'uniform', .* not the class LBFGS"),
         ({"optimizer": 3}, "optimizer must be .* not int"),
         ({"scales": "32"}, "scales must be a whole number, not '32'"),
         ({"scales": [16.5]}, "scales must be a whole number, not 16.5"),
