@@ -200,7 +200,7 @@ class StyleOptions(RunOptions):
         None,
         "Emphasis of the content loss on parts of the photo that stand out to the network, such as faces and hands; "
         "overrides the preset. With 1, they keep their details, and plain parts get bold strokes. With 0, all parts of "
-        "the photo count equally. [default: 1; for gram: 0]",
+        "the photo count equally, as they also do in networks without VGG's layer relu5_1. [default: 1; for gram: 0]",
         group=LOSSES,
         least=0,
         most=1,
@@ -291,7 +291,7 @@ class StylizeOptions(StyleOptions, PictureOptions):
 
     VARIABLE = (
         *("style_weight", "content_weight", "tv_weight", "strength", "style_scale", "steps", "seed", "colors"),
-        *("style_loss", "preset", "optimizer"),
+        *("style_loss", "preset", "optimizer", "focus", "style_margin"),
     )
 
     photo: Path | None = option(

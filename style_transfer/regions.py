@@ -223,7 +223,7 @@ def without_margin(painting: Tensor, margin: float) -> Tensor:
     0.5.
     """
     height, width = painting.shape[2:]
-    strip = round(margin * min(height, width))
+    strip = int(margin * min(height, width))
     return painting[:, :, strip : height - strip, strip : width - strip]
 
 

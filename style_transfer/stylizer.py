@@ -64,7 +64,6 @@ from dreamgram.style_transfer.salience import (
     SALIENCE_SHORTEST,
     SALIENCE_SIDE,
     emphasized,
-    has_salience,
     salience,
 )
 from dreamgram.style_transfer.seamless import circular, enlarge, without_edges
@@ -571,18 +570,20 @@ class Stylizer:
     def _emphasis(self, dtype: torch.dtype) -> Tensor | None:
         """Return how much each part of the photo counts in the content loss, or None if all parts count equally.
 
-        ``dtype`` is the precision of the network. All parts also count equally if the network lacks the layer that
-        shows which parts stand out.
+        ``dtype`` is the precision of the network. All parts also count equally if the network cannot show which parts
+        stand out.
         """
-        focus = self.losses.emphasis
-        if not focus or not self.losses.content or not has_salience(self.model):
+        focus, side = self.losses.emphasis, min(SALIENCE_SIDE, self.options.size)
+        small = min(fitted_size(self._photo, side)) < SALIENCE_SHORTEST
+        if small or not focus or not any(self.losses.content.values()):
             return None
-        side = _longer_side(self._photo, min(SALIENCE_SIDE, self.options.size), SALIENCE_SHORTEST)
+        painted = None if self._kept is None else 1 - self._kept.mask.to(self.device)
 
-        def measure() -> Tensor:
-            return salience(self.model, fit(self._photo.to(self.device), side), dtype)
+        def measure() -> Tensor | None:
+            return salience(self.model, fit(self._photo.to(self.device), side), dtype, painted)
 
-        return emphasized(self._cache.of_photo((SALIENCE_LAYER, side, dtype), measure), focus)
+        found = self._cache.of_photo((SALIENCE_LAYER, side, dtype, fingerprint(painted)), measure)
+        return None if found is None else emphasized(found, focus, painted)
 
     def _loss(
         self, scale: int, activations_of: Reader, budget: Budget, dtype: torch.dtype, emphasis: Tensor | None

@@ -11,6 +11,7 @@ from benchmarks.process import PICTURES
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.capture import capture
 from dreamgram.style_transfer.losses import ContentLoss
+from dreamgram.style_transfer.regions import without_margin
 from dreamgram.style_transfer.salience import MOST_SALIENCE, PLAIN_WEIGHT, SALIENCE_LAYER, emphasized, salience
 from dreamgram.style_transfer.stylizer import stylize
 from tests.cases import SHALLOW
@@ -21,6 +22,12 @@ FACE = (slice(1, 7), slice(7, 13))
 
 def astronaut(size: int = 384) -> Tensor:
     return images.fit(images.load(PICTURES / "astronaut.jpg"), size)
+
+
+def of_photo(model: nn.Module, photo: Tensor, painted: Tensor | None = None) -> Tensor:
+    found = salience(model, photo, torch.float32, painted)
+    assert found is not None
+    return found
 
 
 def slow_salience(activation: Tensor) -> list[list[float]]:
@@ -43,7 +50,7 @@ def test_the_salience_is_the_distance_from_the_mean_activation(photo: Tensor, vg
     small = images.fit(photo, 80)
     with torch.no_grad(), capture(vgg16, [SALIENCE_LAYER]) as activations_of:
         activation = activations_of(small)[SALIENCE_LAYER].double()
-    found = salience(vgg16, small, torch.float32)
+    found = of_photo(vgg16, small)
     torch.testing.assert_close(
         found[0, 0].double(), torch.tensor(slow_salience(activation), dtype=torch.double), rtol=1e-4, atol=1e-5
     )
@@ -51,14 +58,14 @@ def test_the_salience_is_the_distance_from_the_mean_activation(photo: Tensor, vg
 
 
 def test_a_face_stands_out_and_a_plain_wall_does_not(vgg16: nn.Module) -> None:
-    found = salience(vgg16, astronaut(), torch.float32)[0, 0]
+    found = of_photo(vgg16, astronaut())[0, 0]
     wall = found[1:7, 13:16]
     assert found[FACE].mean() > 1.5
     assert wall.mean() < 0.75
 
 
 def test_nothing_stands_out_in_a_picture_of_one_position(vgg16: nn.Module) -> None:
-    found = salience(vgg16, torch.full((1, 3, 16, 16), 0.4), torch.float32)
+    found = of_photo(vgg16, torch.full((1, 3, 16, 16), 0.4))
     assert found.tolist() == [[[[1.0]]]]
 
 
@@ -112,6 +119,33 @@ def test_a_network_without_the_layer_weights_all_parts_alike(photo: Tensor, pain
     options: dict[str, Any] = {"content_layers": {"second": 1.0}, "style_layers": {"act": 1.0}, "size": 32, "steps": 2}
     with_focus, without = (stylize(photo, painting, model=model, focus=focus, **options) for focus in (1, 0))
     assert torch.equal(with_focus.image, without.image)
+
+
+def test_a_wrapped_network_shows_the_same(photo: Tensor, vgg16: nn.Module) -> None:
+    assert torch.equal(of_photo(nn.DataParallel(vgg16), photo), of_photo(vgg16, photo))
+
+
+def test_a_layer_that_is_not_reached_shows_nothing(photo: Tensor) -> None:
+    model = nn.Sequential()
+    model.add_module("act", nn.ReLU())
+    model.act.add_module("relu5_1", nn.ReLU())  # the forward pass of the outer module does not call it
+    assert salience(model, photo, torch.float32) is None
+    assert salience(nn.Sequential(nn.ReLU()), photo, torch.float32) is None
+
+
+def test_kept_parts_do_not_influence_the_others(vgg16: nn.Module) -> None:
+    photo, painted = astronaut(192), torch.ones(1, 1, 192, 192)
+    painted[:, :, :96] = 0
+    weights = emphasized(of_photo(vgg16, photo, painted), 1.0, painted)
+    assert weights[:, :, 7:].mean().item() == pytest.approx(1, abs=0.01)
+    assert (weights[:, :, :5] == 1).all()  # one row of positions, and its neighbors, is at the edge of the mask
+    nothing = torch.zeros(1, 1, 192, 192)
+    assert (emphasized(of_photo(vgg16, photo, nothing), 1.0, nothing) == 1).all()
+
+
+def test_a_margin_leaves_something_of_the_smallest_painting() -> None:
+    for side in (1, 2, 4, 9):
+        assert min(without_margin(torch.zeros(1, 3, side, side), 0.4).shape) >= 1
 
 
 def test_the_margin_of_a_painting_is_left_out(photo: Tensor, painting: Tensor) -> None:
