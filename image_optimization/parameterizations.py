@@ -240,8 +240,8 @@ class PyramidImage:
 
     The leaf, the optimized tensor, holds the pixels of all these images in decorrelated colors. The sigmoid of the sum,
     converted to channels, gives the pixel values. A step of the optimizer changes large forms and fine detail at the
-    same time, and fine detail less. See Fort and Whitaker, "Direct Ascent Synthesis: Revealing Hidden Generative
-    Capabilities in Discriminative Models", arXiv:2502.07753.
+    same time, and fine detail less. The brightness of the whole image changes slowly. See Fort and Whitaker, "Direct
+    Ascent Synthesis: Revealing Hidden Generative Capabilities in Discriminative Models", arXiv:2502.07753.
     """
 
     bounds = (-math.inf, math.inf)
@@ -260,6 +260,11 @@ class PyramidImage:
     COARSE = 7
     """Longer side, in pixels, of the largest image to which a step adds as much as to smaller images. To larger images,
     it adds less: the amount falls with the square root of the side."""
+
+    BRIGHTNESS = 0.1
+    """Factor by which the mean of the sum, over all pixels and channels, is multiplied. All pixels can have the same
+    influence on a class through the brightness of the picture. With the factor 1, the first steps would then make the
+    whole picture white or black."""
 
     NOISE = 0.02
     """Standard deviation of the optimized tensor at the start, if :meth:`from_noise` gets a ``strength`` of 1."""
@@ -298,7 +303,8 @@ class PyramidImage:
         size = (image.shape[2], image.shape[3])
         colors = _colors(image.shape[1]).to(image.device)
         logits = torch.logit(image, eps=FourierImage.DARKEST).flatten(2)
-        finest = torch.linalg.inv(colors) @ logits / cls._factor(size, size)
+        whole = logits + (1 / cls.BRIGHTNESS - 1) * logits.mean((1, 2), keepdim=True)
+        finest = torch.linalg.inv(colors) @ whole / cls._factor(size, size)
         others = sum(map(math.prod, cls._sizes(size)[1:]))
         return cls(torch.cat([finest, finest.new_zeros(*finest.shape[:2], others)], 2), size)
 
@@ -312,7 +318,9 @@ class PyramidImage:
         whole = finest
         for level, (down, across) in zip(others, self.enlarging, strict=True):
             whole = whole + down @ level @ across.T
-        return torch.sigmoid((self.colors @ whole.flatten(2)).view(whole.shape))
+        logits = self.colors @ whole.flatten(2)
+        logits = logits - (1 - self.BRIGHTNESS) * logits.mean((1, 2), keepdim=True)
+        return torch.sigmoid(logits.view(whole.shape))
 
     @staticmethod
     def _sizes(size: tuple[int, int]) -> list[tuple[int, int]]:
