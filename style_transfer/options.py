@@ -223,7 +223,7 @@ class StyleOptions(RunOptions):
         group=SCALES,
         choices=_optimizers,
         metavar="NAME",
-        values=("lbfgs", "adam"),
+        values=("lbfgs", "adam", "uniform"),
     )
     steps: int = option(
         60,

@@ -654,7 +654,7 @@ def test_a_guessed_size_is_told(command: Command, caplog: pytest.LogCaptureFixtu
         (["examples", "--data", "."], "there are no pictures"),
         (
             ["units", "--timelapse", "webp", "--folder", "each"],
-            "--timelapse cannot be used with a folder: finished units",
+            "--timelapse cannot be used with a folder: finished pictures",
         ),
         (["replay", "folder.png"], "folder.png"),
         (["amplify"], "PHOTO is missing; --help shows how it is given"),

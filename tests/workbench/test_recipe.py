@@ -54,7 +54,7 @@ def test_a_recipe_of_version_0_1_0() -> None:
     expected = StylizeOptions(
         photo=Path("p.jpg"), style=["marbling"], size=40, blend=[2, 1], steps=2, precision="bfloat16",
         style_layers={"relu1_1": 1, "relu3_1": 1}, content_layers={"relu4_2": 1}, max_memory=800_000_000,
-        checkpoint_every=60,
+        checkpoint_every=60, focus=0, style_margin=0,
     )  # fmt: skip
     assert vars(found.options) == vars(expected.resolved())
     assert (found.version, found.stopped, found.unknown, dict(found.made)) == (
@@ -328,6 +328,7 @@ def test_a_folder_of_version_0_1_0_is_continued(tmp_path: Path) -> None:
     """Version 0.1.0 recorded a missing list as [], and had no newer option."""
     path = images.save(torch.rand(1, 3, 9, 9), tmp_path / "a.png", OLD)
     asked = {"size": 40, "blend": [2, 1], "steps": 2, "style_layers": {"relu1_1": 1, "relu3_1": 1}}
+    asked |= {"focus": 0.0, "style_margin": 0.0}
     new = recipe(photo=Path("elsewhere.jpg"), precision="bfloat16", content_layers={"relu4_2": 1}, **asked)
     assert is_made(path, new, overwrite=False)
 

@@ -130,7 +130,7 @@ def test_no_output_of_a_folder_is_a_painting(command: Command, photo: Tensor) ->
         (["invert", "photo.png", "-o", "./photo.png"], "the output photo.png is also the photo; choose"),
         (["maximize", "channel(conv1, 0)", "--init", "photo.png", "-o", "photo.png"], "is also the init; choose"),
         (["examples", "--data", "data", "-o", "data/a.png"], "is a file in the folder data, which is the data; choose"),
-        (["units", "--folder", "data", "-o", "data/0003.png"], "--output must not be data/0003.png: the pictures of"),
+        (["units", "--folder", "data", "-o", "data/0003.png"], "--output must not be data/0003.png: pictures in the"),
         (["replay", "photo.png", "-o", "photo.png"], "the output photo.png is also the picture to make again; choose"),
     ],
 )
