@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -138,8 +139,7 @@ def _make_sheet(
     chosen: list[int],
     make: Callable[[list[int], int | None], Dreams],
     title: str,
-    kind: str = "unit",
-    name_of: Callable[[int], str] = str,
+    known: Classes | None = None,
 ) -> Done:
     """Make a contact sheet with one image for each of the ``chosen`` units of a network.
 
@@ -147,8 +147,8 @@ def _make_sheet(
     (the stored settings) of a picture that is to be made again. If a folder was named when that picture was first made,
     the recipe records which units were optimized in the same batch, and these batches are used again.
 
-    ``make`` makes the images of some units, given the number of images in a batch. ``kind`` is what a unit is called in
-    messages, and ``name_of`` returns the caption of a unit.
+    ``make`` makes the images of some units, given the number of images in a batch. ``known`` describes the units if
+    they are classes.
     """
     options, job = session.options, session.job
     assert isinstance(options, UnitsOptions | ClassesOptions)
@@ -158,6 +158,8 @@ def _make_sheet(
         raise OptionError("output", f"must not be {session.path}: pictures in the folder are saved under such names")
     found = original.made.get(FOUND) if original else None
     batches = {} if found is None else batches_of(found)
+    if known:
+        objectives.check_units(known.layer, chain.from_iterable(batches.values()), known.count)
     alone = found is not None and "unit" in found  # The picture to make again shows a single unit, as in a folder.
     chosen = list(batches) or chosen
     if alone:
@@ -174,7 +176,8 @@ def _make_sheet(
         how: dict[str, Any] = {"batch": batch, "recipe": session.recipe(), "overwrite": options.overwrite}
         each = make_each(options.folder, chosen, lambda some: make(some, len(some)), **how)
     chosen, dreams, batches = each
-    names = [name_of(unit) for unit in chosen]
+    names = [*map(known.label if known else str, chosen)]
+    kind = "class" if known else "unit"
     session.warn_of_silent(dreams.silent, [f"{kind} {name}" for name in names])
     if alone:
         about = {**describe_unit(dreams, 0, chosen), "batch": batches[chosen[0]]}
@@ -279,7 +282,7 @@ def classes(options: ClassesOptions, job: Job, original: Recipe | None = None) -
         return make(session.model, _name_units("class", "classes", [*map(known.label, some)]), some, batch)
 
     title = f"{options.model}  {known.layer}  {shown}"
-    return _make_sheet(session, original, chosen, make_some, title, "class", known.label)
+    return _make_sheet(session, original, chosen, make_some, title, known)
 
 
 def digits(options: DigitsOptions, job: Job, original: Recipe | None = None) -> Done:

@@ -9,12 +9,14 @@ import torch
 from torch import Tensor, nn
 
 from dreamgram.activation_maximization import arguments
+from dreamgram.activation_maximization.examples import Pictures
 from dreamgram.activation_maximization.gradient_ascent import activations as activations_for
 from dreamgram.activation_maximization.objectives import Objective, features_of
+from dreamgram.activation_maximization.pictures import batches
 from dreamgram.image_optimization.checks import as_model
-from dreamgram.image_optimization.images import ImageLike
 from dreamgram.image_optimization.input_shapes import default_shape
 from dreamgram.image_optimization.layers import list_layers
+from dreamgram.image_optimization.settings import usual_settings
 from dreamgram.image_optimization.state import unwrapped
 
 LEAST_WEIGHT = 1e-3
@@ -63,6 +65,7 @@ class Moments(torch.autograd.Function):
         return torch.addcmul(constant[:, :, None, None], activations, slope[:, :, None, None]), None
 
 
+@usual_settings
 def natural(model: nn.Module) -> Objective:
     """Return an objective that is largest, zero, if the statistics of all activations are those of natural pictures.
 
@@ -75,7 +78,7 @@ def natural(model: nn.Module) -> Objective:
     does not depend on the other images.
 
     Example:
-        >>> dreams = maximize(net, log_probability(281) + natural(net), parameterization="pyramid")
+        >>> dreams = maximize(net, log_odds(281) + 0.5 * natural(net), parameterization="pyramid")
 
     Raises:
         TypeError: ``model`` is not a ``torch.nn.Module``.
@@ -117,8 +120,9 @@ def _output_statistics(module: nn.Module) -> tuple[Tensor, Tensor, Tensor]:
     return shift.float(), torch.where(counts, deviation, 1).float(), counts.float()
 
 
+@usual_settings
 def distribution(
-    model: nn.Module, layers: str | nn.Module | Iterable[str | nn.Module], pictures: ImageLike
+    model: nn.Module, layers: str | nn.Module | Iterable[str | nn.Module], pictures: Pictures
 ) -> Objective:
     """Return an objective that is largest, zero, if the activations are distributed as those for ``pictures``.
 
@@ -130,24 +134,29 @@ def distribution(
     through Distribution Alignment and Relevant Information Flow", ICCV 2025.
 
     Example:
-        >>> objective = log_probability(281, "fc") + distribution(net, ["layer2", "layer3"], pictures)
+        >>> objective = log_odds(281, "fc") + distribution(net, ["layer2", "layer3"], pictures)
 
     Args:
         model: any network that takes images (N, C, H, W) in [0, 1].
         layers: name of a layer, a module of the network, or an iterable of several.
-        pictures: real pictures (N, C, H, W) in [0, 1], in any form that :func:`maximize` accepts for ``init``. Their
-            size can differ from that of the images.
+        pictures: real pictures of any sizes in [0, 1], in any form that :func:`top_examples` accepts, such as a folder.
 
     Raises:
         TypeError: an argument has the wrong type.
-        ValueError: ``layers`` is empty, a layer does not exist, or the activations of a layer have no variance.
+        ValueError: ``layers`` or ``pictures`` is empty, a layer does not exist, or its activations have no variance.
     """
     model = as_model(model)
     names = arguments.as_layers(model, layers)
     if not names:
         raise ValueError("distribution needs at least one layer")
-    found = activations_for(model, pictures, names)
-    targets = {name: _Sorted(features_of(found, name), name) for name in names}
+    found: dict[str, list[Tensor]] = {name: [] for name in names}
+    for batch in batches(pictures, model):
+        activations = activations_for(model, batch.images, names)
+        for name, parts in found.items():
+            parts.append(features_of(activations, name).transpose(0, 1).flatten(1))
+    if not all(found.values()):
+        raise ValueError("distribution needs pictures")
+    targets = {name: _Sorted(torch.cat(parts, 1), name) for name, parts in found.items()}
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         distances = [target.distance(features_of(activations, name)) for name, target in targets.items()]
@@ -160,8 +169,8 @@ class _Sorted:
     """Sorted activations of each channel of a layer for some pictures."""
 
     def __init__(self, features: Tensor, layer: str) -> None:
-        """Sort ``features`` (N, C, positions)."""
-        self.values = features.transpose(0, 1).flatten(1).sort(1).values
+        """Sort ``features`` (C, positions), which are from all pictures."""
+        self.values = features.sort(1).values
         self.scale = self.values.var(1, correction=0).sum()
         if not self.scale > 0:
             raise ValueError(f"all pictures have the same activations in every position of layer {layer!r}")
@@ -176,9 +185,11 @@ class _Sorted:
         """Return ``count`` numbers for each channel, (C, count), with the same distribution as the sorted values."""
         if (count, device) not in self.fitted:
             # Each number is the mean of an equally long part of the step function that the sorted values form.
-            total = torch.cat([self.values.new_zeros(len(self.values), 1), self.values], 1).double().cumsum(1)
-            ends = torch.arange(count + 1, dtype=torch.float64) * (self.values.shape[1] / count)
-            below = ends.long().clamp(max=self.values.shape[1] - 1)
-            part = total[:, below] + (ends - below) * self.values[:, below]
-            self.fitted[count, device] = (part.diff(dim=1) * (count / self.values.shape[1])).float().to(device)
+            # Not every device has float64.
+            values = self.values.cpu()
+            total = torch.cat([values.new_zeros(len(values), 1), values], 1).double().cumsum(1)
+            ends = torch.arange(count + 1, dtype=torch.float64) * (values.shape[1] / count)
+            below = ends.long().clamp(max=values.shape[1] - 1)
+            part = total[:, below] + (ends - below) * values[:, below]
+            self.fitted[count, device] = (part.diff(dim=1) * (count / values.shape[1])).float().to(device)
         return self.fitted[count, device]

@@ -205,7 +205,7 @@ TRANSFORM_HELP = (
     "It keeps the picture from becoming noise. robust: slight rotations, shifts, zooms and shears, whose limits "
     "can be set; for example, robust(degrees=5) rotates by at most 5 degrees. jitter(0.1): only shifts, by at most "
     "0.1 of each side, for pictures that must stay upright, such as spectrograms. noise(0.1): adds noise of this "
-    "strength, so that only strong, large forms remain; noise(0.25, fall=0.8) falls by 80 %. "
+    "strength, so that only strong forms remain; noise(0.25, fall=0.8) falls by 80 % over the steps. "
     "none: no transform; the objective then reaches a higher value, but the picture looks mostly like noise. Several "
     "transforms, such as 'jitter(0.1) + robust(5)', are applied from left to right."
 )
@@ -227,11 +227,11 @@ class AscentOptions(PictureOptions):
     )
     parameterization: str | None = option(
         None,
-        "Representation of the image during optimization. pixels: the values of the pixels, for the sharpest "
-        "picture. fourier: Fourier coefficients in decorrelated colors, for a smoother and more natural picture. "
-        "phases: only the phases of the Fourier coefficients; the magnitudes stay those of natural photos. pyramid: a "
-        "sum of images of many sizes, in which large forms appear first. The default is fourier for color images "
-        "(`dream classes`: pyramid) and pixels for gray images.",
+        "Representation of the image during optimization. pixels: the pixel values, for the sharpest "
+        "picture. fourier: Fourier coefficients in decorrelated colors, for a smoother, more natural picture. "
+        "phases: only the phases of these coefficients; the magnitudes stay those of natural photos. pyramid: a "
+        "sum of images of many sizes, in which large forms appear first (optimizer: uniform). The default is fourier "
+        "for color images (`dream classes`: pyramid) and pixels for gray images.",
         group=OPTIMIZATION,
         choices=_parameterizations,
         metavar="NAME",

