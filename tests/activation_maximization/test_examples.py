@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import re
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,6 +84,17 @@ def test_a_field_larger_than_the_picture_shows_the_whole_picture() -> None:
         [[example]] = top_examples(network, "0", [0], [picture])
         assert example.patch.shape == shape
         assert torch.equal(example.patch, picture) or shape == (1, 21, 21)
+
+
+def test_a_patch_outside_the_picture_is_gray() -> None:
+    """The largest activation of a convolution with wide padding and a negative weight is in the padding."""
+    network = nn.Sequential(nn.Conv2d(3, 4, 3, padding=6))
+    nn.init.constant_(network[0].weight, -1)
+    [[example]] = top_examples(network, "0", [0], [torch.ones(1, 3, 16, 16)], count=1)
+    assert example.box is not None
+    assert torch.equal(example.patch, torch.full((3, 3, 3), 0.5))
+    for box in ((-6, 2, -3, 5), (2, 20, 5, 23), (20, -9, 23, -6)):
+        assert torch.equal(replace(example, box=box).patch, torch.full((3, 3, 3), 0.5))
 
 
 class Root(nn.Module):
