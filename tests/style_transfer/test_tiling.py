@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import random
 from collections.abc import Callable
 
@@ -284,6 +285,17 @@ def test_networks_that_depend_on_the_size_of_the_picture(run: Callable[[Tensor],
         for tile in tiles:
             found = tile.own(activations_of(tile.show(image)))["3"]
             torch.testing.assert_close(found, picture[:, :, tile.windows["3"][0], tile.windows["3"][1]])
+
+
+def test_tiles_of_a_network_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(
+        "dreamgram.style_transfer.budget.check_tiles", lambda model, layers: checked.append(tuple(layers))
+    )
+    networks = [nn.Sequential(nn.Conv2d(3, 4, 5), Does(lambda x: x * 2)) for _ in range(2)]
+    for network, layers in itertools.product(networks, (["1"], ["0", "1"], ["1"])):
+        assert len(Budget(5, 64).tiles(network, layers, torch.rand(1, 3, 100, 130))) > 1
+    assert checked == 2 * [("1",), ("0", "1")]
 
 
 def test_tokens_are_refused() -> None:
