@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import itertools
 import random
 from collections.abc import Callable
 
@@ -292,10 +291,10 @@ def test_tiles_of_a_network_are_checked_once(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(
         "dreamgram.style_transfer.budget.check_tiles", lambda model, layers: checked.append(tuple(layers))
     )
-    networks = [nn.Sequential(nn.Conv2d(3, 4, 5), Does(lambda x: x * 2)) for _ in range(2)]
-    for network, layers in itertools.product(networks, (["1"], ["0", "1"], ["1"])):
-        assert len(Budget(5, 64).tiles(network, layers, torch.rand(1, 3, 100, 130))) > 1
-    assert checked == 2 * [("1",), ("0", "1")]
+    network = nn.Sequential(nn.Conv2d(3, 4, 5), Does(lambda x: x * 2))
+    for layers in (["1"], ["0", "1"], ["1"]):
+        Budget(5, 64).tiles(network, layers, torch.rand(1, 3, 100, 130))
+    assert checked == [("1",), ("0", "1")]
 
 
 def test_tokens_are_refused() -> None:
