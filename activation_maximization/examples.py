@@ -71,7 +71,9 @@ class Example:
         top, left, bottom, right = self.box
         height, width = self.picture.shape[1:]
         patch = self.picture.new_full((len(self.picture), bottom - top, right - left), 0.5)
-        down, across = slice(max(top, 0), min(bottom, height)), slice(max(left, 0), min(right, width))
+        # A field that consists only of padding lies outside the picture, so both ends are clamped.
+        down = slice(*(min(max(row, 0), height) for row in (top, bottom)))
+        across = slice(*(min(max(column, 0), width) for column in (left, right)))
         inside = self.picture[:, down, across]
         patch[:, down.start - top : down.stop - top, across.start - left : across.stop - left] = inside
         return patch

@@ -57,13 +57,12 @@ def page(
 
     Args:
         title: title of the page.
-        units: indices of the units. The page has a search box for the indices and for the names of
-            units and examples.
+        units: indices of the units. The page has a search box for the indices and for the names of units and examples.
         images: optimized images (N, C, H, W) in [0, 1], one for each unit. After Ctrl-C, the images of the last units
             can be missing.
         activation_values: activation of each unit for its image.
-        examples: for each unit, the patches of real pictures that activate the unit most; empty if the page
-            shows no examples.
+        examples: for each unit, the patches of real pictures that activate the unit most; empty if the page shows no
+            examples.
         settings: settings to list on the page, by name.
         names: name of each unit, such as that of a class; by default, its index.
     """

@@ -327,7 +327,8 @@ class Reader:
     def _change_format(self, error: Exception) -> None:
         """Choose a different memory format or number format, because the network has raised ``error``.
 
-        Or give up guarding the parameters, because the network changes them, or does not run while they are guarded.
+        If the parameters are guarded, give up guarding them instead, because the network changes them, or does not run
+        while they are guarded.
 
         Raises:
             ValueError: there is no other format to try. The message contains the first line of the message of

@@ -17,9 +17,18 @@ class OutputExistsError(FileExistsError):
 class TooLargeError(ValueError):
     """The error raised if a picture or video is too large to be decoded.
 
-    In Python, the argument ``max_pixels`` allows larger pictures; on the command line, a flag does. The message
-    mentions neither the argument nor the flag, but the command line adds the name of the flag to the message.
+    The message ends with a value of the argument ``max_pixels`` that allows the picture. The command line shows the
+    flag with this value instead.
     """
+
+    def __init__(self, problem: str, enough: int) -> None:
+        """Make an error from ``problem``, the message without advice, and ``enough``, the value to advise."""
+        super().__init__(problem, enough)
+        self.problem = problem
+        self.enough = enough
+
+    def __str__(self) -> str:
+        return f"{self.problem} (max_pixels={self.enough:_})"
 
 
 class NotWrittenError(OSError):

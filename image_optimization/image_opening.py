@@ -33,7 +33,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from dreamgram.image_optimization.errors import TooLargeError
 from dreamgram.image_optimization.files import check_regular
-from dreamgram.image_optimization.limits import most_bytes
+from dreamgram.image_optimization.limits import enough_pixels, most_bytes
 from dreamgram.image_optimization.memory import is_out_of_memory
 
 READ_FORMATS: tuple[type[ImageFile], ...] = (
@@ -99,7 +99,8 @@ def open_file(path: Path, max_pixels: int) -> Iterator[IO[bytes]]:
         if not size:
             raise ValueError(f"{path} is empty (0 bytes), not an image")
         if size > most:
-            raise TooLargeError(f"{path} is a file of {size / 1e9:.3g} GB, and the limit is {most / 1e9:.3g} GB")
+            problem = f"{path} is a file of {size / 1e9:.3g} GB, and the limit is {most / 1e9:.3g} GB"
+            raise TooLargeError(problem, enough_pixels(0, size))
         yield file
 
 
@@ -154,7 +155,7 @@ def reading(path: Path | str) -> Iterator[None]:
         with _SILENCE:
             yield
     except TooLargeError as error:
-        raise TooLargeError(f"{path} {error}") from None
+        raise TooLargeError(f"{path} {error.problem}", error.enough) from None
     except RefusedError as error:
         raise ValueError(f"{path} {error}") from None
     except Exception as error:  # decoders raise errors of almost any type for damaged files

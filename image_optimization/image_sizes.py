@@ -64,8 +64,9 @@ def resize(image: ImageLike, size: tuple[int, int]) -> Tensor:
         return image
     if image.is_cuda and max(image.shape[2] / size[0], image.shape[3] / size[1]) > MOST_REDUCED:
         return resize(image.cpu(), size).to(image.device)
-    # PyTorch, too, first changes the width and then the height, so strips give the same result.
-    if math.prod(image.shape[2:]) > STRIP_PIXELS and size[1] < image.shape[3] and not image.requires_grad:
+    # On a CPU, PyTorch, too, first changes the width and then the height, so strips give the same result.
+    large = image.device.type == "cpu" and math.prod(image.shape[2:]) > STRIP_PIXELS
+    if large and size[1] < image.shape[3] and not image.requires_grad:
         image = torch.cat([_interpolated(strip, (strip.shape[2], size[1])) for strip in strips_of(image)], 2)
     return _interpolated(image, size).clamp(0, 1)
 

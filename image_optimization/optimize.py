@@ -230,11 +230,10 @@ def optimize(
             is constant in the first half of the run and falls linearly to zero in the second half. L-BFGS does not use
             ``learning_rate``.
         optimizer: a name in :data:`OPTIMIZERS`, or a function that creates an optimizer, given the tensor to optimize
-            and the bounds of its elements. ``"adam"`` can minimize any loss, even one that varies at random, and
-            its result is the last image. ``"lbfgs"`` is faster for a loss that does not vary at random, and its result
-            is the image with the lowest loss. ``"uniform"`` is Adam with one step size for all elements of an image. A
-            function receives neither ``learning_rate`` nor ``history`` nor
-            ``block``.
+            and the bounds of its elements. ``"adam"`` can minimize any loss, even one that varies at random, and its
+            result is the last image. ``"lbfgs"`` is faster for a loss that does not vary at random, and its result is
+            the image with the lowest loss. ``"uniform"`` is Adam with one step size for all elements of an image. A
+            function receives neither ``learning_rate`` nor ``history`` nor ``block``.
         history: number of curvature pairs that L-BFGS stores. Each pair takes twice the memory of ``image.leaf``.
         block: side, in pixels, of the square blocks in which L-BFGS learns the curvature separately, if ``image.leaf``
             holds pixels. Small blocks suit losses for which distant pixels hardly influence each other's gradient. By
@@ -451,7 +450,9 @@ def _check_finite(losses: list[Tensor], start: int) -> None:
     totals = torch.stack(losses[start:]).reshape(len(losses) - start, -1)
     for number, total in enumerate(totals.sum(1).tolist(), start + 1):
         if not math.isfinite(total):
-            advice = "a smaller learning rate or weight may help" if number > 1 else "check the weights of the network"
+            advice = "a smaller learning rate or weight may help"
+            if number == 1:
+                advice = "a smaller weight may help, or the weights of the network are not finite"
             raise NonFiniteLoss(f"the loss is {total} at step {number}; {advice}")
 
 

@@ -153,7 +153,7 @@ def _open(video: Path, max_pixels: int) -> Any:
         codec.options = {"max_pixels": str(max_pixels)}  # a later frame may be larger
     except TooLargeError as error:
         container.close()
-        raise TooLargeError(f"{video} {error}") from None
+        raise TooLargeError(f"{video} {error.problem}", error.enough) from None
     except ValueError:
         container.close()
         raise

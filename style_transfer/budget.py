@@ -9,6 +9,7 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from weakref import WeakKeyDictionary
 
 import psutil
 import torch
@@ -82,6 +83,10 @@ curvature pairs in a budget, and the side of a tile in pixels. Files that this p
 limits."""
 
 
+_checked: WeakKeyDictionary[nn.Module, set[tuple[str, ...]]] = WeakKeyDictionary()
+"""For each network, the tuples of layers that have passed :func:`check_tiles`."""
+
+
 @dataclass(frozen=True)
 class Budget:
     """The memory budget of an optimization: the number of curvature pairs to keep and the size of a tile of the image.
@@ -109,8 +114,10 @@ class Budget:
         if height * width <= self.side**2:
             return [whole(layers)]
         tiles = split(_listed(model, layers, (height, width)), (height, width), self.side)
-        if len(tiles) > 1 and any(map(runs_own_code, model.modules())):
+        checked = _checked.setdefault(model, set())
+        if len(tiles) > 1 and tuple(layers) not in checked and any(map(runs_own_code, model.modules())):
             check_tiles(model, layers)
+            checked.add(tuple(layers))
         return tiles
 
 

@@ -18,7 +18,7 @@ from dreamgram.image_optimization import images
 from dreamgram.image_optimization.animations import ANIMATION_FORMATS, Animation
 from dreamgram.image_optimization.errors import TooLargeError
 from dreamgram.image_optimization.files import check_distinct, is_inside
-from dreamgram.image_optimization.limits import most_bytes
+from dreamgram.image_optimization.limits import enough_pixels, most_bytes
 from dreamgram.image_optimization.optimize import Listener, Step
 from dreamgram.image_optimization.timelapse import check_frame
 from dreamgram.image_optimization.video import VIDEO_FORMATS, load_av
@@ -121,7 +121,8 @@ def _check_frames(output: Path, first: Tensor, count: int, options: StylizeOptio
     needed, limit = 3 * count * height * width, most_bytes(options.max_pixels)  # all frames are kept in memory
     if needed > limit:
         frames = f"{count} frames of {width}x{height} pixels take {needed / 1e9:.3g} GB"
-        raise TooLargeError(f"{output}: {frames}, and the limit is {limit / 1e9:.3g} GB; an MP4 has no limit")
+        problem = f"{output}: {frames}, and the limit is {limit / 1e9:.3g} GB; an MP4 has no limit"
+        raise TooLargeError(problem, enough_pixels(0, needed))
 
 
 def _paint_video(options: StylizeOptions, job: Job, video: Video, output: Path, folder: Path, count: int) -> Done:

@@ -211,7 +211,7 @@ class Terminal(Watcher):
 
     def fail(self, line: str, error: Exception | None = None) -> None:
         with self._undisturbed():
-            print(printable(line) + _flag_for(error), file=sys.stderr)
+            print(_with_flag(line, error), file=sys.stderr)
 
     def wrote(self, path: Path, seconds: float) -> None:
         if self.quiet:
@@ -350,15 +350,20 @@ def _end_imports() -> None:
 
 def _message(error: Exception) -> str:
     """Return the error's message on one line, followed by the flag, if any, that allows the refused action."""
-    return printable(" ".join(str(error).split())) + _flag_for(error)
+    return _with_flag(" ".join(str(error).split()), error)
 
 
-def _flag_for(error: Exception | None) -> str:
-    usual: dict[type[Exception], tuple[str, ...]] = {OutputExistsError: ("overwrite",), TooLargeError: ("max-pixels",)}
-    remedies = next((names for kind, names in usual.items() if isinstance(error, kind)), ())
-    if isinstance(error, UntrustedError):
+def _with_flag(line: str, error: Exception | None) -> str:
+    """Return ``line``, which reports ``error``, as it is printed, with the flag, if any, that allows the action."""
+    remedies: tuple[str, ...] = ()
+    if isinstance(error, TooLargeError):
+        line = line.removesuffix(f" (max_pixels={error.enough:_})")
+        remedies = (f"max-pixels {describe_amount(error.enough)}",)
+    elif isinstance(error, OutputExistsError):
+        remedies = ("overwrite",)
+    elif isinstance(error, UntrustedError):
         remedies = error.remedies
-    return f" ({' or '.join(f'--{name}' for name in remedies)})" if remedies else ""
+    return printable(line) + (f" ({' or '.join(f'--{name}' for name in remedies)})" if remedies else "")
 
 
 def printable(text: str) -> str:

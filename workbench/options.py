@@ -325,10 +325,9 @@ class ReadingOptions(Options):
 
     max_pixels: int = option(
         MOST_PIXELS,
-        "Largest allowed number of pixels in an input picture, or in a frame of an input video; 400M means 400 "
-        "million. A picture is also refused if reading it would take more than 2 GB of memory; if you allow more than "
-        "180M pixels, this second limit grows in proportion. The limits exist because a small file can unpack to a "
-        "picture that fills the memory. Increase this option only for files that you trust.",
+        "Largest number of pixels in an input picture or video frame; 400M means 400 million. Most kinds of pictures "
+        "have smaller limits (docs/files.md). A small file can fill the memory, so increase this only for files "
+        "you trust.",
         group="Input",
         compare=False,
         recorded=False,

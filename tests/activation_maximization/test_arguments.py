@@ -394,7 +394,7 @@ REFUSED: dict[str, tuple[dict[str, Any], type[Exception], str]] = {
         TypeError,
         "optimizer must be 'adam', 'lbfgs' or 'uniform', or a function .*, not the class Adam",
     ),
-    "no optimizer": ({"optimizer": 3}, TypeError, "optimizer must be .*, not int"),
+    "number as optimizer": ({"optimizer": 3}, TypeError, "optimizer must be .*, not int"),
     "class of images": (
         {"parameterization": nn.Conv2d},
         TypeError,

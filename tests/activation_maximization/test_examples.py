@@ -13,7 +13,7 @@ import torchvision
 from torch import Tensor, nn
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, TensorDataset
 
-from dreamgram.activation_maximization.examples import top_examples
+from dreamgram.activation_maximization.examples import Example, top_examples
 from dreamgram.image_optimization.images import save, to_pillow
 from dreamgram.models.digits import DigitCNN, digit_sample
 
@@ -83,6 +83,11 @@ def test_a_field_larger_than_the_picture_shows_the_whole_picture() -> None:
         [[example]] = top_examples(network, "0", [0], [picture])
         assert example.patch.shape == shape
         assert torch.equal(example.patch, picture) or shape == (1, 21, 21)
+
+
+def test_a_patch_outside_the_picture_is_gray() -> None:
+    for box in ((-6, -6, -3, -3), (2, 20, 5, 23), (20, -9, 23, -6)):
+        assert torch.equal(Example(torch.ones(3, 16, 16), 1, "", box).patch, torch.full((3, 3, 3), 0.5))
 
 
 class Root(nn.Module):

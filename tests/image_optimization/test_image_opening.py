@@ -25,7 +25,7 @@ from benchmarks.hostile import mutate, odd_contents, sources
 from dreamgram.image_optimization import images
 from dreamgram.image_optimization.errors import TooLargeError
 from dreamgram.image_optimization.image_opening import READ_FORMATS
-from dreamgram.image_optimization.limits import MOST_PIXELS
+from dreamgram.image_optimization.limits import MOST_PIXELS, check_limits
 from tests.conftest import Command
 
 SOURCES = sources()
@@ -145,17 +145,17 @@ def header(width: int, height: int, bits: int = 8, kind: int = 0) -> bytes:
     ("size", "bits", "kind", "limit", "message"),
     [
         ((15000, 12000), 8, 0, MOST_PIXELS, "truncated"),  # decoded, so not refused for its size
-        ((15000, 12001), 8, 0, MOST_PIXELS, r"has 180 megapixels, and the limit is 180$"),
-        ((13000, 13000), 16, 6, MOST_PIXELS, r"unpacks to 1.35 GB, and the limit is 1 GB$"),
-        ((13000, 13000), 16, 2, MOST_PIXELS, r"unpacks to 1.01 GB, and the limit is 1 GB$"),
+        ((15000, 12001), 8, 0, MOST_PIXELS, r"has 180 megapixels, and the limit is 180"),
+        ((13000, 13000), 16, 6, MOST_PIXELS, r"unpacks to 1.35 GB, and the limit is 1 GB"),
+        ((13000, 13000), 16, 2, MOST_PIXELS, r"unpacks to 1.01 GB, and the limit is 1 GB"),
         ((11900, 7000), 8, 2, MOST_PIXELS, "truncated"),
-        ((13000, 13000), 8, 2, MOST_PIXELS, r"needs 2.54 GB of memory, and the limit is 1.25 GB$"),
-        ((13000, 13000), 8, 3, MOST_PIXELS, r"needs 2.54 GB of memory, and the limit is 1.25 GB$"),
-        ((10000, 10000), 8, 6, MOST_PIXELS, r"needs 2 GB of memory, and the limit is 1.25 GB$"),
+        ((13000, 13000), 8, 2, MOST_PIXELS, r"2.54 GB of memory, and the limit is 1.25 GB"),
+        ((13000, 13000), 8, 3, MOST_PIXELS, r"2.54 GB of memory, and the limit is 1.25 GB"),
+        ((10000, 10000), 8, 6, MOST_PIXELS, r"2 GB of memory, and the limit is 1.25 GB"),
         ((13000, 13000), 8, 2, 370_000_000, "truncated"),
-        ((20, 10), 8, 0, 199, r"has 0.0002 megapixels, and the limit is 0.000199$"),
+        ((20, 10), 8, 0, 199, r"has 0.0002 megapixels, and the limit is 0.000199"),
         ((20, 10), 8, 0, 200, "truncated"),
-        ((20000, 15000), 1, 0, MOST_PIXELS, r"has 300 megapixels, and the limit is 180$"),
+        ((20000, 15000), 1, 0, MOST_PIXELS, r"has 300 megapixels, and the limit is 180"),
     ],
 )
 def test_the_limits(
@@ -175,6 +175,22 @@ def test_the_limits(
     with pytest.raises(TooLargeError if message != "truncated" else ValueError, match=message):
         images.load(path, max_pixels=limit)
     assert Image.MAX_IMAGE_PIXELS == 10
+
+
+@pytest.mark.parametrize(("pixel", "needed"), [(1, 0), (3, 15), (8, 24), (12, 24)])
+@pytest.mark.parametrize(
+    ("size", "max_pixels"), [((20, 10), 100), ((11400, 9000), 10**8), ((16000, 15000), MOST_PIXELS)]
+)
+def test_the_advised_limit_is_the_smallest_that_suffices(
+    size: tuple[int, int], max_pixels: int, pixel: int, needed: int
+) -> None:
+    with pytest.raises(TooLargeError) as caught:
+        check_limits(size, pixel, max_pixels, needed)
+    enough = caught.value.enough
+    check_limits(size, pixel, enough, needed)
+    with pytest.raises(TooLargeError):
+        check_limits(size, pixel, enough - (10**6 if enough > 10**6 else 1), needed)
+    assert str(caught.value).endswith(f" (max_pixels={enough:_})")
 
 
 @pytest.mark.parametrize("ending", ["gif", "bmp", "psd", "webp", "jp2", "jpg", "tif", "ppm"])
@@ -247,7 +263,7 @@ def test_what_is_no_regular_file(tmp_path: Path) -> None:
                 read(tmp_path / name)
     with (tmp_path / "sparse.png").open("wb") as file:
         file.truncate(5_000_000_000)
-    with pytest.raises(TooLargeError, match=r"sparse\.png is a file of 5 GB, and the limit is 1 GB"):
+    with pytest.raises(TooLargeError, match=r"sparse\.png is a file of 5 GB, .* 1 GB \(max_pixels=900_000_000\)$"):
         images.read(tmp_path / "sparse.png")
 
 
@@ -368,13 +384,15 @@ def test_the_option_for_larger_pictures(command: Command, tmp_path: Path) -> Non
     few = (*FEW, tmp_path / "a.png")
     run = command("stylize", tmp_path / "a.png", *few, "--max-pixels", "2k")
     assert run.code == 2
-    assert run.err == f"error: {tmp_path / 'a.png'} has 0.00224 megapixels, and the limit is 0.002 (--max-pixels)\n"
+    assert (
+        run.err == f"error: {tmp_path / 'a.png'} has 0.00224 megapixels, and the limit is 0.002 (--max-pixels 2240)\n"
+    )
     assert command("stylize", tmp_path / "a.png", *few, "--max-pixels", "2.24kP", "-o", "b.png").code == 0
     assert images.read("b.png").image.shape[2:] == (16, 11)
     run = command("dream", "amplify", tmp_path / "a.png", "--max-pixels", "300")
     assert run.err == "error: --max-pixels must be a number of pixels such as 180M or 1G, not '300'\n"
     replayed = command("stylize", "replay", "b.png", "--max-pixels", "1k")
-    assert replayed.err.endswith("and the limit is 0.001 (--max-pixels)\n")
+    assert replayed.err.endswith("and the limit is 0.001 (--max-pixels 2240)\n")
 
 
 def test_a_picture_of_uncertain_range_is_told_once(command: Command, tmp_path: Path) -> None:

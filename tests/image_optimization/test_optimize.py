@@ -246,6 +246,11 @@ def test_a_loss_that_is_no_number_stops_with_its_step(optimizer: str, bad: float
         )
 
 
+def test_the_first_loss_is_no_number() -> None:
+    with pytest.raises(NonFiniteLoss, match=r"inf at step 1; a smaller weight may help, or the weights of the network"):
+        optimize(PixelImage.from_noise((1, 1, 4, 4)), lambda x: x.sum() * 1e39, steps=2)
+
+
 def test_an_image_that_is_no_number_after_the_last_step() -> None:
     """The loss before the last step is finite, but its gradient is not."""
     image = PixelImage(torch.full((1, 1, 4, 4), 0.5))

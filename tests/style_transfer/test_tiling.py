@@ -286,6 +286,17 @@ def test_networks_that_depend_on_the_size_of_the_picture(run: Callable[[Tensor],
             torch.testing.assert_close(found, picture[:, :, tile.windows["3"][0], tile.windows["3"][1]])
 
 
+def test_tiles_of_a_network_are_checked_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    checked: list[tuple[str, ...]] = []
+    monkeypatch.setattr(
+        "dreamgram.style_transfer.budget.check_tiles", lambda model, layers: checked.append(tuple(layers))
+    )
+    network = nn.Sequential(nn.Conv2d(3, 4, 5), Does(lambda x: x * 2))
+    for layers in (["1"], ["0", "1"], ["1"]):
+        Budget(5, 64).tiles(network, layers, torch.rand(1, 3, 100, 130))
+    assert checked == [("1",), ("0", "1")]
+
+
 def test_tokens_are_refused() -> None:
     network = nn.Sequential(nn.Conv2d(3, 4, 3), nn.Flatten(2)).eval()
     layers = [layer for layer in list_layers(network, (3, 128, 128)) if layer.name == "1"]

@@ -254,7 +254,7 @@ def test_bad_animations(command: Command, gif: Path, monkeypatch: pytest.MonkeyP
         (["cut.gif"], "cut.gif is a damaged image: "),
         (["a.gif", "-o", "out.png"], "a.gif has 3 frames, and out.png can hold only one: the file name must end in "),
         (["a.gif", "--plot"], "--plot is for photos, not for a video, and a.gif has 3 frames"),
-        (["a.gif", "--max-pixels", "3k"], "a.gif has 0.003072 megapixels, and the limit is 0.003 (--max-pixels)"),
+        (["a.gif", "--max-pixels", "3k"], "a.gif has 0.003072 megapixels, and the limit is 0.003 (--max-pixels 3072)"),
         (["clear.gif", "-o", "out.webp"], "out.webp: 2 frames of 45x34 pixels take 9.18e-06 GB, and the limit is 9e-"),
     ):
         run = command("stylize", *line, *QUICK)
