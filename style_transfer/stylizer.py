@@ -290,7 +290,8 @@ class Stylizer:
         # A style mask says which part of its painting to use.
         margin = 0.0 if given["style_masks"] else self.losses.style_margin
         paintings = [without_margin(whole, margin) for whole in wholes]
-        self._portions = [max(part.shape) / max(whole.shape) for part, whole in zip(paintings, wholes, strict=True)]
+        pairs = zip(paintings, wholes, strict=True)
+        self._portions = [max(part.shape[2:]) / max(whole.shape[2:]) for part, whole in pairs]
         self._masks, self._shares = ([masks[number] for number in painted], [parts[number] for number in painted])
         measured = self.photo if mask is None else Kept(self.photo, mask).painted_pixels()
         self._photo, self._paintings = prepare(self.options.colors, self.photo, paintings, measured)
@@ -784,12 +785,12 @@ def pyramid(photo: Tensor, size: int) -> list[int]:
     return scales
 
 
-def _longer_side(picture: Tensor, side: float, smallest: int) -> int:
-    """Return the longer side, in pixels, to which to resize ``picture``, a painting or the photo.
+def _longer_side(painting: Tensor, side: float, smallest: int) -> int:
+    """Return the longer side, in pixels, to which to resize ``painting``.
 
     The longer side is ``side``, or larger if needed to keep the shorter side at ``smallest`` or above.
     """
-    short, long = sorted(picture.shape[2:])
+    short, long = sorted(painting.shape[2:])
     return max(round(side), math.ceil(smallest * long / short))
 
 
