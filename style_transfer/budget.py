@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from dreamgram.image_optimization.capture import ActivationsOf, capture, runs_own_code
-from dreamgram.image_optimization.layers import Layer, device_of, list_layers
+from dreamgram.image_optimization.layers import Layer, device_of, dry_run, list_layers
 from dreamgram.image_optimization.lbfgs import HISTORY
 from dreamgram.image_optimization.memory import release_kept_memory
 from dreamgram.image_optimization.names import shorten
+from dreamgram.image_optimization.trial import blank_image
 from dreamgram.style_transfer.tiling import Tile, refusal, smallest_side, split, whole
 
 SHARE = 0.9
@@ -222,7 +223,14 @@ def smallest_tile(model: nn.Module, layers: Sequence[str]) -> int:
 
 
 def _listed(model: nn.Module, layers: Sequence[str], size: tuple[int, int]) -> list[Layer]:
-    """Return the layers called ``layers`` as listed for an image of ``size`` (H, W)."""
+    """Return the layers called ``layers`` as listed for an image of ``size`` (H, W).
+
+    The image may be too small for deeper layers.
+    """
+    reached, _ = dry_run(model, blank_image((3, *size)), receptive_fields=True)
+    found = [layer for layer in reached if layer.name in layers]
+    if len(found) == len({*layers}):
+        return found
     return [layer for layer in list_layers(model, (3, *size)) if layer.name in layers]
 
 

@@ -155,3 +155,9 @@ def test_the_measured_passes_free_their_memory(vgg16: nn.Module) -> None:
         for _ in range(10):
             bytes_of_a_pixel(activations_of, torch.device("cpu"))
     assert process.memory_info().rss - before < 40e6
+
+
+def test_a_picture_that_is_too_small_for_deeper_layers_can_have_tiles(vgg16: nn.Module) -> None:
+    """VGG's last pooling needs 32 pixels each way, but the losses do not use it."""
+    narrow = torch.zeros(1, 3, 28, 400)
+    assert len(Budget(pairs=20, side=60).tiles(vgg16, ["relu2_1"], narrow)) > 1
