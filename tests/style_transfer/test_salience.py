@@ -149,7 +149,7 @@ def test_a_margin_leaves_something_of_the_smallest_painting() -> None:
 
 
 def test_the_margin_of_a_painting_is_left_out(photo: Tensor, painting: Tensor) -> None:
-    """With a margin, a painting in a red frame gives the same picture as the painting without its frame."""
+    """A painting in a red frame gives the same picture as the painting without the frame if a margin cuts it off."""
     inner = images.resize(painting, (80, 80))
     framed = torch.zeros(1, 3, 100, 100)
     framed[:, 0] = 1
