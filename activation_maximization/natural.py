@@ -90,6 +90,8 @@ def natural(model: nn.Module) -> Objective:
         raise ValueError(f"{type(model).__name__} has no batch normalization, which would store natural statistics")
     modules = dict(unwrapped(model).named_modules())
     targets = {name: _output_statistics(modules[name]) for name in names}
+    falling = LAST_SHARE ** torch.linspace(0, 1, len(names), dtype=torch.float64)
+    shares = dict(zip(names, (falling / falling.sum()).tolist(), strict=True))
 
     def value(activations: Mapping[str, Tensor]) -> Tensor:
         distances = []
@@ -99,9 +101,8 @@ def natural(model: nn.Module) -> Objective:
             difference, square = Moments.apply(output, mean)
             variance = (square - difference.square()).clamp(min=0)
             off = difference.square() + ((variance + 1e-8).sqrt() - deviation).square()
-            distances.append((off / deviation.square() * counts).sum(1) / counts.sum())
-        depth = torch.linspace(0, 1, len(distances), device=distances[0].device)
-        return -(torch.stack(distances) * (LAST_SHARE**depth / (LAST_SHARE**depth).sum())[:, None]).sum(0)
+            distances.append(shares[name] * (off / deviation.square() * counts).sum(1) / counts.sum())
+        return -torch.stack(distances).sum(0)
 
     return Objective("natural statistics", frozenset(names), value)
 
